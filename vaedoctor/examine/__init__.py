@@ -1,0 +1,1 @@
+"""MEASURE: experiments on the model, each run once, lazily, and kept."""

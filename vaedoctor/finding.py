@@ -1,0 +1,315 @@
+"""What a check-up says: frozen records without torch, which every output format reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+JSON_VERSION = 1
+
+Number = float | int | str | bool | None | list["Number"]
+
+
+class Severity(str, Enum):
+    """How strong the evidence is: a proof, a measurement with a wide margin, worth knowing."""
+
+    NOTE = "note"
+    WARNING = "warning"
+    ERROR = "error"
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def rank(self) -> int:
+        """Position on the scale note < warning < error."""
+        return list(Severity).index(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A place in the user's file: lines and columns count from 1, the end column is exclusive."""
+
+    file: str
+    line: int
+    col: int = 1
+    end_line: int = 0
+    end_col: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.col}"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong: what (`message`), the numbers (`measured`), the cure (`help`).
+
+    A rule fills in message, help, measured, at, notes and `causes` (tokens that say which latent,
+    parameter or operation it is about, used to fold findings with one cause together); the
+    runner adds code, name and the rule's severity unless the rule gave its own.
+    """
+
+    message: str
+    help: str = ""
+    measured: Mapping[str, Number] = field(default_factory=dict)
+    at: Span | None = None
+    notes: tuple[str, ...] = ()
+    severity: Severity = None  # type: ignore[assignment]  # the runner fills in the rule's own
+    code: str = ""
+    name: str = ""
+    causes: frozenset[str] = frozenset()
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Something people often suspect, checked and found right, with its number."""
+
+    text: str
+    measured: Mapping[str, Number] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one rule ended: status is passed, failed, skipped or crashed; `reason` says why."""
+
+    code: str
+    name: str
+    status: str
+    findings: tuple[Finding, ...] = ()
+    suppressed: tuple[Finding, ...] = ()
+    verified: tuple[Verified, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One station of the anatomy: its role, the user's name for it, its shape and its line."""
+
+    role: str
+    name: str
+    shape: tuple[int, ...] | None = None
+    at: Span | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """The model's anatomy without tensors: the family found, how sure, and the way of the data."""
+
+    family: str = "none"
+    confidence: str = ""
+    parts: tuple[Part, ...] = ()
+
+    def __str__(self) -> str:
+        return " → ".join(
+            p.role + (f" `{p.name}`" if p.name else "") + (f" {list(p.shape)}" if p.shape else "")
+            for p in self.parts
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything one check-up found out. Text, JSON and every other format are functions of it."""
+
+    target: str
+    outcomes: tuple[Outcome, ...] = ()
+    picture: Picture = Picture()
+    notes: tuple[str, ...] = ()
+    environment: Mapping[str, Number] = field(default_factory=dict)
+    fail_on: Severity = Severity.ERROR
+    seconds: float = 0.0
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All findings, the worst first, then by code and place."""
+        found = (f for outcome in self.outcomes for f in outcome.findings)
+        return tuple(sorted(found, key=_order))
+
+    @property
+    def suppressed(self) -> tuple[Finding, ...]:
+        """Findings silenced by a comment: counted, never lost."""
+        return tuple(f for outcome in self.outcomes for f in outcome.suppressed)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found at or above `fail_on`."""
+        return all(f.severity.rank < self.fail_on.rank for f in self.findings)
+
+    @property
+    def ran(self) -> bool:
+        """Whether the model could be run at all (VAE002 says that it could not)."""
+        return all(f.code != "VAE002" for f in self.findings)
+
+    @property
+    def exit_code(self) -> int:
+        """0 healthy, 1 findings at or above `fail_on`, 2 the model could not be run."""
+        return 2 if not self.ran else 0 if self.ok else 1
+
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """The report as JSON, versioned; the same seed gives the same bytes, `seconds` aside."""
+        return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain data: the JSON format's content."""
+        counts = {str(s): sum(f.severity is s for f in self.findings) for s in Severity}
+        return {
+            "version": JSON_VERSION,
+            "target": self.target,
+            "ok": self.ok,
+            "exit_code": self.exit_code,
+            "fail_on": str(self.fail_on),
+            "counts": {**counts, "suppressed": len(self.suppressed)},
+            "findings": [_finding_to_dict(f) for f in self.findings],
+            "suppressed": [_finding_to_dict(f) for f in self.suppressed],
+            "outcomes": [
+                {
+                    "code": o.code,
+                    "name": o.name,
+                    "status": o.status,
+                    "reason": o.reason,
+                    "findings": len(o.findings),
+                    "suppressed": len(o.suppressed),
+                    "verified": [
+                        {"text": v.text, "measured": _plain(v.measured)} for v in o.verified
+                    ],
+                }
+                for o in self.outcomes
+            ],
+            "anatomy": {
+                "family": self.picture.family,
+                "confidence": self.picture.confidence,
+                "parts": [
+                    {"role": p.role, "name": p.name, "shape": p.shape, "at": _span_to_dict(p.at)}
+                    for p in self.picture.parts
+                ],
+            },
+            "notes": list(self.notes),
+            "environment": _plain(self.environment),
+            "seconds": round(self.seconds, 3),
+        }
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """Read back what `to_json` wrote."""
+        data = json.loads(text)
+        findings = [_finding_from_dict(d) for d in data["findings"]]
+        suppressed = [_finding_from_dict(d) for d in data["suppressed"]]
+        anatomy = data["anatomy"]
+        return cls(
+            target=data["target"],
+            outcomes=tuple(
+                Outcome(
+                    code=o["code"],
+                    name=o["name"],
+                    status=o["status"],
+                    reason=o["reason"],
+                    findings=tuple(f for f in findings if f.code == o["code"]),
+                    suppressed=tuple(f for f in suppressed if f.code == o["code"]),
+                    verified=tuple(Verified(v["text"], v["measured"]) for v in o["verified"]),
+                )
+                for o in data["outcomes"]
+            ),
+            picture=Picture(
+                anatomy["family"],
+                anatomy["confidence"],
+                tuple(
+                    Part(
+                        p["role"],
+                        p["name"],
+                        None if p["shape"] is None else tuple(p["shape"]),
+                        _span_from_dict(p["at"]),
+                    )
+                    for p in anatomy["parts"]
+                ),
+            ),
+            notes=tuple(data["notes"]),
+            environment=data["environment"],
+            fail_on=Severity(data["fail_on"]),
+            seconds=data["seconds"],
+        )
+
+    def __str__(self) -> str:
+        from .report.as_text import as_text
+
+        return as_text(self)
+
+
+def fold(findings: Iterable[Finding], precedence: Mapping[str, tuple[str, ...]]) -> list[Finding]:
+    """One cause, one finding: drop a finding that a more specific rule explains.
+
+    `precedence` maps a code to the codes it speaks before. A finding is folded into the notes of
+    a more specific one when the two share a cause token.
+    """
+    kept = list(findings)
+    for specific in sorted(kept, key=lambda f: -len(precedence.get(f.code, ()))):
+        if specific not in kept:
+            continue
+        for general in [
+            f
+            for f in kept
+            if f.code in precedence.get(specific.code, ()) and f.causes & specific.causes
+        ]:
+            at = f" ({general.at})" if general.at and general.at != specific.at else ""
+            note = f"also {general.code}: {general.message}{at}"
+            widened = replace(specific, notes=(*specific.notes, note))
+            kept[kept.index(specific)] = widened
+            kept.remove(general)
+            specific = widened
+    return kept
+
+
+def _order(f: Finding) -> tuple[int, str, str, int, int, str]:
+    at = f.at or Span("", 0)
+    return (-f.severity.rank, f.code, at.file, at.line, at.col, f.message)
+
+
+def _plain(values: Mapping[str, Number]) -> dict[str, Number]:
+    """Numbers as JSON can hold them: what is not finite becomes its name."""
+
+    def one(v: Number) -> Number:
+        if isinstance(v, list):
+            return [one(i) for i in v]
+        if isinstance(v, float) and (v != v or v in (float("inf"), float("-inf"))):
+            return str(v)
+        return float(f"{v:.6g}") if isinstance(v, float) else v
+
+    return {k: one(v) for k, v in values.items()}
+
+
+def _span_to_dict(at: Span | None) -> dict[str, Any] | None:
+    return None if at is None else asdict(at)
+
+
+def _span_from_dict(data: dict[str, Any] | None) -> Span | None:
+    return None if data is None else Span(**data)
+
+
+def _finding_to_dict(f: Finding) -> dict[str, Any]:
+    return {
+        "code": f.code,
+        "name": f.name,
+        "severity": str(f.severity),
+        "message": f.message,
+        "measured": _plain(f.measured),
+        "help": f.help,
+        "notes": list(f.notes),
+        "at": _span_to_dict(f.at),
+        "traceback": f.traceback,
+    }
+
+
+def _finding_from_dict(data: dict[str, Any]) -> Finding:
+    return Finding(
+        message=data["message"],
+        help=data["help"],
+        measured=data["measured"],
+        at=_span_from_dict(data["at"]),
+        notes=tuple(data["notes"]),
+        severity=Severity(data["severity"]),
+        code=data["code"],
+        name=data["name"],
+        traceback=data["traceback"],
+    )

@@ -1,0 +1,1 @@
+"""TELL: every format is a function of the report."""

@@ -1,0 +1,1 @@
+"""JUDGE: read measurements, compare, yield findings. One file a rule."""

@@ -1,0 +1,1 @@
+"""The check-up itself: could it run, and do its suppressions silence anything?"""

@@ -1,0 +1,1 @@
+"""Do the gradients arrive, finite and nonzero?"""

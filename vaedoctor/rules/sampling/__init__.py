@@ -1,0 +1,1 @@
+"""Is the latent sampled, and can gradients pass the sample?"""

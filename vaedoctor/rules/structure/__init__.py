@@ -1,0 +1,1 @@
+"""Is the layer part of the model, and in the forward path?"""

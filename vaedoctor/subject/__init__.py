@@ -1,0 +1,1 @@
+"""WHO: load, construct, find a batch and the objective."""

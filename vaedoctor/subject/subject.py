@@ -1,0 +1,70 @@
+"""Who is examined: the model, a batch, the objective, the optimizer; and leaving no trace."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..finding import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The arguments of one forward pass, and where they come from.
+
+    `origin` is a phrase for the report ("given", "your own example in line 12", "made up from
+    `encoder.linear1`"); `guessed` says that nobody but vaedoctor chose the values.
+    `ran` is False when no guess made the forward pass run to its end.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = "given"
+    guessed: bool = False
+    ran: bool = True
+
+    def run(self, model: nn.Module) -> Any:
+        """One forward pass."""
+        return model(*self.args, **self.kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """The user's loss. `run(model, batch)` does one forward pass through `model` and returns
+    whatever the user's loss returns (a scalar, a tuple or a dict that holds one)."""
+
+    run: Callable[[nn.Module, Batch], Any]
+    name: str
+    origin: str = "given"
+    at: Span | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Everything a check-up needs to know about its patient.
+
+    `conditions` are the positions or names of batch items that are conditions or masks rather
+    than data; `batch_axis` None says that rows are not samples; `beta` is the intended KL weight;
+    `rebuild` makes a fresh, equal instance where that is known to be possible; `notes` tell how
+    the subject was loaded; `at` is the class line, the place of last resort for a finding.
+    """
+
+    model: nn.Module
+    batch: Batch
+    objective: Objective | None = None
+    optimizers: tuple[torch.optim.Optimizer, ...] = ()
+    optimizer_at: Span | None = None
+    conditions: frozenset[int | str] = frozenset()
+    beta: float | None = None
+    batch_axis: int | None = 0
+    rebuild: Callable[[], nn.Module] | None = None
+    target: str = ""
+    at: Span | None = None
+    notes: tuple[str, ...] = ()
