@@ -1,16 +1,13 @@
-"""Who is examined: the model, a batch, the objective, the optimizer; and leaving no trace."""
+"""Who is examined: the model, a batch, the objective, the optimizer."""
 
 from __future__ import annotations
 
-import random
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..finding import Span
 

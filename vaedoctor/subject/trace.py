@@ -1,0 +1,214 @@
+"""Examine the model itself and leave no trace: a snapshot, and its restoration whatever happens.
+
+A deep copy fails on models that keep graph tensors on `self` and can silently measure another
+model (a closure still holds the original's parameters), so the original is examined and restored.
+"""
+
+from __future__ import annotations
+
+import collections
+import random
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin
+
+_OPAQUE = (type, types.ModuleType, types.BuiltinFunctionType, torch.dtype, torch.device)
+_MUTABLE = (list, dict, set, collections.deque)
+_MOST = 100_000
+
+
+def reachable(root: object) -> Iterator[object]:
+    """Every object a model can reach through attributes, containers and closures.
+
+    Modules hidden in plain lists, tensors kept as attributes and helper objects are met too;
+    torch's own objects are not entered.
+    """
+    seen: set[int] = set()
+    waiting = [root]
+    while waiting and len(seen) < _MOST:
+        thing = waiting.pop()
+        if id(thing) in seen or thing is None or isinstance(thing, (str, bytes, int, float)):
+            continue
+        seen.add(id(thing))
+        yield thing
+        waiting.extend(_inside(thing))
+
+
+def _inside(thing: object) -> list[Any]:
+    if isinstance(thing, Tensor):
+        return []
+    if isinstance(thing, dict):
+        return list(thing.values())
+    if isinstance(thing, (list, tuple, set, frozenset, collections.deque)):
+        return list(thing)
+    if isinstance(thing, types.FunctionType):
+        cells = thing.__closure__ or ()
+        return [c.cell_contents for c in cells if _filled(c)]
+    if isinstance(thing, types.MethodType):
+        return [thing.__self__]
+    if isinstance(thing, _OPAQUE) or isinstance(thing, torch.optim.Optimizer):
+        return []
+    if isinstance(thing, nn.Module) or not type(thing).__module__.startswith("torch."):
+        return list(getattr(thing, "__dict__", {}).values())
+    return []
+
+
+def _filled(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
+
+
+class _TensorState:
+    """Value, storage, gradient slot, flag and class of one leaf tensor."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.kind = type(tensor)
+        self.requires_grad = tensor.requires_grad
+        self.grad = tensor.grad
+        self.raw = tensor.data
+        self.uninitialized = isinstance(tensor, UninitializedTensorMixin)
+        self.value = None if self.uninitialized else tensor.detach().clone()
+
+    def restore(self) -> None:
+        tensor = self.tensor
+        if self.uninitialized:
+            if type(tensor) is not self.kind:
+                tensor.data = self.raw
+                tensor.__class__ = self.kind  # type: ignore[assignment]
+        else:
+            if tensor.data_ptr() != self.raw.data_ptr() or tensor.shape != self.raw.shape:
+                tensor.data = self.raw
+            assert self.value is not None
+            # Copy only what changed: a needless write would spoil a graph the user still holds.
+            if not same_bits(self.raw, self.value):
+                self.raw.copy_(self.value)
+        if tensor.is_leaf and tensor.requires_grad != self.requires_grad:
+            tensor.requires_grad_(self.requires_grad)
+        if tensor.is_leaf:
+            tensor.grad = self.grad
+
+
+class _ObjectState:
+    """Class and attributes of one module or helper object, or the content of one container."""
+
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+        self.kind = type(thing)
+        self.content = self._content().copy()
+
+    def _content(self) -> Any:
+        return self.thing if isinstance(self.thing, _MUTABLE) else self.thing.__dict__
+
+    def restore(self) -> None:
+        if type(self.thing) is not self.kind:
+            self.thing.__class__ = self.kind
+        content = self._content()
+        if _identical(content, self.content):
+            return
+        content.clear()
+        if isinstance(content, (list, collections.deque)):
+            content.extend(self.content)
+        else:
+            content.update(self.content)
+
+
+def _identical(now: Any, then: Any) -> bool:
+    if len(now) != len(then):
+        return False
+    if isinstance(now, dict):
+        pairs = zip(now.items(), then.items(), strict=True)
+        return all(a is c and b is d for (a, b), (c, d) in pairs)
+    if isinstance(now, set):
+        return bool(now == then)
+    return all(a is b for a, b in zip(now, then, strict=True))
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are equal bit for bit, NaN included."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.layout is not torch.strided or a.is_complex() or a.is_quantized:
+        return bool(torch.equal(a, b))
+    return bool(torch.equal(a, b)) or (
+        a.is_floating_point()
+        and bool(((a == b) | ((a != a) & (b != b))).all())
+        and bool(torch.equal(torch.signbit(a), torch.signbit(b)))
+    )
+
+
+def _is_plain_state(thing: object) -> bool:
+    if isinstance(thing, _MUTABLE) or isinstance(thing, nn.Module):
+        return True
+    if isinstance(thing, (Tensor, tuple, frozenset, types.FunctionType, types.MethodType)):
+        return False
+    if isinstance(thing, (*_OPAQUE, torch.optim.Optimizer)):
+        return False
+    return hasattr(thing, "__dict__") and not type(thing).__module__.startswith("torch.")
+
+
+@contextmanager
+def generators_restored() -> Iterator[None]:
+    """Put every random generator back: torch's on each device, NumPy's, Python's."""
+    cpu, python = torch.get_rng_state(), random.getstate()
+    numpy = sys.modules.get("numpy")
+    legacy = numpy.random.get_state() if numpy else None
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    try:
+        yield
+    finally:
+        torch.set_rng_state(cpu)
+        random.setstate(python)
+        if numpy is not None and legacy is not None:
+            numpy.random.set_state(legacy)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+@contextmanager
+def _switches_restored() -> Iterator[None]:
+    grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    anomaly = torch.is_anomaly_enabled()
+    check_nan = torch.is_anomaly_check_nan_enabled()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(grad)
+        torch.set_default_dtype(dtype)
+        torch.autograd.set_detect_anomaly(anomaly, check_nan)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+@contextmanager
+def leaves_no_trace(*roots: object) -> Iterator[None]:
+    """Restore the model bit for bit on leaving, also when it raises.
+
+    Covers parameters and buffers (value, storage, `.grad`, `requires_grad`), train/eval flags,
+    hooks, attributes of every module and helper object, lists and dicts they hold, every random
+    generator, grad mode, default dtype and anomaly mode. Gradients are hidden while inside, so
+    that a backward pass of the user's own code cannot add to them.
+    """
+    things = list(reachable(roots))
+    tensors = [_TensorState(t) for t in things if isinstance(t, Tensor) and t.is_leaf]
+    objects = [_ObjectState(t) for t in things if _is_plain_state(t)]
+    with generators_restored(), _switches_restored():
+        try:
+            for state in tensors:
+                state.tensor.grad = None
+            yield
+        finally:
+            for thing in objects:
+                thing.restore()
+            for state in tensors:
+                state.restore()
