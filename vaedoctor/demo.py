@@ -1,0 +1,53 @@
+"""Every rule has a small model that breaks it: where it lies, and how to examine it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+from .config import ConfigError
+from .rule import Rule
+
+_HERE = Path(__file__).parent
+_FOLDERS = (_HERE / "_fixtures", _HERE.parent / "fixtures")  # in a wheel, in the repository
+
+
+def find_fixture(rule: Rule) -> Path | None:
+    """The rule's `fixtures/<family>/<rule_name>.py`."""
+    name = f"{rule.name.replace('-', '_')}.py"
+    found = (path for folder in _FOLDERS for path in sorted(folder.glob(f"*/{name}")))
+    return next(found, None)
+
+
+def demo_request(rule: Rule) -> dict[str, Any]:
+    """What to check to see the rule at work: its fixture's `Broken`, with the fixture's data."""
+    path = find_fixture(rule)
+    if path is None:
+        raise ConfigError(f"{rule.code} ({rule.name}) has no demonstration")
+    names = _functions(path)
+    request: dict[str, Any] = {"target": f"{path}:Broken", "input": None, "objective": None}
+    if "batch" in names:
+        request["input"] = f"{path}:batch"
+    if "objective" in names:
+        request["objective"] = "objective"
+    return request
+
+
+def example(rule: Rule) -> str:
+    """The class of the fixture that breaks the rule, as source text, or nothing."""
+    path = find_fixture(rule)
+    if path is None:
+        return ""
+    text = path.read_text(encoding="utf-8")
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.ClassDef) and node.name == "Broken":
+            source = ast.get_source_segment(text, node) or ""
+            return re.sub(r"# (expect|todo): ", r"# ", source)
+    return ""
+
+
+def _functions(path: Path) -> frozenset[str]:
+    body = ast.parse(path.read_bytes()).body
+    return frozenset(node.name for node in body if isinstance(node, ast.FunctionDef))

@@ -1,0 +1,311 @@
+"""The check-up in a process of its own, so that whatever the user's code does can be reported.
+
+A segmentation fault, `os._exit`, `sys.exit` or a hang ends the child, not the report: the parent
+tells in which phase it happened and where the user's code was. The two meet in a temporary
+folder: `request.json` in, and `report.json` or `error.json`, `phase` and `fault` (what
+faulthandler wrote) out. What the user's code prints goes to stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import importlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from .finding import Report
+from .report.plain import plain
+from .subject.errors import user_traceback
+
+GRACE = 3.0  # seconds that faulthandler gets to say where a hang is, before the group is killed
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__))
+_CHILD = (
+    "import sys; root = sys.argv.pop(1); root in sys.path or sys.path.append(root); "
+    "from vaedoctor.isolate import child; child(sys.argv.pop(1))"
+)
+_SUBJECT_OPTIONS = (
+    "args",
+    "input",
+    "objective",
+    "conditions",
+    "beta",
+    "batch_axis",
+    "batch_size",
+    "seed",
+)
+_EXAMINE_OPTIONS = ("select", "ignore", "fail_on", "seed")
+
+
+class CouldNotRun(click.ClickException):
+    """The model could not be examined: exit code 2, the user's own traceback and a next step."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, traceback: str = "", next_step: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+        self.next_step = next_step
+
+    def show(self, file: Any = None) -> None:
+        """Print the message, the traceback and the next step, to stderr."""
+        click.echo(self.format_message(), file=file, err=file is None)
+
+    def format_message(self) -> str:
+        """Everything that is known, as one text without control characters."""
+        parts = [f"error: {plain(self.message)}"]
+        if self.traceback:
+            parts.append(plain(self.traceback, lines=True).rstrip())
+        if self.next_step:
+            parts.append(f"next: {plain(self.next_step, lines=True)}")
+        return "\n\n".join(parts)
+
+
+def run_isolated(request: Mapping[str, Any], *, timeout: float, debug: bool = False) -> Report:
+    """Load and examine `request["target"]` in a child process, and wait for its report."""
+    with Isolated(request, timeout=timeout, debug=debug) as examination:
+        return examination.report()
+
+
+class Isolated:
+    """A check-up that has been started. Leaving the context ends it and removes its files."""
+
+    def __init__(self, request: Mapping[str, Any], *, timeout: float, debug: bool = False) -> None:
+        self._timeout = timeout
+        self._debug = debug
+        self._folder = Path(tempfile.mkdtemp(prefix="vaedoctor-"))
+        self._old_handlers: dict[int, Any] = {}
+        try:
+            content = {**request, "timeout": timeout}
+            (self._folder / "request.json").write_text(json.dumps(content), encoding="utf-8")
+            self._listen()
+            # -P: a `random.py` beside the user's model must not replace the library's. File
+            # descriptor 2 as stdout: the report alone goes to stdout.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _CHILD, os.path.dirname(_PACKAGE), str(self._folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=2,
+                start_new_session=True,
+            )
+        except BaseException:
+            self._clean()
+            raise
+
+    def __enter__(self) -> Isolated:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._kill()
+        finally:
+            self._clean()
+
+    def report(self) -> Report:
+        """Wait for the report, or raise `CouldNotRun` with the reason why there is none."""
+        hangs = False
+        try:
+            self._process.wait(self._timeout + GRACE)
+        except subprocess.TimeoutExpired:
+            hangs = True
+        text = self._read("report.json")
+        if text:
+            return Report.from_json(text)
+        error = self._read("error.json")
+        if error:
+            self._raise_error(json.loads(error))
+        self._raise_death(hangs)
+
+    def _raise_error(self, error: Mapping[str, str]) -> NoReturn:
+        shown = error["full_traceback"] if self._debug else error["traceback"]
+        raise CouldNotRun(error["message"], traceback=shown, next_step=error["next_step"])
+
+    def _raise_death(self, hangs: bool) -> NoReturn:
+        """The child left neither a report nor an error: say how it ended, and where."""
+        phase = self._read("phase").strip() or "starting"
+        fault = self._read("fault")
+        shown = fault if self._debug else user_frames(fault)
+        code = self._process.returncode
+        if hangs or "Timeout (" in fault:
+            raise CouldNotRun(
+                f"no result after {self._timeout:g} s: stopped while {phase}",
+                traceback=shown,
+                next_step="look for a loop or a wait at the last line above, "
+                "or allow more time with `--timeout`",
+            )
+        if code is not None and code < 0:
+            raise CouldNotRun(
+                f"the process ended with signal {_signal_name(-code)} while {phase}",
+                traceback=shown,
+                next_step=_after_signal(-code),
+            )
+        raise CouldNotRun(
+            f"the process ended with exit code {code} while {phase}",
+            traceback=shown,
+            next_step="look for `os._exit` or a library that ends the process in the code "
+            "that runs on import, in the constructor or in `forward`",
+        )
+
+    def _read(self, name: str) -> str:
+        try:
+            return (self._folder / name).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+    def _kill(self) -> None:
+        """End the child and all that it started."""
+        with contextlib.suppress(OSError):
+            if hasattr(os, "killpg"):
+                # The group outlives its leader: kill it even when the child itself has ended.
+                os.killpg(self._process.pid, signal.SIGKILL)
+            else:
+                self._process.kill()
+        self._process.wait()
+
+    def _listen(self) -> None:
+        """Turn the signals that end this process into an exception, so that it cleans up."""
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            with contextlib.suppress(ValueError):  # only the main thread may
+                if number is not None:
+                    self._old_handlers[number] = signal.signal(number, _leave)
+
+    def _clean(self) -> None:
+        for number, handler in self._old_handlers.items():
+            signal.signal(number, handler)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def child(folder: str) -> NoReturn:
+    """The child's life: read the request, examine, write the report or the error, end."""
+    place = Path(folder)
+    request = json.loads((place / "request.json").read_text(encoding="utf-8"))
+    fault = (place / "fault").open("w", encoding="utf-8")
+    faulthandler.enable(file=fault)
+    faulthandler.dump_traceback_later(request["timeout"], exit=True, file=fault)
+    try:
+        _write(place / "report.json", _examine(request, place))
+    except BaseException as stop:
+        _write(place / "error.json", json.dumps(_explain(stop, place)))
+    # Ending here skips what a thread or an exit handler of the user's code could still do.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(0)
+
+
+def user_frames(dump: str) -> str:
+    """What faulthandler wrote, as an ordinary traceback of the user's frames, innermost last."""
+    threads: list[tuple[str, list[traceback.FrameSummary]]] = []
+    for line in dump.splitlines():
+        if line.endswith("(most recent call first):"):
+            threads.append((line, []))
+        elif threads and (m := re.fullmatch(r'  File "(.*)", line (\d+) in (.*)', line)):
+            threads[-1][1].insert(0, traceback.FrameSummary(m[1], int(m[2]), m[3]))
+    # The thread at fault is marked; for a hang it is the main thread, which is listed last.
+    marked = [t for t in threads if t[0].startswith("Current")]
+    for _, frames in [*marked, *reversed(threads)]:
+        if text := _format(frames):
+            return text
+    return ""
+
+
+def _examine(request: Mapping[str, Any], place: Path) -> str:
+    _enter(place, "loading vaedoctor")
+    load = importlib.import_module("vaedoctor.subject.target").load
+    examine_subject = importlib.import_module("vaedoctor.checkup").examine_subject
+    # `python mymodel.py` and `pkg.module:VAE` find the modules of the working folder; after ours.
+    sys.path.insert(0, os.getcwd())
+    _enter(place, f"loading {request['target']}")
+    subject = load(request["target"], **{k: request[k] for k in _SUBJECT_OPTIONS if k in request})
+    _enter(place, f"examining {request['target']}")
+    report = examine_subject(subject, **{k: request[k] for k in _EXAMINE_OPTIONS if k in request})
+    text: str = report.to_json()
+    return text
+
+
+def _enter(place: Path, phase: str) -> None:
+    (place / "phase").write_text(phase, encoding="utf-8", errors="replace")
+
+
+def _write(path: Path, text: str) -> None:
+    """All or nothing: the parent never reads half a report."""
+    faulthandler.cancel_dump_traceback_later()
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
+    unfinished.replace(path)
+
+
+def _explain(stop: BaseException, place: Path) -> dict[str, str]:
+    """What ended the examination, as the parent will say it."""
+    phase = (place / "phase").read_text(encoding="utf-8")
+    full = "".join(traceback.format_exception(stop))
+    said = {"full_traceback": full, "traceback": user_traceback(stop), "next_step": ""}
+    if isinstance(stop, click.ClickException):
+        said["message"] = stop.message
+        said["traceback"] = getattr(stop, "traceback", "")
+        said["next_step"] = getattr(stop, "next_step", "")
+    elif isinstance(stop, SystemExit):
+        code = "" if stop.code is None else repr(stop.code)
+        said["message"] = f"the model called `sys.exit({code})` while {phase}"
+        said["next_step"] = 'move the code that ends the program below `if __name__ == "__main__":`'
+    elif isinstance(stop, MemoryError):
+        said["message"] = f"out of memory while {phase}"
+        said["next_step"] = "use a smaller batch: `--batch-size 2`"
+    elif isinstance(stop, Exception):
+        said["message"] = f"vaedoctor itself failed: {type(stop).__name__}: {stop}"
+        said["traceback"] = ""
+        said["next_step"] = "please report this; `--debug` shows the traceback"
+    else:
+        said["message"] = f"the model raised `{type(stop).__name__}` while {phase}"
+    return said
+
+
+def _format(frames: Iterable[traceback.FrameSummary]) -> str:
+    own = [f for f in frames if not _is_machinery(f)]
+    if not own:
+        return ""
+    return "Traceback (most recent call last):\n" + "".join(traceback.format_list(own))
+
+
+def _is_machinery(frame: traceback.FrameSummary) -> bool:
+    """Ours, the interpreter's own, or the calls of `nn.Module` between two of the user's lines."""
+    path = frame.filename.replace("\\", "/")
+    return (
+        frame.filename.startswith((_PACKAGE + os.sep, "<frozen ", "<string>"))
+        or path.endswith(("/runpy.py", "/importlib/__init__.py", "/torch/overrides.py"))
+        or (path.endswith("/torch/nn/modules/module.py") and frame.name.endswith("_call_impl"))
+    )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
+
+
+def _after_signal(number: int) -> str:
+    if number == signal.SIGKILL:
+        return "the memory may have run out: use a smaller batch (`--batch-size 2`) or model"
+    return (
+        "a compiled library crashed: run the last line above alone, "
+        "and check that its versions fit together"
+    )
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)

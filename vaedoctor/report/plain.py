@@ -1,0 +1,70 @@
+"""What comes from the user, made safe to print; numbers and places, made short."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from ..finding import Number
+
+# Control characters, and those that reorder or break lines: a name must not move the cursor.
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+_ASCII = str.maketrans(
+    {
+        "→": "->",
+        "×": "x",  # noqa: RUF001
+        "·": "|",
+        "…": "...",
+        "✓": "+",
+        "✗": "x",
+        "☠": "*",
+        "²": "^2",
+        "≥": ">=",
+        "≤": "<=",
+        "σ": "sigma",  # noqa: RUF001
+        "μ": "mu",
+        "ε": "eps",
+        "≠": "!=",
+        "\u2018": "'",
+        "\u2019": "'",
+        "\u2013": "-",
+        "\u2014": "-",
+    }
+)
+
+
+def plain(text: str, *, lines: bool = False) -> str:
+    """The text with every control character visible; line breaks stay only if `lines`."""
+    text = text.replace("\r\n", "\n").replace("\t", "    ")
+    text = _UNSAFE.sub(lambda m: m[0].encode("unicode_escape").decode(), text)
+    return text if lines else text.replace("\n", "\\n")
+
+
+def ascii_only(text: str) -> str:
+    """The text for a terminal that can show nothing but ASCII."""
+    return text.translate(_ASCII).encode("ascii", "backslashreplace").decode()
+
+
+def number(value: Number) -> str:
+    """A measured value with three significant digits."""
+    if isinstance(value, list):
+        shown = ", ".join(number(v) for v in value[:8])
+        return f"[{shown}, … ({len(value)})]" if len(value) > 8 else f"[{shown}]"
+    if isinstance(value, bool) or not isinstance(value, float):
+        return "none" if value is None else plain(str(value))
+    if value == 0 or not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.3g}"
+    # Not `.3g` alone: 1230 reads better than 1.23e+03.
+    return f"{float(f'{value:.3g}'):.10g}"
+
+
+def place(file: str) -> str:
+    """A path as short as it can be: relative to the working folder when it is inside."""
+    try:
+        inside = os.path.relpath(os.path.realpath(file), os.path.realpath(os.getcwd()))
+    except (OSError, ValueError):
+        return plain(file)
+    return plain(file if inside.startswith("..") or file.startswith("<") else inside)
