@@ -10,7 +10,7 @@ import collections
 import random
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -191,24 +191,33 @@ def _switches_restored() -> Iterator[None]:
 
 
 @contextmanager
-def leaves_no_trace(*roots: object) -> Iterator[None]:
+def leaves_no_trace(*roots: object) -> Iterator[Callable[[], None]]:
     """Restore the model bit for bit on leaving, also when it raises.
 
     Covers parameters and buffers (value, storage, `.grad`, `requires_grad`), train/eval flags,
     hooks, attributes of every module and helper object, lists and dicts they hold, every random
     generator, grad mode, default dtype and anomaly mode. Gradients are hidden while inside, so
-    that a backward pass of the user's own code cannot add to them.
+    that a backward pass of the user's own code cannot add to them. Yields a function that rewinds
+    to the snapshot between two experiments.
     """
     things = list(reachable(roots))
     tensors = [_TensorState(t) for t in things if isinstance(t, Tensor) and t.is_leaf]
     objects = [_ObjectState(t) for t in things if _is_plain_state(t)]
+
+    def restore() -> None:
+        for thing in objects:
+            thing.restore()
+        for state in tensors:
+            state.restore()
+
+    def rewind() -> None:
+        restore()
+        for state in tensors:
+            state.tensor.grad = None
+
     with generators_restored(), _switches_restored():
         try:
-            for state in tensors:
-                state.tensor.grad = None
-            yield
+            rewind()
+            yield rewind
         finally:
-            for thing in objects:
-                thing.restore()
-            for state in tensors:
-                state.restore()
+            restore()

@@ -1,0 +1,410 @@
+"""Find the latent without names: where a draw of noise meets what the encoder computed.
+
+A sample is made where a value that depends on noise only meets one that depends on the data
+through learned weights: `mul` then `add` in either order, `addcmul`, a direct draw
+`normal(mu, std)`. Dropout masks, noise on the input and dequantisation are no latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from .flow import CUTS, JOINS, RESHAPES, SLICES, Draw, Flow
+from .outputs import Output, outputs_of
+from .recorder import Op, Recording, Value
+
+ADDS = frozenset("add add_ sub sub_ rsub __rsub__ __iadd__ subtract".split())
+MULS = frozenset("mul mul_ div div_ true_divide multiply __imul__ divide rdiv".split())
+PRODUCTS = frozenset("matmul bmm mv einsum mm dot baddbmm addmv linear".split())
+DIRECT = frozenset(
+    "normal bernoulli bernoulli_ multinomial poisson binomial _standard_gamma _sample_dirichlet "
+    "gumbel_softmax".split()
+)
+FUSED = frozenset({"addcmul", "addcmul_"})
+AFFINE_NOISE = frozenset(
+    "randn randn_like normal normal_ rand rand_like uniform_ exponential_ numpy".split()
+)
+LOOKUPS = frozenset("argmin argmax topk round round_ sign floor one_hot".split())
+COMPARES = frozenset("gt lt ge le eq ne __gt__ __lt__ __ge__ __le__".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a posterior parameter leaves the encoder: the raw value and the layer that made it."""
+
+    value: Value
+    op: Op
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Latent:
+    """One stochastic node: the draw, where it meets the encoder, and the sample `z`.
+
+    `loc` and `scale` are the operands of the sampler (None where it has none), `loc_head` and
+    `scale_head` the layers they come from, `reaches` whether `z` reaches the reconstruction.
+    """
+
+    draw: Draw
+    meeting: Op
+    z: Value
+    family: str
+    loc: Value | None = None
+    scale: Value | None = None
+    loc_head: Head | None = None
+    scale_head: Head | None = None
+    reaches: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unsampled:
+    """A location and a scale head of which no sample is made."""
+
+    loc: Output
+    scale: Output
+    loc_head: Head
+    scale_head: Head
+
+
+@dataclass(slots=True)
+class Anatomy:
+    """Which recorded values are x, x_hat and the latents, and how sure that is."""
+
+    recording: Recording
+    flow: Flow
+    outputs: list[Output]
+    x: Value | None
+    x_hat: Value | None
+    x_hat_name: str
+    latents: list[Latent] = field(default_factory=list)
+    unsampled: Unsampled | None = None
+    family: str = "none"
+    confidence: str = "low"
+    quantizer: Op | None = None
+
+    @property
+    def sampled(self) -> list[Latent]:
+        """The latents whose sample reaches the reconstruction."""
+        return [latent for latent in self.latents if latent.reaches]
+
+    @property
+    def affine(self) -> list[Latent]:
+        """Latents made as location + scale * noise."""
+        return [latent for latent in self.latents if latent.loc is not None]
+
+
+def anatomize(recording: Recording, flow: Flow) -> Anatomy:
+    """Read the anatomy off one recorded training step. Pure: runs nothing."""
+    outputs = outputs_of(recording)
+    latents = list(_latents(flow))
+    x_hat, name = _reconstruction(recording, flow, outputs, latents)
+    x = _input(recording, flow, x_hat)
+    anatomy = Anatomy(recording, flow, outputs, x, x_hat, name)
+    behind = flow.ancestors(x_hat) if x_hat is not None else set()
+    latents = [replace(found, reaches=found.z.index in behind) for found in latents]
+    latents = [found for found in latents if found.reaches or found.scale is not None]
+    scaled = [found for found in latents if found.scale is not None or found.family != "gaussian"]
+    anatomy.latents = scaled or latents
+    anatomy.quantizer = _quantizer(flow, behind)
+    if not anatomy.latents and anatomy.quantizer is None:
+        anatomy.unsampled = _unsampled(flow, outputs, x_hat)
+    anatomy.family, anatomy.confidence = _family(anatomy)
+    return anatomy
+
+
+def _family(anatomy: Anatomy) -> tuple[str, str]:
+    families = sorted({latent.family for latent in anatomy.latents})
+    if families:
+        reaching = anatomy.sampled
+        certain = reaching and all(found.loc is not None for found in reaching)
+        return " + ".join(families), "high" if certain else "medium"
+    if anatomy.quantizer is not None:
+        return "vq", "medium"
+    if anatomy.unsampled is not None:
+        return "gaussian (never sampled)", "medium"
+    return "none", "low"
+
+
+# -- latents ---------------------------------------------------------------------------------
+
+
+def _latents(flow: Flow) -> Iterator[Latent]:
+    used: set[int] = set()
+    for draw in flow.draws:
+        latent = _direct(flow, draw) or _affine(flow, draw)
+        if latent is not None and latent.z.index not in used:
+            used.add(latent.z.index)
+            yield latent
+
+
+def _direct(flow: Flow, draw: Draw) -> Latent | None:
+    """A draw whose own distribution comes from the encoder: `normal(mu, std)`, `bernoulli(p)`."""
+    op = draw.op
+    if op is None or op.name not in DIRECT:
+        return None
+    operands = [v for v in op.reads if flow.posterior(v)]
+    if not operands:
+        return None
+    if op.name != "normal":
+        family = {"gumbel_softmax": "gumbel", "multinomial": "categorical"}.get(
+            op.name, op.name.strip("_").removeprefix("sample_")
+        )
+        return Latent(draw, op, draw.value, family, operands[0], None, head(flow, operands[0]))
+    loc = operands[0] if flow.posterior(op.reads[0]) else None
+    scale = op.reads[1] if len(op.reads) > 1 and flow.posterior(op.reads[1]) else None
+    return _with_heads(flow, Latent(draw, op, draw.value, "gaussian", loc, scale))
+
+
+def _affine(flow: Flow, draw: Draw) -> Latent | None:
+    """Noise that meets the encoder's output: scale by multiplication, location by addition."""
+    if draw.name not in AFFINE_NOISE:
+        return None
+    meeting, family = _meeting(flow, draw)
+    if meeting is None or meeting.name not in ADDS | MULS | PRODUCTS | FUSED or not meeting.makes:
+        return None
+    bit = 1 << draw.bit
+    others = [v for v in meeting.reads if flow.posterior(v) and not flow.noise[v.index] & bit]
+    made = meeting.out
+    if meeting.name in FUSED:
+        scales = [v for v in meeting.reads[1:] if v in others]
+        loc = meeting.reads[0] if meeting.reads[0] in others else None
+        found = Latent(draw, meeting, made, family, loc, scales[0] if scales else None)
+    elif meeting.name in ADDS:
+        found = Latent(draw, meeting, made, family, others[0], None)
+    else:
+        z, loc = _add_location(flow, made, bit)
+        found = Latent(draw, meeting, z, family, loc, others[0])
+    return _with_heads(flow, found) if found.loc is not None else None
+
+
+def _meeting(flow: Flow, draw: Draw) -> tuple[Op | None, str]:
+    """The first operation in which the noise meets a posterior value, and the noise's family."""
+    bit = 1 << draw.bit
+    family = "gaussian" if draw.name in ("randn", "randn_like", "normal", "normal_") else "uniform"
+    if draw.name == "numpy":
+        family = "gaussian"
+    names: list[str] = []
+    ahead = [draw.value]
+    seen: set[int] = set()
+    while ahead:
+        value = ahead.pop(0)
+        if value.index in seen:
+            continue
+        seen.add(value.index)
+        for op in flow.consumers.get(value.index, ()):
+            if any(flow.posterior(v) and not flow.noise[v.index] & bit for v in op.reads):
+                return op, _noise_family(draw, family, names)
+            if op.name in COMPARES:
+                continue  # a mask made from noise: dropout by hand
+            names.append(op.name)
+            ahead.extend(op.makes)
+    return None, family
+
+
+def _noise_family(draw: Draw, family: str, names: list[str]) -> str:
+    """What transformed noise is: Gumbel and Laplace are made from uniform noise by logarithms."""
+    if draw.name == "exponential_" or names.count("log") >= 2:
+        return "gumbel"
+    if family == "uniform" and ("log1p" in names or "log" in names):
+        return "laplace" if "sign" in names or "abs" in names else "logistic"
+    return family
+
+
+def _add_location(flow: Flow, made: Value, bit: int) -> tuple[Value, Value | None]:
+    """Follow `scale * eps` to the addition of the location."""
+    value = made
+    while True:
+        for op in flow.consumers.get(value.index, ()):
+            if not op.makes:
+                continue
+            others = [v for v in op.reads if not flow.noise[v.index] & bit]
+            locations = [v for v in others if flow.posterior(v)]
+            if op.name in ADDS and locations:
+                return op.out, locations[0]
+            constant = op.name in ADDS | MULS and not locations
+            if op.name in RESHAPES or constant:
+                value = op.out
+                break
+        else:
+            return made, None
+
+
+def _with_heads(flow: Flow, latent: Latent) -> Latent:
+    return replace(
+        latent,
+        loc_head=head(flow, latent.loc) if latent.loc is not None else None,
+        scale_head=head(flow, latent.scale) if latent.scale is not None else None,
+    )
+
+
+def head(flow: Flow, value: Value) -> Head | None:
+    """Walk back from a sampler's operand through elementwise and shape operations to its layer.
+
+    Of a chunked, split or sliced layer the head is the part, not the whole.
+    """
+    part: Value | None = None
+    while value.op is not None:
+        op = value.op
+        parents = {p.index: p for p in flow.parents(value) if flow.data[p.index]}
+        if flow.layer(op) or len(parents) != 1:
+            return Head(part or value, op, path_of(op))
+        if op.name in SLICES:
+            part = value
+        (value,) = parents.values()
+    return None
+
+
+def path_of(op: Op) -> str:
+    """The path of the innermost module that was running, as in `encoder.linear_mu`."""
+    return next((c.path for c in op.call.chain() if c.path), "") if op.call else ""
+
+
+# -- input and reconstruction ----------------------------------------------------------------
+
+
+def inputs_of(recording: Recording) -> list[Value]:
+    """The batch's tensors, in the order in which the run met them."""
+    return [v for v in recording.values if v.source == "input" and v.op is None]
+
+
+def _input(recording: Recording, flow: Flow, x_hat: Value | None) -> Value | None:
+    inputs = inputs_of(recording)
+    if not inputs:
+        return None
+    if x_hat is not None:
+        for match in (
+            lambda v: v.shape == x_hat.shape,
+            lambda v: v.tensor.numel() == x_hat.tensor.numel(),
+        ):
+            for value in inputs:
+                if match(value):
+                    return value
+    floating = [v for v in inputs if v.tensor.is_floating_point()]
+    return (floating or inputs)[0]
+
+
+def _reconstruction(
+    recording: Recording, flow: Flow, outputs: list[Output], latents: list[Latent]
+) -> tuple[Value | None, str]:
+    """The output that stands for x: like x in shape, computed from the sample, compared with x."""
+    inputs = inputs_of(recording)
+    shapes = {v.shape for v in inputs}
+    sizes = {v.tensor.numel() for v in inputs}
+    parameters = {v.index for found in latents for v in (found.loc, found.scale, found.z) if v}
+    candidates = [
+        o
+        for o in outputs
+        if flow.learned[o.value.index]
+        and o.value.tensor.is_floating_point()
+        and o.value.index not in parameters
+        and not any(o.value.tensor is v.tensor for v in inputs)
+        and o.value.tensor.dim() > 0
+    ]
+    partners = _partners(recording, flow)
+    rank = {value.index: i for i, (value, _) in enumerate(partners)}
+
+    def order(o: Output) -> tuple[bool, bool, bool, bool, int]:
+        v = o.value
+        return (
+            v.index not in rank,
+            v.shape not in shapes,
+            v.tensor.numel() not in sizes,
+            not flow.noise[v.index],
+            -v.tensor.numel() if v.tensor.numel() not in sizes else 0,
+        )
+
+    if candidates:
+        best = min(candidates, key=order)
+        plausible = best.value.shape in shapes or best.value.tensor.numel() in sizes
+        if plausible or best.value.index in rank or not partners:
+            if plausible or best.value.index in rank or _deep(flow, best, latents):
+                return best.value, best.name
+    if partners:
+        return partners[0][0], "x_hat"
+    return None, ""
+
+
+def _deep(flow: Flow, output: Output, latents: list[Latent]) -> bool:
+    """Whether an output of another shape than x is computed from a sample by learned weights."""
+    behind = flow.ancestors(output.value)
+    return any(
+        found.z.index in behind and found.z.index != output.value.index for found in latents
+    )
+
+
+def _partners(recording: Recording, flow: Flow) -> list[tuple[Value, Op]]:
+    """Values that the loss compares with the input, and where."""
+    raw = {v.index for v in inputs_of(recording)}
+    found = []
+    for op in recording.ops:
+        if len(op.reads) < 2 or not op.makes or op.index < recording.forward_end > 0:
+            continue
+        plain = [v for v in op.reads if _only_moved(flow, v, raw)]
+        learned = [v for v in op.reads if flow.posterior(v)]
+        if plain and learned and learned[0].tensor.numel() == plain[0].tensor.numel():
+            value = learned[0]
+            while value.op is not None and value.op.name in RESHAPES:
+                value = flow.parents(value)[0]
+            found.append((value, op))
+    return found
+
+
+def _only_moved(flow: Flow, value: Value, raw: set[int]) -> bool:
+    while value.op is not None and value.op.name in RESHAPES | SLICES:
+        value = flow.parents(value)[0]
+    return value.index in raw
+
+
+# -- no sample -------------------------------------------------------------------------------
+
+
+def _quantizer(flow: Flow, behind: set[int]) -> Op | None:
+    """A nearest-neighbour look-up or a rounding between the encoder and the reconstruction."""
+    for op in flow.recording.ops:
+        if op.name not in LOOKUPS or not op.makes:
+            continue
+        if any(flow.posterior(v) for v in op.reads) and any(m.index in behind for m in op.makes):
+            return op
+    return None
+
+
+def _unsampled(flow: Flow, outputs: list[Output], x_hat: Value | None) -> Unsampled | None:
+    """Two parallel heads, both returned, of which the reconstruction uses the first or both."""
+    if x_hat is None:
+        return None
+    behind = flow.ancestors(x_hat)
+    heads = [
+        (o, h)
+        for o in outputs
+        if o.value is not x_hat
+        and flow.posterior(o.value)
+        and o.value.tensor.is_floating_point()
+        and o.value.tensor.dim() > 1
+        and (h := head(flow, o.value)) is not None
+    ]
+    for loc, loc_head in heads:
+        for scale, scale_head in heads:
+            if loc is scale or loc.value.shape != scale.value.shape:
+                continue
+            parallel = loc_head.op is not scale_head.op or loc_head.value is not scale_head.value
+            apart = not (
+                flow.ancestors(loc.value) & {scale_head.op.out.index}
+                and loc_head.op is not scale_head.op
+            )
+            used = loc_head.value.index in behind
+            if parallel and apart and used:
+                return Unsampled(loc, scale, loc_head, scale_head)
+    return None
+
+
+def fed_by(flow: Flow, value: Value) -> list[Value]:
+    """What a value is put together from by moving and joining alone: `cat([mu, logvar])`."""
+    waiting, found = [value], []
+    while waiting:
+        value = waiting.pop(0)
+        op = value.op
+        if op is not None and op.name in RESHAPES | JOINS | CUTS:
+            waiting.extend(flow.parents(value))
+        found.append(value)
+    return found

@@ -1,0 +1,158 @@
+"""What each recorded value depends on: the data, the parameters, which draws of noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from .recorder import DRAWS, Op, Recording, Value
+
+PAIRWISE = frozenset({"broadcast_tensors", "align_tensors"})
+"""Operations whose i-th result depends on their i-th operand alone."""
+
+SLICES = frozenset(
+    "chunk split __getitem__ narrow select unbind tensor_split split_with_sizes "
+    "index_select take_along_dim hsplit vsplit dsplit".split()
+)
+"""Operations that cut a tensor into parts."""
+
+RESHAPES = frozenset(
+    "view reshape flatten unflatten permute transpose T mT swapaxes swapdims squeeze unsqueeze "
+    "squeeze_ unsqueeze_ expand expand_as broadcast_to broadcast_tensors contiguous clone to float "
+    "double half bfloat16 type type_as movedim view_as reshape_as repeat ravel cpu cuda t "
+    "requires_grad_ alias tile repeat_interleave".split()
+)
+"""Operations that move values around without changing them."""
+
+JOINS = frozenset("cat concat concatenate stack hstack vstack dstack column_stack".split())
+
+CUTS = frozenset("detach detach_ data".split())
+"""Operations that hand on the value and drop the graph."""
+
+
+@dataclass(slots=True, eq=False)
+class Draw:
+    """One draw of noise: a torch operation, or a tensor that NumPy or Python filled."""
+
+    bit: int
+    name: str
+    value: Value
+    op: Op | None
+    origin: str = "torch"
+
+
+@dataclass(slots=True, eq=False)
+class Flow:
+    """Dependence of every value of a recording, by one pass in order of creation.
+
+    `carried` links a tensor that was built from Python or NumPy numbers to the values those
+    numbers were read from; `outside` are tensors that hold noise made outside torch.
+    """
+
+    recording: Recording
+    carried: Mapping[int, tuple[Value, ...]] = field(default_factory=dict)
+    outside: frozenset[int] = frozenset()
+    draws: list[Draw] = field(default_factory=list)
+    data: list[bool] = field(default_factory=list)
+    learned: list[bool] = field(default_factory=list)
+    noise: list[int] = field(default_factory=list)
+    consumers: dict[int, list[Op]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for value in self.recording.values:
+            parents = self.parents(value)
+            noise = 0
+            for parent in parents:
+                noise |= self.noise[parent.index]
+            if drawn := self._draw(value):
+                noise |= 1 << drawn.bit
+            self.data.append(
+                value.source == "input" or any(self.data[p.index] for p in parents)
+            )
+            self.learned.append(
+                value.source in ("parameter", "stray")
+                or any(self.learned[p.index] for p in parents)
+            )
+            self.noise.append(noise)
+        self.consumers = self.recording.consumers()
+        for entry, origins in self.carried.items():
+            made = self.recording.values[entry]
+            for origin in origins:
+                if made.op is not None:
+                    self.consumers.setdefault(origin.index, []).append(made.op)
+
+    def _draw(self, value: Value) -> Draw | None:
+        op = value.op
+        if value.index in self.outside:
+            draw = Draw(len(self.draws), "numpy", value, op, "outside torch")
+        elif op is not None and op.noise is not None and value is op.out:
+            if value.requires_grad and value.tensor.is_leaf:
+                return None  # the initialisation of a parameter
+            draw = Draw(len(self.draws), op.name, value, op)
+        else:
+            return None
+        self.draws.append(draw)
+        return draw
+
+    def parents(self, value: Value) -> tuple[Value, ...]:
+        """The values this one is computed from."""
+        origins = self.carried.get(value.index, ())
+        if value.op is None:
+            return origins
+        reads = value.op.reads
+        if value.op.name in PAIRWISE and len(reads) == len(value.op.makes):
+            reads = (reads[value.op.makes.index(value)],)
+        return (*reads, *origins)
+
+    def posterior(self, value: Value) -> bool:
+        """Whether a value is computed from the data by learned weights."""
+        return self.data[value.index] and self.learned[value.index]
+
+    def layer(self, op: Op) -> bool:
+        """Whether an operation applies learned weights to something else than weights."""
+        weights = [v for v in op.reads if self._weight(v)]
+        return bool(weights) and len(weights) < len(op.reads)
+
+    def _weight(self, value: Value) -> bool:
+        return (
+            self.learned[value.index]
+            and not self.data[value.index]
+            and not self.noise[value.index]
+        )
+
+    def ancestors(self, *values: Value, stop: Iterable[Value] = ()) -> set[int]:
+        """Indices of everything the values are computed from, themselves included."""
+        halt = {v.index for v in stop}
+        seen: set[int] = set()
+        waiting = list(values)
+        while waiting:
+            value = waiting.pop()
+            if value.index in seen:
+                continue
+            seen.add(value.index)
+            if value.index not in halt:
+                waiting.extend(self.parents(value))
+        return seen
+
+    def descendants(self, *values: Value) -> set[int]:
+        """Indices of everything computed from the values, themselves included."""
+        seen: set[int] = set()
+        waiting = list(values)
+        while waiting:
+            value = waiting.pop()
+            if value.index in seen:
+                continue
+            seen.add(value.index)
+            for op in self.consumers.get(value.index, ()):
+                waiting.extend(m for m in op.makes if value in self.parents(m))
+            waiting.extend(
+                self.recording.values[entry]
+                for entry, origins in self.carried.items()
+                if value in origins
+            )
+        return seen
+
+
+def is_draw(op: Op) -> bool:
+    """Whether an operation draws from a random generator of torch."""
+    return op.name in DRAWS

@@ -1,0 +1,97 @@
+"""Which gradients arrive: None, exactly zero and nonzero told apart, for any two recorded values."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from .recorder import Recording, Value
+
+
+class Arrives(Enum):
+    """What a gradient is: absent, present and exactly zero, or something to learn from."""
+
+    NONE = "None"
+    ZERO = "exactly 0"
+    YES = "nonzero"
+
+
+def kind_of(gradient: Tensor | None) -> Arrives:
+    """Tell None, exact zero and nonzero apart."""
+    if gradient is None:
+        return Arrives.NONE
+    return Arrives.YES if bool((gradient != 0).any()) else Arrives.ZERO
+
+
+def gradient_between(of: Sequence[Value], to: Sequence[Value], seed: int = 0) -> list[Tensor | None]:
+    """Gradients of the values `of`, along a fixed random direction, at the values `to`.
+
+    A random direction meets exact zeros with probability zero where the gradient is not zero.
+    """
+    roots = [v for v in of if v.edge is not None]
+    leaves = [v for v in to if v.edge is not None]
+    if not roots or not leaves:
+        return [None] * len(to)
+    generator = torch.Generator().manual_seed(seed)
+    directions = [
+        torch.rand(v.shape, generator=generator).to(v.tensor.device, v.tensor.dtype) + 0.5
+        for v in roots
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = torch.autograd.grad(
+            [_edge(v) for v in roots],
+            [_edge(v) for v in leaves],
+            grad_outputs=directions,
+            allow_unused=True,
+            retain_graph=True,
+        )
+    by_index = {v.index: g for v, g in zip(leaves, found, strict=True)}
+    return [by_index.get(v.index) for v in to]
+
+
+def _edge(value: Value) -> GradientEdge:
+    assert value.edge is not None
+    return value.edge
+
+
+@dataclass(frozen=True, slots=True)
+class Gradients:
+    """The loss's gradient at every parameter the step read, by parameter name.
+
+    `error` holds what autograd raised; `composed` says that the loss was made up by vaedoctor.
+    """
+
+    loss: Tensor | None
+    composed: bool
+    by_name: dict[str, Tensor | None] = field(default_factory=dict)
+    values: dict[str, Value] = field(default_factory=dict)
+    error: BaseException | None = None
+
+
+def parameter_gradients(recording: Recording, loss: Tensor | None, composed: bool) -> Gradients:
+    """Differentiate the loss at every trainable parameter the recording met."""
+    values = {
+        v.name: v
+        for v in recording.values
+        if v.source == "parameter" and v.op is None and v.tensor.requires_grad
+    }
+    if loss is None or not loss.requires_grad:
+        return Gradients(loss, composed, dict.fromkeys(values), values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = torch.autograd.grad(
+                loss, [v.tensor for v in values.values()], allow_unused=True, retain_graph=True
+            )
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever autograd or a user's backward raises
+            return Gradients(loss, composed, {}, values, error)
+    return Gradients(loss, composed, dict(zip(values, found, strict=True)), values)

@@ -1,0 +1,201 @@
+"""Read the user's classes: where an attribute is assigned, and which code reads it."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import linecache
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ..finding import Span
+from .recorder import is_user_file
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One function of a user's class, with its syntax tree at the file's line numbers."""
+
+    owner: type
+    name: str
+    file: str
+    node: ast.FunctionDef | ast.AsyncFunctionDef
+
+    @property
+    def lines(self) -> tuple[int, int]:
+        """First and last line in the file."""
+        return self.node.lineno, self.node.end_lineno or self.node.lineno
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A place where code reads an attribute; `switched` says that an `if` decides about it."""
+
+    method: Method
+    line: int
+    switched: bool
+
+
+def text_of(span: Span | None) -> str:
+    """The source text under a span, on one line."""
+    if span is None:
+        return ""
+    lines = [linecache.getline(span.file, n) for n in range(span.line, span.end_line + 1)]
+    if not lines or not lines[0]:
+        return ""
+    if span.end_col:
+        lines[-1] = lines[-1][: span.end_col - 1]
+    lines[0] = lines[0][span.col - 1 :]
+    return " ".join(line.strip() for line in lines)
+
+
+@functools.cache
+def methods_of(kind: type) -> tuple[Method, ...]:
+    """The functions a class and its bases define in files that are not torch's."""
+    found = []
+    for base in kind.__mro__:
+        try:
+            file = inspect.getsourcefile(base) or ""
+            lines, first = inspect.getsourcelines(base)
+        except (OSError, TypeError):
+            continue
+        if not is_user_file(file):
+            continue
+        try:
+            tree = ast.parse(textwrap.dedent("".join(lines)))
+        except SyntaxError:
+            continue
+        ast.increment_lineno(tree, first - 1)
+        indent = len(lines[0]) - len(lines[0].lstrip())
+        for node in ast.walk(tree):
+            if indent and hasattr(node, "col_offset"):
+                node.col_offset += indent
+                node.end_col_offset = (getattr(node, "end_col_offset", None) or 0) + indent
+        for child in ast.walk(tree):
+            if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                found.append(Method(base, child.name, file, child))
+    return tuple(found)
+
+
+def is_own_code(kind: type) -> bool:
+    """Whether a class is defined outside torch (its source can be read and corrected)."""
+    return not kind.__module__.startswith("torch.") and bool(methods_of(kind))
+
+
+def class_span(kind: type) -> Span | None:
+    """The line on which a class is defined."""
+    try:
+        lines, first = inspect.getsourcelines(kind)
+        file = inspect.getsourcefile(kind)
+    except (OSError, TypeError):
+        return None
+    for offset, line in enumerate(lines):
+        if line.lstrip().startswith("class "):
+            first, lines = first + offset, lines[offset:]
+            break
+    indent = len(lines[0]) - len(lines[0].lstrip())
+    return Span(file or "", first, indent + 1, first, len(lines[0].rstrip()) + 1)
+
+
+def assigned_at(kind: type, attribute: str) -> Span | None:
+    """Where a class assigns `self.<attribute>`: in `__init__` first, else anywhere."""
+    places = []
+    for method in methods_of(kind):
+        for node in ast.walk(method.node):
+            if isinstance(node, (ast.Assign, ast.AnnAssign)) and _assigns(node, attribute):
+                span = Span(
+                    method.file,
+                    node.lineno,
+                    node.col_offset + 1,
+                    node.end_lineno or node.lineno,
+                    (node.end_col_offset or 0) + 1,
+                )
+                places.append((method.name != "__init__", span.line, span))
+            elif _registers(node, attribute):
+                assert isinstance(node, ast.Call)
+                places.append((method.name != "__init__", node.lineno, _span(method, node)))
+    return min(places, key=lambda p: p[:2])[2] if places else None
+
+
+def _span(method: Method, node: ast.expr) -> Span:
+    end = node.end_lineno or node.lineno
+    return Span(
+        method.file, node.lineno, node.col_offset + 1, end, (node.end_col_offset or 0) + 1
+    )
+
+
+def _assigns(node: ast.Assign | ast.AnnAssign, attribute: str) -> bool:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return any(
+        isinstance(t, ast.Attribute) and t.attr == attribute
+        for target in targets
+        for t in ast.walk(target)
+    )
+
+
+def _registers(node: ast.AST, attribute: str) -> bool:
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
+        return False
+    named = node.args[0]
+    return (
+        node.func.attr in ("register_buffer", "register_parameter", "add_module", "__setattr__")
+        and isinstance(named, ast.Constant)
+        and named.value == attribute
+    )
+
+
+def reads_of(model: nn.Module, attribute: str) -> list[Read]:
+    """Every place where the code of the model's classes reads `.<attribute>` after `__init__`."""
+    kinds = {type(m) for m in model.modules()}
+    found, seen = [], set()
+    for kind in kinds:
+        for method in methods_of(kind):
+            key = (method.file, method.lines)
+            if key in seen or method.name == "__init__":
+                continue
+            seen.add(key)
+            found.extend(_reads_in(method, attribute))
+    return found
+
+
+def _reads_in(method: Method, attribute: str) -> Iterator[Read]:
+    for node, switched in _with_switch(method.node, False):
+        dotted = isinstance(node, ast.Attribute) and node.attr == attribute
+        named = isinstance(node, ast.Constant) and node.value == attribute
+        if (dotted and isinstance(node.ctx, ast.Load)) or named:  # type: ignore[attr-defined]
+            yield Read(method, node.lineno, switched)  # type: ignore[attr-defined]
+
+
+def _with_switch(node: ast.AST, switched: bool) -> Iterator[tuple[ast.AST, bool]]:
+    yield node, switched
+    for name, value in ast.iter_fields(node):
+        inside = switched or (
+            isinstance(node, (ast.If, ast.IfExp)) and name in ("body", "orelse")
+        )
+        children: list[Any] = value if isinstance(value, list) else [value]
+        for child in children:
+            if isinstance(child, ast.AST):
+                yield from _with_switch(child, inside)
+
+
+WALKERS = frozenset("children modules named_children named_modules _modules".split())
+
+
+def walks_children(kind: type) -> bool:
+    """Whether a class reaches its layers without naming them: `children()`, `getattr`."""
+    for method in methods_of(kind):
+        if method.name == "__init__":
+            continue
+        for node in ast.walk(method.node):
+            if isinstance(node, ast.Attribute) and node.attr in WALKERS:
+                return True
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                dynamic = len(node.args) > 1 and not isinstance(node.args[1], ast.Constant)
+                if node.func.id == "getattr" and dynamic:
+                    return True
+    return False

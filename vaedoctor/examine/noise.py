@@ -1,0 +1,180 @@
+"""Noise that torch does not make, and noise that does not change: the same step run again.
+
+A tensor that enters from Python or NumPy is opaque to the recorder. Two more runs tell what it
+is: with another NumPy and Python seed it changes when it holds noise; with another input it
+changes when values of the model were carried through Python (`torch.tensor(z.tolist())`).
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..subject.subject import Batch, Subject
+from .flow import Flow
+from .recorder import ESCAPES, Recording, Value
+from .step import run_recorded, seed_everything
+
+_ENTRIES = frozenset("tensor as_tensor asarray from_numpy".split())
+
+
+def entries(recording: Recording) -> list[Value]:
+    """Tensors made from Python or NumPy numbers, in order of appearance."""
+    return [
+        v
+        for v in recording.values
+        if v.tensor.is_floating_point()
+        and (
+            (v.op is None and v.source == "constant" and v.content is not None)
+            or (v.op is not None and v.op.name in _ENTRIES and not v.op.reads)
+        )
+    ]
+
+
+def _content(value: Value) -> Tensor:
+    return value.content if value.content is not None else value.tensor.detach()
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Which entering tensors hold noise from outside torch, and which carry the model's values."""
+
+    outside: frozenset[int] = frozenset()
+    carried: tuple[tuple[int, tuple[Value, ...]], ...] = ()
+
+
+def examine_entries(
+    subject: Subject, recording: Recording, seed: int, rewind: Callable[[], None]
+) -> Entries:
+    """Run the step with other NumPy noise and with another input where anything entered."""
+    escapes = [op for op in recording.ops if op.name in ESCAPES]
+    found = [v for v in entries(recording) if escapes or v.tensor.numel() > 1]
+    if not found:
+        return Entries()
+    outside = _changed(
+        found, run_recorded_with_other_numbers(subject, seed, rewind), recording
+    )
+    carried = []
+    if escapes:
+        other = run_recorded(subject, seed=seed, batch=perturbed(subject.batch))
+        rewind()
+        moved = _changed(found, other, recording) - outside
+        for value in found:
+            if value.index in moved:
+                origins = _origins(value, recording)
+                if origins:
+                    carried.append((value.index, origins))
+    return Entries(frozenset(outside), tuple(carried))
+
+
+def run_recorded_with_other_numbers(
+    subject: Subject, seed: int, rewind: Callable[[], None]
+) -> Recording:
+    """The same step, the same torch seed, other NumPy and Python seeds."""
+    seed_everything(seed + 1)
+    torch.manual_seed(seed)
+    recording = run_recorded(subject, seed=None)
+    rewind()
+    return recording
+
+
+def _changed(found: list[Value], other: Recording, recording: Recording) -> set[int]:
+    twins = entries(other)
+    mine = entries(recording)
+    if len(twins) != len(mine):
+        return set()
+    pairs = zip(mine, twins, strict=True)
+    differing = {
+        a.index
+        for a, b in pairs
+        if a.shape == b.shape and not torch.equal(_content(a), _content(b))
+    }
+    return differing & {v.index for v in found}
+
+
+def _origins(entry: Value, recording: Recording) -> tuple[Value, ...]:
+    """The values last read out to Python before the entry: of its size, else all of them."""
+    end = entry.op.index if entry.op is not None else _first_use(entry, recording)
+    read = [op for op in recording.ops[:end] if op.name in ESCAPES and op.reads]
+    same = [op for op in read if op.reads[0].tensor.numel() == entry.tensor.numel()]
+    chosen = same[-1:] or [op for op in read if op.name == "item"] or read
+    return tuple({op.reads[0].index: op.reads[0] for op in chosen}.values())
+
+
+def _first_use(entry: Value, recording: Recording) -> int:
+    for op in recording.ops:
+        if entry in op.reads:
+            return op.index
+    return len(recording.ops)
+
+
+def perturbed(batch: Batch) -> Batch:
+    """The batch with every floating tensor moved a little, within its range."""
+    generator = torch.Generator().manual_seed(1)
+
+    def move(item: object) -> object:
+        if isinstance(item, Tensor) and item.is_floating_point():
+            other = torch.rand(item.shape, generator=generator).to(item)
+            return (0.5 * item + 0.5 * (item.amin() + (item.amax() - item.amin()) * other)).detach()
+        if isinstance(item, dict):
+            return {k: move(v) for k, v in item.items()}
+        if isinstance(item, (list, tuple)) and not hasattr(item, "_fields"):
+            return type(item)(move(v) for v in item)
+        return item
+
+    args = tuple(move(a) for a in batch.args)
+    kwargs = {k: move(v) for k, v in batch.kwargs.items()}
+    return Batch(args, kwargs, batch.origin, batch.guessed, batch.ran)
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenNoise:
+    """Noise that two passes with a running generator share: cached, or reseeded inside."""
+
+    value: Value
+    cached: bool
+
+
+def cached_noise(flow: Flow) -> list[Value]:
+    """Constant tensors that look like a draw and serve as one: `mu + std * self.eps`.
+
+    The constant has both signs, multiplies one value computed from the data by learned weights
+    and the product is added to another.
+    """
+    found = []
+    for op in flow.recording.ops:
+        if op.name not in ("mul", "mul_", "addcmul", "multiply") or not op.makes:
+            continue
+        constants = [v for v in op.reads if _fixed(flow, v) and _looks_drawn(v.tensor)]
+        factors = [v for v in op.reads if flow.posterior(v)]
+        if not constants or not factors:
+            continue
+        if op.name == "addcmul":
+            found.extend(constants)
+            continue
+        for reader in flow.consumers.get(op.out.index, ()):
+            others = [v for v in reader.reads if v is not op.out and flow.posterior(v)]
+            if reader.name in ("add", "add_", "sub", "sub_") and others:
+                found.extend(constants)
+    return found
+
+
+def _fixed(flow: Flow, value: Value) -> bool:
+    return not (flow.data[value.index] or flow.learned[value.index] or flow.noise[value.index])
+
+
+def _looks_drawn(tensor: Tensor) -> bool:
+    t = tensor.detach()
+    return (
+        t.numel() > 2
+        and t.is_floating_point()
+        and bool((t > 0).any() and (t < 0).any())
+        and bool(t.unique().numel() > t.numel() // 2)
+    )
+
+

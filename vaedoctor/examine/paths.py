@@ -1,0 +1,187 @@
+"""Where the way of the gradient is cut, and by which operation of the user's code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..finding import Span
+from .anatomy import Anatomy, Latent
+from .flow import CUTS, RESHAPES, Flow
+from .gradients import Arrives, gradient_between, kind_of
+from .listing import text_of
+from .recorder import ESCAPES, Op, Recording, Value
+
+FLAT = frozenset("normal bernoulli round round_ sign floor ceil multinomial trunc sgn".split())
+"""Operations with a gradient that exists and is exactly zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """An operation that hands on a value without its gradient."""
+
+    op: Op
+    label: str
+    at: Span | None
+
+    @property
+    def cause(self) -> str:
+        """The token by which findings about this cut are folded together."""
+        return f"cut:{self.at.file}:{self.at.line}" if self.at else f"cut:{self.op.index}"
+
+
+def cut_between(flow: Flow, start: Value, end: Value) -> Cut | None:
+    """The first operation on the way from `start` to `end` that drops the gradient."""
+    way = flow.descendants(start) & flow.ancestors(end)
+    if end.index not in way:
+        return None
+    for value in flow.recording.values:
+        if value.index not in way or value is start:
+            continue
+        cut = _cut(flow, value, way)
+        if cut is not None:
+            return cut
+    return None
+
+
+def _cut(flow: Flow, value: Value, way: set[int]) -> Cut | None:
+    parents = [p for p in flow.parents(value) if p.index in way]
+    carried = flow.carried.get(value.index)
+    if carried:
+        return _round_trip(flow, value, carried)
+    op = value.op
+    if op is None:
+        return None
+    if op.name in FLAT and value.requires_grad:
+        return Cut(op, f"`{_short(op.span) or op.name}`", op.span)
+    if value.requires_grad or not any(p.requires_grad for p in parents):
+        return None
+    if op.name in CUTS:
+        return Cut(op, ".data" if op.name == "data" else ".detach()", op.span)
+    if not op.grad_mode:
+        return _no_grad(flow.recording, op)
+    return Cut(op, f"{op.name}()", op.span)
+
+
+def _round_trip(flow: Flow, value: Value, carried: tuple[Value, ...]) -> Cut | None:
+    readers = [
+        op for op in flow.recording.ops if op.name in ESCAPES and set(op.reads) & set(carried)
+    ]
+    entry = value.op or next(iter(flow.consumers.get(value.index, ())), None)
+    if not readers or entry is None:
+        return None
+    names = sorted({f".{op.name}()" for op in readers if not op.name.startswith("__")})
+    label = f"the round trip through Python ({', '.join(names) or 'float()'})"
+    at = entry.span if value.op is not None else readers[-1].span
+    return Cut(entry, label, at)
+
+
+def _no_grad(recording: Recording, op: Op) -> Cut:
+    """The region with gradients off around an operation: its `with` line, call or decorator."""
+    switch = next((s for s in reversed(recording.switches) if s.at_op <= op.index), None)
+    text = text_of(switch.span) if switch else ""
+    if switch is None or switch.span is None or not op.frames or op.span is None:
+        return Cut(op, "torch.no_grad()", op.span)
+    if ".sample(" in text:
+        return Cut(op, ".sample()", switch.span)
+    inner = op.frames[0]
+    if switch.span.file == op.span.file and inner.code.co_firstlineno <= switch.span.line:
+        return Cut(op, "torch.no_grad()", switch.span)
+    first = inner.code.co_firstlineno
+    return Cut(op, "torch.no_grad()", Span(inner.file, first, 1, first, 0))
+
+
+def _short(span: Span | None, most: int = 50) -> str:
+    text = text_of(span)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+@dataclass(frozen=True, slots=True)
+class Reparameterization:
+    """How the gradient passes one latent: from what enters the next layer back to each head."""
+
+    latent: Latent
+    entry: Value
+    loc: Arrives | None
+    scale: Arrives | None
+    cut: Cut | None
+
+
+def entry_of(flow: Flow, latent: Latent, x_hat: Value | None) -> Value:
+    """The value in which a sample enters the first layer after it (the sample itself if none)."""
+    goal = flow.ancestors(x_hat) if x_hat is not None else None
+    value = latent.z
+    seen: set[int] = set()
+    ahead = [latent.z]
+    while ahead:
+        value = ahead.pop(0)
+        if value.index in seen:
+            continue
+        seen.add(value.index)
+        for op in flow.consumers.get(value.index, ()):
+            if goal is not None and not any(m.index in goal for m in op.makes):
+                continue
+            if flow.layer(op):
+                return value
+            ahead.extend(op.makes)
+        ahead.extend(
+            flow.recording.values[entry]
+            for entry, origins in flow.carried.items()
+            if value in origins
+        )
+    return latent.z if x_hat is None or latent.z.index == x_hat.index else value
+
+
+def _root(flow: Flow, operand: Value | None) -> Value | None:
+    """The nearest ancestor of a sampler's operand that carries a gradient."""
+    value = operand
+    while value is not None and not value.requires_grad:
+        parents = [p for p in flow.parents(value) if flow.posterior(p)]
+        value = parents[0] if parents else None
+    return value
+
+
+def reparameterization(anatomy: Anatomy, latent: Latent) -> Reparameterization | None:
+    """Differentiate what enters the decoder at the sampler's location and scale.
+
+    None where the encoder carries no gradient at all (frozen, or cut before the heads).
+    """
+    flow = anatomy.flow
+    entry = entry_of(flow, latent, anatomy.x_hat if latent.reaches else None)
+    loc, scale = _root(flow, latent.loc), _root(flow, latent.scale)
+    if loc is None and scale is None:
+        return None
+    roots = [v for v in (loc, scale) if v is not None]
+    found = dict(zip((v.index for v in roots), gradient_between([entry], roots), strict=True))
+    arrives = {index: kind_of(gradient) for index, gradient in found.items()}
+    lost = [v for v in roots if arrives[v.index] is not Arrives.YES]
+    cut = cut_between(flow, lost[0], entry) if lost else None
+    return Reparameterization(
+        latent,
+        entry,
+        arrives[loc.index] if loc is not None else None,
+        arrives[scale.index] if scale is not None else None,
+        cut,
+    )
+
+
+def straight_through(flow: Flow, cut: Cut) -> bool:
+    """Whether a detach is half of a straight-through estimator, `a + (b - a).detach()`.
+
+    The forward value then equals `b` while the gradient goes to `a`: the cut is on purpose.
+    """
+    for value in cut.op.makes:
+        for op in flow.consumers.get(value.index, ()):
+            while len(op.makes) == 1 and op.name in RESHAPES:
+                readers = flow.consumers.get(op.out.index, ())
+                if not readers:
+                    break
+                op = readers[0]
+            if op.name in ("add", "add_", "sub", "rsub") and any(
+                v.requires_grad and torch.is_tensor(v.tensor) for v in op.reads
+            ):
+                source = cut.op.reads[0].op if cut.op.reads else None
+                if source is not None and source.name in ("sub", "rsub"):
+                    return True
+    return False

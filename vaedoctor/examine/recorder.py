@@ -1,0 +1,502 @@
+"""Record one run: every tensor operation, what it read, what it made, and the user's line.
+
+A `TorchFunctionMode` sees the user's own calls under their public names. Values and shapes flow
+apart: `randn_like(std)` reads only the *shape* of `std`, so its result does not depend on it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import CodeType, FrameType, TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn.modules import module as module_hooks
+from torch.overrides import TorchFunctionMode
+
+from ..finding import Span
+
+_HOME = Path(__file__).parents[1]
+_OURS = f"{_HOME}{os.sep}"
+_FIXTURES = f"{_HOME / '_fixtures'}{os.sep}"
+_TORCH = f"{Path(torch.__file__).parent}{os.sep}"
+_STDLIB = f"{Path(os.__file__).parent}{os.sep}"
+
+SHAPE_ONLY = frozenset(
+    "randn_like rand_like randint_like zeros_like ones_like empty_like full_like new new_empty "
+    "new_zeros new_ones new_full new_empty_strided normal_ uniform_ exponential_ log_normal_ "
+    "cauchy_ geometric_ random_ zero_ fill_ resize_ dim numel size".split()
+)
+"""Operations whose result depends on the shape of their tensor input, never on its values."""
+
+LIKE_SECOND = frozenset("expand_as view_as reshape_as type_as".split())
+"""Operations that take only shape or type from their second tensor."""
+
+DRAWS = frozenset(
+    "randn rand randint randn_like rand_like randint_like normal normal_ uniform_ exponential_ "
+    "log_normal_ cauchy_ geometric_ random_ bernoulli bernoulli_ multinomial poisson binomial "
+    "_standard_gamma _sample_dirichlet gumbel_softmax rrelu randperm".split()
+)
+"""Operations that draw from torch's random generators."""
+
+ESCAPES = frozenset(
+    "item tolist numpy __array__ __float__ __int__ __index__ __complex__".split()
+)
+"""Operations through which values leave torch, out of autograd's and the recorder's sight."""
+
+_SPECIAL = {"__pow__": "pow", "__rsub__": "rsub", "__matmul__": "matmul", "__rmatmul__": "matmul"}
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One of the user's own stack frames."""
+
+    file: str
+    line: int
+    function: str
+    code: CodeType = field(repr=False)
+
+
+@dataclass(slots=True, eq=False)
+class Value:
+    """A tensor at one moment: an in-place operation makes a new value of the same tensor."""
+
+    index: int
+    tensor: Tensor
+    shape: tuple[int, ...]
+    op: Op | None = None
+    source: str = ""
+    name: str = ""
+    edge: GradientEdge | None = None
+    requires_grad: bool = False
+    content: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return f"Value({self.index}, {self.source or (self.op and self.op.name)}, {self.shape})"
+
+
+@dataclass(slots=True, eq=False)
+class Op:
+    """One recorded operation. `reads` flow by value, `shapes` only by shape."""
+
+    index: int
+    name: str
+    reads: tuple[Value, ...]
+    shapes: tuple[Value, ...]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    span: Span | None
+    frames: tuple[Frame, ...]
+    call: Call | None
+    grad_mode: bool
+    makes: tuple[Value, ...] = ()
+    inplace: bool = False
+    error: BaseException | None = None
+    noise: Tensor | None = None
+
+    @property
+    def out(self) -> Value:
+        """The first value made."""
+        return self.makes[0]
+
+    def __repr__(self) -> str:
+        return f"Op({self.index}, {self.name}, {self.span and self.span.line})"
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call of a module: where, inside which other call, between which operations."""
+
+    module: nn.Module
+    path: str
+    parent: Call | None
+    span: Span | None
+    first: int
+    inputs: tuple[Value, ...]
+    last: int = -1
+    outputs: tuple[Value, ...] = ()
+    output: Any = None
+
+    def chain(self) -> Iterator[Call]:
+        """This call and the calls it is inside of, innermost first."""
+        call: Call | None = self
+        while call is not None:
+            yield call
+            call = call.parent
+
+
+@dataclass(slots=True, eq=False)
+class GradSwitch:
+    """A change of grad mode by user code: `with torch.no_grad():` and its kin."""
+
+    at_op: int
+    enabled: bool
+    span: Span | None
+
+
+@dataclass(slots=True, eq=False)
+class Recording:
+    """Everything one run did."""
+
+    ops: list[Op] = field(default_factory=list)
+    values: list[Value] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    switches: list[GradSwitch] = field(default_factory=list)
+    functions: dict[CodeType, Frame] = field(default_factory=dict)
+    output: Any = None
+    loss: Any = None
+    error: BaseException | None = None
+    forward_end: int = -1
+    current: dict[int, Value] = field(default_factory=dict)
+
+    def value_of(self, tensor: Tensor) -> Value | None:
+        """The latest value of a tensor object, if the run met it."""
+        return self.current.get(id(tensor))
+
+    def consumers(self) -> dict[int, list[Op]]:
+        """Which operations read each value, by value index."""
+        readers: dict[int, list[Op]] = {}
+        for op in self.ops:
+            for value in op.reads:
+                readers.setdefault(value.index, []).append(op)
+        return readers
+
+
+Edit = Callable[[Tensor], Tensor]
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What an operation is about to read, and the version of every tensor it was given."""
+
+    values: tuple[Value, ...]
+    shapes: tuple[Value, ...]
+    versions: list[tuple[Tensor, int]]
+
+
+class Recorder(TorchFunctionMode):
+    """Records the operations of one run of `model`; `edits` replace what an operation returns.
+
+    An edit is keyed by the operation's index, which is the same in every run with the same seed:
+    the way to pin a latent without knowing any name.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        named: Mapping[int, tuple[str, str]],
+        edits: Mapping[int, Edit] | None = None,
+    ) -> None:
+        super().__init__()
+        self.recording = Recording()
+        self._model = model
+        self._named = named
+        self._edits = dict(edits or {})
+        self._paths = {id(m): name for name, m in model.named_modules(remove_duplicate=False)}
+        self._stack: list[Call] = []
+        self._storages: dict[int, list[Value]] = {}
+        self._paused = False
+
+    def __enter__(self) -> Recorder:
+        before = module_hooks.register_module_forward_pre_hook(self._enter_module)
+        after = module_hooks.register_module_forward_hook(self._leave_module, always_call=True)
+        self._hooks = (before, after)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+        for hook in self._hooks:
+            hook.remove()
+        self._stack.clear()
+
+    # -- modules ---------------------------------------------------------------------------
+
+    def _enter_module(self, module: nn.Module, args: Any) -> None:
+        if self._paused:
+            return
+        self._paused = True
+        try:
+            span, _ = self._place()
+            call = Call(
+                module,
+                self._paths.get(id(module), ""),
+                self._stack[-1] if self._stack else None,
+                span,
+                len(self.recording.ops),
+                tuple(self._value(t) for t in tensors_in(args)),
+            )
+            self._stack.append(call)
+            self.recording.calls.append(call)
+        finally:
+            self._paused = False
+
+    def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._paused:
+            return
+        self._paused = True
+        try:
+            while self._stack:
+                call = self._stack.pop()
+                call.last = len(self.recording.ops)
+                if call.module is module:
+                    call.output = output
+                    call.outputs = tuple(self._value(t) for t in tensors_in(output))
+                    if module is self._model and not self._stack:
+                        self.recording.output = output
+                        self.recording.forward_end = call.last
+                    return
+        finally:
+            self._paused = False
+
+    # -- operations ------------------------------------------------------------------------
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self._paused:
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if name == "_set_grad_enabled":
+            return self._switch(func, args)
+        if name == "__get__":
+            return self._property(func, args, kwargs)
+        return self._operation(func, name, args, kwargs)
+
+    def _switch(self, func: Any, args: tuple[Any, ...]) -> Any:
+        self._paused = True
+        try:
+            span, frames = self._place()
+            if frames:
+                self.recording.switches.append(
+                    GradSwitch(len(self.recording.ops), bool(args[0]), span)
+                )
+        finally:
+            self._paused = False
+        return func(*args)
+
+    def _property(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        out = func(*args, **kwargs)
+        if isinstance(out, Tensor) and out is not args[0]:
+            owner = getattr(func, "__self__", None)
+            name = getattr(owner, "__name__", "property")
+            if name in ("grad", "_grad"):
+                return out
+            return self._record(name, args, kwargs, out, self._read(name, args, kwargs))
+        return out
+
+    def _operation(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
+        name = _SPECIAL.get(name, name)
+        read = self._read(name, args, kwargs)
+        self._paused = True  # torch's own inner calls are part of this operation
+        try:
+            out = func(*args, **kwargs)
+        except BaseException as error:
+            self._op(name, args, kwargs, read).error = error
+            raise
+        finally:
+            self._paused = False
+        return self._record(name, args, kwargs, out, read)
+
+    def _read(self, name: str, args: Any, kwargs: Any) -> _Reading:
+        """The values an operation is about to read: before an in-place one changes them."""
+        self._paused = True
+        try:
+            found = [self._value(t) for t in tensors_in((args, kwargs))]
+            versions = [(v.tensor, _version(v.tensor)) for v in found]
+        finally:
+            self._paused = False
+        by_shape = slice(0, 0)
+        if name in ("bernoulli_", "copy_") and len(found) > 1:
+            by_shape = slice(0, 1)
+        elif name in SHAPE_ONLY:
+            by_shape = slice(0, len(found))
+        elif name in LIKE_SECOND or name == "to":
+            by_shape = slice(1, len(found))
+        shapes = found[by_shape]
+        return _Reading(tuple(v for v in found if v not in shapes), tuple(shapes), versions)
+
+    def _op(self, name: str, args: Any, kwargs: Any, read: _Reading) -> Op:
+        span, frames = self._place()
+        op = Op(
+            index=len(self.recording.ops),
+            name=name,
+            reads=read.values,
+            shapes=read.shapes,
+            args=args,
+            kwargs=kwargs,
+            span=span,
+            frames=frames,
+            call=self._stack[-1] if self._stack else None,
+            grad_mode=torch.is_grad_enabled(),
+        )
+        self.recording.ops.append(op)
+        return op
+
+    def _record(self, name: str, args: Any, kwargs: Any, out: Any, read: _Reading) -> Any:
+        self._paused = True
+        try:
+            outs = [out] if isinstance(out, Tensor) else list(tensors_in(out))
+            changed = [t for t, version in read.versions if _version(t) != version]
+            if not outs and not changed and name not in ESCAPES:
+                return out
+            op = self._op(name, args, kwargs, read)
+            op.inplace = bool(changed)
+            edit = self._edits.get(op.index)
+            if edit is not None and outs:
+                out, outs = _edited(edit, out, outs, op.inplace)
+            if name in DRAWS and outs:
+                op.noise = outs[0].detach().clone()
+            made = [self._new(t, op) for t in outs]
+            for t in changed:
+                if not any(t is o for o in outs):
+                    made.append(self._new(t, op))
+                made.extend(self._aliases(t, op))
+            op.makes = tuple(made)
+            return out
+        finally:
+            self._paused = False
+
+    # -- values ----------------------------------------------------------------------------
+
+    def _value(self, tensor: Tensor) -> Value:
+        known = self.recording.current.get(id(tensor))
+        if known is not None:
+            return known
+        source, name = self._named.get(id(tensor), ("constant", ""))
+        if source == "constant" and isinstance(tensor, nn.Parameter):
+            source = "stray"
+        value = self._new(tensor, None)
+        value.source, value.name = source, name
+        if source == "constant" and not tensor.requires_grad and tensor.numel() <= 1 << 16:
+            value.content = tensor.detach().clone()
+        return value
+
+    def _new(self, tensor: Tensor, op: Op | None) -> Value:
+        recording = self.recording
+        value = Value(len(recording.values), tensor, tuple(tensor.shape), op)
+        value.requires_grad = tensor.requires_grad
+        if tensor.requires_grad:
+            value.edge = get_gradient_edge(tensor)
+        recording.values.append(value)
+        recording.current[id(tensor)] = value
+        if storage := _storage(tensor):
+            self._storages.setdefault(storage, []).append(value)
+        return value
+
+    def _aliases(self, changed: Tensor, op: Op) -> list[Value]:
+        """New values of every other live view of a storage that was written to."""
+        same = self._storages.get(_storage(changed), ())
+        views = {id(v.tensor): v.tensor for v in same if v.tensor is not changed}
+        made = []
+        for view in views.values():
+            old = self.recording.current.get(id(view))
+            if old is not None and old.op is not op:
+                made.append(self._new(view, op))
+                op.reads = (*op.reads, old)
+        return made
+
+    # -- places ----------------------------------------------------------------------------
+
+    def _place(self) -> tuple[Span | None, tuple[Frame, ...]]:
+        frames = tuple(_user_frames(sys._getframe(1)))
+        for frame in frames:
+            self.recording.functions.setdefault(frame[0].code, frame[0])
+        span = span_of(*frames[0][1]) if frames else None
+        return span, tuple(frame for frame, _ in frames)
+
+
+RUN = "run_recorded"
+"""The name of the function under which user code runs: frames above it are ours."""
+
+_POSITIONS: dict[CodeType, list[Any]] = {}
+
+
+def span_of(code: CodeType, instruction: int) -> Span | None:
+    """The source span of an instruction: exact columns from `co_positions` (PEP 657)."""
+    positions = _POSITIONS.get(code)
+    if positions is None:
+        positions = _POSITIONS[code] = list(code.co_positions())
+    line, end_line, col, end_col = positions[instruction // 2]
+    if line is None:
+        return None
+    return Span(
+        code.co_filename,
+        line,
+        1 if col is None else col + 1,
+        end_line or line,
+        0 if end_col is None else end_col + 1,
+    )
+
+
+def _user_frames(frame: FrameType | None) -> Iterator[tuple[Frame, tuple[CodeType, int]]]:
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == RUN and code.co_filename.startswith(_OURS):
+            return
+        if is_user_file(code.co_filename):
+            seen = Frame(code.co_filename, frame.f_lineno, code.co_qualname, code)
+            yield seen, (code, frame.f_lasti)
+        frame = frame.f_back
+
+
+def is_user_file(file: str) -> bool:
+    """Whether a source file is the user's (or a library's) rather than torch's or ours."""
+    if file.startswith(_OURS):
+        return file.startswith(_FIXTURES)
+    if file.startswith(_TORCH) or file.startswith("<frozen"):
+        return False
+    return not file.startswith(_STDLIB) or "site-packages" in file
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else 0
+
+
+def _edited(
+    edit: Edit, out: Any, outs: list[Tensor], inplace: bool
+) -> tuple[Any, list[Tensor]]:
+    """Replace the first tensor an operation returns; an in-place one keeps its identity."""
+    new = edit(outs[0])
+    if inplace and not outs[0]._is_view():
+        with torch.no_grad():
+            outs[0].detach_().copy_(new)
+        return out, outs
+    if isinstance(out, Tensor):
+        return new, [new]
+    items = [new if item is outs[0] else item for item in out]
+    return type(out)(items), [new, *outs[1:]]
+
+
+def tensors_in(thing: Any, depth: int = 6) -> Iterator[Tensor]:
+    """Every tensor inside nested containers, dataclasses, distributions and plain objects."""
+    if isinstance(thing, Tensor):
+        yield thing
+    elif depth == 0 or thing is None or isinstance(thing, (str, bytes, int, float, nn.Module)):
+        return
+    elif isinstance(thing, Mapping):
+        for item in thing.values():
+            yield from tensors_in(item, depth - 1)
+    elif isinstance(thing, (list, tuple, set)):
+        for item in thing:
+            yield from tensors_in(item, depth - 1)
+    elif isinstance(thing, slice):
+        yield from tensors_in((thing.start, thing.stop, thing.step), depth - 1)
+    elif hasattr(thing, "__dict__") and not isinstance(thing, type):
+        yield from tensors_in(vars(thing), depth - 1)

@@ -1,0 +1,101 @@
+"""One training step of the subject, recorded: forward pass, and the user's loss if there is one."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..subject.objective import total
+from ..subject.subject import Subject
+from ..subject.trace import reachable
+from .recorder import Edit, Recorder, Recording, tensors_in
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch, Python and (where it is loaded) NumPy."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed % 2**32)
+
+
+def run_recorded(
+    subject: Subject,
+    *,
+    seed: int | None,
+    train: bool = True,
+    edits: Mapping[int, Edit] | None = None,
+    batch: Any = None,
+) -> Recording:
+    """Run the subject once in the given mode and record it. An exception ends the recording.
+
+    `seed` None leaves the generators running; `batch` replaces the subject's own. The caller
+    restores what the run changes (`leaves_no_trace`).
+    """
+    batch = batch or subject.batch
+    model = subject.model
+    model.train(train)
+    if seed is not None:
+        seed_everything(seed)
+    recorder = Recorder(model, leaf_names(subject, batch), edits)
+    recording = recorder.recording
+    with torch.enable_grad():
+        try:
+            with recorder:
+                if subject.objective is None:
+                    batch.run(model)
+                else:
+                    recording.loss = total(subject.objective.run(model, batch))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the user's model may raise anything, SystemExit too
+            recording.error = error
+    return recording
+
+
+def leaf_names(subject: Subject, batch: Any) -> dict[int, tuple[str, str]]:
+    """What every known leaf tensor is: (kind, name) by identity.
+
+    Kinds: parameter, buffer, input, condition, and attribute (a tensor that hangs on the model
+    without being registered, on itself or on a module it keeps in a plain container).
+    """
+    named: dict[int, tuple[str, str]] = {}
+    for thing in reachable(subject.model):
+        if isinstance(thing, Tensor):
+            named.setdefault(id(thing), ("attribute", ""))
+    for hidden in unregistered_modules(subject.model):
+        for name, parameter in hidden.named_parameters():
+            named[id(parameter)] = ("stray", name)
+        for name, buffer in hidden.named_buffers():
+            named[id(buffer)] = ("attribute", name)
+    for name, buffer in subject.model.named_buffers():
+        named[id(buffer)] = ("buffer", name)
+    for name, parameter in subject.model.named_parameters():
+        named[id(parameter)] = ("parameter", name)
+    items: Iterable[tuple[int | str, Any]] = [*enumerate(batch.args), *batch.kwargs.items()]
+    for key, item in items:
+        kind = "condition" if key in subject.conditions else "input"
+        if isinstance(item, Mapping):
+            for inner, value in item.items():
+                inner_kind = "condition" if inner in subject.conditions else kind
+                for tensor in tensors_in(value):
+                    named[id(tensor)] = (inner_kind, str(inner))
+        else:
+            for tensor in tensors_in(item):
+                named[id(tensor)] = (kind, str(key))
+    return named
+
+
+def unregistered_modules(model: nn.Module) -> list[nn.Module]:
+    """Modules the model can reach through plain lists, dicts or objects, but does not register."""
+    registered = {id(m) for m in model.modules()}
+    return [
+        thing
+        for thing in reachable(model)
+        if isinstance(thing, nn.Module) and id(thing) not in registered
+    ]
