@@ -1,0 +1,95 @@
+"""Properties over generated files: healthy ones stay silent, one bug gives its code at its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from architecture_bugs import BUGS
+from architectures import Case, broken_cases, build, healthy_cases, objective
+from hypothesis import given, note, settings
+
+from vaedoctor.finding import Finding, Report, Severity
+
+checkup = pytest.importorskip("vaedoctor.checkup")
+
+
+def examined(case: Case, directory: Path) -> Report:
+    note(str(case))
+    model, x = build(case, directory)
+    report: Report = checkup.check(model, x, objective=objective(case))
+    for finding in report.findings:
+        note(f"{finding.severity} {finding.code} {finding.at}: {finding.message}")
+    crashed = [f"{o.code}: {o.reason}" for o in report.outcomes if o.status == "crashed"]
+    assert crashed == []
+    return report
+
+
+def said(findings: list[Finding]) -> list[str]:
+    return [f"{f.severity} {f.code} {f.at}: {f.message}" for f in findings]
+
+
+def check_healthy(case: Case, directory: Path) -> None:
+    report = examined(case, directory)
+    loud = [f for f in report.findings if f.severity is not Severity.NOTE]
+    assert said([f for f in loud if f.code not in case.also]) == []
+
+
+def check_broken(case: Case, directory: Path) -> None:
+    report = examined(case, directory)
+    answers = {case.code, *case.instead}
+    right = [f for f in report.findings if f.code in answers]
+    assert right, f"{case.code} is not among {said(list(report.findings))}"
+    places = {f.at.line for f in right if f.at}
+    assert places & case.lines, f"{case.code} at {places}, guilty are {sorted(case.lines)}"
+    assert all(Path(f.at.file).stem.startswith("generated_") for f in right if f.at)
+    errors = [f for f in report.findings if f.severity is Severity.ERROR]
+    assert said([f for f in errors if f.code not in answers | case.also]) == []
+
+
+class TestHealthy:
+    @given(case=healthy_cases())
+    @settings(max_examples=25)
+    def test_silent(self, case: Case, tmp_path: Path) -> None:
+        check_healthy(case, tmp_path)
+
+    @pytest.mark.slow
+    @given(case=healthy_cases())
+    @settings(max_examples=150)
+    def test_silent_in_every_style(self, case: Case, tmp_path: Path) -> None:
+        check_healthy(case, tmp_path)
+
+
+class TestBroken:
+    @given(case=broken_cases())
+    @settings(max_examples=25)
+    def test_right_code_at_the_right_line(self, case: Case, tmp_path: Path) -> None:
+        check_broken(case, tmp_path)
+
+    @pytest.mark.parametrize("bug", sorted(BUGS))
+    def test_each_bug_once(self, bug: str, tmp_path: Path) -> None:
+        @settings(max_examples=1)
+        @given(case=broken_cases(bug))
+        def check(case: Case) -> None:
+            check_broken(case, tmp_path)
+
+        check()
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("bug", sorted(BUGS))
+    def test_each_bug_in_every_style(self, bug: str, tmp_path: Path) -> None:
+        @settings(max_examples=150)
+        @given(case=broken_cases(bug))
+        def check(case: Case) -> None:
+            check_broken(case, tmp_path)
+
+        check()
+
+
+@given(case=healthy_cases() | broken_cases())
+@settings(max_examples=6)
+def test_the_same_seed_gives_the_same_report(case: Case, tmp_path: Path) -> None:
+    model, x = build(case, tmp_path)
+    first, second = (checkup.check(model, x, objective=objective(case)) for _ in range(2))
+    assert first.findings == second.findings
+    assert [o.status for o in first.outcomes] == [o.status for o in second.outcomes]
