@@ -50,7 +50,7 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         torch = installed.version("torch")
     except installed.PackageNotFoundError:
         torch = "not installed"
-    click.echo(f"vaedoctor {__version__} · torch {torch} · Python {platform.python_version()}")
+    _write(f"vaedoctor {__version__} · torch {torch} · Python {platform.python_version()}\n")
     ctx.exit()
 
 

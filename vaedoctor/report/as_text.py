@@ -71,7 +71,7 @@ def _lines(report: Report, *, width: int, verbose: bool, quiet: bool) -> Iterato
         yield from _not_judged(report.outcomes, width, verbose=verbose)
         if verbose:
             yield from _passed(report.outcomes, width)
-    yield from _footer(report, quiet=quiet)
+    yield from _footer(report, width, quiet=quiet)
 
 
 def _header(report: Report, width: int) -> Iterator[Text]:
@@ -235,7 +235,7 @@ def _passed(outcomes: Iterable[Outcome], width: int) -> Iterator[Text]:
         yield Text()
 
 
-def _footer(report: Report, *, quiet: bool) -> Iterator[Text]:
+def _footer(report: Report, width: int, *, quiet: bool) -> Iterator[Text]:
     counts = [(sum(f.severity is s for f in report.findings), s) for s in reversed(Severity)]
     found = ", ".join(_count(n, str(s)) for n, s in counts if n)
     silenced = f" ({len(report.suppressed)} suppressed)" if report.suppressed else ""
@@ -246,7 +246,8 @@ def _footer(report: Report, *, quiet: bool) -> Iterator[Text]:
     seed = [f"seed {number(report.environment['seed'])}"] if "seed" in report.environment else []
     verdict = Text(f"{found or 'no problems found'}{silenced}")
     verdict.stylize(_COLOURS[report.findings[0].severity] if report.findings else "bold green")
-    yield Text.assemble(verdict, f" · {' · '.join([cost, *seed])}")
+    text = Text.assemble(verdict, f" · {' · '.join([cost, *seed])}")
+    yield from _hang(text, width, indent=2)
     if report.findings and not quiet:
         yield Text(f"next: vaedoctor explain {report.findings[0].code}")
 
