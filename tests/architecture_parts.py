@@ -170,7 +170,7 @@ def _norm(p: Plan, width: str) -> str:
     return layer.get(p.norm, "")
 
 
-def _layer(attr: str, made: str, role: str) -> str:
+def layer_line(attr: str, made: str, role: str) -> str:
     return tagged(f"self.{attr} = {made}", f"init:{role}")
 
 
@@ -186,10 +186,10 @@ def encoder(p: Plan) -> tuple[list[str], list[str]]:
     norm = _norm(p, first)
     if p.kind == "sequence":
         made = f"nn.GRU({p.arg('x')}, {first}, num_layers={len(p.encoder)}, batch_first=True)"
-        init = [_layer(f"{n['enc']}0", made, "enc0")]
+        init = [layer_line(f"{n['enc']}0", made, "enc0")]
         body = [tagged(f"_, {h} = self.{n['enc']}0({x})", "call:enc0"), f"{h} = {h}[-1]"]
         if norm:
-            init.append(_layer(n["norm"], norm, "norm"))
+            init.append(layer_line(n["norm"], norm, "norm"))
             body.append(f"{h} = self.{n['norm']}({h})")
         return init, body
     if p.kind == "vector":
@@ -211,10 +211,10 @@ def encoder(p: Plan) -> tuple[list[str], list[str]]:
         return init, [tagged(f"{h} = self.{n['trunk']}({x})", "call:trunk")]
     init, body, before = _act_line(p), [], x
     for i, layer in enumerate(layers):
-        init.append(_layer(f"{n['enc']}{i}", layer, f"enc{i}"))
+        init.append(layer_line(f"{n['enc']}{i}", layer, f"enc{i}"))
         inside_call = f"self.{n['enc']}{i}({before})"
         if norm and i == 0:
-            init.append(_layer(n["norm"], norm, "norm"))
+            init.append(layer_line(n["norm"], norm, "norm"))
             inside_call = f"self.{n['norm']}({inside_call})"
         body.append(tagged(f"{h} = {_activate(p, inside_call)}", f"call:enc{i}"))
         before = h
@@ -226,67 +226,60 @@ def encoder(p: Plan) -> tuple[list[str], list[str]]:
 
 def heads(p: Plan) -> tuple[list[str], list[str]]:
     """Layers and statements from h to mu and the spread (logvar, log_std, std or var)."""
+    return _two_heads(p) if p.heads in ("two", "inline", "dict") else _one_head(p)
+
+
+def _wrap(p: Plan, raw: str) -> str:
+    return SCALES[p.scale][0].format(raw=raw)
+
+
+def _two_heads(p: Plan) -> tuple[list[str], list[str]]:
     n = p.names
-    h, mu, spread = n["h"], n["mu"], n["spread"]
-    z = p.arg("z")
-    flat = str(p.flat) if p.size and p.kind != "sequence" else _flat_name(p)
-
-    def wrap(raw: str) -> str:
-        return SCALES[p.scale][0].format(raw=raw)
-
-    if p.heads in ("two", "inline"):
-        first, second = n["head_mu"], n["head_spread"]
-        init = [
-            _layer(first, f"nn.Linear({flat}, {z})", "mu"),
-            _layer(second, f"nn.Linear({flat}, {z})", "spread"),
-        ]
-        one, two = f"self.{first}({h})", wrap(f"self.{second}({h})")
-        if p.heads == "inline" and p.style != "forward":
-            return init, [tagged(f"return {one}, {two}", "heads", "call:mu", "call:spread")]
-        return init, [
-            tagged(f"{mu} = {one}", "heads", "call:mu"),
-            tagged(f"{spread} = {two}", "call:spread"),
-        ]
+    h, made = n["h"], f"nn.Linear({_flat_name(p)}, {p.arg('z')})"
     if p.heads == "dict":
-        attr = n["head"]
-        raw_spread = f'self.{attr}["{p.scale}"]({h})'
+        one, two = (f'self.{n["head"]}["{key}"]({h})' for key in ("mu", p.scale))
         init = [
-            f"self.{attr} = nn.ModuleDict(",
+            f"self.{n['head']} = nn.ModuleDict(",
             "    {",
-            tagged(f'        "mu": nn.Linear({flat}, {z}),', "init:mu"),
-            tagged(f'        "{p.scale}": nn.Linear({flat}, {z}),', "init:spread"),
+            tagged(f'        "mu": {made},', "init:mu"),
+            tagged(f'        "{p.scale}": {made},', "init:spread"),
             "    }",
             ")",
         ]
-        return init, [
-            tagged(f'{mu} = self.{attr}["mu"]({h})', "heads", "call:mu"),
-            tagged(f"{spread} = {wrap(raw_spread)}", "call:spread"),
-        ]
-    init = [_layer(n["head"], f"nn.Linear({flat}, 2 * {z})", "head")]
-    raw = spread if p.scale in ("logvar", "log_std") else n["raw"]
-    if p.heads == "chunk":
-        body = [
-            tagged(
-                f"{mu}, {raw} = self.{n['head']}({h}).chunk(2, dim=-1)",
-                *("heads", "call:head", "chunk"),
-            )
-        ]
     else:
-        q = n["q"]
-        body = [tagged(f"{q} = self.{n['head']}({h})", "heads", "call:head")]
-        if p.heads == "split":
-            body.append(f"{mu}, {raw} = torch.split({q}, {q}.size(1) // 2, dim=1)")
-        else:
-            body += [
-                f"half = {q}.shape[1] // 2",
-                f"{mu}, {raw} = {q}[:, :half], {q}[:, half:]",
-            ]
-    return init, body + ([f"{spread} = {wrap(raw)}"] if raw != spread else [])
+        one, two = f"self.{n['head_mu']}({h})", f"self.{n['head_spread']}({h})"
+        init = [layer_line(n["head_mu"], made, "mu"), layer_line(n["head_spread"], made, "spread")]
+    two = _wrap(p, two)
+    if p.heads == "inline" and p.style != "forward":
+        return init, [tagged(f"return {one}, {two}", "heads", "call:mu", "call:spread")]
+    return init, [
+        tagged(f"{n['mu']} = {one}", "heads", "call:mu"),
+        tagged(f"{n['spread']} = {two}", "call:spread"),
+    ]
+
+
+def _one_head(p: Plan) -> tuple[list[str], list[str]]:
+    n = p.names
+    h, mu, spread, q = n["h"], n["mu"], n["spread"], n["q"]
+    init = [layer_line(n["head"], f"nn.Linear({_flat_name(p)}, 2 * {p.arg('z')})", "head")]
+    raw = spread if p.scale in ("logvar", "log_std") else n["raw"]
+    called = f"self.{n['head']}({h})"
+    if p.heads == "chunk":
+        line = f"{mu}, {raw} = {called}.chunk(2, dim=-1)"
+        body = [tagged(line, "heads", "call:head", "chunk")]
+    elif p.heads == "split":
+        body = [tagged(f"{q} = {called}", "heads", "call:head")]
+        body.append(f"{mu}, {raw} = torch.split({q}, {q}.size(1) // 2, dim=1)")
+    else:
+        body = [tagged(f"{q} = {called}", "heads", "call:head")]
+        body += [f"half = {q}.shape[1] // 2", f"{mu}, {raw} = {q}[:, :half], {q}[:, half:]"]
+    return init, body + ([f"{spread} = {_wrap(p, raw)}"] if raw != spread else [])
 
 
 def _flat_name(p: Plan) -> str:
-    one_layer = len(p.encoder) == 1 or p.kind == "sequence"
-    return p.arg("h") if one_layer else str(p.flat)
+    """The heads' first size: a constructor size where the hidden vector has just that width."""
+    plain = p.kind == "sequence" or (p.kind == "vector" and len(p.encoder) == 1)
+    return p.arg("h") if plain else str(p.flat)
 
 
 def sampler(p: Plan, broken: tuple[str, ...] = ()) -> list[str]:
@@ -340,7 +333,7 @@ def decoder(p: Plan, z: str) -> tuple[list[str], list[str], str]:
         return init, [], tagged(f"self.{n['back']}({z})", "call:dec0")
     init, body, before = _act_line(p), [], z
     for i, layer in enumerate(layers):
-        init.append(_layer(f"{dec}{i}", layer, f"dec{i}"))
+        init.append(layer_line(f"{dec}{i}", layer, f"dec{i}"))
         if i < last:
             call = f"{d} = {_activate(p, f'self.{dec}{i}({before})')}"
             body.append(tagged(call, f"call:dec{i}"))
@@ -354,9 +347,9 @@ def _sequence_decoder(p: Plan, z: str, wide: str) -> tuple[list[str], list[str],
     d, dec, a, b = n["d"], n["dec"], p.decoder[0], p.decoder[0] + 1
     init = [
         *_act_line(p),
-        _layer(f"{dec}0", f"nn.Linear({wide}, {a})", "dec0"),
-        _layer(f"{dec}1", f"nn.GRU({a}, {b}, batch_first=True)", "dec1"),
-        _layer(f"{dec}2", f"nn.Linear({b}, {p.arg('x')})", "dec2"),
+        layer_line(f"{dec}0", f"nn.Linear({wide}, {a})", "dec0"),
+        layer_line(f"{dec}1", f"nn.GRU({a}, {b}, batch_first=True)", "dec1"),
+        layer_line(f"{dec}2", f"nn.Linear({b}, {p.arg('x')})", "dec2"),
     ]
     body = [
         tagged(f"{d} = {_activate(p, f'self.{dec}0({z})')}", "call:dec0"),

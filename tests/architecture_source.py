@@ -7,12 +7,12 @@ from architecture_parts import (
     ORDERS,
     SCALES,
     Plan,
-    _layer,
     code_and_tags,
     decoder,
     encoder,
     heads,
     indent,
+    layer_line,
     sampler,
     tagged,
 )
@@ -235,7 +235,7 @@ def _after(p: Plan, attr: str) -> tuple[list[str], list[str]]:
     if not p.after:
         return [], []
     n = p.names
-    init = _layer(n["after"], f"nn.Linear({p.arg('z')}, {p.arg('after')})", "after")
+    init = layer_line(n["after"], f"nn.Linear({p.arg('z')}, {p.arg('after')})", "after")
     return [init], [tagged(f"{n['w']} = {attr}({n['z']})", "call:after", "feed")]
 
 
