@@ -1,0 +1,188 @@
+"""The example input: given, the user's own, or guessed from the first layer that is executed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import TargetError, summary
+from .example import Example, own_examples
+from .guess import Guesser
+from .source import Source
+from .subject import Batch
+from .trial import attempt, forward_parameters, home
+
+_SHAPE = re.compile(r"\d+(?:[x×,]\d+)*")
+_DEFAULT_ROWS = 8
+_MOST_ROWS = 64
+
+
+def find_batch(
+    model: nn.Module,
+    given: Any = None,
+    *,
+    source: Source | None = None,
+    namespace: Mapping[str, Any] | None = None,
+    hints: Mapping[str, Any] | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    target: str = "",
+) -> Batch:
+    """A batch for one forward pass; `ran` says whether the pass came to its end.
+
+    A given batch is returned even when the model rejects it: the examination explains why.
+    """
+    if given is not None:
+        return as_batch(model, given, seed=seed)
+    tried: Batch | None = None
+    if source is not None:
+        for example in own_examples(source, model, namespace or {}, seed):
+            for batch in _rows(example, batch_size, model, seed):
+                if attempt(lambda b=batch: b.run(model), model, seed=seed).ran:
+                    return batch
+                tried = tried or replace(batch, ran=False)
+    made = Guesser(model, hints or {}, batch_size or _DEFAULT_ROWS, seed).best()
+    if tried is not None and (made is None or not made.trial.ran):
+        return tried
+    if made is None:
+        raise _no_guess(model, target)
+    return Batch(made.args, made.kwargs, made.origin, guessed=True, ran=made.trial.ran)
+
+
+def as_batch(model: nn.Module, given: Any, *, origin: str = "given", seed: int = 0) -> Batch:
+    """A given object as the arguments of forward, in the reading that runs."""
+    if isinstance(given, Batch):
+        ran = attempt(lambda: given.run(model), model, seed=seed).ran
+        return replace(given, ran=ran)
+    readings = list(_readings(model, given))
+    for args, kwargs in readings:
+        batch = Batch(args, kwargs, origin)
+        if attempt(lambda b=batch: b.run(model), model, seed=seed).ran:
+            return batch
+    args, kwargs = readings[0]
+    return Batch(args, kwargs, origin, ran=False)
+
+
+def parse_input(text: str, model: nn.Module, *, seed: int = 0) -> Any:
+    """`16x784`, `batch.pt` or `data.py:one_batch` as a batch object.
+
+    A shape is filled from [0, 1), which every reconstruction loss accepts; with integers below the
+    vocabulary's size where the model starts with an embedding.
+    """
+    if _SHAPE.fullmatch(text.strip()):
+        shape = tuple(int(n) for n in re.split(r"[x×,]", text.strip()))
+        return Guesser(model, {}, shape[0], seed).fill(shape)
+    if text.endswith((".pt", ".pth", ".bin")):
+        return _load_tensor(Path(text))
+    if ".py:" in text or ":" in text:
+        from .target import load_object
+
+        thing = load_object(text)
+        return _called(thing, text) if callable(thing) and not isinstance(thing, Tensor) else thing
+    raise TargetError(
+        f"`--input {text}` is neither a shape, a `.pt` file nor `data.py:name`",
+        next_step="--input 16x784",
+    )
+
+
+def _called(thing: Any, text: str) -> Any:
+    from .target import guarded_call
+
+    return guarded_call(thing, f"`--input {text}`")
+
+
+def _load_tensor(path: Path) -> Any:
+    if not path.is_file():
+        raise TargetError(f"`--input {path}` does not exist", next_step="--input 16x784")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise TargetError(
+            f"`{path.name}` could not be read with `weights_only=True`: {summary(error)}",
+            next_step=f"torch.save(batch_of_tensors, {str(path)!r})",
+        ) from None
+
+
+def _readings(model: nn.Module, given: Any) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """The ways to pass an object to forward, the most natural one first."""
+    parameters = forward_parameters(model)
+    required = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
+    if isinstance(given, tuple | list):
+        fits = len(required) <= len(given) <= len(parameters) or any(
+            p.kind is p.VAR_POSITIONAL for p in parameters
+        )
+        if fits:
+            yield tuple(given), {}
+        if len(parameters) == 1 or not fits:
+            yield (given,), {}
+        if given and len(parameters) >= 1 and not fits:
+            # A data loader's (x, label) for a model that wants x alone.
+            yield tuple(given[: max(1, len(required))]), {}
+    elif isinstance(given, Mapping):
+        names = {p.name for p in parameters}
+        if set(given) <= names and {p.name for p in required} <= set(given):
+            yield (), dict(given)
+        yield (given,), {}
+    else:
+        yield (given,), {}
+
+
+def _rows(example: Example, batch_size: int | None, model: nn.Module, seed: int) -> Iterator[Batch]:
+    """The user's example with a sensible number of rows, then exactly as it was written."""
+    origin = f"your own example in line {example.line}"
+    written = Batch(example.args, example.kwargs, origin)
+    first = next((a for a in example.args if isinstance(a, Tensor) and a.dim()), None)
+    if first is None:
+        yield written
+        return
+    rows = batch_size or (first.shape[0] if first.shape[0] > 1 else _DEFAULT_ROWS)
+    rows = batch_size or min(rows, _MOST_ROWS)
+    generator = torch.Generator().manual_seed(seed)
+
+    def resized(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.dim() or value.shape[0] != first.shape[0]:
+            return value
+        return _with_rows(value, rows, generator)
+
+    kwargs = {k: resized(v) for k, v in example.kwargs.items()}
+    dtype, device = home(model)
+    args = tuple(_moved(resized(a), dtype, device) for a in example.args)
+    yield Batch(args, kwargs, origin)
+    if rows != first.shape[0]:
+        yield written
+
+
+def _with_rows(value: Tensor, rows: int, generator: torch.Generator) -> Tensor:
+    """The first rows, or fresh ones of the same kind where there are too few or all are equal."""
+    if rows <= value.shape[0] and bool((value[:1] != value[:rows]).any()):
+        return value[:rows].clone()
+    shape = (rows, *value.shape[1:])
+    if value.is_floating_point():
+        signed = bool((value < 0).any())
+        draw = torch.randn if signed else torch.rand
+        return draw(shape, generator=generator).to(value.dtype)
+    if value.dtype is torch.bool or value.is_complex():
+        return value[:1].expand(shape).clone()
+    top = max(int(value.max()) + 1, 1)
+    return torch.randint(0, top, shape, generator=generator).to(value.dtype)
+
+
+def _moved(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(device, dtype) if value.is_floating_point() else value.to(device)
+
+
+def _no_guess(model: nn.Module, target: str) -> TargetError:
+    names = ", ".join(p.name for p in forward_parameters(model))
+    command = f"vaedoctor check {target or 'mymodel.py:VAE'}"
+    return TargetError(
+        f"the input of `{type(model).__name__}.forward({names})` cannot be guessed",
+        next_step=f"{command} --input 16x784\n{command} --input data.py:one_batch",
+    )

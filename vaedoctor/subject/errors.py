@@ -1,0 +1,84 @@
+"""What is said when there is nobody to examine: the reason, the user's traceback, a next step."""
+
+from __future__ import annotations
+
+import difflib
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+_OURS = Path(__file__).resolve().parents[1]
+_MACHINERY = ("<frozen importlib", "importlib/_bootstrap", "/torch/", "/click/", "contextlib.py")
+
+
+class TargetError(click.ClickException):
+    """The target cannot be examined; the CLI ends with exit code 2.
+
+    `traceback` is the user's own, without our frames, or empty; `next_step` is a command or an
+    edit.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, traceback: str = "", next_step: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+        self.next_step = next_step
+
+    def format_message(self) -> str:
+        """The message, the traceback and the next step, one after the other."""
+        return "\n\n".join(t for t in (self.message, self.traceback, self.next_step) if t)
+
+    def __str__(self) -> str:
+        return self.format_message()
+
+
+def user_traceback(error: BaseException) -> str:
+    """The traceback from the user's first frame on; library frames below it stay."""
+    told = traceback.TracebackException.from_exception(error)
+    seen: set[int] = set()
+    pending: list[traceback.TracebackException | None] = [told]
+    while pending:
+        one = pending.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        frames = list(one.stack)
+        while frames and _is_ours(frames[0].filename):
+            del frames[0]
+        one.stack = traceback.StackSummary.from_list(
+            f for f in frames if not Path(f.filename).is_relative_to(_OURS)
+        )
+        pending += [one.__cause__, one.__context__]
+    lines = [line for line in told.format() if "Traceback" not in line or told.stack]
+    return "".join(lines).rstrip()
+
+
+def summary(error: BaseException) -> str:
+    """The exception's type and first line, short enough for a message."""
+    text = str(error).strip().partition("\n")[0]
+    name = type(error).__name__
+    if len(text) > 160:
+        text = text[:157] + "..."
+    return f"{name}: {text}" if text else name
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`, did you mean ...?` or nothing."""
+    close = closest(name, known)
+    return f"; did you mean `{close}`?" if close else ""
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name nearest to a mistyped one."""
+    by_lower = {k.lower(): k for k in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[close[0]] if close else None
+
+
+def _is_ours(filename: str) -> bool:
+    if Path(filename).is_relative_to(_OURS):
+        return True
+    return any(part in filename for part in _MACHINERY)

@@ -1,0 +1,224 @@
+"""The user's file as a syntax tree: its places, its blocks, and what its names mean there."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import tokenize
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..finding import Span
+from .errors import TargetError
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+_MOVES = {"to", "cuda", "cpu", "train", "eval", "float", "share_memory"}
+_FOREIGN = ("site-packages", "dist-packages", "/torch/", "/lib/python3")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file: path, text and syntax tree."""
+
+    path: Path
+    text: str
+    tree: ast.Module
+
+    def span(self, node: ast.stmt | ast.expr) -> Span:
+        """The node's place, columns counted in characters from 1."""
+        end_line = node.end_lineno or node.lineno
+        return Span(
+            str(self.path),
+            node.lineno,
+            self._column(node.lineno, node.col_offset),
+            end_line,
+            self._column(end_line, node.end_col_offset or 0),
+        )
+
+    def _column(self, line: int, offset: int) -> int:
+        lines = self.text.splitlines()
+        text = lines[line - 1] if line <= len(lines) else ""
+        return len(text.encode()[:offset].decode(errors="ignore")) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A statement, the block it stands in, and the functions and classes around it."""
+
+    stmt: ast.stmt
+    block: tuple[ast.stmt, ...]
+    index: int
+    owners: tuple[Function | ast.ClassDef, ...] = ()
+
+    @property
+    def in_class(self) -> bool:
+        """Whether a class body is around the statement."""
+        return any(isinstance(o, ast.ClassDef) for o in self.owners)
+
+    @property
+    def function(self) -> Function | None:
+        """The innermost function around the statement."""
+        return next((o for o in reversed(self.owners) if not isinstance(o, ast.ClassDef)), None)
+
+
+def read(path: Path) -> Source:
+    """Read and parse a file; what Python cannot parse becomes a `TargetError`."""
+    try:
+        with tokenize.open(path) as file:
+            text = file.read()
+        tree = ast.parse(text, filename=str(path))
+    except SyntaxError as error:
+        at = f"line {error.lineno}" if error.lineno else "the file"
+        where = f'  File "{path}", line {error.lineno}\n' if error.lineno else ""
+        guilty = f"    {error.text.strip()}\n" if error.text else ""
+        raise TargetError(
+            f"`{path.name}` is not valid Python: {error.msg} ({at})",
+            traceback=f"{where}{guilty}{type(error).__name__}: {error.msg}",
+            next_step=f"correct {at} of {path.name}, `python -m py_compile {path.name}` tries it",
+        ) from None
+    except (UnicodeDecodeError, ValueError) as error:
+        raise TargetError(
+            f"`{path.name}` is not a Python text file: {error}",
+            next_step="vaedoctor check mymodel.py:VAE",
+        ) from None
+    return Source(path, text, tree)
+
+
+def source_of(thing: Any) -> Source | None:
+    """The file that defines a class or function, if it is the user's own and readable."""
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(thing) if callable(thing) else thing)
+    except (TypeError, OSError, ValueError):
+        return None
+    if not file or any(part in file for part in _FOREIGN) or not Path(file).is_file():
+        return None
+    try:
+        return read(Path(file))
+    except (TargetError, OSError):
+        return None
+
+
+def span_of(thing: Any) -> Span | None:
+    """The line on which a class or function is defined."""
+    try:
+        file = inspect.getsourcefile(thing)
+        lines, first = inspect.getsourcelines(thing)
+    except (TypeError, OSError, IndentationError):
+        return None
+    if file is None:
+        return None
+    for number, line in enumerate(lines):
+        bare = line.lstrip()
+        if bare.startswith(("class ", "def ", "async def ")):
+            col = len(line) - len(bare) + 1
+            end = len(line.rstrip()) + 1
+            return Span(file, first + number, col, first + number, end)
+    return Span(file, first, 1, first, len(lines[0].rstrip()) + 1 if lines else 1)
+
+
+def places(tree: ast.Module) -> Iterator[Place]:
+    """Every statement of the file with its surroundings, from top to bottom."""
+
+    def walk(block: list[ast.stmt], owners: tuple[Any, ...]) -> Iterator[Place]:
+        for index, stmt in enumerate(block):
+            yield Place(stmt, tuple(block), index, owners)
+            inside = (*owners, stmt) if isinstance(stmt, (*_FUNCTIONS, ast.ClassDef)) else owners
+            for inner in blocks(stmt):
+                yield from walk(inner, inside)
+
+    return walk(tree.body, ())
+
+
+def blocks(stmt: ast.stmt) -> Iterator[list[ast.stmt]]:
+    """The blocks of a compound statement: body, else, handlers, finally."""
+    for field in ("body", "orelse", "finalbody"):
+        inner = getattr(stmt, field, None)
+        if isinstance(inner, list) and inner:
+            yield inner
+    for handler in getattr(stmt, "handlers", ()):
+        yield handler.body
+
+
+def own_expressions(stmt: ast.stmt) -> Iterator[ast.AST]:
+    """Every expression node that belongs to the statement itself, not to its blocks."""
+    for child in ast.iter_child_nodes(stmt):
+        if not isinstance(child, ast.stmt | ast.excepthandler):
+            yield from ast.walk(child)
+
+
+def called_name(call: ast.Call) -> str:
+    """`VAE` for `VAE(...)` and for `models.VAE(...)`; empty when the callee has no name."""
+    if isinstance(call.func, ast.Name):
+        return call.func.id
+    return call.func.attr if isinstance(call.func, ast.Attribute) else ""
+
+
+def stripped(node: ast.expr) -> ast.expr:
+    """The expression without trailing `.to(device)`, `.cuda()`, `.eval()`."""
+    while (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in _MOVES
+    ):
+        node = node.func.value
+    return node
+
+
+def root_name(node: ast.AST) -> str:
+    """The name an attribute, call or subscript chain starts from: `vae` for `vae.fc.weight`."""
+    while isinstance(node, ast.Attribute | ast.Call | ast.Subscript):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def names_read(node: ast.AST) -> set[str]:
+    """All names a piece of syntax loads."""
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+
+
+def globals_read(node: ast.AST) -> set[str]:
+    """Names a piece of syntax loads from outside: what functions bind themselves is left out."""
+    if isinstance(node, (*_FUNCTIONS, ast.Lambda)):
+        a = node.args
+        local = {p.arg for p in (*a.posonlyargs, *a.args, *a.kwonlyargs)}
+        local |= {p.arg for p in (a.vararg, a.kwarg) if p is not None}
+        body = node.body if isinstance(node.body, list) else [node.body]
+        local |= {
+            n.id
+            for part in body
+            for n in ast.walk(part)
+            if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)
+        }
+        shared = {g for n in ast.walk(node) if isinstance(n, ast.Global) for g in n.names}
+        inside = set().union(*(globals_read(part) for part in body), set())
+        outside = [*a.defaults, *(d for d in a.kw_defaults if d)]
+        outside += getattr(node, "decorator_list", [])
+        return (inside - (local - shared)).union(*(globals_read(n) for n in outside))
+    if isinstance(node, ast.Name):
+        return {node.id} if isinstance(node.ctx, ast.Load) else set()
+    return set().union(*(globals_read(child) for child in ast.iter_child_nodes(node)), set())
+
+
+def is_main_guard(stmt: ast.stmt) -> bool:
+    """Whether a statement is `if __name__ == "__main__"`."""
+    return isinstance(stmt, ast.If) and "__name__" in names_read(stmt.test)
+
+
+def function_tree(function: Any) -> Function | None:
+    """The syntax tree of a function or method, if its source can be found."""
+    function = inspect.unwrap(getattr(function, "__func__", function))
+    code = getattr(function, "__code__", None)
+    source = source_of(function)
+    if code is None or source is None:
+        return None
+    for node in ast.walk(source.tree):
+        if isinstance(node, _FUNCTIONS) and node.name == code.co_name:
+            lines = {node.lineno, *(d.lineno for d in node.decorator_list)}
+            if code.co_firstlineno in lines:
+                return node
+    return None
+
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
