@@ -34,8 +34,10 @@ from .subject.errors import user_traceback
 GRACE = 3.0  # seconds that faulthandler gets to say where a hang is, before the group is killed
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
+# The child runs the parent's own vaedoctor, even when another one is installed; nothing else is
+# taken from that folder, which need not be on the path.
 _CHILD = (
-    "import sys; root = sys.argv.pop(1); root in sys.path or sys.path.append(root); "
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); import vaedoctor; del sys.path[0]; "
     "from vaedoctor.isolate import child; child(sys.argv.pop(1))"
 )
 _SUBJECT_OPTIONS = (
