@@ -76,7 +76,7 @@ def arguments(module: ModuleType) -> tuple[Any, ...]:
     return made if isinstance(made, tuple) else (made,)
 
 
-def loss(module: ModuleType, model: nn.Module) -> Any:
+def loss(module: ModuleType, model: Any) -> Any:
     """One forward pass and the objective: the fixture's own, the model's, or the output's."""
     args = arguments(module)
     if not hasattr(module, "objective") and hasattr(model, "training_step"):
