@@ -6,13 +6,15 @@ import json
 import platform
 import shutil
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 from . import __version__
-from .config import ConfigError, find_rule, parse_severity, select_rules, split_words
+from .config import ConfigError, Settings, find_rule, parse_severity, select_rules, split_words
 from .finding import Report
 from .rule import Rule, all_rules
 
@@ -200,16 +202,7 @@ def _examine(request: dict[str, Any], **options: Any) -> None:
     from .isolate import Isolated
 
     click.get_current_context().meta[_DEBUG] = options["debug"]
-    select = split_words(options["select"]) or None
-    ignore = split_words(options["ignore"])
-    if not select_rules(select, ignore):
-        raise ConfigError("`--select` and `--ignore` leave no rule to judge")
-    request |= {
-        "select": select,
-        "ignore": ignore,
-        "fail_on": str(parse_severity(options["fail_on"])),
-        "seed": options["seed"],
-    }
+    request |= asdict(_settings(**options))
     with Isolated(request, timeout=options["timeout"], debug=options["debug"]) as examination:
         from .report.as_json import as_json
         from .report.as_text import as_text
@@ -229,6 +222,17 @@ def _examine(request: dict[str, Any], **options: Any) -> None:
             )
         )
     _exit(report)
+
+
+def _settings(
+    *, select: Sequence[str], ignore: Sequence[str], fail_on: str, seed: int, **_: Any
+) -> Settings:
+    """The judging options, understood or refused."""
+    chosen, dropped = split_words(select) or None, split_words(ignore)
+    # Without selectors there is nothing to refuse: the child starts before any rule is imported.
+    if (chosen or dropped) and not select_rules(chosen, dropped):
+        raise ConfigError("`--select` and `--ignore` leave no rule to judge")
+    return Settings(chosen, dropped, parse_severity(fail_on), seed)
 
 
 def _exit(report: Report) -> None:

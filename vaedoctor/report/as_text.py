@@ -136,8 +136,10 @@ def _judge(members: list[Outcome]) -> tuple[str, str, str]:
 
 
 def _loading(report: Report, width: int) -> Iterator[Text]:
-    for note in report.notes:
-        yield from _wrap(plain(note), width, first="how: ", rest="     ", style=_DIM)
+    for i, note in enumerate(report.notes):
+        yield from _wrap(
+            plain(note), width, first="     " if i else "how: ", rest="     ", style=_DIM
+        )
     if report.notes:
         yield Text()
 
