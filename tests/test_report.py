@@ -265,6 +265,21 @@ def test_frame_cuts_a_long_line_and_keeps_the_guilty_part(lines_of):
     assert source[carets.index("^") : carets.rindex("^") + 1] == "guilty(x)"
 
 
+def test_frame_cuts_the_end_of_a_line_that_only_goes_on(lines_of):
+    _, _, source, carets = lines_of("y = g(x) + " + "1 + " * 40 + "1\n", 1, 5, 1, 9).splitlines()
+    assert len(source) <= 80
+    assert source.startswith("1 | y = g(x) + 1")
+    assert source.endswith("…")
+    assert source[carets.index("^") : carets.rindex("^") + 1] == "g(x)"
+
+
+def test_frame_cuts_a_guilty_part_that_is_too_long(lines_of):
+    text = lines_of("        y = g(" + "x + " * 40 + "x)\n", 1, 13, 1, 176)
+    _, _, source, carets = text.splitlines()
+    assert len(source) == len(carets) <= 80
+    assert source[carets.index("^") :].startswith("g(x + x")
+
+
 def test_frame_without_its_file_is_a_place():
     assert list(frame(Span("/nowhere/m.py", 7, 3)).lines()) == [(" --> ", "/nowhere/m.py:7:3")]
 
