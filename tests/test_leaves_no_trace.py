@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 from traces import differences, photograph
 
+import vaedoctor
 from vaedoctor.subject.trace import leaves_no_trace
 
 Loss = Callable[[nn.Module, Tensor], Tensor]
@@ -23,9 +24,8 @@ Loss = Callable[[nn.Module, Tensor], Tensor]
 
 def examine(model: nn.Module, x: Tensor, loss: Loss | None = None) -> list[str]:
     """What a check-up changed. Only the model's own failures may surface, never silently ours."""
-    checkup = pytest.importorskip("vaedoctor.checkup")
     before = photograph(model, x)
-    checkup.check(model, x, objective=loss)
+    vaedoctor.check(model, x, objective=loss)
     return differences(before, photograph(model, x))
 
 
@@ -352,7 +352,6 @@ def test_a_closure_outside_the_model() -> None:
 
 def test_training_goes_on_as_if_nothing_had_happened() -> None:
     """The same run with a check-up in its middle ends at the same weights, bit for bit."""
-    checkup = pytest.importorskip("vaedoctor.checkup")
 
     def train(check_up: bool) -> bytes:
         torch.manual_seed(1)
@@ -362,7 +361,7 @@ def test_training_goes_on_as_if_nothing_had_happened() -> None:
             optimizer.zero_grad()
             elbo(model, x).backward()
             if check_up and epoch == 2:
-                checkup.check(model, x, objective=elbo)
+                vaedoctor.check(model, x, objective=elbo)
             optimizer.step()
         return b"".join(t.detach().numpy().tobytes() for t in model.state_dict().values())
 

@@ -9,15 +9,14 @@ from architecture_bugs import BUGS
 from architectures import Case, broken_cases, build, healthy_cases, objective
 from hypothesis import given, note, settings
 
+import vaedoctor
 from vaedoctor.finding import Finding, Report, Severity
-
-checkup = pytest.importorskip("vaedoctor.checkup")
 
 
 def examined(case: Case, directory: Path) -> Report:
     note(str(case))
     model, x = build(case, directory)
-    report: Report = checkup.check(model, x, objective=objective(case))
+    report: Report = vaedoctor.check(model, x, objective=objective(case))
     for finding in report.findings:
         note(f"{finding.severity} {finding.code} {finding.at}: {finding.message}")
     crashed = [f"{o.code}: {o.reason}" for o in report.outcomes if o.status == "crashed"]
@@ -90,6 +89,6 @@ class TestBroken:
 @settings(max_examples=6)
 def test_the_same_seed_gives_the_same_report(case: Case, tmp_path: Path) -> None:
     model, x = build(case, tmp_path)
-    first, second = (checkup.check(model, x, objective=objective(case)) for _ in range(2))
+    first, second = (vaedoctor.check(model, x, objective=objective(case)) for _ in range(2))
     assert first.findings == second.findings
     assert [o.status for o in first.outcomes] == [o.status for o in second.outcomes]
