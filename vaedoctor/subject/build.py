@@ -43,11 +43,20 @@ class Plan:
         bound = inspect.BoundArguments(_signature(self.thing), {})  # type: ignore[arg-type]
         for name in bound.signature.parameters:
             if name in self.values:
-                bound.arguments[name] = _copied(self.values[name])
+                value = self.values[name]
+                bound.arguments[name] = _copied(value.value if isinstance(value, Part) else value)
         with generators_restored():
             seed_everything(seed)
             made: nn.Module = self.thing(*bound.args, **bound.kwargs)
         return made
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A made-up component, and how it would be written."""
+
+    value: Any
+    spelled: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +137,7 @@ def _built(plan: Plan, model: nn.Module, namespace: dict[str, Any], seed: int) -
             aftermath = apply_following(plan.construction, model, namespace, scope)
     notes = []
     if plan.made_up:
-        typed = " ".join(
-            f"--arg {shlex.quote(f'{k}={_typed(v)}')}" for k, v in plan.made_up.items()
-        )
-        notes.append(f"made up: `{typed}`")
+        notes.append(f"made up: `{_arguments(plan.made_up)}`")
     hints = {**_defaults(plan.thing), **plan.values}
     rebuild = None if aftermath.changed else lambda: plan.construct(seed)
     return Built(model, rebuild, tuple(notes), hints, aftermath, bool(plan.made_up))
@@ -225,11 +231,12 @@ def _make_component(part: type, sizes: Sizes, namespace: dict[str, Any]) -> Any:
         options = _choices(p, hints.get(p.name, p.annotation), sizes, namespace)
         if not options:
             return _MISSING
-        values[p.name] = options[0]
+        values[p.name] = options[0].value if isinstance(options[0], Part) else options[0]
         if isinstance(options[0], int):
             sizes.note(p.name, options[0])
+    spelled = ", ".join(f"{k}={_typed(v)}" for k, v in values.items())
     try:
-        return part(**values)
+        return Part(part(**values), f"{part.__name__}({spelled})")
     except KeyboardInterrupt:
         raise
     except BaseException:
@@ -372,7 +379,13 @@ def _copied(value: Any) -> Any:
         return value
 
 
+def _arguments(values: Values) -> str:
+    return " ".join(f"--arg {shlex.quote(f'{k}={_typed(v)}')}" for k, v in values.items())
+
+
 def _typed(value: Any) -> str:
+    if isinstance(value, Part):
+        return value.spelled
     if isinstance(value, nn.Module):
         return f"nn.{type(value).__name__}()" if _is_torch(type(value)) else type(value).__name__
     if isinstance(value, type):
@@ -425,9 +438,7 @@ def _cannot_construct(plan: Plan, error: BaseException, label: str) -> TargetErr
     name = _name(plan.thing)
     again = f"vaedoctor check {label}"
     if plan.made_up:
-        again += "".join(
-            f" --arg {shlex.quote(f'{k}={_typed(v)}')}" for k, v in plan.made_up.items()
-        )
+        again += f" {_arguments(plan.made_up)}"
         message = (
             f"`{name}{signature_text(plan.thing)}` could not be constructed "
             f"with made-up arguments: {summary(error)}"

@@ -34,7 +34,11 @@ def candidates(loaded: Loaded) -> list[str]:
     }
     parts = {n for name in own if name in trees for n in _uses(trees[name], name)}
     whole = [n for n in own if n not in parts and not inspect.isabstract(own[n])] or list(own)
-    runnable = [n for n in whole if own[n].forward is not nn.Module.forward] or whole
+    runnable = [
+        n
+        for n in whole
+        if own[n].forward is not nn.Module.forward and not (n in trees and _is_abstract(trees[n]))
+    ] or whole
     kept = [n for n in runnable if not n.lower().endswith(_LOSSES)] or runnable
     if len(kept) > 1:
         built = [n for n in kept if n in _instantiated(loaded)]
@@ -54,6 +58,18 @@ def _uses(tree: ast.ClassDef, name: str) -> set[str]:
     for stmt in tree.body:
         found |= names_read(stmt)
     return found - {name}
+
+
+def _is_abstract(tree: ast.ClassDef) -> bool:
+    """Whether a class has abstract methods or a forward that only says it is not implemented."""
+    for stmt in tree.body:
+        if isinstance(stmt, ast.FunctionDef):
+            if any("abstractmethod" in ast.unparse(d) for d in stmt.decorator_list):
+                return True
+            last = stmt.body[-1]
+            if stmt.name == "forward" and isinstance(last, ast.Pass | ast.Raise):
+                return True
+    return False
 
 
 def _instantiated(loaded: Loaded) -> set[str]:

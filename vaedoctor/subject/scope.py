@@ -51,8 +51,49 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.In: lambda a, b: a in b,
     ast.NotIn: lambda a, b: a not in b,
 }
-_PLAIN_CALLS = ["int", "float", "bool", "str", "len", "tuple", "list", "dict", "set", "range", "min", "max", "sum", "abs", "round", "sorted", "zip", "enumerate", "reversed", "pow", "divmod"]
-_TENSOR_CALLS = ["randn", "rand", "zeros", "ones", "full", "empty", "randint", "arange", "linspace", "eye", "tensor", "randperm", "bernoulli", "randn_like", "rand_like", "zeros_like", "ones_like", "normal"]
+_PLAIN_CALLS = [
+    "int",
+    "float",
+    "bool",
+    "str",
+    "len",
+    "tuple",
+    "list",
+    "dict",
+    "set",
+    "range",
+    "min",
+    "max",
+    "sum",
+    "abs",
+    "round",
+    "sorted",
+    "zip",
+    "enumerate",
+    "reversed",
+    "pow",
+    "divmod",
+]
+_TENSOR_CALLS = [
+    "randn",
+    "rand",
+    "zeros",
+    "ones",
+    "full",
+    "empty",
+    "randint",
+    "arange",
+    "linspace",
+    "eye",
+    "tensor",
+    "randperm",
+    "bernoulli",
+    "randn_like",
+    "rand_like",
+    "zeros_like",
+    "ones_like",
+    "normal",
+]
 _MOVES = {"to", "cuda", "cpu", "train", "eval", "share_memory", "requires_grad_"}
 _FORBIDDEN = ("torch.utils.data", "torch.optim", "torchvision.datasets", "torch.cuda")
 _LARGEST_POWER = 64

@@ -48,6 +48,7 @@ _COSTLY = {
     "SummaryWriter",
     "init_process_group",
 }
+_PARSING = ("ArgumentParser", "parse_args", "parse_known_args")
 _LOSS_WORDS = ("loss", "elbo", "criterion", "objective")
 
 
@@ -99,6 +100,7 @@ def slice_of(tree: ast.Module, wanted: Iterable[str] = ()) -> Slice:
     named = set(wanted)
     needed = _needed(tree, named)
     plan = Slice([])
+    left_out: list[ast.stmt] = []
     for stmt in tree.body:
         if is_main_guard(stmt) or _is_docstring(stmt):
             continue
@@ -110,8 +112,11 @@ def slice_of(tree: ast.Module, wanted: Iterable[str] = ()) -> Slice:
             plan.run.append(stmt)
             if _binds(stmt) & named and isinstance(stmt, ast.Assign):
                 plan.essential.add(id(stmt))
-        elif plan.left_out is None and not _is_harmless(stmt):
-            plan.left_out = stmt.lineno
+        elif not _is_harmless(stmt):
+            left_out.append(stmt)
+    # What does something tells the user more than an assignment that nobody needs.
+    doing = [s for s in left_out if not _assigns(s) or _is_costly(s)]
+    plan.left_out = next((s.lineno for s in (*doing, *left_out)), None)
     return plan
 
 
@@ -238,6 +243,9 @@ def _callee(stmt: ast.stmt) -> str:
 
 
 def _is_harmless(stmt: ast.stmt) -> bool:
+    value = getattr(stmt, "value", None)
+    if isinstance(value, ast.Call) and ast.unparse(value.func).endswith(_PARSING):
+        return True
     return _callee(stmt) in _HARMLESS or _is_add_argument(stmt) or isinstance(stmt, ast.Delete)
 
 
