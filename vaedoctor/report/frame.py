@@ -69,7 +69,8 @@ def _window(before: str, guilty: str, after: str, *, room: int) -> tuple[str, in
         return whole, lead, length
     if lead + length > room - 1:
         indent = len(before) - len(before.lstrip())
-        before = "…" + before[max(indent, len(before) - 12) :]
+        keep = max(12, room - length - 2)
+        before = "…" + before[max(indent, len(before) - keep) :]
         lead = cell_len(before)
         whole = before + guilty + after
     if cell_len(whole) > room:
