@@ -67,16 +67,17 @@ def step(p: Plan) -> str | None:
     """An expression in `model` and `x` for the user's loss; None where the file has none."""
     if p.loss == "none":
         return None
-    got = access(p)
-    name = p.names["loss"] if p.loss == "function" else f"model.{p.names['loss']}"
-    if p.output == "attribute":
-        given = "out, x"
-    elif p.loss_takes == "parts":
-        given = f"{got['recon']}, x, {got['mu']}, {got['spread']}"
-    else:
-        given = "out, x"
     total = "[0]" if p.total == "tuple" else ""
-    return f"(lambda out: {name}({given}){total})(model(x))"
+    return f"(lambda out: {_loss_call(p, 'model', 'x')}{total})(model(x))"
+
+
+def _loss_call(p: Plan, model: str, x: str) -> str:
+    """The loss called on the model's output `out`."""
+    name = p.names["loss"] if p.loss == "function" else f"{model}.{p.names['loss']}"
+    if p.output == "attribute" or p.loss_takes == "out":
+        return f"{name}(out, {x})"
+    got = access(p)
+    return f"{name}({got['recon']}, {x}, {got['mu']}, {got['spread']})"
 
 
 def _imports(body: list[str]) -> list[str]:
@@ -314,6 +315,7 @@ def _user_call(p: Plan) -> list[str]:
         f"    vae = {p.names['class']}({given})",
         f"    data = torch.rand({', '.join(map(str, p.batch_shape))})",
         "    out = vae(data)",
+        *([f"    loss = {_loss_call(p, 'vae', 'data')}"] if p.loss != "none" else []),
     ]
 
 

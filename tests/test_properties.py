@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from architecture_bugs import BUGS
 from architectures import Case, broken_cases, build, healthy_cases, objective
 from hypothesis import given, note, settings
 
 import vaedoctor
 from vaedoctor.finding import Finding, Report, Severity
+from vaedoctor.subject.objective import total
+from vaedoctor.subject.target import from_instance
 
 
 def examined(case: Case, directory: Path) -> Report:
@@ -83,6 +86,36 @@ class TestBroken:
             check_broken(case, tmp_path)
 
         check()
+
+
+class TestTheLossFoundInTheFile:
+    """Without an objective given, the file's loss is used as the file means it, or not at all."""
+
+    @given(case=healthy_cases())
+    @settings(max_examples=25)
+    def test_is_the_files_loss(self, case: Case, tmp_path: Path) -> None:
+        check_found_loss(case, tmp_path)
+
+    @pytest.mark.slow
+    @given(case=healthy_cases())
+    @settings(max_examples=150)
+    def test_is_the_files_loss_in_every_style(self, case: Case, tmp_path: Path) -> None:
+        check_found_loss(case, tmp_path)
+
+
+def check_found_loss(case: Case, directory: Path) -> None:
+    note(str(case))
+    model, x = build(case, directory)
+    subject = from_instance(model, x)
+    user = objective(case)
+    if subject.objective is None:
+        return
+    assert user is not None, f"{subject.objective.name} was found where there is no loss"
+    model.eval()
+    torch.manual_seed(1)
+    found = total(subject.objective.run(model, subject.batch))
+    torch.manual_seed(1)
+    assert found.item() == pytest.approx(user(model, x).item())
 
 
 @given(case=healthy_cases() | broken_cases())
