@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from .source import Source
 from .subject import Batch
 from .trial import attempt, forward_parameters, home
 
-_SHAPE = re.compile(r"\d+(?:[x×,]\d+)*")
+_SHAPE = re.compile("\\d+(?:[x,\u00d7]\\d+)*")  # \u00d7 is the multiplication sign
 _DEFAULT_ROWS = 8
 _MOST_ROWS = 64
 
@@ -44,7 +45,7 @@ def find_batch(
     if source is not None:
         for example in own_examples(source, model, namespace or {}, seed):
             for batch in _rows(example, batch_size, model, seed):
-                if attempt(lambda b=batch: b.run(model), model, seed=seed).ran:
+                if attempt(partial(batch.run, model), model, seed=seed).ran:
                     return batch
                 tried = tried or replace(batch, ran=False)
     made = Guesser(model, hints or {}, batch_size or _DEFAULT_ROWS, seed).best()
@@ -63,7 +64,7 @@ def as_batch(model: nn.Module, given: Any, *, origin: str = "given", seed: int =
     readings = list(_readings(model, given))
     for args, kwargs in readings:
         batch = Batch(args, kwargs, origin)
-        if attempt(lambda b=batch: b.run(model), model, seed=seed).ran:
+        if attempt(partial(batch.run, model), model, seed=seed).ran:
             return batch
     args, kwargs = readings[0]
     return Batch(args, kwargs, origin, ran=False)
@@ -76,7 +77,7 @@ def parse_input(text: str, model: nn.Module, *, seed: int = 0) -> Any:
     vocabulary's size where the model starts with an embedding.
     """
     if _SHAPE.fullmatch(text.strip()):
-        shape = tuple(int(n) for n in re.split(r"[x×,]", text.strip()))
+        shape = tuple(int(n) for n in re.split("[x,\u00d7]", text.strip()))
         return Guesser(model, {}, shape[0], seed).fill(shape)
     if text.endswith((".pt", ".pth", ".bin")):
         return _load_tensor(Path(text))

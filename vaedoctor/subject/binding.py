@@ -246,7 +246,7 @@ class _Names:
     def _constants(self, p: inspect.Parameter) -> None:
         if p.default is not p.empty:
             return
-        if p.name in {"model", "vae", "net"}:
+        if p.name in {"model", "vae", "net", "module", "network"}:
             self.bound[p.name] = lambda m, b, out: m
         elif role(p.name) == "weight":
             self.bound[p.name] = lambda m, b, out: 1.0
@@ -330,6 +330,20 @@ def by_own_call(
     return None
 
 
+def own_use(sources: Iterable[Source], name: str) -> tuple[bool, bool]:
+    """Whether a file's own code calls a loss, and whether it minimises the negative of it."""
+    used = False
+    for source in sources:
+        for node in ast.walk(source.tree):
+            match node:
+                case ast.UnaryOp(op=ast.USub(), operand=ast.Call() as call):
+                    if called_name(call) == name:
+                        return True, True
+                case ast.Call() if called_name(node) == name:
+                    used = True
+    return used, False
+
+
 @dataclass(frozen=True, slots=True)
 class _Forward:
     """The user's own call of the model, and the target its output is assigned to."""
@@ -357,15 +371,15 @@ class _OwnCall:
         by_name = {p.name: v for p, v in zip(parts, batch.args, strict=False)} | dict(batch.kwargs)
         for index, arg in enumerate(self.forward.call.args):
             if index < len(batch.args) and root_name(arg):
-                scope.values[root_name(arg)] = batch.args[index]
+                scope.known[root_name(arg)] = batch.args[index]
         for keyword in self.forward.call.keywords:
             if keyword.arg in by_name and root_name(keyword.value):
-                scope.values[root_name(keyword.value)] = by_name[keyword.arg]
+                scope.known[root_name(keyword.value)] = by_name[keyword.arg]
         for name in self.models:
-            scope.values[name] = model
-        scope.values[_OUTPUT] = output
+            scope.known[name] = model
+        scope.known[_OUTPUT] = output
         if self.forward.target is not None:
-            _destructure(self.forward.target, output, scope.values)
+            _destructure(self.forward.target, output, scope.known)
         for stmt in self.forward.between:
             self._follow(stmt, scope)
         args: list[Any] = []
@@ -374,17 +388,17 @@ class _OwnCall:
                 args += list(self._value(arg.value, scope))
             else:
                 args.append(self._value(arg, scope))
-        kwargs: dict[str, Any] = {}
+        kwargs = {
+            k.arg: self._or_weight(k.arg, k.value, scope) for k in self.node.keywords if k.arg
+        }
         for keyword in self.node.keywords:
             if keyword.arg is None:
                 kwargs |= self._value(keyword.value, scope)
-            else:
-                kwargs[keyword.arg] = self._or_weight(keyword.arg, keyword.value, scope)
         return args, kwargs
 
     def _follow(self, stmt: ast.Assign, scope: Scope) -> None:
         try:
-            _destructure(stmt.targets[0], self._value(stmt.value, scope), scope.values)
+            _destructure(stmt.targets[0], self._value(stmt.value, scope), scope.known)
         except Exception:
             return
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from .construction import Aftermath, Construction, apply_following, constructions, own_arguments
-from .errors import TargetError, did_you_mean, summary, user_traceback
+from .errors import TargetError, a_kind, did_you_mean, summary, user_traceback
 from .scope import Scope, Unknown
 from .sizes import Sizes
 from .source import Source
@@ -40,7 +40,7 @@ class Plan:
 
     def construct(self, seed: int) -> nn.Module:
         """A fresh model; the arguments are copied because some constructors change them."""
-        bound = inspect.BoundArguments(_signature(self.thing), {})  # type: ignore[arg-type]
+        bound = inspect.BoundArguments(_signature(self.thing), {})
         for name in bound.signature.parameters:
             if name in self.values:
                 value = self.values[name]
@@ -67,7 +67,7 @@ class Built:
     rebuild: Callable[[], nn.Module] | None
     notes: tuple[str, ...] = ()
     hints: Mapping[str, Any] = field(default_factory=dict)
-    aftermath: Aftermath = Aftermath()
+    aftermath: Aftermath = field(default_factory=Aftermath)
     made_up: bool = False
 
 
@@ -111,7 +111,7 @@ def builds(
             continue
         if not isinstance(model, nn.Module):
             raise TargetError(
-                f"`{_name(thing)}` returned {_a(model)}, not a module",
+                f"`{_name(thing)}` returned {a_kind(model)}, not a module",
                 next_step=f"let `{_name(thing)}` return the model",
             )
         succeeded = True
@@ -324,7 +324,7 @@ def _from_file(
     source: Source | None,
     namespace: dict[str, Any],
 ) -> tuple[Values, Construction | None]:
-    """The arguments of the user's own call; a call that can be evaluated completely is preferred."""
+    """The arguments of the user's own call; one that can be evaluated completely is preferred."""
     if source is None:
         return {}, None
     best: tuple[Values, Construction | None] = {}, None
@@ -367,7 +367,7 @@ def _defaults(thing: Callable[..., Any]) -> Values:
 
 def _annotations(thing: Callable[..., Any]) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(thing.__init__ if isinstance(thing, type) else thing)
+        return typing.get_type_hints(vars(thing)["__init__"] if isinstance(thing, type) else thing)
     except Exception:
         return {}
 
@@ -401,11 +401,6 @@ def _is_torch(kind: type) -> bool:
 
 def _name(thing: Any) -> str:
     return str(getattr(thing, "__name__", type(thing).__name__))
-
-
-def _a(value: Any) -> str:
-    name = type(value).__name__
-    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} `{name}`"
 
 
 def _cannot_guess(

@@ -67,7 +67,9 @@ def _is_abstract(tree: ast.ClassDef) -> bool:
             if any("abstractmethod" in ast.unparse(d) for d in stmt.decorator_list):
                 return True
             last = stmt.body[-1]
-            if stmt.name == "forward" and isinstance(last, ast.Pass | ast.Raise):
+            if stmt.name == "forward" and (
+                isinstance(last, ast.Pass) or ast.unparse(last).startswith("raise NotImpl")
+            ):
                 return True
     return False
 

@@ -74,9 +74,11 @@ def constructions(source: Source, name: str) -> list[Construction]:
     for place in places(source.tree):
         if place.in_class:
             continue
-        for node in own_expressions(place.stmt):
-            if isinstance(node, ast.Call) and called_name(node) == name:
-                found.append(Construction(source, node, _bound_to(place.stmt, node), place))
+        found += [
+            Construction(source, node, _bound_to(place.stmt, node), place)
+            for node in own_expressions(place.stmt)
+            if isinstance(node, ast.Call) and called_name(node) == name
+        ]
     return sorted(found, key=lambda c: (bool(c.place.owners), id(c.place.stmt) in guarded))
 
 
@@ -149,7 +151,7 @@ def _spread(args: list[ast.expr], scope: Scope) -> list[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Aftermath:
-    """What the statements after the construction gave: optimizers, and whether the model changed."""
+    """What the statements after the construction gave: optimizers; whether the model changed."""
 
     optimizers: tuple[torch.optim.Optimizer, ...] = ()
     optimizer_at: Span | None = None
@@ -162,18 +164,21 @@ def apply_following(
     """Apply what the user does to the instance after building it, and build the optimizer."""
     assert construction.name is not None
     source, name = construction.source, construction.name
-    scope.values[name] = model
+    scope.known[name] = model
     optimizers: list[torch.optim.Optimizer] = []
     at: Span | None = None
     changed = False
+    parameter_lists: set[str] = set()
     for stmt in _flat(construction.following()):
-        if name not in names_read(stmt):
-            _follow_assignment(stmt, scope)
-        elif _builds_from_parameters(stmt, name):
+        read = names_read(stmt)
+        if _builds_from_parameters(stmt, name) or (_value_of(stmt) and read & parameter_lists):
             made = _evaluate(stmt, namespace, scope, source)
+            parameter_lists |= _names_bound(stmt)
             if isinstance(made, torch.optim.Optimizer):
                 optimizers.append(made)
                 at = at or source.span(_value_of(stmt))
+        elif name not in read:
+            _follow_assignment(stmt, scope)
         elif changes_instance(stmt, name):
             changed = _execute(stmt, namespace, scope, source) or changed
     if not optimizers:
@@ -236,7 +241,7 @@ def _elsewhere(
             continue
         source = construction.source
         scope = Scope(source, namespace, place.function, place.stmt.lineno)
-        scope.values[construction.name] = model
+        scope.known[construction.name] = model
         made = _evaluate(place.stmt, namespace, scope, source)
         if isinstance(made, torch.optim.Optimizer):
             return [made], source.span(_value_of(place.stmt))
@@ -249,11 +254,16 @@ def _value_of(stmt: ast.stmt) -> Any:
     return None
 
 
+def _names_bound(stmt: ast.stmt) -> set[str]:
+    targets = stmt.targets if isinstance(stmt, ast.Assign) else []
+    return {t.id for t in targets if isinstance(t, ast.Name)}
+
+
 def _follow_assignment(stmt: ast.stmt, scope: Scope) -> None:
     if isinstance(stmt, ast.Assign) and len(stmt.targets) == 1:
         target = stmt.targets[0]
         if isinstance(target, ast.Name):
-            scope.values.pop(target.id, None)
+            scope.known.pop(target.id, None)
             scope.assign(target.id, stmt.value)
 
 
@@ -262,7 +272,7 @@ def _evaluate(stmt: ast.stmt, namespace: dict[str, Any], scope: Scope, source: S
     if made is not None and isinstance(stmt, ast.Assign):
         for target in stmt.targets:
             if isinstance(target, ast.Name):
-                scope.values[target.id] = made
+                scope.known[target.id] = made
     return made
 
 

@@ -78,6 +78,12 @@ def closest(name: str, known: Iterable[str]) -> str | None:
     return by_lower[close[0]] if close else None
 
 
+def a_kind(value: object) -> str:
+    """`an int`, `None`: a value by its type."""
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} `{name}`"
+
+
 def _is_ours(filename: str) -> bool:
     if Path(filename).is_relative_to(_OURS):
         return True

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -155,9 +156,7 @@ class Guesser:
                 return
             args, kwargs = packing_of(self.model, x, chosen, self.sizes)
             self.trials += 1
-            trial = attempt(
-                lambda a=args, k=kwargs: self.model(*a, **k), self.model, seed=self.seed
-            )
+            trial = attempt(partial(self.model, *args, **kwargs), self.model, seed=self.seed)
             where = self.names.get(id(layer), "") if layer is not None else ""
             origin = f"made up from `{where}`" if where else "made up from the parameters' shapes"
             made = Made(args, kwargs, origin, trial, shape)
@@ -285,7 +284,7 @@ def _combinations(extras: list[Extra], x: Tensor) -> Iterator[dict[str, Any]]:
 
 
 def _images(rows: int, wanted: int) -> list[Shape]:
-    """Square images that flatten to a width: 784 is 1×28×28, 3072 is 3×32×32."""
+    """Square images that flatten to a width: 784 is 1x28x28, 3072 is 3x32x32."""
     found: list[Shape] = []
     for channels in (1, 3):
         side = math.isqrt(wanted // channels)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .build import seed_everything
-from .errors import TargetError, closest, did_you_mean, summary, user_traceback
+from .errors import TargetError, closest, summary, user_traceback
 from .slicing import Stopped, execute
 from .source import Source, read
 from .trace import generators_restored
@@ -104,7 +104,8 @@ def existing(path: Path, name: str) -> Path:
         )
     folder = resolved.parent
     siblings = [p.name for p in folder.glob("*.py")] if folder.is_dir() else []
-    close = closest(path.name, siblings)
+    stem = closest(path.stem, [Path(s).stem for s in siblings])
+    close = f"{stem}.py" if stem else None
     if close:
         proposal = f"vaedoctor check {path.parent / close}{suffix}"
     elif siblings:
@@ -113,7 +114,8 @@ def existing(path: Path, name: str) -> Path:
     else:
         proposal = f"vaedoctor check path/to/{path.name}{suffix}"
     raise TargetError(
-        f"`{path}` does not exist{did_you_mean(path.name, siblings)}", next_step=proposal
+        f"`{path}` does not exist" + (f"; did you mean `{close}`?" if close else ""),
+        next_step=proposal,
     )
 
 

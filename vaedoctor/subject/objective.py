@@ -6,13 +6,23 @@ import inspect
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .binding import Binding, Recipe, Unbound, by_names, by_own_call, model_first, return_names
+from .binding import (
+    Binding,
+    Recipe,
+    Unbound,
+    by_names,
+    by_own_call,
+    model_first,
+    own_use,
+    return_names,
+    role,
+)
 from .errors import TargetError, did_you_mean, summary
 from .source import Source, source_of, span_of
 from .subject import Batch, Objective
@@ -90,7 +100,10 @@ class _Loss:
 
     def of(self, model: nn.Module) -> Callable[..., Any]:
         """The callable; a method is looked up on the model that is examined."""
-        return getattr(model, self.name) if self.is_method else self.function
+        if not self.is_method:
+            return self.function
+        method: Callable[..., Any] = getattr(model, self.name)
+        return method
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +223,8 @@ class _Finder:
         binding = Binding(self.model, self.batch, self.output(), return_names(self.model))
         takes_model = bool(parameters) and _wants_model(parameters[0])
         if takes_model:
-            yield model_first()
-            if given:
-                yield by_names(function, parameters, binding)
+            ways = [model_first(), by_names(function, parameters, binding)]
+            yield from reversed(ways) if _names_outputs(parameters[1:]) else ways
             return
         sources = [s for s in (self.source, source_of(function)) if s is not None]
         for source in {s.path: s for s in sources}.values():
@@ -222,6 +234,9 @@ class _Finder:
             if own is not None:
                 yield own
         named = by_names(function, parameters, binding)
+        used, negated = own_use(sources, loss.name)
+        if used and isinstance(named, Recipe):
+            named = replace(named, own_call=True, negated=negated)
         yield named
         if given and isinstance(named, Unbound):
             yield model_first()
@@ -229,7 +244,7 @@ class _Finder:
     def _lazy(self, loss: _Loss) -> Recipe:
         """Bind when the forward pass comes to its end, which it did not do so far."""
         parameters = _parameters(loss.function)
-        if parameters and _wants_model(parameters[0]):
+        if parameters and _wants_model(parameters[0]) and not _names_outputs(parameters[1:]):
             return model_first()
         function, names = _underlying(loss.function), return_names(self.model)
 
@@ -306,7 +321,8 @@ class _Finder:
 def _as_loss(thing: Callable[..., Any], name: str = "") -> _Loss:
     name = name or getattr(thing, "__name__", type(thing).__name__)
     if isinstance(thing, type) and issubclass(thing, nn.Module):
-        return _Loss(thing(), name, "given")
+        made: Callable[..., Any] = thing()
+        return _Loss(made, name, "given")
     return _Loss(thing, name, "given")
 
 
@@ -331,6 +347,10 @@ def _wants_model(parameter: inspect.Parameter) -> bool:
         return True
     named = isinstance(kind, str) and kind.rpartition(".")[2] == "Module"
     return named or parameter.name.lower() in {"model", "net", "vae", "module", "network", "self"}
+
+
+def _names_outputs(parameters: list[inspect.Parameter]) -> bool:
+    return any(role(p.name) in {"recon", "mu", "logvar", "z"} for p in parameters)
 
 
 def _is_total(name: str) -> bool:

@@ -116,7 +116,7 @@ class Scope(MutableMapping[str, Any]):
         self._source = source
         self._namespace = namespace
         self._memo: dict[int, Any] = {}
-        self.values: dict[str, Any] = {}
+        self.known: dict[str, Any] = {}
         at_top = function is None
         module = assigned(source.tree.body, {}, line if at_top else None)
         self._bindings = module
@@ -139,8 +139,8 @@ class Scope(MutableMapping[str, Any]):
         return called_name(call) if isinstance(call, ast.Call) else ""
 
     def __getitem__(self, name: str) -> Any:
-        if name in self.values:
-            return self.values[name]
+        if name in self.known:
+            return self.known[name]
         if name not in self._bindings:
             raise KeyError(name)
         try:
@@ -149,20 +149,20 @@ class Scope(MutableMapping[str, Any]):
             raise KeyError(name) from None
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self.values[name] = value
+        self.known[name] = value
 
     def __delitem__(self, name: str) -> None:
-        del self.values[name]
+        del self.known[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter({**self._bindings, **self.values})
+        return iter({**self._bindings, **self.known})
 
     def __len__(self) -> int:
-        return len({**self._bindings, **self.values})
+        return len({**self._bindings, **self.known})
 
     def _name(self, name: str, at: Bindings) -> Any:
-        if name in self.values:
-            return self.values[name]
+        if name in self.known:
+            return self.known[name]
         bound = at.get(name)
         if bound is not None:
             if id(bound) not in self._memo:

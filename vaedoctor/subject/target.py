@@ -19,7 +19,7 @@ from .batch import find_batch, parse_input
 from .build import Built, builds
 from .candidates import candidates, commands
 from .construction import Aftermath, apply_following, binding_of
-from .errors import TargetError, closest, did_you_mean, summary, user_traceback
+from .errors import TargetError, a_kind, closest, did_you_mean, summary, user_traceback
 from .loading import Loaded, as_a_script, existing, load_file, load_module
 from .objective import find_objective
 from .source import Source, source_of, span_of
@@ -316,7 +316,7 @@ def _resolve(loaded: Loaded, name: str, place: str, *, modules_only: bool = True
         )
     if callable(thing):
         return thing
-    kind = "a module" if isinstance(thing, types.ModuleType) else f"a `{type(thing).__name__}`"
+    kind = "a module" if isinstance(thing, types.ModuleType) else a_kind(thing)
     raise TargetError(
         f"`{name}` is {kind}, not a model, class or factory",
         next_step=commands(place, found) or f"vaedoctor check {place}:VAE",
