@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from vaedoctor import isolate
 from vaedoctor.finding import Report
 from vaedoctor.isolate import CouldNotRun, Isolated, run_isolated, user_frames
 
@@ -29,7 +30,8 @@ def load(file, **options):
     return space
 
 def examine_subject(subject, **options):
-    from vaedoctor.finding import Report
+    from vaedoctor import isolate
+from vaedoctor.finding import Report
 
     notes = subject["examine"]() if "examine" in subject else ()
     return Report(str(options), notes=(repr(subject["options"]), *map(str, notes or ())))
@@ -233,7 +235,26 @@ def test_any_other_exit_is_told(dies):
 
 def test_the_error_is_shown_without_control_characters():
     error = CouldNotRun("bad \x1b[2J", traceback="line\n\x1b]0;x\x07", next_step="a\nb")
-    assert error.format_message() == ("error: bad \\x1b[2J\n\nline\n\\x1b]0;x\\x07\n\nnext: a\nb")
+    assert error.format_message() == (
+        "error: bad \\x1b[2J\n\nline\n\\x1b]0;x\\x07\n\nnext: a\n      b"
+    )
+
+
+def test_the_calls_between_two_frames_of_the_user_are_left_out():
+    dump = (
+        "Current thread 0x01 (most recent call first):\n"
+        '  File "/their/file.py", line 9 in forward\n'
+        '  File "/lib/torch/nn/modules/module.py", line 1832 in inner\n'
+        '  File "/lib/torch/nn/modules/module.py", line 1773 in _call_impl\n'
+        '  File "/their/file.py", line 4 in step\n'
+        f'  File "{isolate.__file__}", line 1 in child\n'
+        '  File "<string>", line 1 in <module>\n'
+    )
+    assert user_frames(dump) == (
+        "Traceback (most recent call last):\n"
+        '  File "/their/file.py", line 4, in step\n'
+        '  File "/their/file.py", line 9, in forward\n'
+    )
 
 
 def test_frames_of_another_thread_serve_when_the_first_has_none():

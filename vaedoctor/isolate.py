@@ -73,7 +73,7 @@ class CouldNotRun(click.ClickException):
         if self.traceback:
             parts.append(plain(self.traceback, lines=True).rstrip())
         if self.next_step:
-            parts.append(f"next: {plain(self.next_step, lines=True)}")
+            parts.append("next: " + plain(self.next_step, lines=True).replace("\n", "\n      "))
         return "\n\n".join(parts)
 
 
@@ -289,7 +289,7 @@ def _is_machinery(frame: traceback.FrameSummary) -> bool:
     return (
         frame.filename.startswith((_PACKAGE + os.sep, "<frozen ", "<string>"))
         or path.endswith(("/runpy.py", "/importlib/__init__.py", "/torch/overrides.py"))
-        or (path.endswith("/torch/nn/modules/module.py") and frame.name.endswith("_call_impl"))
+        or path.endswith("/torch/nn/modules/module.py")
     )
 
 
