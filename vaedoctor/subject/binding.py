@@ -495,9 +495,7 @@ def _input_slots(binding: Binding) -> dict[str, int | str]:
     names = [p.name for p in forward_parameters(binding.model)]
     for index, _ in enumerate(binding.batch.args):
         found[names[index] if index < len(names) else f"arg{index}"] = index
-    for key in binding.batch.kwargs:
-        found[key] = key
-    return found
+    return found | {key: key for key in binding.batch.kwargs}
 
 
 def _slot_name(path: tuple[Any, ...], names: list[Any]) -> str:

@@ -37,6 +37,8 @@ _KNOWN = (
     nn.MultiheadAttention,
 )
 _STEPS = 11
+_PRODUCT = re.compile(r"\(\d+x(\d+) and (\d+)x\d+\)")
+_MISMATCH = re.compile(r"size of tensor a \((\d+)\) must match the size of tensor b \((\d+)\)")
 _SIDES = {
     1: (64, 128, 28, 32, 100, 256, 784, 1024),
     2: (28, 32, 64, 16, 8, 128, 224, 256),
@@ -57,6 +59,7 @@ class Made:
     origin: str
     trial: Trial
     shape: Shape
+    extras: Mapping[str, Any]
     score: tuple[int, int, int] = field(default=(0, 0, 0))
 
 
@@ -72,6 +75,8 @@ class Guesser:
         self.layers = [m for m in model.modules() if isinstance(m, _KNOWN)]
         self.vocabulary = 0
         self.trials = 0
+        self.widths: dict[str, list[int]] = {}
+        self.again: set[Shape] = set()
         self.started = time.monotonic()
         self.sizes = condition_sizes(model, self.hints)
 
@@ -113,8 +118,9 @@ class Guesser:
                 break
             layer, shape = queue.popleft()
             key = (isinstance(layer, nn.Embedding | nn.EmbeddingBag), shape)
-            if key in seen:
+            if key in seen and shape not in self.again:
                 continue
+            self.again.discard(shape)
             seen.add(key)
             for made in self._tries(layer, shape, extras):
                 if best is None or made.score > best.score:
@@ -151,7 +157,7 @@ class Guesser:
 
     def _tries(self, layer: nn.Module | None, shape: Shape, extras: list[Extra]) -> Iterator[Made]:
         x = self.fill(shape, layer=layer or nn.Identity())
-        for chosen in _combinations(extras, x):
+        for chosen in self._combinations(extras, x):
             if self.trials >= _MOST_TRIALS:
                 return
             args, kwargs = packing_of(self.model, x, chosen, self.sizes)
@@ -159,11 +165,21 @@ class Guesser:
             trial = attempt(partial(self.model, *args, **kwargs), self.model, seed=self.seed)
             where = self.names.get(id(layer), "") if layer is not None else ""
             origin = f"made up from `{where}`" if where else "made up from the parameters' shapes"
-            made = Made(args, kwargs, origin, trial, shape)
+            made = Made(args, kwargs, origin, trial, shape, chosen)
             made.score = (int(trial.ran), int(trial.ran and _fits(trial.value, x)), trial.completed)
             yield made
             if trial.ran:
                 return
+
+    def _combinations(self, extras: list[Extra], x: Tensor) -> Iterator[dict[str, Any]]:
+        """One value for every extra argument: the likeliest for all, then other readings."""
+        options = [
+            [(e.name, v) for v in (*self._learned(e.name, x), *e.options(x))] for e in extras
+        ]
+        yield from (dict(c) for c in itertools.islice(itertools.product(*options), 12))
+
+    def _learned(self, name: str, x: Tensor) -> list[Tensor]:
+        return [self.fill((x.shape[0], w), layer=nn.Identity()) for w in self.widths.get(name, ())]
 
     def _enough(self, layer: nn.Module | None, made: Made) -> bool:
         spatial = isinstance(layer, nn.modules.conv._ConvNd | nn.GroupNorm) or layer is None
@@ -178,6 +194,8 @@ class Guesser:
     ) -> None:
         """Put what the trial taught in front: the layer really reached first, the missing size."""
         calls = [c for c in made.trial.calls if isinstance(c.module, _KNOWN)]
+        if not made.trial.ran:
+            self._learn_from_error(made, layer, queue)
         if not calls:
             return
         first = calls[0].module
@@ -185,6 +203,10 @@ class Guesser:
             met.add(id(first))
             queue.extendleft((first, s) for s in reversed(self._shapes(first)))
         last = calls[-1]
+        if not made.trial.ran:
+            if last is not calls[0] and id(last.module) not in met and len(calls) < 4:
+                met.add(id(last.module))
+                queue.extend((last.module, s) for s in self._shapes(last.module))
         if made.trial.ran or not isinstance(last.module, nn.Linear) or not last.shape:
             return
         wanted, got, dims = last.module.in_features, last.shape[-1], len(made.shape) - 2
@@ -192,6 +214,34 @@ class Guesser:
             side = round(made.shape[2] * (wanted / got) ** (1 / dims))
             if 1 < side <= 512:
                 queue.appendleft((layer, (*made.shape[:2], *(side,) * dims)))
+
+    def _learn_from_error(
+        self,
+        made: Made,
+        layer: nn.Module | None,
+        queue: deque[tuple[nn.Module | None, Shape]],
+    ) -> None:
+        """Torch's own messages name the size that was met and the one that was wanted."""
+        message = str(made.trial.error)
+        if (found := _PRODUCT.search(message)) or (found := _MISMATCH.search(message)):
+            got, wanted = int(found[1]), int(found[2])
+        else:
+            return
+        for name, value in made.extras.items():
+            if isinstance(value, Tensor) and value.dim() == 2 and value.shape[-1] == got:
+                widths = self.widths.setdefault(name, [])
+                if wanted not in widths:
+                    widths.insert(0, wanted)
+                    self.again.add(made.shape)
+                    queue.appendleft((layer, made.shape))
+        last = len(made.shape) - 1
+        for axis in range(1, last + 1):
+            # What was met may be x beside something else: the difference is what x must change by.
+            size = made.shape[axis] + wanted - got
+            near = axis == last if product else abs(made.shape[axis] - got) <= 2
+            if near and 1 < size <= 8192:
+                other = (*made.shape[:axis], size, *made.shape[axis + 1 :])
+                queue.appendleft((layer, other))
 
     def _shapes(self, layer: nn.Module) -> list[Shape]:
         """Input shapes for a layer that is reached first, the likeliest first."""
@@ -275,12 +325,6 @@ class Guesser:
             elif p.dim() in (3, 4, 5):
                 found += [(self.rows, p.shape[1], *s) for s in self._sides(p.dim() - 2)[:4]]
         return list(dict.fromkeys(found))[:12]
-
-
-def _combinations(extras: list[Extra], x: Tensor) -> Iterator[dict[str, Any]]:
-    """One value for every extra argument: the likeliest for all, then other readings."""
-    options = [[(e.name, v) for v in e.options(x)] for e in extras]
-    yield from (dict(c) for c in itertools.islice(itertools.product(*options), 12))
 
 
 def _images(rows: int, wanted: int) -> list[Shape]:

@@ -329,7 +329,8 @@ def _as_loss(thing: Callable[..., Any], name: str = "") -> _Loss:
 def _underlying(function: Callable[..., Any]) -> Callable[..., Any]:
     if isinstance(function, nn.Module):
         function = function.forward
-    return inspect.unwrap(getattr(function, "__func__", function))
+    bare: Callable[..., Any] = inspect.unwrap(getattr(function, "__func__", function))
+    return bare
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
