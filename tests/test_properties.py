@@ -23,7 +23,7 @@ def examined(case: Case, directory: Path) -> Report:
     for finding in report.findings:
         note(f"{finding.severity} {finding.code} {finding.at}: {finding.message}")
     crashed = [f"{o.code}: {o.reason}" for o in report.outcomes if o.status == "crashed"]
-    assert crashed == []
+    assert not crashed, crashed
     return report
 
 
@@ -34,7 +34,8 @@ def said(findings: list[Finding]) -> list[str]:
 def check_healthy(case: Case, directory: Path) -> None:
     report = examined(case, directory)
     loud = [f for f in report.findings if f.severity is not Severity.NOTE]
-    assert said([f for f in loud if f.code not in case.also]) == []
+    unexpected = said([f for f in loud if f.code not in case.also])
+    assert not unexpected, unexpected
 
 
 def check_broken(case: Case, directory: Path) -> None:
@@ -46,7 +47,8 @@ def check_broken(case: Case, directory: Path) -> None:
     assert places & case.lines, f"{case.code} at {places}, guilty are {sorted(case.lines)}"
     assert all(Path(f.at.file).stem.startswith("generated_") for f in right if f.at)
     errors = [f for f in report.findings if f.severity is Severity.ERROR]
-    assert said([f for f in errors if f.code not in answers | case.also]) == []
+    unexpected = said([f for f in errors if f.code not in answers | case.also])
+    assert not unexpected, unexpected
 
 
 class TestHealthy:
