@@ -30,8 +30,7 @@ def load(file, **options):
     return space
 
 def examine_subject(subject, **options):
-    from vaedoctor import isolate
-from vaedoctor.finding import Report
+    from vaedoctor.finding import Report
 
     notes = subject["examine"]() if "examine" in subject else ()
     return Report(str(options), notes=(repr(subject["options"]), *map(str, notes or ())))
@@ -192,10 +191,12 @@ def test_sigterm_ends_the_child_and_removes_its_files(folder):
     code = f"from vaedoctor.isolate import *; run_isolated({{'target': {str(file)!r}}}, timeout=60)"
     path = os.pathsep.join([os.environ["PYTHONPATH"], str(Path(__file__).parents[1])])
     env = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(temporary)}
-    parent = subprocess.Popen([sys.executable, "-c", code], env=env)
-    _appears(folder / "pid")
-    parent.terminate()
-    assert parent.wait(10) == 128 + signal.SIGTERM
+    with subprocess.Popen([sys.executable, "-c", code], env=env) as parent:
+        try:
+            _appears(folder / "pid")
+        finally:
+            parent.terminate()
+        assert parent.wait(10) == 128 + signal.SIGTERM
     assert _ends(int((folder / "pid").read_text()))
     assert not list(temporary.iterdir())
 

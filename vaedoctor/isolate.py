@@ -286,10 +286,9 @@ def _format(frames: Iterable[traceback.FrameSummary]) -> str:
 def _is_machinery(frame: traceback.FrameSummary) -> bool:
     """Ours, the interpreter's own, or the calls of `nn.Module` between two of the user's lines."""
     path = frame.filename.replace("\\", "/")
-    return (
-        frame.filename.startswith((_PACKAGE + os.sep, "<frozen ", "<string>"))
-        or path.endswith(("/runpy.py", "/importlib/__init__.py", "/torch/overrides.py"))
-        or path.endswith("/torch/nn/modules/module.py")
+    machinery = ("runpy.py", "importlib/__init__.py", "torch/overrides.py", "nn/modules/module.py")
+    return frame.filename.startswith((_PACKAGE + os.sep, "<frozen ", "<string>")) or path.endswith(
+        tuple(f"/{end}" for end in machinery)
     )
 
 
