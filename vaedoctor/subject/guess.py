@@ -203,11 +203,12 @@ class Guesser:
             met.add(id(first))
             queue.extendleft((first, s) for s in reversed(self._shapes(first)))
         last = calls[-1]
-        if not made.trial.ran:
-            if last is not calls[0] and id(last.module) not in met and len(calls) < 4:
-                met.add(id(last.module))
-                queue.extend((last.module, s) for s in self._shapes(last.module))
-        if made.trial.ran or not isinstance(last.module, nn.Linear) or not last.shape:
+        if made.trial.ran:
+            return
+        if last is not calls[0] and id(last.module) not in met and len(calls) < 4:
+            met.add(id(last.module))
+            queue.extend((last.module, s) for s in self._shapes(last.module))
+        if not isinstance(last.module, nn.Linear) or not last.shape:
             return
         wanted, got, dims = last.module.in_features, last.shape[-1], len(made.shape) - 2
         if dims >= 1 and last is not calls[0] and wanted != got and got:
@@ -223,10 +224,11 @@ class Guesser:
     ) -> None:
         """Torch's own messages name the size that was met and the one that was wanted."""
         message = str(made.trial.error)
-        if (found := _PRODUCT.search(message)) or (found := _MISMATCH.search(message)):
-            got, wanted = int(found[1]), int(found[2])
-        else:
+        product, mismatch = _PRODUCT.search(message), _MISMATCH.search(message)
+        found = product or mismatch
+        if found is None:
             return
+        got, wanted = int(found[1]), int(found[2])
         for name, value in made.extras.items():
             if isinstance(value, Tensor) and value.dim() == 2 and value.shape[-1] == got:
                 widths = self.widths.setdefault(name, [])
