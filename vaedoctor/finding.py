@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 JSON_VERSION = 1
@@ -13,15 +13,12 @@ JSON_VERSION = 1
 Number = float | int | str | bool | None | list["Number"]
 
 
-class Severity(str, Enum):
+class Severity(StrEnum):
     """How strong the evidence is: a proof, a measurement with a wide margin, worth knowing."""
 
     NOTE = "note"
     WARNING = "warning"
     ERROR = "error"
-
-    def __str__(self) -> str:
-        return self.value
 
     @property
     def rank(self) -> int:

@@ -61,7 +61,7 @@ class Rule:
 
     @property
     def family(self) -> str:
-        """The family's name: structure, sampling, …"""
+        """The family's name, such as structure or sampling."""
         return FAMILIES[self.code[:-2]]
 
     def run(self, examination: Examination) -> Outcome:

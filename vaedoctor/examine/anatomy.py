@@ -18,8 +18,8 @@ ADDS = frozenset("add add_ sub sub_ rsub __rsub__ __iadd__ subtract".split())
 MULS = frozenset("mul mul_ div div_ true_divide multiply __imul__ divide rdiv".split())
 PRODUCTS = frozenset("matmul bmm mv einsum mm dot baddbmm addmv linear".split())
 DIRECT = frozenset(
-    "normal bernoulli bernoulli_ multinomial poisson binomial _standard_gamma _sample_dirichlet "
-    "gumbel_softmax".split()
+    "normal bernoulli bernoulli_ multinomial poisson binomial _standard_gamma "
+    "_sample_dirichlet gumbel_softmax".split()
 )
 FUSED = frozenset({"addcmul", "addcmul_"})
 AFFINE_NOISE = frozenset(
@@ -150,10 +150,24 @@ def _direct(flow: Flow, draw: Draw) -> Latent | None:
         family = {"gumbel_softmax": "gumbel", "multinomial": "categorical"}.get(
             op.name, op.name.strip("_").removeprefix("sample_")
         )
-        return Latent(draw, op, draw.value, family, operands[0], None, head(flow, operands[0]))
+        z = _settled(flow, draw.value)
+        return Latent(draw, op, z, family, operands[0], None, head(flow, operands[0]))
     loc = operands[0] if flow.posterior(op.reads[0]) else None
     scale = op.reads[1] if len(op.reads) > 1 and flow.posterior(op.reads[1]) else None
     return _with_heads(flow, Latent(draw, op, draw.value, "gaussian", loc, scale))
+
+
+def _settled(flow: Flow, value: Value) -> Value:
+    """A discrete draw after its straight-through arithmetic, `b + p - p.detach()`."""
+    while True:
+        sums = [
+            op
+            for op in flow.consumers.get(value.index, ())
+            if op.name in ADDS and op.makes and op.out.shape == value.shape
+        ]
+        if not sums:
+            return value
+        value = sums[0].out
 
 
 def _affine(flow: Flow, draw: Draw) -> Latent | None:
@@ -328,9 +342,7 @@ def _reconstruction(
 def _deep(flow: Flow, output: Output, latents: list[Latent]) -> bool:
     """Whether an output of another shape than x is computed from a sample by learned weights."""
     behind = flow.ancestors(output.value)
-    return any(
-        found.z.index in behind and found.z.index != output.value.index for found in latents
-    )
+    return any(found.z.index in behind and found.z.index != output.value.index for found in latents)
 
 
 def _partners(recording: Recording, flow: Flow) -> list[tuple[Value, Op]]:
@@ -340,7 +352,7 @@ def _partners(recording: Recording, flow: Flow) -> list[tuple[Value, Op]]:
     for op in recording.ops:
         if len(op.reads) < 2 or not op.makes or op.index < recording.forward_end > 0:
             continue
-        plain = [v for v in op.reads if _only_moved(flow, v, raw)]
+        plain = [v for v in op.reads if only_moved(flow, v, raw)]
         learned = [v for v in op.reads if flow.posterior(v)]
         if plain and learned and learned[0].tensor.numel() == plain[0].tensor.numel():
             value = learned[0]
@@ -350,7 +362,8 @@ def _partners(recording: Recording, flow: Flow) -> list[tuple[Value, Op]]:
     return found
 
 
-def _only_moved(flow: Flow, value: Value, raw: set[int]) -> bool:
+def only_moved(flow: Flow, value: Value, raw: set[int]) -> bool:
+    """Whether a value is an input, or one only reshaped or sliced."""
     while value.op is not None and value.op.name in RESHAPES | SLICES:
         value = flow.parents(value)[0]
     return value.index in raw

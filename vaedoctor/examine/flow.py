@@ -11,22 +11,22 @@ PAIRWISE = frozenset({"broadcast_tensors", "align_tensors"})
 """Operations whose i-th result depends on their i-th operand alone."""
 
 SLICES = frozenset(
-    "chunk split __getitem__ narrow select unbind tensor_split split_with_sizes "
-    "index_select take_along_dim hsplit vsplit dsplit".split()
+    "chunk split __getitem__ narrow select unbind tensor_split split_with_sizes index_select "
+    "take_along_dim hsplit vsplit dsplit".split()
 )
 """Operations that cut a tensor into parts."""
 
 RESHAPES = frozenset(
-    "view reshape flatten unflatten permute transpose T mT swapaxes swapdims squeeze unsqueeze "
-    "squeeze_ unsqueeze_ expand expand_as broadcast_to broadcast_tensors contiguous clone to float "
-    "double half bfloat16 type type_as movedim view_as reshape_as repeat ravel cpu cuda t "
-    "requires_grad_ alias tile repeat_interleave".split()
+    "view reshape flatten unflatten permute transpose T mT swapaxes swapdims squeeze "
+    "unsqueeze squeeze_ unsqueeze_ expand expand_as broadcast_to broadcast_tensors contiguous "
+    "clone to float double half bfloat16 type type_as movedim view_as reshape_as repeat ravel "
+    "cpu cuda t requires_grad_ alias tile repeat_interleave".split()
 )
 """Operations that move values around without changing them."""
 
 JOINS = frozenset("cat concat concatenate stack hstack vstack dstack column_stack".split())
 
-CUTS = frozenset("detach detach_ data".split())
+CUTS = frozenset(["detach", "detach_", "data"])
 """Operations that hand on the value and drop the graph."""
 
 
@@ -66,9 +66,7 @@ class Flow:
                 noise |= self.noise[parent.index]
             if drawn := self._draw(value):
                 noise |= 1 << drawn.bit
-            self.data.append(
-                value.source == "input" or any(self.data[p.index] for p in parents)
-            )
+            self.data.append(value.source == "input" or any(self.data[p.index] for p in parents))
             self.learned.append(
                 value.source in ("parameter", "stray")
                 or any(self.learned[p.index] for p in parents)
@@ -115,9 +113,7 @@ class Flow:
 
     def _weight(self, value: Value) -> bool:
         return (
-            self.learned[value.index]
-            and not self.data[value.index]
-            and not self.noise[value.index]
+            self.learned[value.index] and not self.data[value.index] and not self.noise[value.index]
         )
 
     def ancestors(self, *values: Value, stop: Iterable[Value] = ()) -> set[int]:

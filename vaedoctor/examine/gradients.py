@@ -1,4 +1,4 @@
-"""Which gradients arrive: None, exactly zero and nonzero told apart, for any two recorded values."""
+"""Which gradients arrive: None, exactly zero and nonzero told apart, between any two values."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def kind_of(gradient: Tensor | None) -> Arrives:
     return Arrives.YES if bool((gradient != 0).any()) else Arrives.ZERO
 
 
-def gradient_between(of: Sequence[Value], to: Sequence[Value], seed: int = 0) -> list[Tensor | None]:
+def gradient_between(
+    of: Sequence[Value], to: Sequence[Value], seed: int = 0
+) -> list[Tensor | None]:
     """Gradients of the values `of`, along a fixed random direction, at the values `to`.
 
     A random direction meets exact zeros with probability zero where the gradient is not zero.

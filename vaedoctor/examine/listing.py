@@ -103,30 +103,27 @@ def class_span(kind: type) -> Span | None:
 
 
 def assigned_at(kind: type, attribute: str) -> Span | None:
-    """Where a class assigns `self.<attribute>`: in `__init__` first, else anywhere."""
+    """Where a class assigns `self.<attribute>`: its own methods first, `__init__` before others."""
     places = []
+
+    def depth(method: Method) -> int:
+        return kind.__mro__.index(method.owner)
+
     for method in methods_of(kind):
         for node in ast.walk(method.node):
             if isinstance(node, (ast.Assign, ast.AnnAssign)) and _assigns(node, attribute):
-                span = Span(
-                    method.file,
-                    node.lineno,
-                    node.col_offset + 1,
-                    node.end_lineno or node.lineno,
-                    (node.end_col_offset or 0) + 1,
-                )
-                places.append((method.name != "__init__", span.line, span))
+                span = _span(method, node)
+                places.append((depth(method), method.name != "__init__", span.line, span))
             elif _registers(node, attribute):
                 assert isinstance(node, ast.Call)
-                places.append((method.name != "__init__", node.lineno, _span(method, node)))
-    return min(places, key=lambda p: p[:2])[2] if places else None
+                first = method.name != "__init__"
+                places.append((depth(method), first, node.lineno, _span(method, node)))
+    return min(places, key=lambda p: p[:3])[3] if places else None
 
 
-def _span(method: Method, node: ast.expr) -> Span:
+def _span(method: Method, node: ast.expr | ast.stmt) -> Span:
     end = node.end_lineno or node.lineno
-    return Span(
-        method.file, node.lineno, node.col_offset + 1, end, (node.end_col_offset or 0) + 1
-    )
+    return Span(method.file, node.lineno, node.col_offset + 1, end, (node.end_col_offset or 0) + 1)
 
 
 def _assigns(node: ast.Assign | ast.AnnAssign, attribute: str) -> bool:
@@ -149,38 +146,76 @@ def _registers(node: ast.AST, attribute: str) -> bool:
     )
 
 
-def reads_of(model: nn.Module, attribute: str) -> list[Read]:
-    """Every place where the code of the model's classes reads `.<attribute>` after `__init__`."""
-    kinds = {type(m) for m in model.modules()}
-    found, seen = [], set()
-    for kind in kinds:
-        for method in methods_of(kind):
-            key = (method.file, method.lines)
-            if key in seen or method.name == "__init__":
+def reads_of(owner: nn.Module, model: nn.Module, attribute: str) -> list[Read]:
+    """Every place that may read an owner's `.<attribute>` after `__init__`.
+
+    `self.<attribute>` counts in the owner's own class and its bases; any other
+    `thing.<attribute>` counts anywhere in the files of the model's classes.
+    """
+    found: list[Read] = []
+    seen: set[tuple[str, tuple[int, int]]] = set()
+    for file in sorted({m.file for k in {type(m) for m in model.modules()} for m in methods_of(k)}):
+        for method in functions_in(file):
+            mine = any(
+                method.lines == m.lines and method.file == m.file for m in methods_of(type(owner))
+            )
+            if (method.file, method.lines) in seen or (method.name == "__init__" and mine):
                 continue
-            seen.add(key)
-            found.extend(_reads_in(method, attribute))
+            seen.add((method.file, method.lines))
+            found.extend(_reads_in(method, attribute, mine=mine))
     return found
 
 
-def _reads_in(method: Method, attribute: str) -> Iterator[Read]:
+@functools.cache
+def functions_in(file: str) -> tuple[Method, ...]:
+    """Every function of a file, methods included."""
+    try:
+        tree = ast.parse("".join(linecache.getlines(file)))
+    except SyntaxError:
+        return ()
+    found = [
+        Method(object, node.name, file, node)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
+    return tuple(found)
+
+
+def _reads_in(method: Method, attribute: str, *, mine: bool) -> Iterator[Read]:
+    first = method.node.args.args[0].arg if method.node.args.args else ""
     for node, switched in _with_switch(method.node, False):
-        dotted = isinstance(node, ast.Attribute) and node.attr == attribute
-        named = isinstance(node, ast.Constant) and node.value == attribute
-        if (dotted and isinstance(node.ctx, ast.Load)) or named:  # type: ignore[attr-defined]
-            yield Read(method, node.lineno, switched)  # type: ignore[attr-defined]
+        if isinstance(node, ast.Attribute) and node.attr == attribute:
+            by_self = isinstance(node.value, ast.Name) and node.value.id == first == "self"
+            if isinstance(node.ctx, ast.Load) and (mine or not by_self):
+                yield Read(method, node.lineno, switched)
+        elif isinstance(node, ast.Constant) and node.value == attribute:
+            yield Read(method, node.lineno, switched)
 
 
 def _with_switch(node: ast.AST, switched: bool) -> Iterator[tuple[ast.AST, bool]]:
     yield node, switched
     for name, value in ast.iter_fields(node):
-        inside = switched or (
-            isinstance(node, (ast.If, ast.IfExp)) and name in ("body", "orelse")
-        )
+        inside = switched or (isinstance(node, (ast.If, ast.IfExp)) and name in ("body", "orelse"))
         children: list[Any] = value if isinstance(value, list) else [value]
         for child in children:
             if isinstance(child, ast.AST):
                 yield from _with_switch(child, inside)
+
+
+def calls_in(kind: type, names: frozenset[str]) -> list[Span]:
+    """Where a class's own methods call a function of one of these names."""
+    nearest: dict[str, Method] = {}
+    for method in methods_of(kind):
+        nearest.setdefault(method.name, method)
+    found = []
+    for method in nearest.values():
+        for node in ast.walk(method.node):
+            if isinstance(node, ast.Call):
+                function = node.func
+                name = getattr(function, "attr", None) or getattr(function, "id", "")
+                if name in names and method.name != "__init__":
+                    found.append(_span(method, node))
+    return found
 
 
 WALKERS = frozenset("children modules named_children named_modules _modules".split())

@@ -7,17 +7,18 @@ changes when values of the model were carried through Python (`torch.tensor(z.to
 
 from __future__ import annotations
 
-import random
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..finding import Span
 from ..subject.subject import Batch, Subject
+from .anatomy import Anatomy, Latent, inputs_of
 from .flow import Flow
-from .recorder import ESCAPES, Recording, Value
+from .listing import calls_in
+from .recorder import ESCAPES, Op, Recording, Value
 from .step import run_recorded, seed_everything
 
 _ENTRIES = frozenset("tensor as_tensor asarray from_numpy".split())
@@ -56,9 +57,7 @@ def examine_entries(
     found = [v for v in entries(recording) if escapes or v.tensor.numel() > 1]
     if not found:
         return Entries()
-    outside = _changed(
-        found, run_recorded_with_other_numbers(subject, seed, rewind), recording
-    )
+    outside = _changed(found, run_recorded_with_other_numbers(subject, seed, rewind), recording)
     carried = []
     if escapes:
         other = run_recorded(subject, seed=seed, batch=perturbed(subject.batch))
@@ -134,34 +133,49 @@ def perturbed(batch: Batch) -> Batch:
 
 @dataclass(frozen=True, slots=True)
 class FrozenNoise:
-    """Noise that two passes with a running generator share: cached, or reseeded inside."""
+    """Noise that two passes with running generators share: `cached` or reseeded, and its line."""
 
-    value: Value
+    name: str
     cached: bool
+    numbers: int
+    at: Span | None
 
 
-def cached_noise(flow: Flow) -> list[Value]:
+def frozen_noise(anatomy: Anatomy, again: Recording) -> Iterator[FrozenNoise]:
+    """Draws that come out bit-equal in two passes, and constants that stand in for a draw."""
+    for latent in anatomy.latents:
+        draw = latent.draw
+        if draw.op is None or draw.op.noise is None or draw.op.noise.numel() < 2:
+            continue
+        twin = again.ops[draw.op.index] if draw.op.index < len(again.ops) else None
+        if twin is None or twin.noise is None or twin.name != draw.op.name:
+            continue
+        if twin.noise.shape == draw.op.noise.shape and torch.equal(twin.noise, draw.op.noise):
+            yield FrozenNoise(draw.name, False, draw.op.noise.numel(), draw.op.span)
+    if not anatomy.latents:
+        for value, op in _cached_noise(anatomy.flow):
+            name = value.name or "a constant"
+            yield FrozenNoise(name, True, value.tensor.numel(), op.span)
+
+
+def _cached_noise(flow: Flow) -> Iterator[tuple[Value, Op]]:
     """Constant tensors that look like a draw and serve as one: `mu + std * self.eps`.
 
     The constant has both signs, multiplies one value computed from the data by learned weights
     and the product is added to another.
     """
-    found = []
     for op in flow.recording.ops:
         if op.name not in ("mul", "mul_", "addcmul", "multiply") or not op.makes:
             continue
         constants = [v for v in op.reads if _fixed(flow, v) and _looks_drawn(v.tensor)]
-        factors = [v for v in op.reads if flow.posterior(v)]
-        if not constants or not factors:
+        if not constants or not any(flow.posterior(v) for v in op.reads):
             continue
-        if op.name == "addcmul":
-            found.extend(constants)
-            continue
-        for reader in flow.consumers.get(op.out.index, ()):
-            others = [v for v in reader.reads if v is not op.out and flow.posterior(v)]
-            if reader.name in ("add", "add_", "sub", "sub_") and others:
-                found.extend(constants)
-    return found
+        sums = [op] if op.name == "addcmul" else flow.consumers.get(op.out.index, [])
+        for total in sums:
+            others = [v for v in total.reads if v is not op.out and flow.posterior(v)]
+            if total.name in ("add", "add_", "sub", "sub_", "addcmul") and others:
+                yield constants[0], op
+                break
 
 
 def _fixed(flow: Flow, value: Value) -> bool:
@@ -170,11 +184,52 @@ def _fixed(flow: Flow, value: Value) -> bool:
 
 def _looks_drawn(tensor: Tensor) -> bool:
     t = tensor.detach()
-    return (
-        t.numel() > 2
-        and t.is_floating_point()
-        and bool((t > 0).any() and (t < 0).any())
-        and bool(t.unique().numel() > t.numel() // 2)
-    )
+    if t.numel() < 3 or not t.is_floating_point():
+        return False
+    both_signs = bool((t > 0).any() and (t < 0).any())
+    return both_signs and int(t.unique().numel()) > t.numel() // 2
 
 
+@dataclass(frozen=True, slots=True)
+class SharedNoise:
+    """One latent whose rows all get the same noise."""
+
+    latent: Latent
+    rows: int
+    drawn: tuple[int, ...]
+
+
+def shared_noise(anatomy: Anatomy) -> Iterator[SharedNoise]:
+    """Latents in which one draw serves several rows of the batch."""
+    inputs = [v.shape for v in inputs_of(anatomy.recording) if v.shape]
+    rows = inputs[0][0] if inputs else 0
+    for latent in anatomy.affine:
+        drawn = latent.draw.op.noise if latent.draw.op is not None else latent.draw.value.tensor
+        z = latent.z.shape
+        if drawn is None or rows < 2 or latent.meeting is latent.draw.op or rows not in z:
+            continue
+        try:
+            effective = drawn.detach().expand(z)
+        except RuntimeError:
+            continue  # reshaped on the way: not judged
+        axis = z.index(rows)
+        row = effective.select(axis, 0).unsqueeze(axis)
+        if bool((effective == row).all()):
+            yield SharedNoise(latent, rows, tuple(drawn.shape))
+
+
+def entered_at(latent: Latent, model: nn.Module) -> Span | None:
+    """Where noise from outside torch becomes a tensor.
+
+    `torch.tensor` is recorded; `torch.from_numpy` and the legacy constructors are not, so the one
+    call of theirs in the model's classes is looked up in the source.
+    """
+    if latent.draw.op is not None:
+        return latent.draw.op.span
+    calls = [
+        span for kind in {type(m) for m in model.modules()} for span in calls_in(kind, _ENTERING)
+    ]
+    return calls[0] if len(calls) == 1 else latent.meeting.span
+
+
+_ENTERING = frozenset("from_numpy FloatTensor DoubleTensor Tensor as_tensor asarray".split())

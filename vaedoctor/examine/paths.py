@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 
 from ..finding import Span
 from .anatomy import Anatomy, Latent
+from .census import Branch, branches
 from .flow import CUTS, RESHAPES, Flow
-from .gradients import Arrives, gradient_between, kind_of
+from .gradients import Arrives, Gradients, gradient_between, kind_of
 from .listing import text_of
 from .recorder import ESCAPES, Op, Recording, Value
+
+REPARAMETERIZABLE = frozenset({"gaussian", "laplace", "logistic", "uniform"})
 
 FLAT = frozenset("normal bernoulli round round_ sign floor ceil multinomial trunc sgn".split())
 """Operations with a gradient that exists and is exactly zero."""
@@ -107,6 +112,22 @@ class Reparameterization:
     scale: Arrives | None
     cut: Cut | None
 
+    @property
+    def judged(self) -> bool:
+        """Whether a reparameterised draw exists for the family, and the sample is used."""
+        return self.latent.reaches and self.latent.family in REPARAMETERIZABLE
+
+    @property
+    def passes(self) -> bool:
+        """Whether a nonzero gradient arrives wherever the sampler has a posterior operand."""
+        return all(a in (None, Arrives.YES) for a in (self.loc, self.scale))
+
+    @property
+    def layers(self) -> list[str]:
+        """Tokens of the layers that make the heads."""
+        heads = (self.latent.loc_head, self.latent.scale_head)
+        return [f"layer:{h.path}" for h in heads if h is not None]
+
 
 def entry_of(flow: Flow, latent: Latent, x_hat: Value | None) -> Value:
     """The value in which a sample enters the first layer after it (the sample itself if none)."""
@@ -166,22 +187,132 @@ def reparameterization(anatomy: Anatomy, latent: Latent) -> Reparameterization |
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Parameters that get no gradient for one reason: the cut, or an output the loss leaves out."""
+
+    branches: tuple[Branch, ...]
+    count: int
+    cut: Cut | None
+    returned: bool
+    at: Span | None
+
+
+def lost_gradients(anatomy: Anatomy, gradients: Gradients, model: nn.Module) -> Iterator[Lost]:
+    """Group the parameters without gradient by what keeps it from them.
+
+    A cut counts where it lies on the way to the reconstruction: a target computed without
+    gradient (a teacher, a perceptual network) is not on it.
+    """
+    flow, x_hat = anatomy.flow, anatomy.x_hat
+    missing = {n: gradients.values[n] for n, g in gradients.by_name.items() if g is None}
+    by_cut: dict[str, tuple[Cut, dict[str, Tensor]]] = {}
+    unused: dict[str, Tensor] = {}
+    for name, value in missing.items():
+        cut = cut_between(flow, value, x_hat) if x_hat is not None else None
+        if cut is not None:
+            if not straight_through(flow, cut) and anatomy.quantizer is None:
+                by_cut.setdefault(cut.cause, (cut, {}))[1][name] = value.tensor
+        elif not gradients.composed and not _reaches_loss(anatomy, value):
+            unused[name] = value.tensor
+    for cut, members in by_cut.values():
+        yield Lost(tuple(branches(model, members)), len(members), cut, False, cut.at)
+    outputs = [o.value for o in anatomy.outputs]
+    returned = flow.ancestors(*outputs) if outputs else set()
+    for branch in branches(model, unused):
+        values = [missing[n] for n in branch.parameters]
+        use = next(iter(flow.consumers.get(values[0].index, ())), None)
+        yield Lost(
+            (branch,),
+            len(values),
+            None,
+            any(v.index in returned for v in values),
+            use.span if use is not None else None,
+        )
+
+
+def _reaches_loss(anatomy: Anatomy, value: Value) -> bool:
+    loss = anatomy.recording.loss
+    end = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
+    return end is not None and end.index in anatomy.flow.descendants(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """Branches whose gradient is exactly zero, and the operation that makes it so."""
+
+    paths: tuple[str, ...]
+    count: int
+    operation: str
+    at: Span | None
+    causes: tuple[str, ...]
+
+
+def dead_branches(
+    anatomy: Anatomy, gradients: Gradients, largest: Mapping[str, float], model: nn.Module
+) -> Iterator[Dead]:
+    """Branches with zero gradient in the step and in every run of the survey (`largest`)."""
+    zero = {
+        n: gradients.values[n].tensor
+        for n, g in gradients.by_name.items()
+        if kind_of(g) is Arrives.ZERO and largest.get(n, 1.0) == 0.0
+    }
+    found = [b for b in branches(model, zero) if any(len(shape) > 1 for shape in b.shapes)]
+    if not found:
+        return
+    operations = [
+        op
+        for b in found
+        if (op := _dead_operation(anatomy.flow, gradients, gradients.values[b.parameters[0]]))
+    ]
+    # Layers behind a dead activation get no gradient either: the activation is the cause.
+    op = min(operations, key=lambda o: (anatomy.flow.layer(o), o.index), default=None)
+    causes = [f"layer:{b.path}" for b in found]
+    if op is not None and op.span is not None:
+        causes.append(f"cut:{op.span.file}:{op.span.line}")
+    yield Dead(
+        tuple(b.path for b in found),
+        sum(len(b.parameters) for b in found),
+        op.name if op else "",
+        (op.span if op else None) or found[0].at,
+        tuple(causes),
+    )
+
+
+def _dead_operation(flow: Flow, gradients: Gradients, start: Value) -> Op | None:
+    """The operation behind a parameter that receives a gradient and passes on exactly zero."""
+    ahead = flow.descendants(start)
+    values = [v for v in flow.recording.values if v.index in ahead and v.edge is not None]
+    if gradients.loss is None or not values:
+        return None
+    edges = [v.edge for v in values if v.edge is not None]
+    found = torch.autograd.grad(gradients.loss, edges, allow_unused=True, retain_graph=True)
+    alive = {v.index for v, g in zip(values, found, strict=True) if kind_of(g) is Arrives.YES}
+    for op in flow.recording.ops:
+        if any(m.index in alive for m in op.makes) and any(
+            r.index in ahead and r.index not in alive for r in op.reads
+        ):
+            return op
+    return None
+
+
 def straight_through(flow: Flow, cut: Cut) -> bool:
     """Whether a detach is half of a straight-through estimator, `a + (b - a).detach()`.
 
     The forward value then equals `b` while the gradient goes to `a`: the cut is on purpose.
     """
-    for value in cut.op.makes:
+    source = cut.op.reads[0].op if cut.op.reads else None
+    if source is None or source.name not in ("sub", "rsub", "__rsub__"):
+        return False
+    waiting, seen = list(cut.op.makes), set()
+    while waiting:
+        value = waiting.pop()
         for op in flow.consumers.get(value.index, ()):
-            while len(op.makes) == 1 and op.name in RESHAPES:
-                readers = flow.consumers.get(op.out.index, ())
-                if not readers:
-                    break
-                op = readers[0]
-            if op.name in ("add", "add_", "sub", "rsub") and any(
-                v.requires_grad and torch.is_tensor(v.tensor) for v in op.reads
-            ):
-                source = cut.op.reads[0].op if cut.op.reads else None
-                if source is not None and source.name in ("sub", "rsub"):
-                    return True
+            if op.index in seen or not op.makes:
+                continue
+            seen.add(op.index)
+            if op.name in RESHAPES:
+                waiting.extend(op.makes)
+            elif op.name in ("add", "add_") and any(v.requires_grad for v in op.reads):
+                return True
     return False

@@ -6,6 +6,7 @@ apart: `randn_like(std)` reads only the *shape* of `std`, so its result does not
 
 from __future__ import annotations
 
+import linecache
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -29,9 +30,9 @@ _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 _STDLIB = f"{Path(os.__file__).parent}{os.sep}"
 
 SHAPE_ONLY = frozenset(
-    "randn_like rand_like randint_like zeros_like ones_like empty_like full_like new new_empty "
-    "new_zeros new_ones new_full new_empty_strided normal_ uniform_ exponential_ log_normal_ "
-    "cauchy_ geometric_ random_ zero_ fill_ resize_ dim numel size".split()
+    "randn_like rand_like randint_like zeros_like ones_like empty_like full_like new "
+    "new_empty new_zeros new_ones new_full new_empty_strided normal_ uniform_ exponential_ "
+    "log_normal_ cauchy_ geometric_ random_ zero_ fill_ resize_ dim numel size".split()
 )
 """Operations whose result depends on the shape of their tensor input, never on its values."""
 
@@ -39,15 +40,13 @@ LIKE_SECOND = frozenset("expand_as view_as reshape_as type_as".split())
 """Operations that take only shape or type from their second tensor."""
 
 DRAWS = frozenset(
-    "randn rand randint randn_like rand_like randint_like normal normal_ uniform_ exponential_ "
-    "log_normal_ cauchy_ geometric_ random_ bernoulli bernoulli_ multinomial poisson binomial "
-    "_standard_gamma _sample_dirichlet gumbel_softmax rrelu randperm".split()
+    "randn rand randint randn_like rand_like randint_like normal normal_ uniform_ "
+    "exponential_ log_normal_ cauchy_ geometric_ random_ bernoulli bernoulli_ multinomial "
+    "poisson binomial _standard_gamma _sample_dirichlet gumbel_softmax rrelu randperm".split()
 )
 """Operations that draw from torch's random generators."""
 
-ESCAPES = frozenset(
-    "item tolist numpy __array__ __float__ __int__ __index__ __complex__".split()
-)
+ESCAPES = frozenset("item tolist numpy __array__ __float__ __int__ __index__ __complex__".split())
 """Operations through which values leave torch, out of autograd's and the recorder's sight."""
 
 _SPECIAL = {"__pow__": "pow", "__rsub__": "rsub", "__matmul__": "matmul", "__rmatmul__": "matmul"}
@@ -153,6 +152,7 @@ class Recording:
     loss: Any = None
     error: BaseException | None = None
     forward_end: int = -1
+    registered: frozenset[int] = frozenset()
     current: dict[int, Value] = field(default_factory=dict)
 
     def value_of(self, tensor: Tensor) -> Value | None:
@@ -201,6 +201,7 @@ class Recorder(TorchFunctionMode):
         self._paths = {id(m): name for name, m in model.named_modules(remove_duplicate=False)}
         self._stack: list[Call] = []
         self._storages: dict[int, list[Value]] = {}
+        self._by_node: dict[Any, Value] = {}
         self._paused = False
 
     def __enter__(self) -> Recorder:
@@ -378,18 +379,48 @@ class Recorder(TorchFunctionMode):
         source, name = self._named.get(id(tensor), ("constant", ""))
         if source == "constant" and isinstance(tensor, nn.Parameter):
             source = "stray"
-        value = self._new(tensor, None)
+        op = self._opaque(tensor) if not tensor.is_leaf else None
+        value = self._new(tensor, op)
+        if op is not None:
+            op.makes = (value,)
+            return value
         value.source, value.name = source, name
         if source == "constant" and not tensor.requires_grad and tensor.numel() <= 1 << 16:
             value.content = tensor.detach().clone()
         return value
+
+    def _opaque(self, tensor: Tensor) -> Op | None:
+        """An operation out of sight (a custom `Function`, a scripted body), from its graph node.
+
+        What it read is found by walking the autograd graph back to values already met.
+        """
+        found: dict[int, Value] = {}
+        seen: set[Any] = set()
+        waiting = [tensor.grad_fn]
+        while waiting and len(seen) < 1000:
+            node = waiting.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            known = self._by_node.get(node)
+            if known is None and hasattr(node, "variable"):
+                known = self._value(node.variable)
+            if known is not None:
+                found[known.index] = known
+            else:
+                waiting.extend(following for following, _ in node.next_functions)
+        reading = _Reading(tuple(found.values()), (), [])
+        name = tensor.grad_fn.name() if tensor.grad_fn is not None else "opaque"
+        return self._op(name, (), {}, reading)
 
     def _new(self, tensor: Tensor, op: Op | None) -> Value:
         recording = self.recording
         value = Value(len(recording.values), tensor, tuple(tensor.shape), op)
         value.requires_grad = tensor.requires_grad
         if tensor.requires_grad:
-            value.edge = get_gradient_edge(tensor)
+            with torch.enable_grad():  # a leaf's accumulator is made by an operation
+                value.edge = get_gradient_edge(tensor)
+            self._by_node.setdefault(value.edge.node, value)
         recording.values.append(value)
         recording.current[id(tensor)] = value
         if storage := _storage(tensor):
@@ -432,13 +463,19 @@ def span_of(code: CodeType, instruction: int) -> Span | None:
     line, end_line, col, end_col = positions[instruction // 2]
     if line is None:
         return None
-    return Span(
-        code.co_filename,
-        line,
-        1 if col is None else col + 1,
-        end_line or line,
-        0 if end_col is None else end_col + 1,
-    )
+    end_line = end_line or line
+    file = code.co_filename
+    start = 1 if col is None else _column(file, line, col)
+    end = 0 if end_col is None else _column(file, end_line, end_col)
+    return Span(file, line, start, end_line, end)
+
+
+def _column(file: str, line: int, offset: int) -> int:
+    """A byte offset, as PEP 657 counts, as a column in characters from 1."""
+    text = linecache.getline(file, line)
+    if text.isascii():
+        return offset + 1
+    return len(text.encode()[:offset].decode(errors="ignore")) + 1
 
 
 def _user_frames(frame: FrameType | None) -> Iterator[tuple[Frame, tuple[CodeType, int]]]:
@@ -456,7 +493,7 @@ def is_user_file(file: str) -> bool:
     """Whether a source file is the user's (or a library's) rather than torch's or ours."""
     if file.startswith(_OURS):
         return file.startswith(_FIXTURES)
-    if file.startswith(_TORCH) or file.startswith("<frozen"):
+    if file.startswith((_TORCH, "<frozen")):
         return False
     return not file.startswith(_STDLIB) or "site-packages" in file
 
@@ -469,9 +506,7 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else 0
 
 
-def _edited(
-    edit: Edit, out: Any, outs: list[Tensor], inplace: bool
-) -> tuple[Any, list[Tensor]]:
+def _edited(edit: Edit, out: Any, outs: list[Tensor], inplace: bool) -> tuple[Any, list[Tensor]]:
     """Replace the first tensor an operation returns; an in-place one keeps its identity."""
     new = edit(outs[0])
     if inplace and not outs[0]._is_view():

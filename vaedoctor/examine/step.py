@@ -55,6 +55,8 @@ def run_recorded(
             raise
         except BaseException as error:  # the user's model may raise anything, SystemExit too
             recording.error = error
+    registered = (*model.modules(), *model.parameters(), *model.buffers())
+    recording.registered = frozenset(map(id, registered))
     return recording
 
 

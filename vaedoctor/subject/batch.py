@@ -53,7 +53,10 @@ def find_batch(
         return tried
     if made is None:
         raise _no_guess(model, target)
-    return Batch(made.args, made.kwargs, made.origin, guessed=True, ran=made.trial.ran)
+    origin = made.origin
+    if tried is not None:
+        origin += f", because {tried.origin} does not run"
+    return Batch(made.args, made.kwargs, origin, guessed=True, ran=made.trial.ran)
 
 
 def as_batch(model: nn.Module, given: Any, *, origin: str = "given", seed: int = 0) -> Batch:

@@ -64,7 +64,7 @@ class Built:
     """A model, how to make another, what was made up, and what the user's file did to it."""
 
     model: nn.Module
-    rebuild: Callable[[], nn.Module] | None
+    rebuild: Callable[[int], nn.Module] | None
     notes: tuple[str, ...] = ()
     hints: Mapping[str, Any] = field(default_factory=dict)
     aftermath: Aftermath = field(default_factory=Aftermath)
@@ -139,7 +139,7 @@ def _built(plan: Plan, model: nn.Module, namespace: dict[str, Any], seed: int) -
     if plan.made_up:
         notes.append(f"made up: `{_arguments(plan.made_up)}`")
     hints = {**_defaults(plan.thing), **plan.values}
-    rebuild = None if aftermath.changed else lambda: plan.construct(seed)
+    rebuild = None if aftermath.changed else plan.construct
     return Built(model, rebuild, tuple(notes), hints, aftermath, bool(plan.made_up))
 
 

@@ -55,9 +55,14 @@ def commands(place: str, names: list[str]) -> str:
 def _uses(tree: ast.ClassDef, name: str) -> set[str]:
     """The names a class mentions in its body: those it is made of (not those it inherits from)."""
     found: set[str] = set()
+    copied: set[str] = set()
     for stmt in tree.body:
         found |= names_read(stmt)
-    return found - {name}
+    for node in ast.walk(tree):
+        # `super(VAE, self)` in a class copied from VAE does not make VAE a part of it.
+        if isinstance(node, ast.Call) and called_name(node) == "super":
+            copied |= names_read(node)
+    return found - {name} - copied
 
 
 def _is_abstract(tree: ast.ClassDef) -> bool:

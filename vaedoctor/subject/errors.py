@@ -36,7 +36,7 @@ class TargetError(click.ClickException):
 
 
 def user_traceback(error: BaseException) -> str:
-    """The traceback from the user's first frame on; library frames below it stay."""
+    """The traceback without the frames of vaedoctor, torch and the import machinery."""
     told = traceback.TracebackException.from_exception(error)
     seen: set[int] = set()
     pending: list[traceback.TracebackException | None] = [told]
@@ -46,10 +46,8 @@ def user_traceback(error: BaseException) -> str:
             continue
         seen.add(id(one))
         frames = list(one.stack)
-        while frames and _is_ours(frames[0].filename):
-            del frames[0]
         one.stack = traceback.StackSummary.from_list(
-            f for f in frames if not Path(f.filename).is_relative_to(_OURS)
+            f for f in frames if not _is_ours(f.filename)
         )
         pending += [one.__cause__, one.__context__]
     lines = [line for line in told.format() if "Traceback" not in line or told.stack]

@@ -38,6 +38,7 @@ _KNOWN = (
 )
 _STEPS = 11
 _PRODUCT = re.compile(r"\(\d+x(\d+) and (\d+)x\d+\)")
+_VIEW = re.compile(r"shape '\[-?\d+, ([\d, ]+)\]' is invalid for input of size (\d+)")
 _MISMATCH = re.compile(r"size of tensor a \((\d+)\) must match the size of tensor b \((\d+)\)")
 _SIDES = {
     1: (64, 128, 28, 32, 100, 256, 784, 1024),
@@ -210,11 +211,9 @@ class Guesser:
             queue.extend((last.module, s) for s in self._shapes(last.module))
         if not isinstance(last.module, nn.Linear) or not last.shape:
             return
-        wanted, got, dims = last.module.in_features, last.shape[-1], len(made.shape) - 2
-        if dims >= 1 and last is not calls[0] and wanted != got and got:
-            side = round(made.shape[2] * (wanted / got) ** (1 / dims))
-            if 1 < side <= 512:
-                queue.appendleft((layer, (*made.shape[:2], *(side,) * dims)))
+        wanted, got = last.module.in_features, last.shape[-1]
+        if len(made.shape) > 2 and last is not calls[0] and wanted != got and got:
+            queue.extendleft((layer, s) for s in _rescaled(made.shape, wanted / got))
 
     def _learn_from_error(
         self,
@@ -224,6 +223,11 @@ class Guesser:
     ) -> None:
         """Torch's own messages name the size that was met and the one that was wanted."""
         message = str(made.trial.error)
+        if found := _VIEW.search(message):
+            per_row = int(found[2]) / self.rows
+            wanted = math.prod(int(n) for n in found[1].split(", "))
+            queue.extendleft((layer, s) for s in _rescaled(made.shape, wanted / per_row))
+            return
         product, mismatch = _PRODUCT.search(message), _MISMATCH.search(message)
         found = product or mismatch
         if found is None:
@@ -329,6 +333,15 @@ class Guesser:
         return list(dict.fromkeys(found))[:12]
 
 
+def _rescaled(shape: Shape, factor: float) -> list[Shape]:
+    """The shape with as many times the pixels (or the width) as a flattened layer asks for."""
+    dims = len(shape) - 2
+    if dims < 1:
+        return [(shape[0], round(shape[-1] * factor))] if factor > 0 else []
+    side = round(shape[2] * factor ** (1 / dims))
+    return [(*shape[:2], *(side,) * dims)] if 1 < side <= 512 else []
+
+
 def _images(rows: int, wanted: int) -> list[Shape]:
     """Square images that flatten to a width: 784 is 1x28x28, 3072 is 3x32x32."""
     found: list[Shape] = []
@@ -347,7 +360,9 @@ def _fits(output: Any, x: Tensor) -> bool:
         tensor = value if isinstance(value, Tensor) else getattr(value, "mean", None)
         if not isinstance(tensor, Tensor) or tensor is x:
             continue
-        if tensor.shape == x.shape or (tensor.numel() == x.numel() and x.dim() > 1):
+        if tensor.shape == x.shape:
+            return True
+        if tensor.shape[:1] == x.shape[:1] and tensor.numel() == x.numel() and x.dim() > 1:
             return True
         if not x.is_floating_point() and tensor.shape[: x.dim()] == x.shape:
             return True

@@ -35,7 +35,8 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class Objective:
     """The user's loss. `run(model, batch)` does one forward pass through `model` and returns
-    whatever the user's loss returns (a scalar, a tuple or a dict that holds one)."""
+    whatever the user's loss returns (a scalar, a tuple or a dict that holds one).
+    """
 
     run: Callable[[nn.Module, Batch], Any]
     name: str
@@ -61,7 +62,7 @@ class Subject:
     conditions: frozenset[int | str] = frozenset()
     beta: float | None = None
     batch_axis: int | None = 0
-    rebuild: Callable[[], nn.Module] | None = None
+    rebuild: Callable[[int], nn.Module] | None = None
     target: str = ""
     at: Span | None = None
     notes: tuple[str, ...] = ()

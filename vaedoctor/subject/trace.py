@@ -52,7 +52,7 @@ def _inside(thing: object) -> list[Any]:
         return [c.cell_contents for c in cells if _filled(c)]
     if isinstance(thing, types.MethodType):
         return [thing.__self__]
-    if isinstance(thing, _OPAQUE) or isinstance(thing, torch.optim.Optimizer):
+    if isinstance(thing, (*_OPAQUE, torch.optim.Optimizer)):
         return []
     if isinstance(thing, nn.Module) or not type(thing).__module__.startswith("torch."):
         return list(getattr(thing, "__dict__", {}).values())
@@ -147,7 +147,7 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
 
 
 def _is_plain_state(thing: object) -> bool:
-    if isinstance(thing, _MUTABLE) or isinstance(thing, nn.Module):
+    if isinstance(thing, (*_MUTABLE, nn.Module)):
         return True
     if isinstance(thing, (Tensor, tuple, frozenset, types.FunctionType, types.MethodType)):
         return False
@@ -187,7 +187,12 @@ def _switches_restored() -> Iterator[None]:
         torch.set_grad_enabled(grad)
         torch.set_default_dtype(dtype)
         torch.autograd.set_detect_anomaly(anomaly, check_nan)
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        now = torch.are_deterministic_algorithms_enabled()
+        if (now, torch.is_deterministic_algorithms_warn_only_enabled()) != (
+            deterministic,
+            warn_only,
+        ):  # the call imports torch's compiler: only when needed
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
 @contextmanager

@@ -1,0 +1,160 @@
+"""The check-up: select rules, examine once, judge, fold, suppress, report."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from .config import parse_severity, select_rules
+from .examine.examination import Examination
+from .examine.picture import draw
+from .finding import Finding, Number, Outcome, Report, Severity, fold
+from .rule import Rule
+from .subject.subject import Batch, Subject
+from .subject.target import from_instance
+from .subject.trace import leaves_no_trace
+from .suppress import apply_suppressions
+
+
+class Unhealthy(AssertionError):
+    """Raised by `assert_healthy`; `report` holds everything the check-up found."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(f"{report}")
+        self.report = report
+
+
+def check(
+    model: Any,
+    batch: Any = None,
+    *,
+    objective: Any = None,
+    optimizer: Any = None,
+    conditions: Iterable[int | str] = (),
+    beta: float | None = None,
+    batch_axis: int | None = 0,
+    select: Iterable[str] | None = None,
+    ignore: Iterable[str] = (),
+    fail_on: str | Severity = Severity.ERROR,
+    seed: int = 0,
+) -> Report:
+    """Examine a model and return the report. The model is left exactly as it was.
+
+    Args:
+        model: an `nn.Module`, its class, or a factory without arguments.
+        batch: what `forward` takes (a tensor, a tuple of arguments, a dict); made up if None.
+        objective: the loss, as `(model, *batch) -> scalar` or as a function whose parameters name
+            outputs and inputs (`loss_function(recon, x, mu, logvar)`), or its name; found, or
+            composed from reconstruction and KL, if None.
+        optimizer: the optimizer, or several, that is to train the model.
+        conditions: batch items (positions or names) that are conditions or masks, not data.
+        beta: the intended weight of the KL.
+        batch_axis: the axis of samples; None says that rows are not samples (a graph).
+        select: rules to run (codes, prefixes, names); all if None.
+        ignore: rules not to run.
+        fail_on: the severity from which `report.ok` is False.
+        seed: seeds every experiment; the same seed gives the same report.
+
+    Raises:
+        TargetError: the model cannot be built, or the objective cannot be bound.
+        ConfigError: an unknown rule or severity.
+    """
+    subject = from_instance(
+        model,
+        batch,
+        objective=objective,
+        optimizer=optimizer,
+        conditions=conditions,
+        beta=beta,
+        batch_axis=batch_axis,
+        seed=seed,
+    )
+    return examine_subject(subject, select=select, ignore=ignore, fail_on=fail_on, seed=seed)
+
+
+def assert_healthy(model: Any, batch: Any = None, **options: Any) -> Report:
+    """Like `check`, but raises `Unhealthy` when something is found at or above `fail_on`."""
+    __tracebackhide__ = True
+    report = check(model, batch, **options)
+    if not report.ok:
+        raise Unhealthy(report) from None
+    return report
+
+
+def examine_subject(
+    subject: Subject,
+    *,
+    select: Iterable[str] | None = None,
+    ignore: Iterable[str] = (),
+    fail_on: str | Severity = Severity.ERROR,
+    seed: int = 0,
+) -> Report:
+    """Examine a loaded subject between a snapshot and its restoration."""
+    started = time.perf_counter()
+    rules = select_rules(select, ignore)
+    threshold = parse_severity(fail_on)
+    with leaves_no_trace(subject.model, subject.batch.args, dict(subject.batch.kwargs)) as rewind:
+        examination = Examination(subject, seed=seed, rewind=rewind)
+        outcomes = [rule.run(examination) for rule in rules]
+        picture = draw(examination)
+        place = examination.place
+    outcomes = [_placed(outcome, place) for outcome in outcomes]
+    return Report(
+        target=subject.target or type(subject.model).__name__,
+        outcomes=apply_suppressions(_folded(outcomes, rules), model_at=place),
+        picture=picture,
+        notes=subject.notes,
+        environment=_environment(subject, seed),
+        fail_on=threshold,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _placed(outcome: Outcome, place: Any) -> Outcome:
+    """Every finding has a place: the class line where the rule knows none."""
+    return replace(
+        outcome, findings=tuple(f if f.at else replace(f, at=place) for f in outcome.findings)
+    )
+
+
+def _folded(outcomes: list[Outcome], rules: Iterable[Rule]) -> tuple[Outcome, ...]:
+    """One cause, one finding: what a more specific rule explains goes into its notes."""
+    precedence: Mapping[str, tuple[str, ...]] = {r.code: r.before for r in rules}
+    found = [f for outcome in outcomes for f in outcome.findings]
+    kept = fold(found, precedence)
+    by_code: dict[str, list[Finding]] = {}
+    for finding in kept:
+        by_code.setdefault(finding.code, []).append(finding)
+    folded = []
+    for outcome in outcomes:
+        mine = tuple(by_code.get(outcome.code, ()))
+        if outcome.findings and not mine:
+            outcome = replace(
+                outcome, status="skipped", reason="explained by another finding of this report"
+            )
+        folded.append(replace(outcome, findings=mine))
+    return tuple(folded)
+
+
+def _environment(subject: Subject, seed: int) -> dict[str, Number]:
+    parameter = next(subject.model.parameters(), None)
+    return {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": str(parameter.device) if parameter is not None else "cpu",
+        "seed": seed,
+        "batch": _shapes(subject.batch),
+        "objective": subject.objective.name if subject.objective else "composed",
+    }
+
+
+def _shapes(batch: Batch) -> str:
+    from .examine.recorder import tensors_in
+
+    shapes = ["×".join(map(str, t.shape)) for t in tensors_in((batch.args, dict(batch.kwargs)))]
+    return ", ".join(shapes)

@@ -1,0 +1,67 @@
+"""A backward pass that raises: which in-place edit spoiled a tensor autograd had kept."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ..finding import Span
+from .gradients import Gradients
+from .recorder import Op, Recording
+
+
+@dataclass(frozen=True, slots=True)
+class BackwardFault:
+    """What autograd said, and the in-place operation it complains about, if there is one."""
+
+    text: str
+    edit: str
+    at: Span | None
+    shape: tuple[int, ...]
+    saved: tuple[str, ...]
+
+
+_EDITED = re.compile(r"\[[\w.]*Tensor \[([\d, ]*)\]\](?:, which is output \d+ of (\w+?)Backward)?")
+
+
+def backward_fault(recording: Recording, gradients: Gradients) -> BackwardFault | None:
+    """Explain the exception of the backward pass; None where it ran."""
+    error = gradients.error
+    if error is None:
+        return None
+    text = " ".join(str(error).split())
+    text = text.partition(". Hint:")[0]
+    named = _EDITED.search(text)
+    if named is None or "inplace" not in text:
+        return BackwardFault(text, "", _backward_span(recording), (), ())
+    shape = tuple(int(n) for n in named.group(1).replace(" ", "").split(",") if n)
+    edit = _edit(recording, shape, (named.group(2) or "").lower())
+    if edit is None:
+        return BackwardFault(text, "", _backward_span(recording), shape, ())
+    maker = edit.reads[0].op if edit.reads else None
+    saved = (f"the tensor is made by `{maker.name}` at {maker.span}",) if maker else ()
+    return BackwardFault(text, edit.name, edit.span, shape, saved)
+
+
+def _edit(recording: Recording, shape: tuple[int, ...], function: str) -> Op | None:
+    """The in-place operation on a tensor of that shape, made by that function if one fits."""
+    edits = [
+        op
+        for op in recording.ops
+        if op.inplace and op.reads and any(_same(v.shape, shape) for v in (*op.reads, *op.makes))
+    ]
+    named = [
+        op
+        for op in edits
+        if function
+        and any(v.op and function in v.op.name.replace("_", "").lower() for v in op.reads)
+    ]
+    return (named or edits or [None])[0]
+
+
+def _same(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    return a == b or sorted(a) == sorted(b)  # autograd may name a transposed copy
+
+
+def _backward_span(recording: Recording) -> Span | None:
+    return recording.ops[-1].span if recording.ops else None

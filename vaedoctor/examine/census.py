@@ -1,0 +1,278 @@
+"""Every layer and parameter: is it registered, was it used, was it made in the forward pass?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ..finding import Span
+from ..subject.trace import reachable
+from .listing import Read, assigned_at, class_span, is_own_code, reads_of, walks_children
+from .recorder import Call, Op, Recording, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a layer or tensor hangs: the owning module, the attribute, the expression, the line."""
+
+    owner: nn.Module
+    attribute: str
+    expression: str
+    at: Span | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """A module that ran with weights of its own and is not registered."""
+
+    call: Call
+    place: Place | None
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """The topmost module (or a bare parameter) of which nothing took part in the step."""
+
+    path: str
+    owner: nn.Module
+    attribute: str
+    parameters: tuple[str, ...]
+    size: int
+    at: Span | None
+    partial: bool = False
+    reads: tuple[Read, ...] | None = None
+    shapes: tuple[tuple[int, ...], ...] = ()
+
+    def like(self, op: Op) -> bool:
+        """Whether its weights have the shapes of those an operation applied."""
+        weights = {v.shape for v in op.reads if v.source == "parameter"}
+        return bool(weights) and weights == set(self.shapes)
+
+
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """A layer that ran several times while siblings of the same shape never ran."""
+
+    path: str
+    calls: tuple[Call, ...]
+    idle: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """Which weights the model has, and what one step did with them."""
+
+    registered: int
+    used: frozenset[str]
+    hidden: tuple[Hidden, ...]
+    created: tuple[tuple[Call, Span | None], ...]
+    strays: tuple[tuple[Value, Op, Place | None], ...]
+    idle: tuple[Branch, ...]
+    reused: tuple[Reuse, ...]
+    frozen: tuple[Branch, ...]
+    kept: frozenset[int]
+
+    def fresh(self, value: Value) -> bool:
+        """Whether a tensor of the first pass is not met again in the second."""
+        return id(value.tensor) not in self.kept
+
+
+def take_census(model: nn.Module, first: Recording, again: Recording) -> Census:
+    """Count the layers of `model` in two runs of one step."""
+    used = {v.name for v in first.values if v.source == "parameter" and v.op is None}
+    places = dict(hiding_places(model))
+    unregistered = _unregistered_calls(first)
+    twins = {id(c.module) for c in again.calls}
+    created = [c for c in unregistered if id(c.module) not in twins and id(c.module) not in places]
+    hidden = [c for c in unregistered if c not in created]
+    inside = {id(p) for c in unregistered for p in c.module.parameters()}
+    opaque = {
+        id(p)
+        for m in model.modules()
+        if isinstance(m, torch.jit.ScriptModule)
+        for p in m.parameters()
+    }
+    idle = {
+        n: p
+        for n, p in model.named_parameters()
+        if n not in used and id(p) not in opaque and p.requires_grad
+    }
+    return Census(
+        sum(1 for _ in model.parameters()),
+        frozenset(used),
+        tuple(
+            Hidden(c, places.get(id(c.module)), sum(p.numel() for p in c.module.parameters()))
+            for c in hidden
+        ),
+        tuple((c, _built_at(first, c) or c.span) for c in created),
+        tuple(_strays(first, inside, places)),
+        tuple(_judged(model, b, used) for b in branches(model, idle)),
+        tuple(_reuses(model, first)),
+        tuple(branches(model, {n: p for n, p in model.named_parameters() if not p.requires_grad})),
+        frozenset(id(v.tensor) for v in again.values),
+    )
+
+
+def _judged(model: nn.Module, branch: Branch, used: set[str]) -> Branch:
+    """What the source says about an idle branch: who reads it, and is it part of a used module."""
+    whole = branch.path.rpartition(branch.attribute)[0] + branch.attribute
+    partial = branch.path != whole and any(n.startswith(f"{whole}.") for n in used)
+    own = is_own_code(type(branch.owner))
+    reads = None
+    if own and not any(walks_children(type(m)) for m in model.modules()):
+        reads = tuple(reads_of(branch.owner, model, branch.attribute))
+    return replace(branch, partial=partial, reads=reads)
+
+
+def _unregistered_calls(recording: Recording) -> list[Call]:
+    """First calls of topmost modules with trainable weights that are not registered."""
+    found: dict[int, Call] = {}
+    for call in recording.calls:
+        if id(call.module) in recording.registered or _after_forward(recording, call):
+            continue
+        if any(id(c.module) in found for c in call.chain()):
+            continue
+        if any(p.requires_grad for p in call.module.parameters()):
+            found[id(call.module)] = call
+    return list(found.values())
+
+
+def _built_at(recording: Recording, call: Call) -> Span | None:
+    """The user's line at which a module's parameters were first touched: its construction."""
+    mine = {id(p) for p in call.module.parameters()}
+    for op in recording.ops:
+        if any(id(v.tensor) in mine for v in (*op.reads, *op.shapes, *op.makes)):
+            return op.span
+    return None
+
+
+def _after_forward(recording: Recording, call: Call) -> bool:
+    """Whether a call belongs to the loss: a perceptual network there is nobody's layer."""
+    return 0 <= recording.forward_end <= call.first and call.parent is None
+
+
+def _strays(
+    recording: Recording, inside: set[int], places: Mapping[int, Place]
+) -> Iterator[tuple[Value, Op, Place | None]]:
+    """Leaf tensors that require grad, took part in the forward pass, and are no parameters."""
+    readers = recording.consumers()
+    for value in recording.values:
+        tensor = value.tensor
+        if value.op is not None or not value.requires_grad or id(tensor) in inside:
+            continue
+        if value.source in ("parameter", "input", "condition") or not tensor.is_leaf:
+            continue
+        if id(tensor) in recording.registered:
+            continue
+        uses = [
+            op
+            for op in readers.get(value.index, ())
+            if op.index < recording.forward_end or recording.forward_end < 0
+        ]
+        if uses:
+            yield value, uses[0], places.get(id(tensor))
+
+
+def hiding_places(model: nn.Module) -> Iterator[tuple[int, Place]]:
+    """Modules and tensors that hang in plain containers or objects, with how to reach them."""
+    registered = {id(m) for m in model.modules()} | {id(p) for p in model.parameters()}
+    registered |= {id(b) for b in model.buffers()}
+    for owner in model.modules():
+        for attribute, content in vars(owner).items():
+            if attribute in ("_parameters", "_buffers", "_modules") or attribute.endswith("_hooks"):
+                continue
+            for expression, thing in _walk(content, f"self.{attribute}"):
+                if id(thing) not in registered:
+                    at = assigned_at(type(owner), attribute)
+                    yield id(thing), Place(owner, attribute, expression, at)
+
+
+def _walk(content: object, expression: str, depth: int = 4) -> Iterator[tuple[str, object]]:
+    if isinstance(content, (nn.Module, Tensor)):
+        yield expression, content
+    elif depth and isinstance(content, dict):
+        for key, item in content.items():
+            yield from _walk(item, f"{expression}[{key!r}]", depth - 1)
+    elif depth and isinstance(content, (list, tuple, set)):
+        for i, item in enumerate(content):
+            yield from _walk(item, f"{expression}[{i}]", depth - 1)
+    elif depth and hasattr(content, "__dict__") and not isinstance(content, type):
+        for key, item in vars(content).items():
+            yield from _walk(item, f"{expression}.{key}", depth - 1)
+    elif depth and callable(content):
+        for thing in reachable(content):
+            if isinstance(thing, (nn.Module, Tensor)):
+                yield expression, thing
+
+
+def branches(model: nn.Module, chosen: Mapping[str, Tensor]) -> Iterator[Branch]:
+    """Group parameters by the topmost module all of whose parameters are among the chosen."""
+    names = {n for n, _ in model.named_parameters()}
+    tops: dict[str, list[str]] = {}
+    for name in chosen:
+        top = name
+        parts = name.split(".")
+        for end in range(len(parts) - 1, 0, -1):
+            prefix = ".".join(parts[:end])
+            if not all(n in chosen for n in names if n.startswith(f"{prefix}.")):
+                break
+            top = prefix
+        tops.setdefault(top, []).append(name)
+    for top, members in tops.items():
+        owner, attribute = owner_of(model, top)
+        size = sum(chosen[n].numel() for n in members)
+        shapes = tuple(tuple(chosen[n].shape) for n in members)
+        at = defined_at(model, top)
+        yield Branch(top, owner, attribute, tuple(members), size, at, shapes=shapes)
+
+
+def owner_of(model: nn.Module, path: str) -> tuple[nn.Module, str]:
+    """The module of the user's own code that names a layer, and the attribute it names it by.
+
+    `encoder.layers.0` belongs to the `Encoder` that wrote `self.layers = nn.Sequential(…)`.
+    """
+    parts = path.split(".")
+    owner: nn.Module = model
+    best: tuple[nn.Module, str] = (model, parts[0])
+    for part in parts:
+        if is_own_code(type(owner)):
+            best = (owner, part)
+        following = getattr(owner, part, None)
+        if not isinstance(following, nn.Module):
+            break
+        owner = following
+    return best
+
+
+def defined_at(model: nn.Module, path: str) -> Span | None:
+    """Where the user's code assigns the layer at `path`: else its class line."""
+    owner, attribute = owner_of(model, path)
+    return assigned_at(type(owner), attribute) or class_span(type(owner))
+
+
+def _reuses(model: nn.Module, recording: Recording) -> Iterator[Reuse]:
+    called: dict[int, list[Call]] = {}
+    for call in recording.calls:
+        called.setdefault(id(call.module), []).append(call)
+    used = {id(v.tensor) for v in recording.values if v.op is None}
+    for path, parent in model.named_modules():
+        families: dict[object, list[tuple[str, nn.Module]]] = {}
+        for name, child in parent.named_children():
+            if any(True for _ in child.parameters()):
+                shapes = tuple(tuple(p.shape) for p in child.parameters())
+                full = f"{path}.{name}" if path else name
+                families.setdefault((type(child), shapes), []).append((full, child))
+        for members in families.values():
+            idle = [
+                n
+                for n, m in members
+                if id(m) not in called and not any(id(p) in used for p in m.parameters())
+            ]
+            for name, child in members:
+                calls = called.get(id(child), [])
+                if idle and len(calls) > 1:
+                    yield Reuse(name, tuple(calls), tuple(idle))

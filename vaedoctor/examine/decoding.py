@@ -1,0 +1,280 @@
+"""What the decoder is fed: the sample, the posterior's parameters, or neither."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from .anatomy import AFFINE_NOISE, Anatomy, Head, fed_by, path_of
+from .flow import Draw, Flow
+from .listing import Method, methods_of
+from .recorder import Frame, Op, Recording, Value
+
+_PRIMITIVES = frozenset("randn randn_like rand rand_like normal normal_ rsample sample".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """A layer on the way to x_hat that takes a posterior parameter instead of a sample.
+
+    `decoder` says that the layer is the start of the decoder itself (the mean is decoded) rather
+    than a layer between encoder and decoder.
+    """
+
+    op: Op
+    path: str
+    location: bool
+    scale: bool
+    decoder: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """What reaches the reconstruction.
+
+    `heads` is the pair (location, scale) if there is one, `dead` the draws that reach neither
+    output nor loss, `dropped` whether a sample was made that reaches nothing,
+    `elsewhere` whether the class samples in code that this forward pass does not run.
+    """
+
+    sampled: bool
+    heads: tuple[Head, Head] | None
+    fed: tuple[Fed, ...]
+    dead: tuple[Draw, ...]
+    dropped: bool
+    blind: Op | None
+    elsewhere: bool
+    variational: bool
+
+    @property
+    def causes(self) -> frozenset[str]:
+        """Tokens of the latent and of the layers that make its heads."""
+        heads = self.heads or ()
+        return frozenset({"latent", *(f"layer:{h.path}" for h in heads if h.path)})
+
+
+def examine_decoding(anatomy: Anatomy, model: nn.Module) -> Decoding:
+    """Classify every layer between the heads and x_hat by what it takes."""
+    recording = anatomy.recording
+    heads, values = _heads(anatomy)
+    sampled = bool(anatomy.sampled)
+    fed: tuple[Fed, ...] = ()
+    blind = None
+    if heads is not None and anatomy.x_hat is not None:
+        fed = tuple(_fed(anatomy, heads, values, exact=sampled))
+        if not sampled and anatomy.latents and not fed:
+            blind = _blind(anatomy, heads)
+    return Decoding(
+        sampled,
+        heads,
+        fed,
+        tuple(_dead(anatomy)),
+        bool(anatomy.latents) and not sampled,
+        blind,
+        not anatomy.latents and _samples_elsewhere(recording, model),
+        bool(anatomy.latents) or _variational(anatomy, model),
+    )
+
+
+def _heads(
+    anatomy: Anatomy,
+) -> tuple[tuple[Head, Head] | None, tuple[set[int], set[int]]]:
+    flow = anatomy.flow
+    for latent in anatomy.latents:
+        if latent.loc_head and latent.scale_head and latent.loc and latent.scale:
+            values = (
+                _between(flow, latent.loc_head.value, latent.loc),
+                _between(flow, latent.scale_head.value, latent.scale),
+            )
+            return (latent.loc_head, latent.scale_head), values
+    if anatomy.unsampled is not None:
+        u = anatomy.unsampled
+        values = (
+            _between(flow, u.loc_head.value, u.loc.value),
+            _between(flow, u.scale_head.value, u.scale.value),
+        )
+        return (u.loc_head, u.scale_head), values
+    return None, (set(), set())
+
+
+def _between(flow: Flow, start: Value, end: Value) -> set[int]:
+    return (flow.descendants(start) & flow.ancestors(end)) | {start.index, end.index}
+
+
+def _fed(
+    anatomy: Anatomy, heads: tuple[Head, Head], values: tuple[set[int], set[int]], *, exact: bool
+) -> Iterator[Fed]:
+    flow, x_hat = anatomy.flow, anatomy.x_hat
+    assert x_hat is not None
+    goal = flow.ancestors(x_hat, stop=[found.z for found in anatomy.sampled])
+    makers = {heads[0].op.index, heads[1].op.index}
+    last = _last_layer(flow, x_hat)
+    for op in anatomy.recording.ops:
+        if not op.makes or op.out.index not in goal or not flow.layer(op) or op.index in makers:
+            continue
+        arrived = [v for v in op.reads if flow.posterior(v)]
+        sources = {v.index for a in arrived for v in _sources(flow, a, exact)}
+        location, scale = bool(sources & values[0]), bool(sources & values[1])
+        if location or scale:
+            decoder = not scale and _starts_decoder(op, last, heads[0].op)
+            yield Fed(op, path_of(op) or op.name, location, scale, decoder)
+
+
+def _sources(flow: Flow, value: Value, exact: bool) -> list[Value]:
+    """What a layer's operand is put together from: by joins alone, or by any layerless step."""
+    if exact:
+        return fed_by(flow, value)
+    found, waiting, seen = [], [value], set()
+    while waiting:
+        v = waiting.pop()
+        if v.index in seen:
+            continue
+        seen.add(v.index)
+        found.append(v)
+        if v.op is not None and not flow.layer(v.op):
+            waiting.extend(p for p in flow.parents(v) if flow.posterior(p))
+    return found
+
+
+def _last_layer(flow: Flow, x_hat: Value) -> Op | None:
+    behind = flow.ancestors(x_hat)
+    layers = [
+        op for op in flow.recording.ops if op.makes and op.out.index in behind and flow.layer(op)
+    ]
+    return layers[-1] if layers else None
+
+
+def _starts_decoder(op: Op, last: Op | None, encoder: Op) -> bool:
+    """Whether a layer is the decoder's own first one.
+
+    It is where the layer and the one that makes x_hat run inside one module or function that does
+    not also run the encoder, or where all three are called side by side.
+    """
+    if last is None or last is op:
+        return True
+    shared = [u for u in _around(op) if any(u == v for v in _around(last))]
+    apart = [u for u in shared if not any(u == v for v in _around(encoder))]
+    if apart:
+        return True
+    return len(_around(op)) == len(_around(last)) == len(shared)
+
+
+def _around(op: Op) -> list[object]:
+    """The module calls and functions an operation runs inside of, its own layer left out."""
+    calls: list[object] = []
+    if op.call is not None:
+        chain = list(op.call.chain())
+        own = chain[0] if _is_leaf(op.call.module) else None
+        calls = [id(c) for c in chain if c is not own]
+    return [*calls, *(_activation(op.frames, i) for i in range(len(op.frames)))]
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return next(module.children(), None) is None and type(module).__module__.startswith("torch.")
+
+
+def _activation(frames: tuple[Frame, ...], index: int) -> object:
+    """One activation of a function: its code and the line from which it was called."""
+    caller = frames[index + 1] if index + 1 < len(frames) else None
+    return (frames[index].code, caller and (caller.file, caller.line))
+
+
+def _dead(anatomy: Anatomy) -> Iterator[Draw]:
+    """Draws shaped after the posterior that reach no output and no loss."""
+    flow, recording = anatomy.flow, anatomy.recording
+    ends = [o.value for o in anatomy.outputs]
+    if recording.loss is not None and (loss := recording.value_of(recording.loss)):
+        ends.append(loss)
+    if anatomy.x_hat is not None:
+        ends.append(anatomy.x_hat)
+    alive = flow.ancestors(*ends) if ends else set()
+    shapes = {o.value.shape for o in anatomy.outputs if o.value is not anatomy.x_hat}
+    merged = {found.draw.bit for found in anatomy.latents}
+    for draw in flow.draws:
+        if draw.bit in merged or draw.value.index in alive or draw.name not in AFFINE_NOISE:
+            continue
+        after = draw.op is not None and 0 <= recording.forward_end <= draw.op.index
+        modelled = draw.op is not None and any(flow.posterior(v) for v in draw.op.shapes)
+        if not after and (modelled or draw.value.shape in shapes):
+            yield draw
+
+
+def _blind(anatomy: Anatomy, heads: tuple[Head, Head]) -> Op | None:
+    """The first layer of a reconstruction that neither sample nor heads reach."""
+    flow, x_hat = anatomy.flow, anatomy.x_hat
+    assert x_hat is not None
+    behind = flow.ancestors(x_hat)
+    known = {heads[0].value.index, heads[1].value.index}
+    if behind & known or any(found.z.index in behind for found in anatomy.latents):
+        return None
+    encoder = flow.ancestors(heads[0].value, heads[1].value)
+    for op in anatomy.recording.ops:
+        if op.makes and op.out.index in behind and op.out.index not in encoder and flow.layer(op):
+            return op
+    return x_hat.op
+
+
+def _variational(anatomy: Anatomy, model: nn.Module) -> bool:
+    """Whether a model without a sample is meant to be a VAE.
+
+    Its loss acts on the scale head, the head is named a scale, or its class holds a function that
+    draws noise for given parameters.
+    """
+    unsampled = anatomy.unsampled
+    if unsampled is None:
+        return False
+    recording = anatomy.recording
+    if recording.loss is not None and (loss := recording.value_of(recording.loss)):
+        return unsampled.scale_head.value.index in anatomy.flow.ancestors(loss)
+    names = f"{unsampled.scale.name} {unsampled.scale_head.path}".lower()
+    if any(word in names for word in ("var", "sigma", "std", "scale")):
+        return True
+    return any(
+        _draws(m) and len(m.node.args.args) > 2
+        for kind in {type(m) for m in model.modules()}
+        for m in methods_of(kind)
+    )
+
+
+def _samples_elsewhere(recording: Recording, model: nn.Module) -> bool:
+    """Whether an `if` this pass did not take, or another method, makes the sample."""
+    methods = {
+        (m.file, m.lines): m for k in {type(m) for m in model.modules()} for m in methods_of(k)
+    }
+    executed = {(f.code.co_filename, f.code.co_name) for f in recording.functions.values()}
+    primitives = {m.name for m in methods.values() if _draws(m) and len(m.node.args.args) > 1}
+    names = _PRIMITIVES | primitives
+    for method in methods.values():
+        if method.name in primitives:
+            continue
+        ran = (method.file, method.name) in executed
+        for node in _switched_calls(method.node) if ran else ast.walk(method.node):
+            known = names if ran else primitives
+            if isinstance(node, ast.Call) and _called(node) in known:
+                return True
+    return False
+
+
+def _switched_calls(node: ast.AST) -> Iterator[ast.AST]:
+    for inner in ast.walk(node):
+        if isinstance(inner, (ast.If, ast.IfExp)):
+            bodies = [inner.body, inner.orelse]
+            for body in bodies:
+                for part in body if isinstance(body, list) else [body]:
+                    yield from ast.walk(part)
+
+
+def _draws(method: Method) -> bool:
+    return any(
+        isinstance(node, ast.Call) and _called(node) in _PRIMITIVES
+        for node in ast.walk(method.node)
+    )
+
+
+def _called(node: ast.Call) -> str:
+    if isinstance(node.func, ast.Attribute):
+        return node.func.attr
+    return node.func.id if isinstance(node.func, ast.Name) else ""

@@ -1,0 +1,128 @@
+"""Hold every latent fixed and ask what the reconstruction still knows of the input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..rule import Unavailable
+from ..subject.subject import Subject
+from .anatomy import Anatomy
+from .flow import Flow
+from .recorder import Op, Value
+from .step import run_recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """x_hat against x with all stochastic nodes pinned.
+
+    `leak` is the largest |d x_hat / d x| along a random direction (0 when nothing passes),
+    `identity` whether that gradient is the direction itself (x is added to x_hat), `causal`
+    whether x_hat at a step only knows earlier steps, `merge` the operation where x comes in.
+    """
+
+    leak: float
+    identity: bool
+    causal: bool
+    merge: Op | None
+    through: str
+
+
+def pin_latents(
+    subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None]
+) -> Pinned:
+    """Run the step again with each sample replaced by its own detached value."""
+    flow, x, x_hat = anatomy.flow, anatomy.x, anatomy.x_hat
+    latents = anatomy.sampled
+    if x is None or x_hat is None or not latents:
+        raise Unavailable("no sample reaches a reconstruction, so nothing can be pinned")
+    around = flow.ancestors(x_hat, stop=[found.z for found in latents])
+    if x.index not in around:
+        return Pinned(0.0, False, False, None, "")
+    if not x.tensor.is_floating_point():
+        raise Unavailable("the input is discrete, so its gradient cannot be taken")
+    if any(found.z.op is None for found in latents):
+        raise Unavailable("a sample is made outside torch and cannot be pinned")
+    edits = {found.z.op.index: torch.Tensor.detach for found in latents if found.z.op}
+    gradient, direction, steps = _derivative(subject, anatomy, seed, edits)
+    rewind()
+    if gradient is None:
+        return Pinned(0.0, False, False, None, "")
+    merge = _merge(flow, latents[0].z, x_hat, x)
+    same = gradient.shape == direction.shape and bool(torch.allclose(gradient, direction))
+    return Pinned(
+        float(gradient.abs().max()),
+        same,
+        steps,
+        merge,
+        merge.name if merge is not None else "",
+    )
+
+
+def _derivative(
+    subject: Subject, anatomy: Anatomy, seed: int, edits: dict[int, Callable[[Tensor], Tensor]]
+) -> tuple[Tensor | None, Tensor, bool]:
+    assert anatomy.x is not None
+    assert anatomy.x_hat is not None
+    x = anatomy.x.tensor
+    before = x.requires_grad
+    x.requires_grad_(True)
+    try:
+        recording = run_recorded(subject, seed=seed, edits=edits)
+        if recording.error is not None or len(recording.values) < anatomy.x_hat.index:
+            raise Unavailable("the step cannot be repeated with the latents pinned")
+        made = [v for v in recording.values if v.index == anatomy.x_hat.index]
+        x_hat = made[0]
+        direction = torch.rand(x_hat.shape, generator=torch.Generator().manual_seed(seed)) + 0.5
+        direction = direction.to(x_hat.tensor)
+        if x_hat.shape != anatomy.x_hat.shape or not x_hat.tensor.requires_grad:
+            return None, direction, False
+        (gradient,) = torch.autograd.grad(
+            x_hat.tensor, x, grad_outputs=direction, allow_unused=True, retain_graph=True
+        )
+        causal = gradient is not None and _causal(x_hat.tensor, x)
+        return gradient, direction, causal
+    finally:
+        x.requires_grad_(before)
+
+
+def _causal(x_hat: Tensor, x: Tensor) -> bool:
+    """Whether x_hat at each of a few steps has no gradient at that step or later (teacher forcing).
+
+    Tried on both sequence layouts, [batch, time, ...] and [time, batch, ...].
+    """
+    if x.dim() < 3 or x_hat.shape[:2] != x.shape[:2]:
+        return False
+    for axis in (1, 0):
+        length = x.shape[axis]
+        if length < 2:
+            continue
+        clean = True
+        for step in {0, length // 2, length - 1}:
+            (g,) = torch.autograd.grad(
+                x_hat.select(axis, step).sum(), x, allow_unused=True, retain_graph=True
+            )
+            if g is not None and bool((g.narrow(axis, step, length - step) != 0).any()):
+                clean = False
+                break
+        if clean:
+            return True
+    return False
+
+
+def _merge(flow: Flow, z: Value, x_hat: Value, x: Value) -> Op | None:
+    """The first operation on the way from z to x_hat that also reads what came around z."""
+    after = flow.descendants(z) & flow.ancestors(x_hat)
+    from_x = flow.descendants(x)
+    for op in flow.recording.ops:
+        if not any(m.index in after for m in op.makes):
+            continue
+        through = [v for v in op.reads if v.index in after or v is z]
+        around = [v for v in op.reads if v.index in from_x and v.index not in after and v is not z]
+        if through and around:
+            return op
+    return None

@@ -1,0 +1,75 @@
+"""Gradients once more: on other batches, and with every weight nudged.
+
+A gradient that is exactly zero at step 0 often means a zero-initialised layer behind it. Moving
+all weights by a little and asking again tells that apart from a dead path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..subject.subject import Batch, Subject
+from .anatomy import anatomize
+from .flow import Flow
+from .gradients import parameter_gradients
+from .noise import perturbed
+from .objective import compose
+from .step import run_recorded
+
+NUDGE = 1e-2  # standard deviation added to every weight, relative to its own scale (or 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """For each parameter, its largest absolute gradient in every run that ran."""
+
+    runs: int
+    largest: dict[str, float]
+
+
+def take_survey(subject: Subject, seed: int, rewind: Callable[[], None]) -> Survey:
+    """The largest gradient of every parameter over two other batches and nudged weights."""
+    largest: dict[str, float] = {}
+    runs = 0
+    moved = perturbed(subject.batch)
+    for batch, nudged in ((moved, False), (perturbed(moved), True), (subject.batch, True)):
+        gradients = _gradients(subject, seed + 1 + runs, batch, nudged)
+        rewind()
+        if gradients is None:
+            continue
+        runs += 1
+        for name, gradient in gradients.items():
+            size = 0.0 if gradient is None else float(gradient.detach().abs().max())
+            largest[name] = max(largest.get(name, 0.0), size)
+    return Survey(runs, largest)
+
+
+def _gradients(
+    subject: Subject, seed: int, batch: Batch, nudged: bool
+) -> dict[str, Tensor | None] | None:
+    if nudged:
+        nudge(subject.model, seed)
+    recording = run_recorded(subject, seed=seed, batch=batch)
+    if recording.error is not None:
+        return None
+    loss = recording.loss
+    if loss is None:
+        loss = compose(anatomize(recording, Flow(recording)))
+    found = parameter_gradients(recording, loss, recording.loss is None)
+    return None if found.error is not None else found.by_name
+
+
+def nudge(model: torch.nn.Module, seed: int) -> None:
+    """Move every floating parameter by a little noise, relative to its own scale."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.is_floating_point() or parameter.numel() == 0:
+                continue
+            scale = float(parameter.detach().abs().mean()) or 1.0
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.data.add_(noise.to(parameter) * NUDGE * scale)

@@ -1,0 +1,54 @@
+"""VAE603."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...finding import Finding, Severity, Verified
+from ...rule import rule
+
+if TYPE_CHECKING:
+    from ...examine.examination import Examination
+
+EPSILON = 2.0**-23  # float32 rounding unit (IEEE 754)
+
+
+@rule("VAE603", Severity.WARNING)
+def gradient_vanishing(examination: Examination) -> Iterator[Finding | Verified]:
+    """The gradient fades to nothing between the decoder and the encoder.
+
+    ## What it checks
+    The ratio of gradient norm to weight norm in every layer of encoder and decoder. Reported
+    where the encoder's median is smaller than the decoder's by more than one rounding unit of
+    float32, 2^-23.
+
+    ## Why it matters
+    Through many saturating layers each step multiplies the gradient by a factor below 1 (Glorot
+    and Bengio 2010). With a common learning rate the first layers do not move while the last ones
+    train.
+
+    ## How to fix
+    Use ReLU-like activations, normalisation or residual connections, and an initialisation that
+    keeps the variance (`nn.init.kaiming_normal_`).
+
+    ## False alarms
+    The limit is a difference in scale below which float32 updates are lost, so ordinary depth is
+    silent.
+
+    ## References
+    Glorot and Bengio, Understanding the difficulty of training deep feedforward neural networks,
+    2010, section 4. IEEE 754 binary32 for the limit.
+    """
+    scale = examination.gradient_scale
+    if scale.ratio < EPSILON:
+        yield Finding(
+            f"the gradient shrinks by {1 / max(scale.ratio, 1e-300):.1e} from decoder to encoder",
+            help="use non-saturating activations, normalisation or residual connections",
+            at=scale.at,
+            measured={"encoder": scale.encoder, "decoder": scale.decoder, "ratio": scale.ratio},
+            notes=(f"smallest at `{scale.smallest}`",),
+            causes=frozenset({"scale"}),
+        )
+    else:
+        yield Verified("gradients reach the encoder", {"encoder / decoder": scale.ratio})

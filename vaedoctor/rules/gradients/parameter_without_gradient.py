@@ -1,0 +1,61 @@
+"""VAE601."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...finding import Finding, Severity, Verified
+from ...rule import rule
+
+if TYPE_CHECKING:
+    from ...examine.examination import Examination
+
+
+@rule("VAE601", Severity.ERROR)
+def parameter_without_gradient(examination: Examination) -> Iterator[Finding | Verified]:
+    """A parameter is used in the forward pass and gets no gradient.
+
+    ## What it checks
+    The gradient of the loss at every trainable parameter the step read. Where it is None, the
+    recorded operations between parameter and reconstruction tell which one cut the graph:
+    `.detach()`, `.data`, `torch.no_grad()`, `argmax`, a round trip through Python or NumPy.
+
+    ## Why it matters
+    The layer looks connected and never learns.
+
+    ## How to fix
+    Remove the named operation from the way to the loss.
+
+    ## False alarms
+    *Error* only where a named operation cuts the way to the reconstruction; straight-through
+    estimators, quantisers and targets computed without gradient are recognised. *Warning* where
+    the layer's output is used by nothing, *note* where it is returned but not part of the loss.
+    """
+    gradients = examination.require_gradients()
+    losses = examination.losses_of_gradient
+    for loss in losses:
+        names = ", ".join(f"`{b.path}`" for b in loss.branches[:3])
+        more = f" and {len(loss.branches) - 3} more" if len(loss.branches) > 3 else ""
+        if loss.cut is not None:
+            yield Finding(
+                f"{loss.cut.label} cuts the gradient of {names}{more}",
+                help=f"remove {loss.cut.label} from the way to the loss",
+                at=loss.cut.at,
+                measured={"parameters without gradient": loss.count},
+                causes=frozenset({loss.cut.cause, *(f"layer:{b.path}" for b in loss.branches)}),
+            )
+        else:
+            branch = loss.branches[0]
+            yield Finding(
+                f"{names} gets no gradient: its output is not part of the loss",
+                help="use its output in the loss, or leave the layer out",
+                at=loss.at or branch.at,
+                measured={"parameters without gradient": loss.count},
+                severity=Severity.NOTE if loss.returned else Severity.WARNING,
+                causes=frozenset(f"layer:{b.path}" for b in loss.branches),
+            )
+    if not losses:
+        yield Verified(
+            "every trainable parameter gets a gradient", {"parameters": len(gradients.by_name)}
+        )

@@ -1,0 +1,45 @@
+"""VAE402."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...finding import Finding, Severity, Verified
+from ...rule import rule
+
+if TYPE_CHECKING:
+    from ...examine.examination import Examination
+
+
+@rule("VAE402", Severity.ERROR, before=("VAE104", "VAE601", "VAE602"))
+def decoder_ignores_latent(examination: Examination) -> Iterator[Finding | Verified]:
+    """The reconstruction does not depend on the latent at all.
+
+    ## What it checks
+    Whether any chain of operations leads from the sample or the posterior's parameters to the
+    reconstruction of the recorded step. Only values count: `zeros_like(z)` takes the shape of z.
+
+    ## Why it matters
+    The decoder works from something else, usually the encoder's hidden features: reconstructions
+    are perfect, the latent is idle, and samples from the prior change nothing.
+
+    ## How to fix
+    Feed the sample to the decoder.
+
+    ## False alarms
+    A zero-initialised decoder is linked to z by its operations and is not reported.
+    """
+    decoding = examination.decoding
+    examination.require_latents()
+    if decoding.sampled:
+        yield Verified("the reconstruction depends on the sample")
+    elif decoding.blind is not None:
+        yield Finding(
+            "the reconstruction does not depend on the latent",
+            help="feed the sample to the decoder",
+            at=decoding.blind.span,
+            measured={"latents": len(examination.anatomy.latents), "latents that reach x_hat": 0},
+            notes=(f"the sample is made at {examination.anatomy.latents[0].meeting.span}",),
+            causes=decoding.causes,
+        )

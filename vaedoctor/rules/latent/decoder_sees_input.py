@@ -1,0 +1,50 @@
+"""VAE403."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...finding import Finding, Severity, Verified
+from ...rule import rule
+
+if TYPE_CHECKING:
+    from ...examine.examination import Examination
+
+
+@rule("VAE403", Severity.WARNING)
+def decoder_sees_input(examination: Examination) -> Iterator[Finding | Verified]:
+    """The reconstruction depends on the input around the latent.
+
+    ## What it checks
+    The step is run again with every sample held fixed, and x_hat is differentiated at x. Whatever
+    arrives came around the bottleneck.
+
+    ## Why it matters
+    A decoder that sees x has no reason to use z: the reconstruction is perfect, the KL falls to
+    0, and samples from the prior mean nothing.
+
+    ## How to fix
+    Remove the connection from x (or the encoder's features) to the decoder.
+
+    ## False alarms
+    Declared conditions are allowed (`conditions=`), other arguments of `forward` are not x, all
+    stochastic nodes of a hierarchy are held, and autoregressive decoders that see only earlier
+    steps are recognised. A residual connection is an *error* only if x itself is added to the
+    output.
+    """
+    pinned = examination.pinned
+    if pinned.leak == 0:
+        yield Verified("x_hat knows x only through the sample", {"d x_hat / d x": 0.0})
+    elif pinned.causal:
+        yield Verified("the decoder sees earlier steps of x only (autoregressive)")
+    else:
+        way = f" through `{pinned.through}`" if pinned.through else ""
+        yield Finding(
+            f"x_hat depends on x around the latent{way}",
+            help="remove the connection from the input to the decoder, or declare it a condition",
+            at=pinned.merge.span if pinned.merge else None,
+            measured={"d x_hat / d x with z held": pinned.leak, "identity": pinned.identity},
+            severity=Severity.ERROR if pinned.identity else Severity.WARNING,
+            causes=frozenset({"latent"}),
+        )

@@ -1,0 +1,56 @@
+"""VAE301."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...finding import Finding, Severity, Verified
+from ...rule import Unavailable, rule
+
+if TYPE_CHECKING:
+    from ...examine.examination import Examination
+
+
+@rule("VAE301", Severity.WARNING, before=("VAE104", "VAE601", "VAE602"))
+def sample_missing(examination: Examination) -> Iterator[Finding | Verified]:
+    """The model has location and scale heads, and the mean is decoded.
+
+    ## What it checks
+    In train mode no noise reaches the reconstruction although the forward pass computes a
+    location and a scale of one shape and the reconstruction is computed from the location alone.
+
+    ## Why it matters
+    Without a sample the model is an autoencoder with a penalty on an unused scale: the scale
+    drifts to the prior's, the decoder never learns to cope with noise, and samples from the prior
+    decode to nothing.
+
+    ## How to fix
+    Decode `mu + std * torch.randn_like(std)` in train mode.
+
+    ## False alarms
+    Decoding the mean is right in evaluation and in models whose training step samples elsewhere:
+    where code of the class makes the sample in a branch or method that this pass does not run, it
+    is a note.
+
+    ## References
+    Kingma and Welling, Auto-Encoding Variational Bayes, 2014, section 2.4.
+    """
+    decoding = examination.decoding
+    if decoding.heads is None:
+        raise Unavailable(examination.no_latent)
+    if decoding.sampled:
+        yield Verified("a sample reaches the reconstruction in train mode")
+        return
+    means = [fed for fed in decoding.fed if not fed.scale]
+    if not means or not decoding.variational:
+        return
+    yield Finding(
+        f"`{means[0].path}` decodes the mean: no noise reaches the reconstruction in train mode",
+        help="decode `mu + std * torch.randn_like(std)` instead of the mean",
+        at=means[0].op.span,
+        measured={"draws that reach x_hat": 0},
+        notes=("another branch or method of the class samples",) if decoding.elsewhere else (),
+        severity=Severity.NOTE if decoding.elsewhere else Severity.WARNING,
+        causes=decoding.causes,
+    )

@@ -1,0 +1,48 @@
+"""VAE502."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...finding import Finding, Severity, Verified
+from ...rule import Unavailable, rule
+
+if TYPE_CHECKING:
+    from ...examine.examination import Examination
+
+
+@rule("VAE502", Severity.ERROR, before=("VAE002", "VAE501"))
+def reconstruction_shape_mismatch(examination: Examination) -> Iterator[Finding | Verified]:
+    """Reconstruction and input differ in shape where the loss compares them.
+
+    ## What it checks
+    The operands of the operation that compares the reconstruction with the input. Without an
+    objective, whether the two have the same number of rows and of elements.
+
+    ## Why it matters
+    Unlike shapes either raise in the loss or broadcast silently into a loss over all pairs.
+
+    ## How to fix
+    Give the decoder's last layer the input's size, or reshape one to the other.
+
+    ## False alarms
+    Without an objective only a differing number of rows or elements counts, so a flattened
+    reconstruction is fine; and only where the reconstruction is the model's own output.
+    """
+    if examination.failure is not None and examination.failure.cause != "target":
+        raise Unavailable("the training step raises before it can be measured")
+    pair = examination.compared
+    if pair is None:
+        raise Unavailable("no reconstruction found to compare with the input")
+    if pair.agrees:
+        yield Verified("reconstruction and input have one shape", {"shape": list(pair.x_hat)})
+        return
+    yield Finding(
+        f"the reconstruction has shape {list(pair.x_hat)}, the input {list(pair.x)}",
+        help=f"make the decoder's last layer give {list(pair.x[1:])} per row",
+        at=pair.at,
+        measured={"reconstruction": list(pair.x_hat), "input": list(pair.x)},
+        notes=(f"last layer: `{pair.layer}`",) if pair.layer else (),
+        causes=frozenset({"failure", "x_hat"}),
+    )

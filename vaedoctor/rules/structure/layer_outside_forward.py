@@ -1,0 +1,62 @@
+"""VAE104."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...finding import Finding, Severity, Verified
+from ...rule import rule
+
+if TYPE_CHECKING:
+    from ...examine.examination import Examination
+
+
+@rule("VAE104", Severity.ERROR)
+def layer_outside_forward(examination: Examination) -> Iterator[Finding | Verified]:
+    """A registered layer takes no part in the forward pass or the loss.
+
+    ## What it checks
+    Which registered parameters no operation of a whole training step read (an embedding used
+    through `.weight` counts as used), grouped by the topmost module that is idle as a whole. The
+    source of the model's classes tells whether any code reads the attribute after `__init__`.
+
+    ## Why it matters
+    A layer that was added to `__init__` and forgotten in `forward` is trained by nothing. It sits
+    in the optimizer and in every checkpoint and looks as if it worked.
+
+    ## How to fix
+    Call the layer in `forward` where it belongs, or remove it.
+
+    ## False alarms
+    *Error* only where no code anywhere in the classes' files reads the attribute: then it can
+    never train. *Warning* where some code reads it and this pass did not. *Note* where an `if`
+    decides about it, or where only a part of a used module is idle.
+    """
+    census = examination.census
+    for branch in census.idle:
+        reads = branch.reads
+        if branch.partial:
+            severity, why = Severity.NOTE, "the module it is part of is used"
+        elif reads is None:
+            severity, why = Severity.WARNING, "the source that may use it cannot be read"
+        elif not reads:
+            severity, why = Severity.ERROR, f"no code reads `.{branch.attribute}` after `__init__`"
+        elif all(r.switched for r in reads):
+            severity, why = Severity.NOTE, f"an `if` decides about it in line {reads[0].line}"
+        else:
+            severity = Severity.WARNING
+            why = f"`{reads[0].method.name}` reads it in line {reads[0].line}; this pass did not"
+        yield Finding(
+            f"`{branch.path}` takes no part in the forward pass or the loss",
+            help=f"call `self.{branch.attribute}` in the forward pass, or remove it",
+            at=branch.at,
+            measured={"parameters": len(branch.parameters), "weights": branch.size},
+            notes=(why,),
+            severity=severity,
+            causes=frozenset({f"layer:{branch.path}"}),
+        )
+    if not census.idle:
+        yield Verified(
+            "every registered parameter takes part in the step", {"parameters": len(census.used)}
+        )

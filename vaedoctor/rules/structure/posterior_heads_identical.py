@@ -1,0 +1,47 @@
+"""VAE106."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...finding import Finding, Severity, Verified
+from ...rule import rule
+
+if TYPE_CHECKING:
+    from ...examine.examination import Examination
+
+
+@rule("VAE106", Severity.ERROR, before=("VAE105", "VAE104"))
+def posterior_heads_identical(examination: Examination) -> Iterator[Finding | Verified]:
+    """Location and scale of the posterior are one tensor.
+
+    ## What it checks
+    Whether the raw outputs of the two heads are bit-equal, or overlap in memory. Two halves of
+    one chunked, split or sliced layer are right.
+
+    ## Why it matters
+    The scale then follows the location: the posterior can widen only by moving its mean. The KL
+    still falls, so the loss curve looks normal while the latent collapses.
+
+    ## How to fix
+    Give the scale its own layer (often one is there and never called), or slice the second half.
+
+    ## False alarms
+    Two zero-initialised heads are equal at step 0 and are not reported; sharing a trunk is fine.
+    """
+    found = examination.identical_heads
+    for pair in found:
+        idle = [b.path for b in examination.census.idle if b.like(pair.loc.op)]
+        meant = f"call `{idle[0]}` for the scale" if idle else "give the scale a layer of its own"
+        overlap = "are the same tensor" if pair.shared == 1 else "overlap in memory"
+        yield Finding(
+            f"location and scale of the posterior {overlap}",
+            help=meant,
+            at=pair.op.span,
+            measured={"shared share": pair.shared, "shape": list(pair.loc.value.shape)},
+            notes=(f"location from {pair.loc.op.span}", f"scale from {pair.scale.op.span}"),
+            causes=frozenset({"latent", *(f"layer:{path}" for path in idle)}),
+        )
+    if not found and any(latent.scale_head for latent in examination.anatomy.latents):
+        yield Verified("location and scale are two different tensors")
