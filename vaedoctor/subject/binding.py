@@ -176,6 +176,11 @@ class _Names:
         self.bound[name] = take
 
     def _exact(self, p: inspect.Parameter) -> None:
+        if () not in self.slots and _taken_apart(self.function, p.name):
+            if _WHOLE.fullmatch(p.name):
+                self.needs_output = True
+                self.bound[p.name] = lambda m, b, out: out
+            return
         for path, name in self.slots.items():
             if name and _bare(name) == _bare(p.name):
                 self._take_output(p.name, path)
@@ -430,7 +435,7 @@ _OUTPUT = "__output__"
 
 
 class _WithoutForward(ast.NodeTransformer):
-    """Puts the output we already have in the place of `model(x)`."""
+    """Puts the output we already have in the place of `model(x)`, and moves nothing."""
 
     def __init__(self, call: ast.Call) -> None:
         self.text = ast.unparse(call)
@@ -438,6 +443,11 @@ class _WithoutForward(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.AST:
         if ast.unparse(node) == self.text:
             return ast.Name(_OUTPUT, ast.Load())
+        if isinstance(node.func, ast.Attribute) and node.func.attr in {"cuda", "cpu", "to"}:
+            asked = ast.unparse(node)
+            if node.func.attr != "to" or "device" in asked or "cuda" in asked:
+                inner: ast.AST = self.visit(node.func.value)
+                return inner
         return self.generic_visit(node)
 
 
@@ -529,6 +539,21 @@ def _keyword_keys(function: Callable[..., Any], spare: str | None) -> list[str]:
         and isinstance(node.slice, ast.Constant)
         and isinstance(node.slice.value, str)
     ]
+
+
+def _taken_apart(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function treats a parameter as a container: unpacks, spreads or subscripts it."""
+    tree = function_tree(function)
+    for node in ast.walk(tree) if tree is not None else ():
+        match node:
+            case (
+                ast.Assign(targets=[ast.Tuple()], value=ast.Name(id=found))
+                | ast.Subscript(value=ast.Name(id=found), slice=ast.Constant(value=str() | int()))
+                | ast.Starred(value=ast.Name(id=found))
+            ):
+                if found == name:
+                    return True
+    return False
 
 
 def _parts_of(function: Callable[..., Any], name: str) -> int:
