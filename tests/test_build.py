@@ -149,6 +149,24 @@ def test_components_are_built_to_fit(write: Write) -> None:
     assert load(write(text), args=typed).batch.args[0].shape == (8, 9)
 
 
+def test_a_settings_object_is_made_of_what_the_constructor_reads(write: Write) -> None:
+    text = """
+        from torch import nn
+        class VAE(nn.Module):
+            def __init__(self, args):
+                super().__init__()
+                self.up = nn.Linear(args.input_dim, args.hidden_dim)
+                self.down = nn.Linear(args.hidden_dim, args.input_dim)
+            def forward(self, x):
+                return self.down(self.up(x))
+    """
+    subject = load(write(textwrap.dedent(text)))
+    assert subject.batch.ran
+    assert "args=SimpleNamespace(input_dim=37,hidden_dim=29)" in subject.notes[0]
+    typed = {"args": "SimpleNamespace(input_dim=5, hidden_dim=4)"}
+    assert load(write(textwrap.dedent(text)), args=typed).batch.args[0].shape == (8, 5)
+
+
 def test_arguments_that_cannot_be_made_up(write: Write) -> None:
     text = "from torch import nn\nclass VAE(nn.Module):\n"
     text += "    def __init__(self, latent_dim, tree): pass\n"

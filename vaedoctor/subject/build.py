@@ -8,6 +8,7 @@ import inspect
 import random
 import shlex
 import sys
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from .construction import Aftermath, Construction, apply_following, construction
 from .errors import TargetError, a_kind, did_you_mean, summary, user_traceback
 from .scope import Scope, Unknown
 from .sizes import Sizes
-from .source import Source
+from .source import Source, function_tree
 from .trace import generators_restored
 
 Values = dict[str, Any]
@@ -169,7 +170,7 @@ def _plans(
     hints = _annotations(thing)
     known = {**_defaults(thing), **values}
     tried = False
-    for made in _made_up(missing, hints, known, namespace):
+    for made in _made_up(thing, missing, hints, known, namespace):
         tried = True
         yield Plan(thing, {**values, **made}, made, construction)
     if not tried:
@@ -177,6 +178,7 @@ def _plans(
 
 
 def _made_up(
+    thing: Callable[..., Any],
     missing: list[inspect.Parameter],
     hints: Mapping[str, Any],
     known: Mapping[str, Any],
@@ -186,7 +188,9 @@ def _made_up(
     for even in (False, True):
         sizes = Sizes({k: v for k, v in known.items() if not isinstance(v, nn.Module)}, even=even)
         choices = {
-            p.name: _choices(p, hints.get(p.name, p.annotation), sizes, namespace) for p in missing
+            p.name: _choices(p, hints.get(p.name, p.annotation), sizes, namespace)
+            or _settings(thing, p.name, sizes)
+            for p in missing
         }
         if not all(choices.values()):
             return
@@ -210,6 +214,23 @@ def _choices(
     if annotation is float:
         return [0.5]
     return []
+
+
+def _settings(thing: Callable[..., Any], name: str, sizes: Sizes) -> list[Any]:
+    """A stand-in for `args` or `cfg`: every `cfg.hidden_dim` the constructor reads is made up."""
+    tree = function_tree(vars(thing).get("__init__") if isinstance(thing, type) else thing)
+    read: dict[str, Any] = {}
+    for node in ast.walk(tree) if tree is not None else ():
+        match node:
+            case ast.Attribute(value=ast.Name(id=found), attr=key) if found == name:
+                options = sizes.choices(key)
+                if not options:
+                    return []
+                read[key] = options[0]
+    if not read:
+        return []
+    spelled = ",".join(f"{k}={_typed(v)}" for k, v in read.items())
+    return [Part(types.SimpleNamespace(**read), f"SimpleNamespace({spelled})")]
 
 
 def _component(name: str, annotation: Any, namespace: dict[str, Any]) -> type | None:
@@ -312,7 +333,7 @@ def _named_value(text: str, namespace: dict[str, Any], source: Source | None) ->
         expr = ast.parse(text, mode="eval").body
         if isinstance(expr, ast.Name) and expr.id not in namespace:
             return text
-        scope = Scope(source or _NOWHERE, {"torch": torch, "nn": nn, **namespace}, None, 0)
+        scope = Scope(source or _NOWHERE, {**_TYPED, **namespace}, None, 0)
         return scope.value(expr)
     except (SyntaxError, ValueError, Unknown):
         return text
@@ -448,4 +469,5 @@ def _cannot_construct(plan: Plan, error: BaseException, label: str) -> TargetErr
     )
 
 
+_TYPED = {"torch": torch, "nn": nn, "SimpleNamespace": types.SimpleNamespace}
 _NOWHERE = Source(Path("<arg>"), "", ast.Module([], []))

@@ -6,7 +6,7 @@ import ast
 import inspect
 import tokenize
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ class Source:
     """One file: path, text and syntax tree."""
 
     path: Path
-    text: str
-    tree: ast.Module
+    text: str = field(repr=False)
+    tree: ast.Module = field(repr=False)
 
     def span(self, node: ast.stmt | ast.expr) -> Span:
         """The node's place, columns counted in characters from 1."""
@@ -133,8 +133,8 @@ def places(tree: ast.Module) -> Iterator[Place]:
 
 def blocks(stmt: ast.stmt) -> Iterator[list[ast.stmt]]:
     """The blocks of a compound statement: body, else, handlers, finally."""
-    for field in ("body", "orelse", "finalbody"):
-        inner = getattr(stmt, field, None)
+    for part in ("body", "orelse", "finalbody"):
+        inner = getattr(stmt, part, None)
         if isinstance(inner, list) and inner:
             yield inner
     for handler in getattr(stmt, "handlers", ()):
