@@ -98,7 +98,9 @@ def examine_subject(
     started = time.perf_counter()
     rules = select_rules(select, ignore)
     threshold = parse_severity(fail_on)
-    with leaves_no_trace(subject.model, subject.batch.args, dict(subject.batch.kwargs)) as rewind:
+    loss = subject.objective.run if subject.objective else None
+    touched = (subject.model, subject.batch.args, dict(subject.batch.kwargs), loss)
+    with leaves_no_trace(*touched) as rewind:
         examination = Examination(subject, seed=seed, rewind=rewind)
         outcomes = [rule.run(examination) for rule in rules]
         picture = draw(examination)

@@ -163,7 +163,7 @@ def _settled(flow: Flow, value: Value) -> Value:
         sums = [
             op
             for op in flow.consumers.get(value.index, ())
-            if op.name in ADDS and op.makes and op.out.shape == value.shape
+            if (op.name in ADDS or op.name in CUTS) and op.makes and op.out.shape == value.shape
         ]
         if not sums:
             return value
@@ -287,13 +287,10 @@ def _input(recording: Recording, flow: Flow, x_hat: Value | None) -> Value | Non
     if not inputs:
         return None
     if x_hat is not None:
-        for match in (
-            lambda v: v.shape == x_hat.shape,
-            lambda v: v.tensor.numel() == x_hat.tensor.numel(),
-        ):
-            for value in inputs:
-                if match(value):
-                    return value
+        alike = [v for v in inputs if v.shape == x_hat.shape]
+        alike += [v for v in inputs if v.tensor.numel() == x_hat.tensor.numel()]
+        if alike:
+            return alike[0]
     floating = [v for v in inputs if v.tensor.is_floating_point()]
     return (floating or inputs)[0]
 
@@ -331,9 +328,9 @@ def _reconstruction(
     if candidates:
         best = min(candidates, key=order)
         plausible = best.value.shape in shapes or best.value.tensor.numel() in sizes
-        if plausible or best.value.index in rank or not partners:
-            if plausible or best.value.index in rank or _deep(flow, best, latents):
-                return best.value, best.name
+        certain = plausible or best.value.index in rank
+        if certain or (not partners and _deep(flow, best, latents)):
+            return best.value, best.name
     if partners:
         return partners[0][0], "x_hat"
     return None, ""

@@ -90,11 +90,10 @@ def _finite(tensor: Tensor) -> bool:
 def _culprit(recording: Recording, loss: Tensor) -> Op | None:
     """The last forward operation that turns a finite gradient into a non-finite one."""
     values = [v for v in recording.values if v.edge is not None]
+    edges = [v.edge for v in values if v.edge is not None]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = torch.autograd.grad(
-            loss, [v.edge for v in values], allow_unused=True, retain_graph=True
-        )
+        found = torch.autograd.grad(loss, edges, allow_unused=True, retain_graph=True)
     bad = {v.index for v, g in zip(values, found, strict=True) if g is not None and not _finite(g)}
     for op in reversed(recording.ops):
         if any(v.index in bad for v in op.reads) and not any(v.index in bad for v in op.makes):

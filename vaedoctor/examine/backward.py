@@ -56,7 +56,7 @@ def _edit(recording: Recording, shape: tuple[int, ...], function: str) -> Op | N
         if function
         and any(v.op and function in v.op.name.replace("_", "").lower() for v in op.reads)
     ]
-    return (named or edits or [None])[0]
+    return next(iter(named or edits), None)
 
 
 def _same(a: tuple[int, ...], b: tuple[int, ...]) -> bool:

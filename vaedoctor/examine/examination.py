@@ -195,7 +195,7 @@ class Examination:
     @cached_property
     def gradient_scale(self) -> scale.GradientScale:
         """Gradient to weight ratios of encoder and decoder."""
-        return scale.gradient_scale(self.anatomy, self.require_gradients(), self.subject.model)
+        return scale.gradient_scale(self.anatomy, self.require_gradients())
 
     @cached_property
     def backward_fault(self) -> backward.BackwardFault | None:

@@ -185,8 +185,9 @@ def _sizes(op: Op) -> tuple[Value, Value, int, int, str] | None:
             return reads[0], weights[0], weights[0].shape[1], reads[0].shape[-1], "input_size"
     if op.name in NORMS and len(reads) >= 2:
         data = reads[0]
-        weight = next((v for v in reads[1:] if v.source in ("parameter", "buffer")), None)
-        if weight is not None and weight.shape:
+        weights = [v for v in reads[1:] if v.source in ("parameter", "buffer") and v.shape]
+        if weights:
+            weight = weights[0]
             axis = -1 if op.name == "layer_norm" else min(1, len(data.shape) - 1)
             parameter = "normalized_shape" if op.name == "layer_norm" else "num_features"
             return data, weight, weight.shape[-1], data.shape[axis], parameter

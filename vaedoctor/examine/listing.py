@@ -6,7 +6,6 @@ import ast
 import functools
 import inspect
 import linecache
-import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -54,32 +53,37 @@ def text_of(span: Span | None) -> str:
     return " ".join(line.strip() for line in lines)
 
 
-@functools.cache
-def methods_of(kind: type) -> tuple[Method, ...]:
+def methods_of(kind: type[object]) -> tuple[Method, ...]:
     """The functions a class and its bases define in files that are not torch's."""
-    found = []
-    for base in kind.__mro__:
-        try:
-            file = inspect.getsourcefile(base) or ""
-            lines, first = inspect.getsourcelines(base)
-        except (OSError, TypeError):
-            continue
-        if not is_user_file(file):
-            continue
-        try:
-            tree = ast.parse(textwrap.dedent("".join(lines)))
-        except SyntaxError:
-            continue
-        ast.increment_lineno(tree, first - 1)
-        indent = len(lines[0]) - len(lines[0].lstrip())
-        for node in ast.walk(tree):
-            if indent and hasattr(node, "col_offset"):
-                node.col_offset += indent
-                node.end_col_offset = (getattr(node, "end_col_offset", None) or 0) + indent
-        for child in ast.walk(tree):
-            if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                found.append(Method(base, child.name, file, child))
-    return tuple(found)
+    return tuple(m for base in kind.__mro__ for m in _own_methods(base))
+
+
+@functools.cache
+def _own_methods(kind: type[object]) -> tuple[Method, ...]:
+    try:
+        file = inspect.getsourcefile(kind) or ""
+        first = inspect.getsourcelines(kind)[1]
+    except (OSError, TypeError):
+        return ()
+    if not is_user_file(file):
+        return ()
+    return tuple(
+        Method(kind, child.name, file, child)
+        for node in ast.walk(tree_of(file))
+        if isinstance(node, ast.ClassDef) and node.name == kind.__name__
+        if first in (node.lineno, *(d.lineno for d in node.decorator_list))
+        for child in ast.walk(node)
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
+    )
+
+
+@functools.cache
+def tree_of(file: str) -> ast.Module:
+    """The syntax tree of a file; an empty one if it cannot be parsed."""
+    try:
+        return ast.parse("".join(linecache.getlines(file)))
+    except SyntaxError:
+        return ast.Module([], [])
 
 
 def is_own_code(kind: type) -> bool:
@@ -169,16 +173,11 @@ def reads_of(owner: nn.Module, model: nn.Module, attribute: str) -> list[Read]:
 @functools.cache
 def functions_in(file: str) -> tuple[Method, ...]:
     """Every function of a file, methods included."""
-    try:
-        tree = ast.parse("".join(linecache.getlines(file)))
-    except SyntaxError:
-        return ()
-    found = [
+    return tuple(
         Method(object, node.name, file, node)
-        for node in ast.walk(tree)
+        for node in ast.walk(tree_of(file))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-    ]
-    return tuple(found)
+    )
 
 
 def _reads_in(method: Method, attribute: str, *, mine: bool) -> Iterator[Read]:

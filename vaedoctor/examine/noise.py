@@ -187,7 +187,7 @@ def _looks_drawn(tensor: Tensor) -> bool:
     if t.numel() < 3 or not t.is_floating_point():
         return False
     both_signs = bool((t > 0).any() and (t < 0).any())
-    return both_signs and int(t.unique().numel()) > t.numel() // 2
+    return both_signs and len(set(t.flatten().tolist())) > t.numel() // 2
 
 
 @dataclass(frozen=True, slots=True)

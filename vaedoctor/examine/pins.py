@@ -12,7 +12,7 @@ from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy
 from .flow import Flow
-from .recorder import Op, Value
+from .recorder import Edit, Op, Value
 from .step import run_recorded
 
 
@@ -47,7 +47,7 @@ def pin_latents(
         raise Unavailable("the input is discrete, so its gradient cannot be taken")
     if any(found.z.op is None for found in latents):
         raise Unavailable("a sample is made outside torch and cannot be pinned")
-    edits = {found.z.op.index: torch.Tensor.detach for found in latents if found.z.op}
+    edits: dict[int, Edit] = {x.z.op.index: _detached for x in latents if x.z.op}
     gradient, direction, steps = _derivative(subject, anatomy, seed, edits)
     rewind()
     if gradient is None:
@@ -63,8 +63,12 @@ def pin_latents(
     )
 
 
+def _detached(z: Tensor) -> Tensor:
+    return z.detach()
+
+
 def _derivative(
-    subject: Subject, anatomy: Anatomy, seed: int, edits: dict[int, Callable[[Tensor], Tensor]]
+    subject: Subject, anatomy: Anatomy, seed: int, edits: dict[int, Edit]
 ) -> tuple[Tensor | None, Tensor, bool]:
     assert anatomy.x is not None
     assert anatomy.x_hat is not None

@@ -416,10 +416,9 @@ class Recorder(TorchFunctionMode):
     def _new(self, tensor: Tensor, op: Op | None) -> Value:
         recording = self.recording
         value = Value(len(recording.values), tensor, tuple(tensor.shape), op)
-        value.requires_grad = tensor.requires_grad
-        if tensor.requires_grad:
-            with torch.enable_grad():  # a leaf's accumulator is made by an operation
-                value.edge = get_gradient_edge(tensor)
+        value.edge = _edge_of(tensor)
+        value.requires_grad = value.edge is not None
+        if value.edge is not None:
             self._by_node.setdefault(value.edge.node, value)
         recording.values.append(value)
         recording.current[id(tensor)] = value
@@ -496,6 +495,15 @@ def is_user_file(file: str) -> bool:
     if file.startswith((_TORCH, "<frozen")):
         return False
     return not file.startswith(_STDLIB) or "site-packages" in file
+
+
+def _edge_of(tensor: Tensor) -> GradientEdge | None:
+    if not tensor.requires_grad:
+        return None
+    try:
+        return get_gradient_edge(tensor)
+    except AssertionError:
+        return None  # a view made under no_grad says that it requires grad, and carries none
 
 
 def _version(tensor: Tensor) -> int:

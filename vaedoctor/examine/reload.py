@@ -71,8 +71,9 @@ def _different(model: nn.Module, twin: nn.Module) -> list[Place]:
 def _differs(value: Any, others: dict[str, Any], place: Place) -> bool:
     other = others.get(place.expression)
     if isinstance(value, Tensor):
-        same = isinstance(other, Tensor) and other.shape == value.shape
-        return same and not torch.equal(other.detach(), value.detach())
+        if not isinstance(other, Tensor) or other.shape != value.shape:
+            return False
+        return not torch.equal(other.detach(), value.detach())
     return type(other) is type(value) and bool(other != value)
 
 

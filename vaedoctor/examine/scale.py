@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import median
 
-from torch import nn
+import torch
 
 from ..finding import Span
 from ..rule import Unavailable
 from .anatomy import Anatomy
-from .census import defined_at
+from .flow import Flow
 from .gradients import Gradients
 
 
@@ -22,7 +23,8 @@ class GradientScale:
     decoder: float
     smallest: str
     largest: str
-    at: Span | None
+    shrinks_at: Span | None
+    grows_at: Span | None
 
     @property
     def ratio(self) -> float:
@@ -30,7 +32,7 @@ class GradientScale:
         return self.encoder / self.decoder
 
 
-def gradient_scale(anatomy: Anatomy, gradients: Gradients, model: nn.Module) -> GradientScale:
+def gradient_scale(anatomy: Anatomy, gradients: Gradients) -> GradientScale:
     """Measure every weight matrix; raises Unavailable where one side has no nonzero gradient."""
     flow = anatomy.flow
     heads = [found.loc for found in anatomy.latents if found.loc is not None]
@@ -54,5 +56,30 @@ def gradient_scale(anatomy: Anatomy, gradients: Gradients, model: nn.Module) -> 
         median(sides[False].values()),
         smallest,
         largest,
-        defined_at(model, smallest.rpartition(".")[0] or smallest),
+        *_steepest(flow, gradients, before),
     )
+
+
+def _steepest(
+    flow: Flow, gradients: Gradients, encoder: set[int]
+) -> tuple[Span | None, Span | None]:
+    """The encoder's lines at which the gradient loses, and gains, the most on its way back."""
+    values = [v for v in flow.recording.values if v.index in encoder and v.edge is not None]
+    if gradients.loss is None or not values:
+        return None, None
+    edges = [v.edge for v in values if v.edge is not None]
+    found = torch.autograd.grad(gradients.loss, edges, allow_unused=True, retain_graph=True)
+    size = {
+        v.index: float(g.norm() / g.numel() ** 0.5)
+        for v, g in zip(values, found, strict=True)
+        if g is not None and g.numel()
+    }
+    gain: dict[Span, float] = {}
+    for op in flow.recording.ops:
+        made = max((size.get(m.index, 0.0) for m in op.makes), default=0.0)
+        read = [size[v.index] for v in op.reads if v.index in size and flow.data[v.index]]
+        if op.span is not None and made > 0 and read and max(read) > 0:
+            gain[op.span] = gain.get(op.span, 0.0) + math.log(max(read) / made)
+    if not gain:
+        return None, None
+    return min(gain, key=gain.__getitem__), max(gain, key=gain.__getitem__)

@@ -46,9 +46,7 @@ def user_traceback(error: BaseException) -> str:
             continue
         seen.add(id(one))
         frames = list(one.stack)
-        one.stack = traceback.StackSummary.from_list(
-            f for f in frames if not _is_ours(f.filename)
-        )
+        one.stack = traceback.StackSummary.from_list(f for f in frames if not _is_ours(f.filename))
         pending += [one.__cause__, one.__context__]
     lines = [line for line in told.format() if "Traceback" not in line or told.stack]
     return "".join(lines).rstrip()

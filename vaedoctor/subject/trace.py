@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 _OPAQUE = (type, types.ModuleType, types.BuiltinFunctionType, torch.dtype, torch.device)
 _MUTABLE = (list, dict, set, collections.deque)
+_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 _MOST = 100_000
 
 
@@ -75,8 +76,9 @@ class _TensorState:
         self.kind = type(tensor)
         self.requires_grad = tensor.requires_grad
         self.grad = tensor.grad
+        self.hooks = {name: _copied(getattr(tensor, name, None)) for name in _HOOKS}
         self.raw = tensor.data
-        self.uninitialized = isinstance(tensor, UninitializedTensorMixin)
+        self.uninitialized = is_lazy(tensor)
         self.value = None if self.uninitialized else tensor.detach().clone()
 
     def restore(self) -> None:
@@ -84,7 +86,7 @@ class _TensorState:
         if self.uninitialized:
             if type(tensor) is not self.kind:
                 tensor.data = self.raw
-                tensor.__class__ = self.kind  # type: ignore[assignment]
+                tensor.__class__ = self.kind
         else:
             if tensor.data_ptr() != self.raw.data_ptr() or tensor.shape != self.raw.shape:
                 tensor.data = self.raw
@@ -96,6 +98,16 @@ class _TensorState:
             tensor.requires_grad_(self.requires_grad)
         if tensor.is_leaf:
             tensor.grad = self.grad
+        for name, then in self.hooks.items():
+            now = getattr(tensor, name, None)
+            if now is not None and now != then:
+                now.clear()  # the engine reads this very dictionary
+                now.update(then or {})
+                setattr(tensor, name, None if then is None else now)
+
+
+def _copied(hooks: Any) -> Any:
+    return None if hooks is None else hooks.copy()
 
 
 class _ObjectState:
@@ -162,7 +174,8 @@ def generators_restored() -> Iterator[None]:
     cpu, python = torch.get_rng_state(), random.getstate()
     numpy = sys.modules.get("numpy")
     legacy = numpy.random.get_state() if numpy else None
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    cuda = torch.cuda.get_rng_state_all() if started else None
     try:
         yield
     finally:

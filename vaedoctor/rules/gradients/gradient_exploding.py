@@ -11,7 +11,7 @@ from ...rule import rule
 if TYPE_CHECKING:
     from ...examine.examination import Examination
 
-LIMIT = 2.0**23  # inverse float32 rounding unit (IEEE 754)
+LIMIT = 2.0**14  # inverse of the smallest normal float16 (Micikevicius et al. 2018)
 
 
 @rule("VAE604", Severity.WARNING)
@@ -20,7 +20,7 @@ def gradient_exploding(examination: Examination) -> Iterator[Finding]:
 
     ## What it checks
     The ratio of gradient norm to weight norm in every layer. Reported where the encoder's median
-    exceeds the decoder's by more than the inverse rounding unit of float32, 2^23.
+    exceeds the decoder's more than 2^14 times, the inverse of the smallest normal float16.
 
     ## Why it matters
     Each badly scaled layer multiplies the gradient by a factor above 1 (Pascanu et al. 2013). One
@@ -34,14 +34,14 @@ def gradient_exploding(examination: Examination) -> Iterator[Finding]:
 
     ## References
     Pascanu, Mikolov and Bengio, On the difficulty of training recurrent neural networks, 2013,
-    section 2. IEEE 754 binary32 for the limit.
+    section 2. Micikevicius et al., Mixed Precision Training, 2018, section 3, for the limit.
     """
     scale = examination.gradient_scale
     if scale.ratio > LIMIT:
         yield Finding(
             f"the gradient grows by {scale.ratio:.1e} from decoder to encoder",
             help="match the initialisation to the layer's width, normalise, and clip gradients",
-            at=scale.at,
+            at=scale.grows_at,
             measured={"encoder": scale.encoder, "decoder": scale.decoder, "ratio": scale.ratio},
             notes=(f"largest at `{scale.largest}`",),
             causes=frozenset({"scale"}),

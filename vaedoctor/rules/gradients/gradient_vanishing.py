@@ -11,7 +11,7 @@ from ...rule import rule
 if TYPE_CHECKING:
     from ...examine.examination import Examination
 
-EPSILON = 2.0**-23  # float32 rounding unit (IEEE 754)
+LIMIT = 2.0**-14  # smallest normal float16 (Micikevicius et al. 2018)
 
 
 @rule("VAE603", Severity.WARNING)
@@ -33,19 +33,19 @@ def gradient_vanishing(examination: Examination) -> Iterator[Finding | Verified]
     keeps the variance (`nn.init.kaiming_normal_`).
 
     ## False alarms
-    The limit is a difference in scale below which float32 updates are lost, so ordinary depth is
-    silent.
+    Ordinary depth is far from the limit: over the healthy fixtures the smallest ratio is 0.01.
 
     ## References
     Glorot and Bengio, Understanding the difficulty of training deep feedforward neural networks,
-    2010, section 4. IEEE 754 binary32 for the limit.
+    2010, section 4. Micikevicius et al., Mixed Precision Training, 2018, section 3, for the
+    limit.
     """
     scale = examination.gradient_scale
-    if scale.ratio < EPSILON:
+    if scale.ratio < LIMIT:
         yield Finding(
             f"the gradient shrinks by {1 / max(scale.ratio, 1e-300):.1e} from decoder to encoder",
             help="use non-saturating activations, normalisation or residual connections",
-            at=scale.at,
+            at=scale.shrinks_at,
             measured={"encoder": scale.encoder, "decoder": scale.decoder, "ratio": scale.ratio},
             notes=(f"smallest at `{scale.smallest}`",),
             causes=frozenset({"scale"}),

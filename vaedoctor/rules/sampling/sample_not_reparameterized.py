@@ -57,7 +57,7 @@ def sample_not_reparameterized(examination: Examination) -> Iterator[Finding | V
         by = f"{cut.label} cuts" if cut else "the sampler cuts"
         yield Finding(
             f"{by} the gradient from the sample to {lost} of the posterior",
-            help="sample with `mu + std * torch.randn_like(std)` or `.rsample()`, and keep its graph",
+            help="sample with `mu + std * torch.randn_like(std)` or `.rsample()`",
             at=cut.at if cut else r.latent.meeting.span,
             measured={
                 "gradient at the location": str(r.loc.value) if r.loc else None,
