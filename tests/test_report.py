@@ -25,12 +25,6 @@ class VAE(nn.Module):
 TEXT = """\
 vaedoctor 0.1.0 · mymodel.py:VAE · torch 2.13.0 · cpu · seed 0 · batch 8×784
 
-[✓] structure        1 rule passed
-[✗] sampling         1 error, 1 suppressed, 1 rule passed
-[!] gradients        1 warning
-[-] objective        2 skipped
-[☠] numerics         1 rule crashed (our bug: please report)
-
 how: constructed with `VAE(784, 32)` as in line 9
 
 anatomy: gaussian (certain)
@@ -50,6 +44,12 @@ error[VAE302] sample-not-reparameterized: no gradient flows through `sample`
 
 warning[VAE601] parameter-without-gradient: `aux.weight` gets no gradient
  = help: use `aux` or remove it
+
+[✓] structure        1 rule passed
+[✗] sampling         1 error, 1 suppressed, 1 rule passed
+[!] gradients        1 warning
+[-] objective        2 skipped
+[☠] numerics         1 rule crashed (our bug: please report)
 
 verified:
   ✓ the noise is Gaussian (mean = 0.012, std = 0.998)

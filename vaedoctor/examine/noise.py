@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from ..finding import Span
 from ..subject.subject import Batch, Subject
+from ..subject.trace import seed_everything
 from .anatomy import Anatomy, Latent, inputs_of
 from .flow import Flow
 from .listing import calls_in
 from .recorder import ESCAPES, Op, Recording, Value
-from .step import run_recorded, seed_everything
+from .step import run_recorded
 
 _ENTRIES = frozenset("tensor as_tensor asarray from_numpy".split())
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,16 +10,8 @@ from torch import Tensor, nn
 
 from ..subject.objective import total
 from ..subject.subject import Subject
-from ..subject.trace import reachable
+from ..subject.trace import reachable, seed_everything
 from .recorder import Edit, Recorder, Recording, tensors_in
-
-
-def seed_everything(seed: int) -> None:
-    """Seed torch, Python and (where it is loaded) NumPy."""
-    torch.manual_seed(seed)
-    random.seed(seed)
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(seed % 2**32)
 
 
 def run_recorded(

@@ -1,4 +1,4 @@
-"""The report for people: a summary by family, the findings with their code, what was verified."""
+"""The report for people: anatomy, findings with their code, a summary, what was verified."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def as_text(
 def _lines(report: Report, *, width: int, verbose: bool, quiet: bool) -> Iterator[Text]:
     if not quiet:
         yield from _header(report, width)
-        yield from _summary(report.outcomes, width)
         yield from _loading(report, width)
         yield from _anatomy(report, width)
     for finding in report.findings:
         yield from _finding(finding, width)
         yield Text()
     if not quiet:
+        yield from _summary(report.outcomes, width)
         yield from _verified(report, width)
         yield from _not_judged(report.outcomes, width, verbose=verbose)
         if verbose:
@@ -160,7 +160,7 @@ def _anatomy(report: Report, width: int) -> Iterator[Text]:
 
 
 def _cells(part: Part) -> tuple[str, str, str, str]:
-    shape = "×".join(map(str, part.shape)) if part.shape else ""  # noqa: RUF001
+    shape = "×".join(map(str, part.shape)) if part.shape else ""
     at = f"{place(part.at.file)}:{part.at.line}" if part.at else ""
     return plain(part.role), f"`{plain(part.name)}`" if part.name else "", shape, at
 

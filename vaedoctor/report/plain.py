@@ -15,7 +15,7 @@ _UNSAFE = re.compile(
 _ASCII = str.maketrans(
     {
         "→": "->",
-        "×": "x",  # noqa: RUF001
+        "×": "x",
         "·": "|",
         "…": "...",
         "✓": "+",
@@ -24,7 +24,7 @@ _ASCII = str.maketrans(
         "²": "^2",
         "≥": ">=",
         "≤": "<=",
-        "σ": "sigma",  # noqa: RUF001
+        "σ": "sigma",
         "μ": "mu",
         "ε": "eps",
         "≠": "!=",

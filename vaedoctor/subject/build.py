@@ -5,9 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
-import random
 import shlex
-import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +21,7 @@ from .errors import TargetError, a_kind, did_you_mean, summary, user_traceback
 from .scope import Scope, Unknown
 from .sizes import Sizes
 from .source import Source, function_tree
-from .trace import generators_restored
+from .trace import generators_restored, seed_everything
 
 Values = dict[str, Any]
 _MOST_ATTEMPTS = 16
@@ -119,14 +117,6 @@ def builds(
         yield _built(plan, model, namespace, seed)
     if not succeeded and failure is not None:
         raise _cannot_construct(*failure, label)
-
-
-def seed_everything(seed: int) -> None:
-    """Seed torch, Python and, when it is loaded, NumPy."""
-    torch.manual_seed(seed)
-    random.seed(seed)
-    if (numpy := sys.modules.get("numpy")) is not None:
-        numpy.random.seed(seed % 2**32)
 
 
 def _built(plan: Plan, model: nn.Module, namespace: dict[str, Any], seed: int) -> Built:

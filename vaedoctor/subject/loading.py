@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .build import seed_everything
 from .errors import TargetError, closest, summary, user_traceback
 from .slicing import Stopped, execute
 from .source import Source, read
-from .trace import generators_restored
+from .trace import generators_restored, seed_everything
 
 _NUMBERS = itertools.count(1)
 

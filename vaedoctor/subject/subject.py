@@ -34,8 +34,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """The user's loss. `run(model, batch)` does one forward pass through `model` and returns
-    whatever the user's loss returns (a scalar, a tuple or a dict that holds one).
+    """The user's loss.
+
+    `run(model, batch)` does one forward pass through `model` and returns whatever the user's loss
+    returns: a scalar, or a tuple or dict that holds one.
     """
 
     run: Callable[[nn.Module, Batch], Any]

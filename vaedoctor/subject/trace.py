@@ -7,6 +7,7 @@ model (a closure still holds the original's parameters), so the original is exam
 from __future__ import annotations
 
 import collections
+import functools
 import random
 import sys
 import types
@@ -53,10 +54,14 @@ def _inside(thing: object) -> list[Any]:
         return [c.cell_contents for c in cells if _filled(c)]
     if isinstance(thing, types.MethodType):
         return [thing.__self__]
+    if isinstance(thing, functools.partial):
+        return [thing.func, thing.args, thing.keywords]
     if isinstance(thing, (*_OPAQUE, torch.optim.Optimizer)):
         return []
     if isinstance(thing, nn.Module) or not type(thing).__module__.startswith("torch."):
-        return list(getattr(thing, "__dict__", {}).values())
+        slots = [s for kind in type(thing).__mro__ for s in getattr(kind, "__slots__", ())]
+        held = [getattr(thing, s, None) for s in slots if not s.startswith("__")]
+        return [*held, *getattr(thing, "__dict__", {}).values()]
     return []
 
 
@@ -166,6 +171,14 @@ def _is_plain_state(thing: object) -> bool:
     if isinstance(thing, (*_OPAQUE, torch.optim.Optimizer)):
         return False
     return hasattr(thing, "__dict__") and not type(thing).__module__.startswith("torch.")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch, Python and (where it is loaded) NumPy."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed % 2**32)
 
 
 @contextmanager

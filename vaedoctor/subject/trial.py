@@ -17,8 +17,7 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
-from .build import seed_everything
-from .trace import leaves_no_trace
+from .trace import leaves_no_trace, seed_everything
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class Trial:
 def attempt(run: Callable[[], Any], model: nn.Module, *, seed: int = 0) -> Trial:
     """Run once in train mode, leave no trace, and never raise (a `KeyboardInterrupt` passes)."""
     trial = Trial()
-    with leaves_no_trace(model), warnings.catch_warnings(), _watched(trial):
+    with leaves_no_trace(model, run), warnings.catch_warnings(), _watched(trial):
         warnings.simplefilter("ignore")
         seed_everything(seed)
         try:
