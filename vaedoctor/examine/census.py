@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 
 import torch
@@ -85,11 +86,17 @@ def take_census(model: nn.Module, first: Recording, again: Recording) -> Census:
     """Count the layers of `model` in two runs of one step."""
     used = {v.name for v in first.values if v.source == "parameter" and v.op is None}
     places = dict(hiding_places(model))
-    unregistered = _unregistered_calls(first)
     twins = {id(c.module) for c in again.calls}
-    created = [c for c in unregistered if id(c.module) not in twins and id(c.module) not in places]
-    hidden = [c for c in unregistered if c not in created]
-    inside = {id(p) for c in unregistered for p in c.module.parameters()}
+    original = {id(m) for m in model.modules()}
+    created = [
+        c
+        for c in _unregistered_calls(first, original)
+        if id(c.module) not in twins and id(c.module) not in places
+    ]
+    hidden = [
+        c for c in _unregistered_calls(first, first.registered | original) if c not in created
+    ]
+    inside = {id(p) for c in (*created, *hidden) for p in c.module.parameters()}
     opaque = {
         id(p)
         for m in model.modules()
@@ -101,6 +108,7 @@ def take_census(model: nn.Module, first: Recording, again: Recording) -> Census:
         for n, p in model.named_parameters()
         if n not in used and id(p) not in opaque and p.requires_grad
     }
+    ran = {c.path for c in first.calls}
     return Census(
         sum(1 for _ in model.parameters()),
         frozenset(used),
@@ -110,7 +118,7 @@ def take_census(model: nn.Module, first: Recording, again: Recording) -> Census:
         ),
         tuple((c, _built_at(first, c) or c.span) for c in created),
         tuple(_strays(first, inside, places)),
-        tuple(_judged(model, b, used) for b in branches(model, idle)),
+        tuple(_judged(model, b, used) for b in branches(model, idle, ran)),
         tuple(_reuses(model, first)),
         tuple(branches(model, {n: p for n, p in model.named_parameters() if not p.requires_grad})),
         frozenset(id(v.tensor) for v in again.values),
@@ -121,18 +129,19 @@ def _judged(model: nn.Module, branch: Branch, used: set[str]) -> Branch:
     """What the source says about an idle branch: who reads it, and is it part of a used module."""
     whole = branch.path.rpartition(branch.attribute)[0] + branch.attribute
     partial = branch.path != whole and any(n.startswith(f"{whole}.") for n in used)
-    own = is_own_code(type(branch.owner))
-    reads = None
-    if own and not any(walks_children(type(m)) for m in model.modules()):
+    reads: tuple[Read, ...] | None = None
+    if is_own_code(type(branch.owner)):
         reads = tuple(reads_of(branch.owner, model, branch.attribute))
+        if not reads and any(walks_children(kind) for kind in {type(m) for m in model.modules()}):
+            reads = None  # code that reaches layers without naming them may reach this one
     return replace(branch, partial=partial, reads=reads)
 
 
-def _unregistered_calls(recording: Recording) -> list[Call]:
+def _unregistered_calls(recording: Recording, registered: Set[int]) -> list[Call]:
     """First calls of topmost modules with trainable weights that are not registered."""
     found: dict[int, Call] = {}
     for call in recording.calls:
-        if id(call.module) in recording.registered or _after_forward(recording, call):
+        if id(call.module) in registered or _after_forward(recording, call):
             continue
         if any(id(c.module) in found for c in call.chain()):
             continue
@@ -142,11 +151,15 @@ def _unregistered_calls(recording: Recording) -> list[Call]:
 
 
 def _built_at(recording: Recording, call: Call) -> Span | None:
-    """The user's line at which a module's parameters were first touched: its construction."""
+    """The user's line at which a module's parameters were first touched: its construction.
+
+    Of a module of the user's own class it is the line outside its constructor.
+    """
     mine = {id(p) for p in call.module.parameters()}
     for op in recording.ops:
         if any(id(v.tensor) in mine for v in (*op.reads, *op.shapes, *op.makes)):
-            return op.span
+            outside = itertools.dropwhile(lambda f: f.code.co_name == "__init__", op.frames)
+            return next((f.span for f in outside), op.span)
     return None
 
 
@@ -209,8 +222,13 @@ def _walk(content: object, expression: str, depth: int = 4) -> Iterator[tuple[st
                 yield expression, thing
 
 
-def branches(model: nn.Module, chosen: Mapping[str, Tensor]) -> Iterator[Branch]:
-    """Group parameters by the topmost module all of whose parameters are among the chosen."""
+def branches(
+    model: nn.Module, chosen: Mapping[str, Tensor], ran: Set[str] = frozenset()
+) -> Iterator[Branch]:
+    """Group parameters by the topmost module all of whose parameters are among the chosen.
+
+    A module that `ran` is not idle itself, even where all its parameters are.
+    """
     names = {n for n, _ in model.named_parameters()}
     tops: dict[str, list[str]] = {}
     for name in chosen:
@@ -218,7 +236,7 @@ def branches(model: nn.Module, chosen: Mapping[str, Tensor]) -> Iterator[Branch]
         parts = name.split(".")
         for end in range(len(parts) - 1, 0, -1):
             prefix = ".".join(parts[:end])
-            if not all(n in chosen for n in names if n.startswith(f"{prefix}.")):
+            if prefix in ran or not all(n in chosen for n in names if n.startswith(f"{prefix}.")):
                 break
             top = prefix
         tops.setdefault(top, []).append(name)
