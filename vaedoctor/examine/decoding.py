@@ -159,7 +159,7 @@ def _starts_decoder(op: Op, last: Op | None, encoder: Op) -> bool:
     apart = [u for u in shared if not any(u == v for v in _around(encoder))]
     if apart:
         return True
-    return len(_around(op)) == len(_around(last)) == len(shared)
+    return len(_around(op)) == len(_around(last)) == len(_around(encoder)) == len(shared)
 
 
 def _around(op: Op) -> list[object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -63,10 +64,10 @@ def _cut(flow: Flow, value: Value, way: set[int]) -> Cut | None:
     if value.requires_grad or not any(p.requires_grad for p in parents):
         return None
     if op.name in CUTS:
-        return Cut(op, ".data" if op.name == "data" else ".detach()", op.span)
+        return Cut(op, "`.data`" if op.name == "data" else "`.detach()`", op.span)
     if not op.grad_mode:
         return _no_grad(flow.recording, op)
-    return Cut(op, f"{op.name}()", op.span)
+    return Cut(op, f"`{op.name}()`", op.span)
 
 
 def _round_trip(flow: Flow, value: Value, carried: tuple[Value, ...]) -> Cut | None:
@@ -87,14 +88,14 @@ def _no_grad(recording: Recording, op: Op) -> Cut:
     switch = next((s for s in reversed(recording.switches) if s.at_op <= op.index), None)
     text = text_of(switch.span) if switch else ""
     if switch is None or switch.span is None or not op.frames or op.span is None:
-        return Cut(op, "torch.no_grad()", op.span)
+        return Cut(op, "`torch.no_grad()`", op.span)
     if ".sample(" in text:
-        return Cut(op, ".sample()", switch.span)
-    inner = op.frames[0]
-    if switch.span.file == op.span.file and inner.code.co_firstlineno <= switch.span.line:
-        return Cut(op, "torch.no_grad()", switch.span)
-    first = inner.code.co_firstlineno
-    return Cut(op, "torch.no_grad()", Span(inner.file, first, 1, first, 0))
+        return Cut(op, "`.sample()`", switch.span)
+    for inner, outer in itertools.pairwise(op.frames):
+        if outer.span == switch.span:  # the call of a function that a decorator switches
+            first = inner.code.co_firstlineno
+            return Cut(op, "`torch.no_grad()`", Span(inner.file, first, 1, first, 0))
+    return Cut(op, "`torch.no_grad()`", switch.span)
 
 
 def _short(span: Span | None, most: int = 50) -> str:

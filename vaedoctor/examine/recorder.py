@@ -60,6 +60,12 @@ class Frame:
     line: int
     function: str
     code: CodeType = field(repr=False)
+    instruction: int = field(repr=False)
+
+    @property
+    def span(self) -> Span | None:
+        """The expression that was running."""
+        return span_of(self.code, self.instruction)
 
 
 @dataclass(slots=True, eq=False)
@@ -327,7 +333,8 @@ class Recorder(TorchFunctionMode):
         elif name in LIKE_SECOND or name == "to":
             by_shape = slice(1, len(found))
         shapes = found[by_shape]
-        return _Reading(tuple(v for v in found if v not in shapes), tuple(shapes), versions)
+        read = [*found[: by_shape.start], *found[by_shape.stop :]]
+        return _Reading(tuple(read), tuple(shapes), versions)
 
     def _op(self, name: str, args: Any, kwargs: Any, read: _Reading) -> Op:
         span, frames = self._place()
@@ -375,6 +382,8 @@ class Recorder(TorchFunctionMode):
     def _value(self, tensor: Tensor) -> Value:
         known = self.recording.current.get(id(tensor))
         if known is not None:
+            if known.edge is None and tensor.requires_grad:
+                self._link(known)  # a custom `Function` gives its result a graph on leaving
             return known
         source, name = self._named.get(id(tensor), ("constant", ""))
         if source == "constant" and isinstance(tensor, nn.Parameter):
@@ -416,15 +425,18 @@ class Recorder(TorchFunctionMode):
     def _new(self, tensor: Tensor, op: Op | None) -> Value:
         recording = self.recording
         value = Value(len(recording.values), tensor, tuple(tensor.shape), op)
-        value.edge = _edge_of(tensor)
-        value.requires_grad = value.edge is not None
-        if value.edge is not None:
-            self._by_node.setdefault(value.edge.node, value)
+        self._link(value)
         recording.values.append(value)
         recording.current[id(tensor)] = value
         if storage := _storage(tensor):
             self._storages.setdefault(storage, []).append(value)
         return value
+
+    def _link(self, value: Value) -> None:
+        value.edge = _edge_of(value.tensor)
+        value.requires_grad = value.edge is not None
+        if value.edge is not None:
+            self._by_node.setdefault(value.edge.node, value)
 
     def _aliases(self, changed: Tensor, op: Op) -> list[Value]:
         """New values of every other live view of a storage that was written to."""
@@ -443,9 +455,8 @@ class Recorder(TorchFunctionMode):
     def _place(self) -> tuple[Span | None, tuple[Frame, ...]]:
         frames = tuple(_user_frames(sys._getframe(1)))
         for frame in frames:
-            self.recording.functions.setdefault(frame[0].code, frame[0])
-        span = span_of(*frames[0][1]) if frames else None
-        return span, tuple(frame for frame, _ in frames)
+            self.recording.functions.setdefault(frame.code, frame)
+        return (frames[0].span if frames else None), frames
 
 
 RUN = "run_recorded"
@@ -477,14 +488,13 @@ def _column(file: str, line: int, offset: int) -> int:
     return len(text.encode()[:offset].decode(errors="ignore")) + 1
 
 
-def _user_frames(frame: FrameType | None) -> Iterator[tuple[Frame, tuple[CodeType, int]]]:
+def _user_frames(frame: FrameType | None) -> Iterator[Frame]:
     while frame is not None:
         code = frame.f_code
         if code.co_name == RUN and code.co_filename.startswith(_OURS):
             return
         if is_user_file(code.co_filename):
-            seen = Frame(code.co_filename, frame.f_lineno, code.co_qualname, code)
-            yield seen, (code, frame.f_lasti)
+            yield Frame(code.co_filename, frame.f_lineno, code.co_qualname, code, frame.f_lasti)
         frame = frame.f_back
 
 
