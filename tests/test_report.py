@@ -135,7 +135,7 @@ def test_text_fits_its_width(report):
 
 
 def test_quiet_text_is_findings_and_the_verdict(report):
-    start, end = TEXT.index("error["), TEXT.index("verified:")
+    start, end = TEXT.index("error["), TEXT.index("[✓]")
     verdict = TEXT.splitlines()[-2]
     assert as_text(report, quiet=True) == f"{TEXT[start:end]}{verdict}\n"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -110,7 +110,7 @@ def examine_subject(
         target=subject.target or type(subject.model).__name__,
         outcomes=apply_suppressions(_folded(outcomes, rules), model_at=place),
         picture=picture,
-        notes=subject.notes,
+        notes=(*subject.notes, *_origins(subject)),
         environment=_environment(subject, seed),
         fail_on=threshold,
         seconds=time.perf_counter() - started,
@@ -141,6 +141,14 @@ def _folded(outcomes: list[Outcome], rules: Iterable[Rule]) -> tuple[Outcome, ..
             )
         folded.append(replace(outcome, findings=mine))
     return tuple(folded)
+
+
+def _origins(subject: Subject) -> Iterator[str]:
+    """Where the batch and the loss come from, unless the caller gave them."""
+    if subject.batch.origin != "given":
+        yield f"batch: {subject.batch.origin}"
+    if subject.objective is not None and subject.objective.origin != "given":
+        yield f"loss: {subject.objective.origin}"
 
 
 def _environment(subject: Subject, seed: int) -> dict[str, Number]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from pathlib import PurePath
 from typing import Any
 
 JSON_VERSION = 1
@@ -38,6 +39,15 @@ class Span:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.col}"
+
+
+def where(place: Span | None, at: Span | None) -> str:
+    """How a note of a finding at `at` names a place: `line 12`, with the file if it is another."""
+    if place is None:
+        return "a place that is not known"
+    if at is not None and at.file == place.file:
+        return f"line {place.line}"
+    return f"line {place.line} of {PurePath(place.file).name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +259,8 @@ def fold(findings: Iterable[Finding], precedence: Mapping[str, tuple[str, ...]])
             for f in kept
             if f.code in precedence.get(specific.code, ()) and f.causes & specific.causes
         ]:
-            at = f" ({general.at})" if general.at and general.at != specific.at else ""
+            elsewhere = general.at is not None and general.at != specific.at
+            at = f" ({where(general.at, specific.at)})" if elsewhere else ""
             note = f"also {general.code}: {general.message}{at}"
             widened = replace(specific, notes=(*specific.notes, note))
             kept[kept.index(specific)] = widened

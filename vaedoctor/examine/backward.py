@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..finding import Span
+from ..finding import Span, where
 from .gradients import Gradients
 from .recorder import Op, Recording
 
@@ -39,7 +39,11 @@ def backward_fault(recording: Recording, gradients: Gradients) -> BackwardFault 
     if edit is None:
         return BackwardFault(text, "", _backward_span(recording), shape, ())
     maker = edit.reads[0].op if edit.reads else None
-    saved = (f"the tensor is made by `{maker.name}` at {maker.span}",) if maker else ()
+    saved = (
+        (f"the tensor is made by `{maker.name}` in {where(maker.span, edit.span)}",)
+        if maker
+        else ()
+    )
     return BackwardFault(text, edit.name, edit.span, shape, saved)
 
 

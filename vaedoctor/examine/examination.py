@@ -163,7 +163,7 @@ class Examination:
     @cached_property
     def frozen_noise(self) -> list[noise.FrozenNoise]:
         """Noise that two passes with running generators share."""
-        return list(noise.frozen_noise(self.anatomy, self.again))
+        return list(noise.frozen_noise(self.anatomy, self.again, self.subject.model))
 
     def outside_at(self, latent: Latent) -> Span | None:
         """The line at which noise from outside torch enters."""

@@ -8,7 +8,7 @@ from types import TracebackType
 
 from torch import nn
 
-from ..finding import Span
+from ..finding import Span, where
 from ..subject.errors import user_traceback
 from .anatomy import ADDS, FUSED, MULS, inputs_of, only_moved, path_of
 from .census import defined_at
@@ -109,7 +109,7 @@ def _cause(
 def _arrivals(flow: Flow, op: Op) -> Iterator[str]:
     for value in op.reads[:2]:
         sender, at = sender_of(flow, value)
-        yield f"{list(value.shape)} comes from {sender}" + (f" at {at}" if at else "")
+        yield f"{list(value.shape)} comes from `{sender}` in {where(at, op.span)}"
 
 
 def posterior_operands(flow: Flow, op: Op) -> tuple[Value, Value] | None:

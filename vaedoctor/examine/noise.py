@@ -17,6 +17,7 @@ from ..finding import Span
 from ..subject.subject import Batch, Subject
 from ..subject.trace import seed_everything
 from .anatomy import Anatomy, Latent, inputs_of
+from .census import hiding_places
 from .flow import Flow
 from .listing import calls_in
 from .recorder import ESCAPES, Op, Recording, Value
@@ -140,9 +141,10 @@ class FrozenNoise:
     cached: bool
     numbers: int
     at: Span | None
+    attribute: str = ""
 
 
-def frozen_noise(anatomy: Anatomy, again: Recording) -> Iterator[FrozenNoise]:
+def frozen_noise(anatomy: Anatomy, again: Recording, model: nn.Module) -> Iterator[FrozenNoise]:
     """Draws that come out bit-equal in two passes, and constants that stand in for a draw."""
     for latent in anatomy.latents:
         draw = latent.draw
@@ -154,9 +156,13 @@ def frozen_noise(anatomy: Anatomy, again: Recording) -> Iterator[FrozenNoise]:
         if twin.noise.shape == draw.op.noise.shape and torch.equal(twin.noise, draw.op.noise):
             yield FrozenNoise(draw.name, False, draw.op.noise.numel(), draw.op.span)
     if not anatomy.latents:
+        places = dict(hiding_places(model))
         for value, op in _cached_noise(anatomy.flow):
-            name = value.name or "a constant"
-            yield FrozenNoise(name, True, value.tensor.numel(), op.span)
+            behind = (anatomy.recording.values[i] for i in sorted(anatomy.flow.ancestors(value)))
+            held = next((places[id(v.tensor)] for v in behind if id(v.tensor) in places), None)
+            name = held.expression if held else value.name or "a constant"
+            attribute = held.attribute if held else ""
+            yield FrozenNoise(name, True, value.tensor.numel(), op.span, attribute)
 
 
 def _cached_noise(flow: Flow) -> Iterator[tuple[Value, Op]]:

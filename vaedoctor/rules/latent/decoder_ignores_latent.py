@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...finding import Finding, Severity, Verified
+from ...finding import Finding, Severity, Verified, where
 from ...rule import rule
 
 if TYPE_CHECKING:
@@ -35,11 +35,12 @@ def decoder_ignores_latent(examination: Examination) -> Iterator[Finding | Verif
     if decoding.sampled:
         yield Verified("the reconstruction depends on the sample")
     elif decoding.blind is not None:
+        made = examination.anatomy.latents[0].meeting.span
         yield Finding(
             "the reconstruction does not depend on the latent",
             help="feed the sample to the decoder",
             at=decoding.blind.span,
             measured={"latents": len(examination.anatomy.latents), "latents that reach x_hat": 0},
-            notes=(f"the sample is made at {examination.anatomy.latents[0].meeting.span}",),
+            notes=(f"the sample is made in {where(made, decoding.blind.span)}",),
             causes=decoding.causes,
         )

@@ -56,7 +56,8 @@ def parameters_fed_instead_of_sample(examination: Examination) -> Iterator[Findi
                 "samples that reach x_hat": len(examination.anatomy.sampled),
             },
             notes=tuple(
-                f"a sample is made at {x.meeting.span}" for x in examination.anatomy.latents[:1]
+                f"a sample is made in {where(x.meeting.span, fed.op.span)}"
+                for x in examination.anatomy.latents[:1]
             ),
             severity=Severity.WARNING
             if decoding.sampled or decoding.elsewhere or not decoding.variational

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...finding import Finding, Severity, Verified
+from ...finding import Finding, Severity, Verified, where
 from ...rule import rule
 
 if TYPE_CHECKING:
@@ -53,6 +53,6 @@ def noise_discarded(examination: Examination) -> Iterator[Finding | Verified]:
             help="decode the sample instead of the mean",
             at=fed.op.span,
             measured={"sample shape": list(latent.z.shape), "draws that reach x_hat": 0},
-            notes=(f"the sample is made at {latent.meeting.span} and used by nothing",),
+            notes=(f"the sample of {where(latent.meeting.span, fed.op.span)} is used by nothing",),
             causes=decoding.causes | {"latent"},
         )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 
-@rule("VAE306", Severity.ERROR, before=("VAE301", "VAE401"))
+@rule("VAE306", Severity.ERROR, before=("VAE301", "VAE401", "VAE108"))
 def noise_frozen(examination: Examination) -> Iterator[Finding | Verified]:
     """Two training steps draw the same noise.
 
@@ -44,7 +44,7 @@ def noise_frozen(examination: Examination) -> Iterator[Finding | Verified]:
             ),
             at=noise.at,
             measured={"equal numbers": noise.numbers, "steps compared": 2},
-            causes=frozenset({"latent"}),
+            causes=frozenset({"latent", f"state:{noise.attribute}"}),
         )
     if not frozen:
         examination.require_latents()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...finding import Finding, Severity, Verified
+from ...finding import Finding, Severity, Verified, where
 from ...rule import rule
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def shape_chain_broken(examination: Examination) -> Iterator[Finding | Verified]
         number = f"`{mismatch.parameter}` of `{mismatch.layer}` to {mismatch.arrived}"
         line = f" in line {mismatch.defined_at.line}" if mismatch.defined_at else ""
         sent = f", sent by `{mismatch.sender}`" if mismatch.sender else ""
-        at = f" at {mismatch.sent_at}" if mismatch.sent_at else ""
+        at = f" in {where(mismatch.sent_at, failure.at)}" if mismatch.sent_at else ""
         yield Finding(
             f"`{mismatch.layer}` was built for {mismatch.expected} and receives {mismatch.arrived}",
             help=f"set {number}{line}, or make `{mismatch.sender}` give {mismatch.expected}",
@@ -57,9 +57,9 @@ def shape_chain_broken(examination: Examination) -> Iterator[Finding | Verified]
         )
     else:
         shapes = " and ".join(str(list(s)) for s in failure.shapes)
-        where = f" in `{failure.path}`" if failure.path else ""
+        path = f" in `{failure.path}`" if failure.path else ""
         yield Finding(
-            f"`{failure.operation}` cannot combine shapes {shapes}{where}",
+            f"`{failure.operation}` cannot combine shapes {shapes}{path}",
             help="make the shapes agree: one of the two senders below has the wrong size",
             at=failure.at,
             measured={"shapes": [list(s) for s in failure.shapes]},

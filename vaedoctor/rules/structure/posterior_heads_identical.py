@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...finding import Finding, Severity, Verified
+from ...finding import Finding, Severity, Verified, where
 from ...rule import rule
 
 if TYPE_CHECKING:
@@ -40,7 +40,10 @@ def posterior_heads_identical(examination: Examination) -> Iterator[Finding | Ve
             help=meant,
             at=pair.op.span,
             measured={"shared share": pair.shared, "shape": list(pair.loc.value.shape)},
-            notes=(f"location from {pair.loc.op.span}", f"scale from {pair.scale.op.span}"),
+            notes=(
+                f"location from {where(pair.loc.op.span, pair.op.span)}",
+                f"scale from {where(pair.scale.op.span, pair.op.span)}",
+            ),
             causes=frozenset({"latent", *(f"layer:{path}" for path in idle)}),
         )
     if not found and any(latent.scale_head for latent in examination.anatomy.latents):

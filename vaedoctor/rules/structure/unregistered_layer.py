@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...finding import Finding, Severity, Verified
+from ...finding import Finding, Severity, Verified, where
 from ...rule import rule
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ def unregistered_layer(examination: Examination) -> Iterator[Finding | Verified]
         name = f"`self.{first.place.attribute}`" if first.place else f"a global {kind}"
         weights = sum(h.parameters for h in members)
         layers = f"{len(members)} layers" if len(members) > 1 else f"a {kind} layer"
+        at = (first.place.at if first.place else None) or first.call.span
+        lines = dict.fromkeys(where(h.call.span, at) for h in members)
         yield Finding(
             f"{name} holds {layers} that `parameters()`, `.to()` and `state_dict()` miss",
             help=(
@@ -57,9 +59,9 @@ def unregistered_layer(examination: Examination) -> Iterator[Finding | Verified]
                 if first.place
                 else "create the layer in `__init__` and assign it to an attribute"
             ),
-            at=(first.place.at if first.place else None) or first.call.span,
+            at=at,
             measured={"layers": len(members), "weights": weights},
-            notes=tuple(f"runs in the forward pass at {h.call.span}" for h in members[:3]),
+            notes=(f"runs in the forward pass in {', '.join(lines)}",),
             causes=frozenset(f"module:{id(h.call.module)}" for h in members),
         )
     if not groups:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...finding import Finding, Severity, Verified
+from ...finding import Finding, Severity, Verified, where
 from ...rule import rule
 
 if TYPE_CHECKING:
@@ -36,12 +36,13 @@ def unregistered_parameter(examination: Examination) -> Iterator[Finding | Verif
         if place is None and examination.census.fresh(value):
             continue  # made anew in every pass: VAE103 speaks
         name = f"`{place.expression}`" if place else "a tensor"
+        at = (place.at if place else None) or op.span
         yield Finding(
             f"{name} requires grad and takes part in the forward pass but is not in `parameters()`",
             help="wrap it in `nn.Parameter` (in a list: `nn.ParameterList`)",
-            at=(place.at if place else None) or op.span,
+            at=at,
             measured={"shape": list(value.shape)},
-            notes=(f"used by `{op.name}` at {op.span}",),
+            notes=(f"used by `{op.name}` in {where(op.span, at)}",),
             causes=frozenset({f"tensor:{id(value.tensor)}"}),
         )
     if not strays:
