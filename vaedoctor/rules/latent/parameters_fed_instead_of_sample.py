@@ -41,24 +41,19 @@ def parameters_fed_instead_of_sample(examination: Examination) -> Iterator[Findi
     if decoding.elsewhere or not decoding.variational:
         guilty = [fed for fed in guilty if fed.scale]
     for fed in guilty[:1]:
-        what = (
-            "the location and the scale"
-            if fed.location and fed.scale
-            else ("the scale" if fed.scale else "the location")
-        )
-        where = "as well as the sample" if decoding.sampled else "where the sample belongs"
+        taken = ["the location"] * fed.location + ["the scale"] * fed.scale
+        what = " and ".join(taken)
+        beside = "as well as the sample" if decoding.sampled else "where the sample belongs"
+        made = [x.meeting.span for x in examination.anatomy.latents[:1]]
         yield Finding(
-            f"`{fed.path}` takes {what} of the posterior {where}",
+            f"`{fed.path}` takes {what} of the posterior {beside}",
             help="feed it the sample: `mu + std * torch.randn_like(std)`",
             at=fed.op.span,
             measured={
                 "input shape": list(fed.op.reads[0].shape),
                 "samples that reach x_hat": len(examination.anatomy.sampled),
             },
-            notes=tuple(
-                f"a sample is made in {where(x.meeting.span, fed.op.span)}"
-                for x in examination.anatomy.latents[:1]
-            ),
+            notes=tuple(f"a sample is made in {where(at, fed.op.span)}" for at in made),
             severity=Severity.WARNING
             if decoding.sampled or decoding.elsewhere or not decoding.variational
             else Severity.ERROR,
