@@ -119,9 +119,12 @@ def perturbed(batch: Batch) -> Batch:
     generator = torch.Generator().manual_seed(1)
 
     def move(item: object) -> object:
-        if isinstance(item, Tensor) and item.is_floating_point():
+        if isinstance(item, Tensor) and item.is_floating_point() and item.numel():
             other = torch.rand(item.shape, generator=generator).to(item)
-            return (0.5 * item + 0.5 * (item.amin() + (item.amax() - item.amin()) * other)).detach()
+            low, high = item.detach().aminmax()
+            if low == high:  # a batch of ones: the range of an image
+                low, high = low.clamp(max=0), high.clamp(min=1)
+            return (0.5 * item + 0.5 * (low + (high - low) * other)).detach()
         if isinstance(item, dict):
             return {k: move(v) for k, v in item.items()}
         if isinstance(item, (list, tuple)) and not hasattr(item, "_fields"):
