@@ -260,7 +260,8 @@ class Recorder(TorchFunctionMode):
                 if call.module is module:
                     call.output = output
                     call.outputs = tuple(self._value(t) for t in tensors_in(output))
-                    if module is self._model and not self._stack:
+                    raised = output is None and sys.exc_info()[1] is not None
+                    if module is self._model and not self._stack and not raised:
                         self.recording.output = output
                         self.recording.forward_end = call.last
                     return
