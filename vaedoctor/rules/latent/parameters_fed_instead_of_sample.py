@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...finding import Finding, Severity, Verified
+from ...finding import Finding, Severity, Verified, where
 from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
