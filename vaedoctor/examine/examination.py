@@ -167,7 +167,7 @@ class Examination:
 
     def outside_at(self, latent: Latent) -> Span | None:
         """The line at which noise from outside torch enters."""
-        return noise.entered_at(latent, self.subject.model)
+        return noise.entered_at(latent, self.flow, self.subject.model)
 
     @cached_property
     def shared_noise(self) -> list[noise.SharedNoise]:

@@ -228,18 +228,22 @@ def shared_noise(anatomy: Anatomy) -> Iterator[SharedNoise]:
             yield SharedNoise(latent, rows, tuple(drawn.shape))
 
 
-def entered_at(latent: Latent, model: nn.Module) -> Span | None:
+def entered_at(latent: Latent, flow: Flow, model: nn.Module) -> Span | None:
     """Where noise from outside torch becomes a tensor.
 
     `torch.tensor` is recorded; `torch.from_numpy` and the legacy constructors are not, so the one
-    call of theirs in the model's classes is looked up in the source.
+    call of theirs in the model's classes is looked up in the source. Without it, the first
+    operation on the noise alone (`.float()`, `.to(mu)`) is the nearest place.
     """
     if latent.draw.op is not None:
         return latent.draw.op.span
     calls = [
         span for kind in {type(m) for m in model.modules()} for span in calls_in(kind, _ENTERING)
     ]
-    return calls[0] if len(calls) == 1 else latent.meeting.span
+    if len(calls) == 1:
+        return calls[0]
+    first = next(iter(flow.consumers.get(latent.draw.value.index, ())), latent.meeting)
+    return first.span or latent.meeting.span
 
 
 _ENTERING = frozenset("from_numpy FloatTensor DoubleTensor Tensor as_tensor asarray".split())
