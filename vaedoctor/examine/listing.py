@@ -53,6 +53,19 @@ def text_of(span: Span | None) -> str:
     return " ".join(line.strip() for line in lines)
 
 
+def header_of(span: Span) -> Span:
+    """Of a `with` statement the context managers alone; any other span as it is."""
+    for node in ast.walk(tree_of(span.file)):
+        if isinstance(node, ast.With) and (node.lineno, node.col_offset + 1) == (
+            span.line,
+            span.col,
+        ):
+            first, last = node.items[0].context_expr, node.items[-1].context_expr
+            end, end_col = last.end_lineno or last.lineno, (last.end_col_offset or 0) + 1
+            return Span(span.file, first.lineno, first.col_offset + 1, end, end_col)
+    return span
+
+
 def methods_of(kind: type[object]) -> tuple[Method, ...]:
     """The functions a class and its bases define in files that are not torch's."""
     return tuple(m for base in kind.__mro__ for m in _own_methods(base))
@@ -62,19 +75,33 @@ def methods_of(kind: type[object]) -> tuple[Method, ...]:
 def _own_methods(kind: type[object]) -> tuple[Method, ...]:
     try:
         file = inspect.getsourcefile(kind) or ""
-        first = inspect.getsourcelines(kind)[1]
     except (OSError, TypeError):
         return ()
-    if not is_user_file(file):
+    node = classes_in(file).get(kind.__qualname__) if is_user_file(file) else None
+    if node is None:
         return ()
     return tuple(
         Method(kind, child.name, file, child)
-        for node in ast.walk(tree_of(file))
-        if isinstance(node, ast.ClassDef) and node.name == kind.__name__
-        if first in (node.lineno, *(d.lineno for d in node.decorator_list))
         for child in ast.walk(node)
         if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
     )
+
+
+@functools.cache
+def classes_in(file: str) -> dict[str, ast.ClassDef]:
+    """The classes of a file by qualified name, the first of a name, as `inspect` chooses."""
+    found: dict[str, ast.ClassDef] = {}
+    waiting: list[tuple[ast.AST, str]] = [(tree_of(file), "")]
+    while waiting:
+        node, scope = waiting.pop()
+        inner = scope
+        if isinstance(node, ast.ClassDef):
+            found.setdefault(f"{scope}{node.name}", node)
+            inner = f"{scope}{node.name}."
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            inner = f"{scope}{node.name}.<locals>."
+        waiting.extend((child, inner) for child in reversed([*ast.iter_child_nodes(node)]))
+    return found
 
 
 @functools.cache

@@ -14,8 +14,8 @@ from .anatomy import Anatomy, Latent
 from .census import Branch, branches
 from .flow import CUTS, RESHAPES, Flow
 from .gradients import Arrives, Gradients, gradient_between, kind_of
-from .listing import text_of
-from .recorder import ESCAPES, Op, Recording, Value
+from .listing import header_of, text_of
+from .recorder import ESCAPES, GradSwitch, Op, Recording, Value
 
 REPARAMETERIZABLE = frozenset({"gaussian", "laplace", "logistic", "uniform"})
 
@@ -83,19 +83,37 @@ def _round_trip(flow: Flow, value: Value, carried: tuple[Value, ...]) -> Cut | N
     return Cut(entry, label, at)
 
 
-def _no_grad(recording: Recording, op: Op) -> Cut:
-    """The region with gradients off around an operation: its `with` line, call or decorator."""
-    switch = next((s for s in reversed(recording.switches) if s.at_op <= op.index), None)
-    text = text_of(switch.span) if switch else ""
-    if switch is None or switch.span is None or not op.frames or op.span is None:
-        return Cut(op, "`torch.no_grad()`", op.span)
-    if ".sample(" in text:
-        return Cut(op, "`.sample()`", switch.span)
+def _no_grad(recording: Recording, op: Op) -> Cut | None:
+    """The region with gradients off around an operation: its `with` line, call or decorator.
+
+    None inside a custom `Function`, where no graph is kept because its `backward` stands for it.
+    """
+    if op.makes and op.out.tensor.is_inference():
+        return Cut(op, "`torch.inference_mode()`", op.span)
+    switch = _switched_off(recording, op)
+    if switch is None or switch.span is None:
+        return None
+    span = header_of(switch.span)
+    if ".sample(" in text_of(span):
+        return Cut(op, "`.sample()`", span)
     for inner, outer in itertools.pairwise(op.frames):
         if outer.span == switch.span:  # the call of a function that a decorator switches
             first = inner.code.co_firstlineno
             return Cut(op, "`torch.no_grad()`", Span(inner.file, first, 1, first, 0))
-    return Cut(op, "`torch.no_grad()`", switch.span)
+    return Cut(op, "`torch.no_grad()`", span)
+
+
+def _switched_off(recording: Recording, op: Op) -> GradSwitch | None:
+    """The outermost change of grad mode that is in force at an operation."""
+    found = None
+    for switch in recording.switches:
+        if switch.at_op > op.index:
+            break
+        if switch.enabled:
+            found = None
+        elif found is None:
+            found = switch
+    return found
 
 
 def _short(span: Span | None, most: int = 50) -> str:
