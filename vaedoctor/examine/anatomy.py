@@ -26,6 +26,7 @@ AFFINE_NOISE = frozenset(
     "randn randn_like normal normal_ rand rand_like uniform_ exponential_ numpy".split()
 )
 LOOKUPS = frozenset("argmin argmax topk round round_ sign floor one_hot".split())
+_MOST_MERGES = 100  # deep enough for any normalisation, and no deep recursion
 COMPARES = frozenset("gt lt ge le eq ne __gt__ __lt__ __ge__ __le__".split())
 
 
@@ -174,31 +175,29 @@ def _affine(flow: Flow, draw: Draw) -> Latent | None:
     """Noise that meets the encoder's output: scale by multiplication, location by addition."""
     if draw.name not in AFFINE_NOISE:
         return None
-    meeting, family = _meeting(flow, draw)
+    meeting = _meeting(flow, draw)
     if meeting is None or meeting.name not in ADDS | MULS | PRODUCTS | FUSED or not meeting.makes:
         return None
     bit = 1 << draw.bit
     others = [v for v in meeting.reads if flow.posterior(v) and not flow.noise[v.index] & bit]
-    made = meeting.out
+    z = meeting.out
+    loc: Value | None = others[0]
+    scale: Value | None = None
     if meeting.name in FUSED:
-        scales = [v for v in meeting.reads[1:] if v in others]
         loc = meeting.reads[0] if meeting.reads[0] in others else None
-        found = Latent(draw, meeting, made, family, loc, scales[0] if scales else None)
-    elif meeting.name in ADDS:
-        found = Latent(draw, meeting, made, family, others[0], None)
-    else:
-        z, loc = _add_location(flow, made, bit)
-        found = Latent(draw, meeting, z, family, loc, others[0])
-    return _with_heads(flow, found) if found.loc is not None else None
+        scale = next((v for v in meeting.reads[1:] if v in others), None)
+    elif meeting.name not in ADDS:
+        scale = others[0]
+        z, loc = _add_location(flow, meeting.out, bit)
+    if loc is None:
+        return None
+    family = _noise_family(flow, draw, z)
+    return _with_heads(flow, Latent(draw, meeting, z, family, loc, scale))
 
 
-def _meeting(flow: Flow, draw: Draw) -> tuple[Op | None, str]:
-    """The first operation in which the noise meets a posterior value, and the noise's family."""
+def _meeting(flow: Flow, draw: Draw) -> Op | None:
+    """The first operation in which the noise meets a posterior value."""
     bit = 1 << draw.bit
-    family = "gaussian" if draw.name in ("randn", "randn_like", "normal", "normal_") else "uniform"
-    if draw.name == "numpy":
-        family = "gaussian"
-    names: list[str] = []
     ahead = [draw.value]
     seen: set[int] = set()
     while ahead:
@@ -208,21 +207,28 @@ def _meeting(flow: Flow, draw: Draw) -> tuple[Op | None, str]:
         seen.add(value.index)
         for op in flow.consumers.get(value.index, ()):
             if any(flow.posterior(v) and not flow.noise[v.index] & bit for v in op.reads):
-                return op, _noise_family(draw, family, names)
-            if op.name in COMPARES:
-                continue  # a mask made from noise: dropout by hand
-            names.append(op.name)
-            ahead.extend(op.makes)
-    return None, family
+                return op
+            if op.name not in COMPARES:  # a mask made from noise is dropout by hand
+                ahead.extend(op.makes)
+    return None
 
 
-def _noise_family(draw: Draw, family: str, names: list[str]) -> str:
-    """What transformed noise is: Gumbel and Laplace are made from uniform noise by logarithms."""
-    if draw.name == "exponential_" or names.count("log") >= 2:
+def _noise_family(flow: Flow, draw: Draw, z: Value) -> str:
+    """The noise of a sample: uniform noise becomes Laplace, Gumbel, … by what is done to it."""
+    if draw.name in ("randn", "randn_like", "normal", "normal_", "numpy"):
+        return "gaussian"
+    way = flow.descendants(draw.value) & flow.ancestors(z)
+    ops = [op for op in flow.recording.ops if op.makes and op.out.index in way]
+    names = {op.name for op in ops}
+    logs = [op for op in ops if op.name == "log"]
+    nested = any(a.out.index in flow.ancestors(*b.reads) for a in logs for b in logs)
+    if draw.name == "exponential_" or nested:
         return "gumbel"
-    if family == "uniform" and ("log1p" in names or "log" in names):
-        return "laplace" if "sign" in names or "abs" in names else "logistic"
-    return family
+    if "erfinv" in names:
+        return "gaussian"
+    if names & {"log", "log1p"}:
+        return "laplace" if names & {"sign", "abs"} else "logistic"
+    return "uniform"
 
 
 def _add_location(flow: Flow, made: Value, bit: int) -> tuple[Value, Value | None]:
@@ -257,16 +263,35 @@ def head(flow: Flow, value: Value) -> Head | None:
 
     Of a chunked, split or sliced layer the head is the part, not the whole.
     """
+    return _head(flow, value, {})
+
+
+def _head(flow: Flow, value: Value, known: dict[int, Head | None]) -> Head | None:
     part: Value | None = None
     while value.op is not None:
         op = value.op
         parents = {p.index: p for p in flow.parents(value) if flow.data[p.index]}
-        if flow.layer(op) or len(parents) != 1:
+        if flow.layer(op):
             return Head(part or value, op, path_of(op))
+        if len(parents) != 1:
+            common = _common_head(flow, list(parents.values()), known) if part is None else None
+            return common or Head(part or value, op, path_of(op))
         if op.name in SLICES:
             part = value
         (value,) = parents.values()
     return None
+
+
+def _common_head(flow: Flow, values: list[Value], known: dict[int, Head | None]) -> Head | None:
+    """The one head behind several values, as in `logits - logits.logsumexp(-1)`."""
+    for value in values:
+        if value.index not in known and len(known) < _MOST_MERGES:
+            known[value.index] = _head(flow, value, known)
+    heads = [known.get(v.index) for v in values]
+    first = heads[0] if heads else None
+    if first is None or any(h is None or h.value is not first.value for h in heads):
+        return None
+    return first if flow.layer(first.op) else None
 
 
 def path_of(op: Op) -> str:
