@@ -378,6 +378,16 @@ def test_noise_in_the_loss_is_no_latent(extra: Callable[[Tensor], Tensor], sampl
         assert len(examination.anatomy.latents) == sampled
 
 
+def test_a_long_chain_of_merges_is_walked_without_deep_recursion() -> None:
+    def mixed(mu: Tensor, logvar: Tensor) -> Tensor:
+        for _ in range(600):
+            mu = 0.5 * mu + 0.5 * torch.sin(mu)
+        return mu + std_of(logvar) * torch.randn_like(mu)
+
+    with examined(VAE(mixed), X) as examination:
+        assert only(examination.anatomy).reaches
+
+
 def test_each_level_of_a_hierarchy_is_a_latent() -> None:
     class Ladder(VAE):
         def __init__(self) -> None:

@@ -98,7 +98,8 @@ class Anatomy:
 def anatomize(recording: Recording, flow: Flow) -> Anatomy:
     """Read the anatomy off one recorded training step. Pure: runs nothing."""
     outputs = outputs_of(recording)
-    latents = list(_latents(flow))
+    shapes = {v.shape for v in inputs_of(recording)}
+    latents = [x for x in _latents(flow) if not _drawn_from_output(flow, x, shapes)]
     x_hat, name = _reconstruction(recording, flow, outputs, latents)
     x = _input(recording, flow, x_hat)
     anatomy = Anatomy(recording, flow, outputs, x, x_hat, name)
@@ -112,6 +113,16 @@ def anatomize(recording: Recording, flow: Flow) -> Anatomy:
         anatomy.unsampled = _unsampled(flow, outputs, x_hat)
     anatomy.family, anatomy.confidence = _family(anatomy)
     return anatomy
+
+
+def _drawn_from_output(flow: Flow, latent: Latent, shapes: set[tuple[int, ...]]) -> bool:
+    """Whether a draw is made from the reconstruction itself, so that no layer follows it."""
+    of_samples = any(v is not None and flow.noise[v.index] for v in (latent.loc, latent.scale))
+    if not of_samples and latent.z.shape not in shapes:
+        return False
+    after = flow.descendants(latent.z)
+    layers = (op for op in flow.recording.ops if op.makes and op.out.index in after)
+    return not any(flow.layer(op) for op in layers)
 
 
 def _family(anatomy: Anatomy) -> tuple[str, str]:
@@ -286,6 +297,7 @@ def _common_head(flow: Flow, values: list[Value], known: dict[int, Head | None])
     """The one head behind several values, as in `logits - logits.logsumexp(-1)`."""
     for value in values:
         if value.index not in known and len(known) < _MOST_MERGES:
+            known[value.index] = None  # counts while it is looked for
             known[value.index] = _head(flow, value, known)
     heads = [known.get(v.index) for v in values]
     first = heads[0] if heads else None
@@ -340,10 +352,11 @@ def _reconstruction(
     partners = _partners(recording, flow)
     rank = {value.index: i for i, (value, _) in enumerate(partners)}
 
-    def order(o: Output) -> tuple[bool, bool, bool, bool, int]:
+    def order(o: Output) -> tuple[bool, bool, bool, bool, bool, int]:
         v = o.value
         return (
             v.index not in rank,
+            not _deep(flow, o, latents),
             v.shape not in shapes,
             v.tensor.numel() not in sizes,
             not flow.noise[v.index],
