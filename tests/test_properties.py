@@ -59,7 +59,7 @@ class TestHealthy:
 
     @pytest.mark.slow
     @given(case=healthy_cases())
-    @settings(max_examples=150)
+    @settings(max_examples=60)
     def test_silent_in_every_style(self, case: Case, tmp_path: Path) -> None:
         check_healthy(case, tmp_path)
 
@@ -82,7 +82,7 @@ class TestBroken:
     @pytest.mark.slow
     @pytest.mark.parametrize("bug", sorted(BUGS))
     def test_each_bug_in_every_style(self, bug: str, tmp_path: Path) -> None:
-        @settings(max_examples=150)
+        @settings(max_examples=8)
         @given(case=broken_cases(bug))
         def check(case: Case) -> None:
             check_broken(case, tmp_path)
@@ -100,7 +100,7 @@ class TestTheLossFoundInTheFile:
 
     @pytest.mark.slow
     @given(case=healthy_cases())
-    @settings(max_examples=150)
+    @settings(max_examples=60)
     def test_is_the_files_loss_in_every_style(self, case: Case, tmp_path: Path) -> None:
         check_found_loss(case, tmp_path)
 

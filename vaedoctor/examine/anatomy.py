@@ -7,7 +7,7 @@ through learned weights: `mul` then `add` in either order, `addcmul`, a direct d
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field, replace
 
 from .flow import CUTS, JOINS, RESHAPES, SLICES, Draw, Flow
@@ -407,7 +407,7 @@ def only_moved(flow: Flow, value: Value, raw: set[int]) -> bool:
 # -- no sample -------------------------------------------------------------------------------
 
 
-def _quantizer(flow: Flow, behind: set[int]) -> Op | None:
+def _quantizer(flow: Flow, behind: Set[int]) -> Op | None:
     """A nearest-neighbour look-up or a rounding between the encoder and the reconstruction."""
     for op in flow.recording.ops:
         if op.name not in LOOKUPS or not op.makes:

@@ -59,6 +59,8 @@ def find(
         return None
     if not bool(torch.isfinite(loss)):
         op = _first_non_finite(recording)
+        if op is None and gradients.composed:
+            return None  # only the loss that vaedoctor made up overflows
         return Anomaly(bad, "", op, op.span if op else None, True, _range(op))
     function, line = _anomaly_mode(subject, seed)
     rewind()

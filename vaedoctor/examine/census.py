@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..finding import Span
 from ..subject.trace import reachable
 from .listing import Read, assigned_at, class_span, is_own_code, reads_of, walks_children
-from .recorder import Call, Op, Recording, Value
+from .recorder import Again, Call, Op, Recording, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +82,11 @@ class Census:
         return id(value.tensor) not in self.kept
 
 
-def take_census(model: nn.Module, first: Recording, again: Recording) -> Census:
+def take_census(model: nn.Module, first: Recording, again: Again) -> Census:
     """Count the layers of `model` in two runs of one step."""
     used = {v.name for v in first.values if v.source == "parameter" and v.op is None}
     places = dict(hiding_places(model))
-    twins = {id(c.module) for c in again.calls}
+    twins = again.modules
     original = {id(m) for m in model.modules()}
     created = [
         c
@@ -121,7 +121,7 @@ def take_census(model: nn.Module, first: Recording, again: Recording) -> Census:
         tuple(_judged(model, b, used) for b in branches(model, idle, ran)),
         tuple(_reuses(model, first)),
         tuple(branches(model, {n: p for n, p in model.named_parameters() if not p.requires_grad})),
-        frozenset(id(v.tensor) for v in again.values),
+        again.tensors,
     )
 
 
@@ -145,9 +145,16 @@ def _unregistered_calls(recording: Recording, registered: Set[int]) -> list[Call
             continue
         if any(id(c.module) in found for c in call.chain()):
             continue
-        if any(p.requires_grad for p in call.module.parameters()):
+        trained = any(p.requires_grad for p in call.module.parameters())
+        if trained and _with_gradient(recording, call):
             found[id(call.module)] = call
     return list(found.values())
+
+
+def _with_gradient(recording: Recording, call: Call) -> bool:
+    """Whether a call ran with gradients on: a hidden teacher under `no_grad` is on purpose."""
+    inside = recording.ops[call.first : call.last]
+    return not inside or any(op.grad_mode for op in inside)
 
 
 def _built_at(recording: Recording, call: Call) -> Span | None:

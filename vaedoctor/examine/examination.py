@@ -32,8 +32,8 @@ from .flow import Flow
 from .gradients import Gradients, parameter_gradients
 from .listing import class_span
 from .objective import compose
-from .recorder import Recording
-from .step import run_recorded
+from .recorder import Again, Recording
+from .step import run_recorded, runs_unrecorded
 
 
 class Examination:
@@ -53,10 +53,16 @@ class Examination:
         return self.subject.at or class_span(type(self.subject.model))
 
     @cached_property
-    def _pair(self) -> tuple[Recording, Recording]:
+    def _pair(self) -> tuple[Recording, Again]:
         """One training step, and the same again with the generators running on."""
         first = run_recorded(self.subject, seed=self.seed)
-        again = first if first.error is not None else run_recorded(self.subject, seed=None)
+        if first.error is None:
+            again = Again.of(run_recorded(self.subject, seed=None))
+        else:
+            again = Again.of(first)
+            self._rewind()
+            if runs_unrecorded(self.subject, seed=self.seed):
+                first.fault = RuntimeError(f"the model runs, but not recorded: {first.error}")
         self._rewind()
         return first, again
 
@@ -66,7 +72,7 @@ class Examination:
         return self._pair[0]
 
     @property
-    def again(self) -> Recording:
+    def again(self) -> Again:
         """The step once more, without reseeding."""
         return self._pair[1]
 
@@ -85,10 +91,16 @@ class Examination:
     @cached_property
     def failure(self) -> Failure | None:
         """What made the step raise, if anything did."""
+        self._require_sound()
         guessed = self.subject.batch.guessed
         return explain(self.subject.model, self.recording, self.flow, guessed=guessed)
 
+    def _require_sound(self) -> None:
+        if self.recording.fault is not None:
+            raise self.recording.fault
+
     def _require_run(self) -> None:
+        self._require_sound()
         if self.recording.error is not None:
             raise Unavailable("the training step raises before it can be measured")
 

@@ -57,6 +57,9 @@ class Flow:
     learned: list[bool] = field(default_factory=list)
     noise: list[int] = field(default_factory=list)
     consumers: dict[int, list[Op]] = field(default_factory=dict)
+    _behind: dict[tuple[frozenset[int], frozenset[int]], frozenset[int]] = field(
+        default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         for value in self.recording.values:
@@ -116,19 +119,25 @@ class Flow:
             self.learned[value.index] and not self.data[value.index] and not self.noise[value.index]
         )
 
-    def ancestors(self, *values: Value, stop: Iterable[Value] = ()) -> set[int]:
-        """Indices of everything the values are computed from, themselves included."""
-        halt = {v.index for v in stop}
-        seen: set[int] = set()
-        waiting = list(values)
-        while waiting:
-            value = waiting.pop()
-            if value.index in seen:
-                continue
-            seen.add(value.index)
-            if value.index not in halt:
-                waiting.extend(self.parents(value))
-        return seen
+    def ancestors(self, *values: Value, stop: Iterable[Value] = ()) -> frozenset[int]:
+        """Indices of everything the values are computed from, themselves included.
+
+        The way back ends at the values of `stop`. Answers are kept.
+        """
+        halt = frozenset(v.index for v in stop)
+        key = (frozenset(v.index for v in values), halt)
+        if key not in self._behind:
+            seen: set[int] = set()
+            waiting = list(values)
+            while waiting:
+                value = waiting.pop()
+                if value.index in seen:
+                    continue
+                seen.add(value.index)
+                if value.index not in halt:
+                    waiting.extend(self.parents(value))
+            self._behind[key] = frozenset(seen)
+        return self._behind[key]
 
     def descendants(self, *values: Value) -> set[int]:
         """Indices of everything computed from the values, themselves included."""

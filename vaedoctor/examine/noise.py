@@ -20,7 +20,7 @@ from .anatomy import Anatomy, Latent, inputs_of
 from .census import hiding_places
 from .flow import Flow
 from .listing import calls_in
-from .recorder import ESCAPES, Op, Recording, Value
+from .recorder import ESCAPES, Again, Op, Recording, Value
 from .step import run_recorded
 
 _ENTRIES = frozenset("tensor as_tensor asarray from_numpy".split())
@@ -147,16 +147,16 @@ class FrozenNoise:
     attribute: str = ""
 
 
-def frozen_noise(anatomy: Anatomy, again: Recording, model: nn.Module) -> Iterator[FrozenNoise]:
+def frozen_noise(anatomy: Anatomy, again: Again, model: nn.Module) -> Iterator[FrozenNoise]:
     """Draws that come out bit-equal in two passes, and constants that stand in for a draw."""
     for latent in anatomy.latents:
         draw = latent.draw
         if draw.op is None or draw.op.noise is None or draw.op.noise.numel() < 2:
             continue
-        twin = again.ops[draw.op.index] if draw.op.index < len(again.ops) else None
-        if twin is None or twin.noise is None or twin.name != draw.op.name:
+        name, twin = again.noise.get(draw.op.index, ("", None))
+        if twin is None or name != draw.op.name:
             continue
-        if twin.noise.shape == draw.op.noise.shape and torch.equal(twin.noise, draw.op.noise):
+        if twin.shape == draw.op.noise.shape and torch.equal(twin, draw.op.noise):
             yield FrozenNoise(draw.name, False, draw.op.noise.numel(), draw.op.span)
     if not anatomy.latents:
         places = dict(hiding_places(model))

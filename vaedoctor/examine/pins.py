@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..rule import Unavailable
 from ..subject.subject import Subject
-from .anatomy import Anatomy
+from .anatomy import Anatomy, Latent
 from .flow import Flow
 from .recorder import Edit, Op, Value
 from .step import run_recorded
@@ -40,7 +40,8 @@ def pin_latents(
     latents = anatomy.sampled
     if x is None or x_hat is None or not latents:
         raise Unavailable("no sample reaches a reconstruction, so nothing can be pinned")
-    around = flow.ancestors(x_hat, stop=[found.z for found in latents])
+    held = [found.z for found in latents]
+    around = flow.ancestors(x_hat, stop=[*held, *_transformed(anatomy, latents)])
     if x.index not in around:
         return Pinned(0.0, False, False, None, "")
     if not x.tensor.is_floating_point():
@@ -61,6 +62,22 @@ def pin_latents(
         merge,
         merge.name if merge is not None else "",
     )
+
+
+def _transformed(anatomy: Anatomy, latents: list[Latent]) -> list[Value]:
+    """Samples after a flow that knows x, `z = s(x) * z + m(x)`: of z's shape, judged by the loss.
+
+    The loss (or an output, where it is unknown) reads them on another way than through x_hat, as
+    `log p(z)` does. A feature that is merely added to the sample is read by the decoder alone.
+    """
+    flow, recording, x_hat = anatomy.flow, anatomy.recording, anatomy.x_hat
+    assert x_hat is not None
+    loss = recording.value_of(recording.loss) if isinstance(recording.loss, Tensor) else None
+    ends = [loss] if loss is not None else [o.value for o in anatomy.outputs]
+    read = flow.ancestors(*(end for end in ends if end is not x_hat), stop=[x_hat])
+    after = flow.descendants(*(found.z for found in latents)) & flow.ancestors(x_hat) & read
+    shapes = {found.z.shape for found in latents}
+    return [v for v in recording.values if v.index in after and v.shape in shapes]
 
 
 def _detached(z: Tensor) -> Tensor:

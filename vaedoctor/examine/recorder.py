@@ -10,6 +10,7 @@ import linecache
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
@@ -147,7 +148,7 @@ class GradSwitch:
 
 @dataclass(slots=True, eq=False)
 class Recording:
-    """Everything one run did."""
+    """Everything one run did. `fault` is a bug of ours: the user's run went on without us."""
 
     ops: list[Op] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
@@ -157,6 +158,7 @@ class Recording:
     output: Any = None
     loss: Any = None
     error: BaseException | None = None
+    fault: Exception | None = None
     forward_end: int = -1
     registered: frozenset[int] = frozenset()
     current: dict[int, Value] = field(default_factory=dict)
@@ -172,6 +174,24 @@ class Recording:
             for value in op.reads:
                 readers.setdefault(value.index, []).append(op)
         return readers
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """What a second run tells, without keeping its graph: its noise, its modules, its tensors."""
+
+    noise: Mapping[int, tuple[str, Tensor]]
+    modules: frozenset[int]
+    tensors: frozenset[int]
+
+    @classmethod
+    def of(cls, recording: Recording) -> Again:
+        """Read it off; identities hold only while the first run's objects are alive."""
+        return cls(
+            {op.index: (op.name, op.noise) for op in recording.ops if op.noise is not None},
+            frozenset(id(c.module) for c in recording.calls),
+            frozenset(id(v.tensor) for v in recording.values),
+        )
 
 
 Edit = Callable[[Tensor], Tensor]
@@ -228,13 +248,23 @@ class Recorder(TorchFunctionMode):
             hook.remove()
         self._stack.clear()
 
+    @contextmanager
+    def _bookkeeping(self) -> Iterator[None]:
+        """Our own work: unrecorded, and a bug in it never reaches the user's run."""
+        self._paused = True
+        try:
+            yield
+        except Exception as bug:
+            self.recording.fault = self.recording.fault or bug
+        finally:
+            self._paused = False
+
     # -- modules ---------------------------------------------------------------------------
 
     def _enter_module(self, module: nn.Module, args: Any) -> None:
         if self._paused:
             return
-        self._paused = True
-        try:
+        with self._bookkeeping():
             span, _ = self._place()
             call = Call(
                 module,
@@ -246,14 +276,11 @@ class Recorder(TorchFunctionMode):
             )
             self._stack.append(call)
             self.recording.calls.append(call)
-        finally:
-            self._paused = False
 
     def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._paused:
             return
-        self._paused = True
-        try:
+        with self._bookkeeping():
             while self._stack:
                 call = self._stack.pop()
                 call.last = len(self.recording.ops)
@@ -265,8 +292,6 @@ class Recorder(TorchFunctionMode):
                         self.recording.output = output
                         self.recording.forward_end = call.last
                     return
-        finally:
-            self._paused = False
 
     # -- operations ------------------------------------------------------------------------
 
@@ -320,12 +345,10 @@ class Recorder(TorchFunctionMode):
 
     def _read(self, name: str, args: Any, kwargs: Any) -> _Reading:
         """The values an operation is about to read: before an in-place one changes them."""
-        self._paused = True
-        try:
+        found: list[Value] = []
+        with self._bookkeeping():
             found = [self._value(t) for t in tensors_in((args, kwargs))]
-            versions = [(v.tensor, _version(v.tensor)) for v in found]
-        finally:
-            self._paused = False
+        versions = [(v.tensor, _version(v.tensor)) for v in found]
         by_shape = slice(0, 0)
         if name in ("bernoulli_", "copy_") and len(found) > 1:
             by_shape = slice(0, 1)
@@ -355,8 +378,7 @@ class Recorder(TorchFunctionMode):
         return op
 
     def _record(self, name: str, args: Any, kwargs: Any, out: Any, read: _Reading) -> Any:
-        self._paused = True
-        try:
+        with self._bookkeeping():
             outs = [out] if isinstance(out, Tensor) else list(tensors_in(out))
             changed = [t for t, version in read.versions if _version(t) != version]
             if not outs and not changed and name not in ESCAPES:
@@ -374,9 +396,7 @@ class Recorder(TorchFunctionMode):
                     made.append(self._new(t, op))
                 made.extend(self._aliases(t, op))
             op.makes = tuple(made)
-            return out
-        finally:
-            self._paused = False
+        return out
 
     # -- values ----------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Set
 from dataclasses import dataclass
 from statistics import median
 
@@ -61,7 +62,7 @@ def gradient_scale(anatomy: Anatomy, gradients: Gradients) -> GradientScale:
 
 
 def _steepest(
-    flow: Flow, gradients: Gradients, encoder: set[int]
+    flow: Flow, gradients: Gradients, encoder: Set[int]
 ) -> tuple[Span | None, Span | None]:
     """The encoder's lines at which the gradient loses, and gains, the most on its way back."""
     values = [v for v in flow.recording.values if v.index in encoder and v.edge is not None]

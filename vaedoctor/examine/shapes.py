@@ -119,6 +119,7 @@ class Compared:
     x_hat: tuple[int, ...]
     x: tuple[int, ...]
     agrees: bool
+    certain: bool
     layer: str
     at: Span | None
 
@@ -131,16 +132,27 @@ def compared(examination: Examination) -> Compared | None:
         pair = target_operands(recording, flow, failure.op) if failure.op else None
         if pair is None:
             return None
-        return Compared(pair[0].shape, pair[1].shape, False, _maker(flow, pair[0]), failure.at)
+        maker = _maker(flow, pair[0])
+        return Compared(pair[0].shape, pair[1].shape, False, True, maker, failure.at)
     anatomy = examination.anatomy
     if anatomy.x is None or anatomy.x_hat is None:
         return None
     x_hat, x = anatomy.x_hat, anatomy.x
     single = len(inputs_of(recording)) == 1 and x.tensor.is_floating_point()
     judged = examination.composed and single and examination.subject.batch_axis is not None
-    differs = x_hat.tensor.numel() != x.tensor.numel() or x_hat.shape[:1] != x.shape[:1]
+    vectors = len(x.shape) == len(x_hat.shape) == 2
+    if examination.subject.batch.guessed and not vectors:
+        judged = False  # the side of a made-up image may be wrong
+    big, small = sorted((x.tensor.numel(), x_hat.tensor.numel()), reverse=True)
+    # Several samples a row, or several parameters a feature, give a whole multiple.
+    agrees = not judged or (small > 0 and big % small == 0 and x_hat.tensor.numel() == big)
+    named = any(word in anatomy.x_hat_name.lower() for word in _RECONSTRUCTIONS)
+    certain = vectors and (named or big < 2 * small)
     at = x_hat.op.span if x_hat.op is not None else None
-    return Compared(x_hat.shape, x.shape, not (judged and differs), _maker(flow, x_hat), at)
+    return Compared(x_hat.shape, x.shape, agrees, certain, _maker(flow, x_hat), at)
+
+
+_RECONSTRUCTIONS = ("recon", "x_hat", "xhat", "x_rec", "x_prime", "x_tilde", "decoded")
 
 
 def _maker(flow: Flow, value: Value) -> str:

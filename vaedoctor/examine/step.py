@@ -50,6 +50,23 @@ def run_recorded(
     return recording
 
 
+def runs_unrecorded(subject: Subject, *, seed: int) -> bool:
+    """Whether the step runs when nobody watches: then an exception while recording is ours."""
+    subject.model.train()
+    seed_everything(seed)
+    with torch.enable_grad():
+        try:
+            if subject.objective is None:
+                subject.batch.run(subject.model)
+            else:
+                subject.objective.run(subject.model, subject.batch)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # the user's model may raise anything, SystemExit too
+            return False
+    return True
+
+
 def leaf_names(subject: Subject, batch: Any) -> dict[int, tuple[str, str]]:
     """What every known leaf tensor is: (kind, name) by identity.
 

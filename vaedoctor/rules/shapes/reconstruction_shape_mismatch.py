@@ -27,8 +27,9 @@ def reconstruction_shape_mismatch(examination: Examination) -> Iterator[Finding 
     Give the decoder's last layer the input's size, or reshape one to the other.
 
     ## False alarms
-    Without an objective only a differing number of rows or elements counts, so a flattened
-    reconstruction is fine; and only where the reconstruction is the model's own output.
+    Without an objective only a number of elements counts that is no multiple of the input's, so
+    a flattened reconstruction, several samples a row and several parameters a feature are fine;
+    and an output much smaller than the input that is not named a reconstruction is a *warning*.
     """
     if examination.failure is not None and examination.failure.cause != "target":
         raise Unavailable("the training step raises before it can be measured")
@@ -44,5 +45,6 @@ def reconstruction_shape_mismatch(examination: Examination) -> Iterator[Finding 
         at=pair.at,
         measured={"reconstruction": list(pair.x_hat), "input": list(pair.x)},
         notes=(f"last layer: `{pair.layer}`",) if pair.layer else (),
+        severity=Severity.ERROR if pair.certain else Severity.WARNING,
         causes=frozenset({"failure", "x_hat"}),
     )
