@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
+from types import FunctionType, MethodType
 
 import torch
 from torch import Tensor, nn
@@ -191,7 +192,7 @@ def _strays(
         uses = [
             op
             for op in readers.get(value.index, ())
-            if op.index < recording.forward_end or recording.forward_end < 0
+            if (op.index < recording.forward_end or recording.forward_end < 0) and op.grad_mode
         ]
         if uses:
             yield value, uses[0], places.get(id(tensor))
@@ -220,13 +221,13 @@ def _walk(content: object, expression: str, depth: int = 4) -> Iterator[tuple[st
     elif depth and isinstance(content, (list, tuple, set)):
         for i, item in enumerate(content):
             yield from _walk(item, f"{expression}[{i}]", depth - 1)
-    elif depth and hasattr(content, "__dict__") and not isinstance(content, type):
-        for key, item in vars(content).items():
-            yield from _walk(item, f"{expression}.{key}", depth - 1)
-    elif depth and callable(content):
+    elif depth and isinstance(content, (FunctionType, MethodType)):
         for thing in reachable(content):
             if isinstance(thing, (nn.Module, Tensor)):
                 yield expression, thing
+    elif depth and hasattr(content, "__dict__") and not isinstance(content, type):
+        for key, item in vars(content).items():
+            yield from _walk(item, f"{expression}.{key}", depth - 1)
 
 
 def branches(

@@ -73,35 +73,44 @@ def methods_of(kind: type[object]) -> tuple[Method, ...]:
 
 @functools.cache
 def _own_methods(kind: type[object]) -> tuple[Method, ...]:
-    try:
-        file = inspect.getsourcefile(kind) or ""
-    except (OSError, TypeError):
-        return ()
-    node = classes_in(file).get(kind.__qualname__) if is_user_file(file) else None
-    if node is None:
+    file, found = _definition(kind)
+    if found is None or not is_user_file(file):
         return ()
     return tuple(
         Method(kind, child.name, file, child)
-        for child in ast.walk(node)
+        for child in ast.walk(found)
         if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
     )
 
 
-@functools.cache
-def classes_in(file: str) -> dict[str, ast.ClassDef]:
-    """The classes of a file by qualified name, the first of a name, as `inspect` chooses."""
-    found: dict[str, ast.ClassDef] = {}
-    waiting: list[tuple[ast.AST, str]] = [(tree_of(file), "")]
-    while waiting:
-        node, scope = waiting.pop()
-        inner = scope
-        if isinstance(node, ast.ClassDef):
-            found.setdefault(f"{scope}{node.name}", node)
-            inner = f"{scope}{node.name}."
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            inner = f"{scope}{node.name}.<locals>."
-        waiting.extend((child, inner) for child in reversed([*ast.iter_child_nodes(node)]))
-    return found
+def _definition(kind: type[object]) -> tuple[str, ast.ClassDef | None]:
+    """The file and the `class` statement of a class.
+
+    A notebook defines one name several times; the class is the one that holds its functions
+    (`inspect` alone takes the first).
+    """
+    try:
+        file = inspect.getsourcefile(kind) or ""
+    except (OSError, TypeError):
+        return "", None
+    named = [
+        node
+        for node in ast.walk(tree_of(file))
+        if isinstance(node, ast.ClassDef) and node.name == kind.__name__
+    ]
+    codes = [
+        getattr(inspect.unwrap(f), "__code__", None) for f in vars(kind).values() if callable(f)
+    ]
+    lines = [c.co_firstlineno for c in codes if c is not None and c.co_filename == file]
+    for node in named:
+        if lines and all(node.lineno <= n <= (node.end_lineno or n) for n in lines):
+            return file, node
+    try:
+        first = inspect.getsourcelines(kind)[1]
+    except (OSError, TypeError):
+        return file, None
+    starts = [(n, (n.lineno, *(d.lineno for d in n.decorator_list))) for n in named]
+    return file, next((n for n, lines in starts if first in lines), None)
 
 
 @functools.cache
@@ -120,17 +129,11 @@ def is_own_code(kind: type) -> bool:
 
 def class_span(kind: type) -> Span | None:
     """The line on which a class is defined."""
-    try:
-        lines, first = inspect.getsourcelines(kind)
-        file = inspect.getsourcefile(kind)
-    except (OSError, TypeError):
+    file, node = _definition(kind)
+    if node is None:
         return None
-    for offset, line in enumerate(lines):
-        if line.lstrip().startswith("class "):
-            first, lines = first + offset, lines[offset:]
-            break
-    indent = len(lines[0]) - len(lines[0].lstrip())
-    return Span(file or "", first, indent + 1, first, len(lines[0].rstrip()) + 1)
+    line = linecache.getline(file, node.lineno).rstrip()
+    return Span(file, node.lineno, node.col_offset + 1, node.lineno, len(line) + 1)
 
 
 def assigned_at(kind: type, attribute: str) -> Span | None:

@@ -29,7 +29,7 @@ def reconstruction_shape_mismatch(examination: Examination) -> Iterator[Finding 
     ## False alarms
     Without an objective only a number of elements counts that is no multiple of the input's, so
     a flattened reconstruction, several samples a row and several parameters a feature are fine;
-    and an output much smaller than the input that is not named a reconstruction is a *warning*.
+    and an output of quite another size that is not named a reconstruction is not judged.
     """
     if examination.failure is not None and examination.failure.cause != "target":
         raise Unavailable("the training step raises before it can be measured")
@@ -39,12 +39,16 @@ def reconstruction_shape_mismatch(examination: Examination) -> Iterator[Finding 
     if pair.agrees:
         yield Verified("reconstruction and input have one shape", {"shape": list(pair.x_hat)})
         return
+    if not pair.certain:
+        raise Unavailable(
+            f"the output {list(pair.x_hat)} may not be meant as a reconstruction of "
+            f"{list(pair.x)}; supply --objective"
+        )
     yield Finding(
         f"the reconstruction has shape {list(pair.x_hat)}, the input {list(pair.x)}",
         help=f"make the decoder's last layer give {list(pair.x[1:])} per row",
         at=pair.at,
         measured={"reconstruction": list(pair.x_hat), "input": list(pair.x)},
         notes=(f"last layer: `{pair.layer}`",) if pair.layer else (),
-        severity=Severity.ERROR if pair.certain else Severity.WARNING,
         causes=frozenset({"failure", "x_hat"}),
     )
