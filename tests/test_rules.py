@@ -13,7 +13,7 @@ from vaedoctor import Report
 from vaedoctor.rule import all_rules
 
 
-def examine(path: Path, name: str, *, fresh: bool = False) -> Report:
+def examine(path: Path, name: str, *, fresh: bool = False, own_loss: bool = True) -> Report:
     """Check one class of a fixture with what the fixture declares."""
     module = specimens.load(path)
     kind = getattr(module, name)
@@ -23,7 +23,7 @@ def examine(path: Path, name: str, *, fresh: bool = False) -> Report:
         for key in ("BATCH_AXIS", "CONDITIONS", "BETA")
         if hasattr(module, key)
     }
-    if hasattr(module, "objective"):
+    if own_loss and hasattr(module, "objective"):
         options["objective"] = module.objective
     if hasattr(module, "optimizer"):
         options["optimizer"] = module.optimizer(model)
