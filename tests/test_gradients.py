@@ -29,7 +29,7 @@ def layered(body: Body) -> Bare:
 
 
 def by_difference(model: nn.Module, index: int, direction: Tensor) -> Tensor:
-    """d <direction, output> / d (result of operation `index`), one entry after the other."""
+    """The derivative of <direction, output> at an operation's result, entry by entry."""
     shape = step(model, x64()).ops[index].out.shape
     gradient = torch.zeros(shape, dtype=torch.float64)
     for i in range(gradient.numel()):

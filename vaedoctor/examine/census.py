@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from ..finding import Span
-from ..subject.trace import reachable
 from .listing import Read, assigned_at, class_span, is_own_code, reads_of, walks_children
 from .recorder import Again, Call, Op, Recording, Value
 
@@ -221,10 +221,13 @@ def _walk(content: object, expression: str, depth: int = 4) -> Iterator[tuple[st
     elif depth and isinstance(content, (list, tuple, set)):
         for i, item in enumerate(content):
             yield from _walk(item, f"{expression}[{i}]", depth - 1)
-    elif depth and isinstance(content, (FunctionType, MethodType)):
-        for thing in reachable(content):
-            if isinstance(thing, (nn.Module, Tensor)):
-                yield expression, thing
+    elif depth and isinstance(content, MethodType):
+        yield from _walk(content.__self__, f"{expression}.__self__", depth - 1)
+    elif depth and isinstance(content, FunctionType):
+        cells = zip(content.__code__.co_freevars, content.__closure__ or (), strict=True)
+        for name, cell in cells:
+            with contextlib.suppress(ValueError):  # an empty cell
+                yield from _walk(cell.cell_contents, name, depth - 1)
     elif depth and hasattr(content, "__dict__") and not isinstance(content, type):
         for key, item in vars(content).items():
             yield from _walk(item, f"{expression}.{key}", depth - 1)
