@@ -5,10 +5,12 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from .config import parse_severity, select_rules
 from .examine.examination import Examination
@@ -100,7 +102,11 @@ def examine_subject(
     threshold = parse_severity(fail_on)
     loss = subject.objective.run if subject.objective else None
     touched = (subject.model, subject.batch.args, dict(subject.batch.kwargs), loss)
-    with leaves_no_trace(*touched) as rewind:
+    with ExitStack() as stack:
+        rewind = stack.enter_context(leaves_no_trace(*touched))
+        if any(is_lazy(p) for p in subject.model.parameters()):
+            _materialize(subject)
+            rewind = stack.enter_context(leaves_no_trace(*touched))
         examination = Examination(subject, seed=seed, rewind=rewind)
         outcomes = [rule.run(examination) for rule in rules]
         picture = draw(examination)
@@ -115,6 +121,12 @@ def examine_subject(
         fail_on=threshold,
         seconds=time.perf_counter() - started,
     )
+
+
+def _materialize(subject: Subject) -> None:
+    """Let lazy layers take their sizes from the batch, as the first training step would."""
+    with suppress(Exception), torch.no_grad():  # the recorded step tells what is wrong
+        subject.batch.run(subject.model)
 
 
 def _placed(outcome: Outcome, place: Any) -> Outcome:

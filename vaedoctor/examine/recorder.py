@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.modules import module as module_hooks
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from ..finding import Span
@@ -445,7 +446,8 @@ class Recorder(TorchFunctionMode):
 
     def _new(self, tensor: Tensor, op: Op | None) -> Value:
         recording = self.recording
-        value = Value(len(recording.values), tensor, tuple(tensor.shape), op)
+        shape = () if is_lazy(tensor) else tuple(tensor.shape)
+        value = Value(len(recording.values), tensor, shape, op)
         self._link(value)
         recording.values.append(value)
         recording.current[id(tensor)] = value
@@ -542,7 +544,8 @@ def _version(tensor: Tensor) -> int:
 
 
 def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else 0
+    plain = tensor.layout is torch.strided and not is_lazy(tensor)
+    return tensor.untyped_storage().data_ptr() if plain else 0
 
 
 def _edited(edit: Edit, out: Any, outs: list[Tensor], inplace: bool) -> tuple[Any, list[Tensor]]:
