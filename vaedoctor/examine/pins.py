@@ -22,7 +22,8 @@ class Pinned:
 
     `leak` is the largest |d x_hat / d x| along a random direction (0 when nothing passes),
     `identity` whether that gradient is the direction itself (x is added to x_hat), `causal`
-    whether x_hat at a step only knows earlier steps, `merge` the operation where x comes in.
+    whether x_hat at a step only knows earlier steps, `merge` the operation where x comes in,
+    `statistic` whether all that comes in is one number a row computed without weights.
     """
 
     leak: float
@@ -30,6 +31,7 @@ class Pinned:
     causal: bool
     merge: Op | None
     through: str
+    statistic: bool = False
 
 
 def pin_latents(
@@ -41,9 +43,11 @@ def pin_latents(
     if x is None or x_hat is None or not latents:
         raise Unavailable("no sample reaches a reconstruction, so nothing can be pinned")
     held = [found.z for found in latents]
-    around = flow.ancestors(x_hat, stop=[*held, *_transformed(anatomy, latents)])
-    if x.index not in around:
+    held += _transformed(anatomy, latents)
+    if x.index not in flow.ancestors(x_hat, stop=held):
         return Pinned(0.0, False, False, None, "")
+    if x.index not in flow.ancestors(x_hat, stop=[*held, *_statistics(flow, x)]):
+        return Pinned(0.0, False, False, None, "", statistic=True)
     if not x.tensor.is_floating_point():
         raise Unavailable("the input is discrete, so its gradient cannot be taken")
     if any(found.z.op is None for found in latents):
@@ -78,6 +82,19 @@ def _transformed(anatomy: Anatomy, latents: list[Latent]) -> list[Value]:
     after = flow.descendants(*(found.z for found in latents)) & flow.ancestors(x_hat) & read
     shapes = {found.z.shape for found in latents}
     return [v for v in recording.values if v.index in after and v.shape in shapes]
+
+
+def _statistics(flow: Flow, x: Value) -> list[Value]:
+    """One number a row computed from x without weights: a library size, a norm, a length."""
+    rows = x.shape[0] if x.shape else 0
+    return [
+        v
+        for v in flow.recording.values
+        if flow.data[v.index]
+        and not flow.learned[v.index]
+        and v.op is not None
+        and 0 < v.tensor.numel() <= rows < x.tensor.numel()
+    ]
 
 
 def _detached(z: Tensor) -> Tensor:

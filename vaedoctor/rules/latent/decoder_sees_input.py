@@ -30,11 +30,14 @@ def decoder_sees_input(examination: Examination) -> Iterator[Finding | Verified]
     ## False alarms
     Declared conditions are allowed (`conditions=`), other arguments of `forward` are not x, all
     stochastic nodes of a hierarchy are held, and autoregressive decoders that see only earlier
-    steps are recognised. A residual connection is an *error* only if x itself is added to the
+    steps are recognised, as are flows that read x and one number a row (a library size). A
+    residual connection is an *error* only if x itself is added to the
     output.
     """
     pinned = examination.pinned
-    if pinned.leak == 0:
+    if pinned.statistic:
+        yield Verified("beside the sample x_hat knows one number a row of x, such as its sum")
+    elif pinned.leak == 0:
         yield Verified("x_hat knows x only through the sample", {"d x_hat / d x": 0.0})
     elif pinned.causal:
         yield Verified("the decoder sees earlier steps of x only (autoregressive)")
