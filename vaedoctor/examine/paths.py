@@ -23,6 +23,10 @@ FLAT = frozenset("normal bernoulli round round_ sign floor ceil multinomial trun
 """Operations with a gradient that exists and is exactly zero."""
 
 
+THRESHOLDS = frozenset("clamp clamp_min clamp_max clip max maximum relu threshold where".split())
+"""Operations that bound a term of the loss from one side, as free bits do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cut:
     """An operation that hands on a value without its gradient."""
@@ -182,6 +186,11 @@ def _root(flow: Flow, operand: Value | None) -> Value | None:
     return value
 
 
+def _arrivals(entry: Value, roots: list[Value]) -> dict[int, Arrives]:
+    found = gradient_between([entry], roots)
+    return {v.index: kind_of(gradient) for v, gradient in zip(roots, found, strict=True)}
+
+
 def reparameterization(anatomy: Anatomy, latent: Latent) -> Reparameterization | None:
     """Differentiate what enters the decoder at the sampler's location and scale.
 
@@ -193,10 +202,12 @@ def reparameterization(anatomy: Anatomy, latent: Latent) -> Reparameterization |
     if loc is None and scale is None:
         return None
     roots = [v for v in (loc, scale) if v is not None]
-    found = dict(zip((v.index for v in roots), gradient_between([entry], roots), strict=True))
-    arrives = {index: kind_of(gradient) for index, gradient in found.items()}
+    arrives = _arrivals(entry, roots)
     lost = [v for v in roots if arrives[v.index] is not Arrives.YES]
     cut = cut_between(flow, lost[0], entry) if lost else None
+    if cut is None and any(arrives[v.index] is Arrives.ZERO for v in lost):
+        entry = latent.z  # what follows the sample saturates: no cut
+        arrives = _arrivals(entry, roots)
     return Reparameterization(
         latent,
         entry,
@@ -286,6 +297,8 @@ def dead_branches(
     ]
     # Layers behind a dead activation get no gradient either: the activation is the cause.
     op = min(operations, key=lambda o: (anatomy.flow.layer(o), o.index), default=None)
+    if op is not None and op.name in THRESHOLDS and not _decoded(anatomy, op):
+        return  # free bits: a bound on a term of the loss, meant to hold at first
     causes = [f"layer:{b.path}" for b in found]
     if op is not None and op.span is not None:
         causes.append(f"cut:{op.span.file}:{op.span.line}")
@@ -296,6 +309,12 @@ def dead_branches(
         (op.span if op else None) or found[0].at,
         tuple(causes),
     )
+
+
+def _decoded(anatomy: Anatomy, op: Op) -> bool:
+    """Whether the reconstruction is computed from what an operation made."""
+    behind = anatomy.flow.ancestors(anatomy.x_hat) if anatomy.x_hat is not None else set()
+    return any(made.index in behind for made in op.makes)
 
 
 def _dead_operation(flow: Flow, gradients: Gradients, start: Value) -> Op | None:

@@ -1,0 +1,86 @@
+"""Healthy models that look like bugs and do not fit the fixtures' rules."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.distributions import Normal, kl_divergence
+
+import vaedoctor
+from vaedoctor import Severity
+
+
+def frozen(q):
+    return Normal(q.loc.detach(), q.scale.detach())
+
+
+class FreeNats(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(3, 11)
+        self.embed = nn.Linear(7, 9)
+        self.prior = nn.Linear(11, 6)
+        self.posterior = nn.Linear(11 + 9, 6)
+        self.decoder = nn.Linear(11 + 3, 7)
+
+    def state(self, parameters):
+        loc, raw = parameters.chunk(2, dim=-1)
+        return Normal(loc, F.softplus(raw) + 0.5)
+
+    def forward(self, x):
+        h, z = x.new_zeros(len(x), 11), x.new_zeros(len(x), 3)
+        decoded, kl = [], 0.0
+        for observed in x.unbind(1):
+            h = self.cell(z, h)
+            p = self.state(self.prior(h))
+            q = self.state(self.posterior(torch.cat([h, self.embed(observed)], dim=-1)))
+            z = q.rsample()
+            decoded.append(self.decoder(torch.cat([h, z], dim=-1)))
+            balanced = 0.8 * kl_divergence(frozen(q), p) + 0.2 * kl_divergence(q, frozen(p))
+            kl = kl + balanced.sum(-1).mean().clamp(min=1.0)
+        return torch.stack(decoded, dim=1), kl
+
+
+def free_nats_loss(x_hat, x, kl):
+    return 0.5 * (x_hat - x).pow(2).sum(-1).mean() + kl
+
+
+class Graph(nn.Module):
+    """An inner-product decoder whose sigmoid saturates at first."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared = nn.Parameter(torch.randn(11, 8))
+        self.mean = nn.Parameter(torch.randn(8, 4))
+        self.log_std = nn.Parameter(torch.randn(8, 4) * 0.1)
+
+    def forward(self, features, adjacency):
+        h = (adjacency @ features @ self.shared).relu()
+        mu, log_std = adjacency @ h @ self.mean, adjacency @ h @ self.log_std * 0.1
+        z = mu + torch.randn_like(mu) * log_std.exp()
+        return torch.sigmoid(z @ z.T), mu, log_std
+
+
+def graph_loss(edges, adjacency, mu, log_std):
+    kl = 0.5 * (mu**2 + (2 * log_std).exp() - 1 - 2 * log_std).sum(1).mean()
+    return F.binary_cross_entropy(edges, adjacency) + kl
+
+
+def _findings(report):
+    assert not [o for o in report.outcomes if o.status == "crashed"]
+    return [f for f in report.findings if f.severity is not Severity.NOTE]
+
+
+def test_free_nats_that_hold_at_first_are_no_dead_layer():
+    x = torch.rand(6, 4, 7)
+    assert not _findings(vaedoctor.check(FreeNats(), x, objective=free_nats_loss))
+
+
+def test_a_saturated_decoder_is_no_cut_sample():
+    torch.manual_seed(0)
+    adjacency = (torch.rand(9, 9) > 0.5).float()
+    report = vaedoctor.check(
+        Graph(), (torch.rand(9, 11), adjacency), objective=graph_loss, batch_axis=None
+    )
+    assert "VAE302" not in [f.code for f in report.findings]
