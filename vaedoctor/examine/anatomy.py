@@ -325,7 +325,8 @@ def _input(recording: Recording, flow: Flow, x_hat: Value | None) -> Value | Non
         return None
     if x_hat is not None:
         alike = [v for v in inputs if v.shape == x_hat.shape]
-        alike += [v for v in inputs if v.tensor.numel() == x_hat.tensor.numel()]
+        same = [v for v in inputs if v.tensor.numel() == x_hat.tensor.numel()]
+        alike += sorted(same, key=lambda v: not v.tensor.is_floating_point())
         if alike:
             return alike[0]
     floating = [v for v in inputs if v.tensor.is_floating_point()]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ..finding import Span
 from .anatomy import AFFINE_NOISE, Anatomy, Head, fed_by, path_of
 from .flow import Draw, Flow
 from .listing import Method, methods_of
@@ -21,7 +22,7 @@ class Fed:
     """A layer on the way to x_hat that takes a posterior parameter instead of a sample.
 
     `decoder` says that the layer is the start of the decoder itself (the mean is decoded) rather
-    than a layer between encoder and decoder.
+    than a layer between encoder and decoder; `at` is then the call that hands the mean over.
     """
 
     op: Op
@@ -29,6 +30,7 @@ class Fed:
     location: bool
     scale: bool
     decoder: bool
+    at: Span | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,17 @@ def _fed(
         location, scale = bool(sources & values[0]), bool(sources & values[1])
         if location or scale:
             decoder = not scale and _starts_decoder(op, last, heads[0].op)
-            yield Fed(op, path_of(op) or op.name, location, scale, decoder)
+            at = _handed_over(op, heads[0].op) if decoder else op.span
+            yield Fed(op, path_of(op) or op.name, location, scale, decoder, at)
+
+
+def _handed_over(op: Op, encoder: Op) -> Span | None:
+    """The call, in the function that also ran the encoder, inside of which a layer ran."""
+    known = [_activation(encoder.frames, i) for i in range(len(encoder.frames))]
+    for i, frame in enumerate(op.frames):
+        if _activation(op.frames, i) in known:
+            return frame.span or op.span
+    return op.span
 
 
 def _sources(flow: Flow, value: Value, exact: bool) -> list[Value]:

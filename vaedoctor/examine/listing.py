@@ -39,6 +39,11 @@ class Read:
     line: int
     switched: bool
 
+    @property
+    def at(self) -> Span:
+        """The line, as a place."""
+        return Span(self.method.file, self.line)
+
 
 def text_of(span: Span | None) -> str:
     """The source text under a span, on one line."""

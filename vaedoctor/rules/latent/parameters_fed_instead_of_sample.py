@@ -48,12 +48,12 @@ def parameters_fed_instead_of_sample(examination: Examination) -> Iterator[Findi
         yield Finding(
             f"`{fed.path}` takes {what} of the posterior {beside}",
             help="feed it the sample: `mu + std * torch.randn_like(std)`",
-            at=fed.op.span,
+            at=fed.at,
             measured={
                 "input shape": list(fed.op.reads[0].shape),
                 "samples that reach x_hat": len(examination.anatomy.sampled),
             },
-            notes=tuple(f"a sample is made in {where(at, fed.op.span)}" for at in made),
+            notes=tuple(f"a sample is made in {where(at, fed.at)}" for at in made),
             severity=Severity.WARNING
             if decoding.sampled or decoding.elsewhere or not decoding.variational
             else Severity.ERROR,

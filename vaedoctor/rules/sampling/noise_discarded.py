@@ -51,8 +51,8 @@ def noise_discarded(examination: Examination) -> Iterator[Finding | Verified]:
         yield Finding(
             f"a sample is drawn and discarded: `{fed.path}` decodes the mean instead",
             help="decode the sample instead of the mean",
-            at=fed.op.span,
+            at=fed.at,
             measured={"sample shape": list(latent.z.shape), "draws that reach x_hat": 0},
-            notes=(f"the sample of {where(latent.meeting.span, fed.op.span)} is used by nothing",),
+            notes=(f"the sample of {where(latent.meeting.span, fed.at)} is used by nothing",),
             causes=decoding.causes | {"latent"},
         )

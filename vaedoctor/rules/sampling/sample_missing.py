@@ -48,7 +48,7 @@ def sample_missing(examination: Examination) -> Iterator[Finding | Verified]:
     yield Finding(
         f"`{means[0].path}` decodes the mean: no noise reaches the reconstruction in train mode",
         help="decode `mu + std * torch.randn_like(std)` instead of the mean",
-        at=means[0].op.span,
+        at=means[0].at,
         measured={"draws that reach x_hat": 0},
         notes=("another branch or method of the class samples",) if decoding.elsewhere else (),
         severity=Severity.NOTE if decoding.elsewhere else Severity.WARNING,

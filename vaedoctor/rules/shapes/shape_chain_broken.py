@@ -40,7 +40,7 @@ def shape_chain_broken(examination: Examination) -> Iterator[Finding | Verified]
         return
     if mismatch is not None and mismatch.expected != mismatch.arrived:
         number = f"`{mismatch.parameter}` of `{mismatch.layer}` to {mismatch.arrived}"
-        line = f" in line {mismatch.defined_at.line}" if mismatch.defined_at else ""
+        line = f" in {where(mismatch.defined_at, failure.at)}" if mismatch.defined_at else ""
         sent = f", sent by `{mismatch.sender}`" if mismatch.sender else ""
         at = f" in {where(mismatch.sent_at, failure.at)}" if mismatch.sent_at else ""
         yield Finding(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...finding import Finding, Severity, Verified
+from ...finding import Finding, Severity, Verified, where
 from ...rule import rule
 
 if TYPE_CHECKING:
@@ -43,10 +43,14 @@ def layer_outside_forward(examination: Examination) -> Iterator[Finding | Verifi
         elif not reads:
             severity, why = Severity.ERROR, f"no code reads `.{branch.attribute}` after `__init__`"
         elif all(r.switched for r in reads):
-            severity, why = Severity.NOTE, f"an `if` decides about it in line {reads[0].line}"
+            severity, why = (
+                Severity.NOTE,
+                f"an `if` decides about it in {where(reads[0].at, branch.at)}",
+            )
         else:
             severity = Severity.WARNING
-            why = f"`{reads[0].method.name}` reads it in line {reads[0].line}; this pass did not"
+            place = where(reads[0].at, branch.at)
+            why = f"`{reads[0].method.name}` reads it in {place}; this pass did not"
         yield Finding(
             f"`{branch.path}` takes no part in the forward pass or the loss",
             help=f"call `self.{branch.attribute}` in the forward pass, or remove it",
