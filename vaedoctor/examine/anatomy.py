@@ -22,6 +22,7 @@ DIRECT = frozenset(
     "_sample_dirichlet gumbel_softmax".split()
 )
 FUSED = frozenset({"addcmul", "addcmul_"})
+POWERS = frozenset({"pow", "pow_", "rpow", "__rpow__", "float_power"})
 AFFINE_NOISE = frozenset(
     "randn randn_like normal normal_ rand rand_like uniform_ exponential_ numpy".split()
 )
@@ -182,15 +183,33 @@ def _settled(flow: Flow, value: Value) -> Value:
         value = sums[0].out
 
 
+def _before_layer(flow: Flow, value: Value) -> Value:
+    """What a value has become where the next layer reads it; itself where none does."""
+    ahead, seen = [value], set[int]()
+    while ahead:
+        now = ahead.pop(0)
+        if now.index in seen:
+            continue
+        seen.add(now.index)
+        for op in flow.consumers.get(now.index, ()):
+            if flow.layer(op):
+                return now
+            ahead.extend(op.makes)
+    return value
+
+
 def _affine(flow: Flow, draw: Draw) -> Latent | None:
     """Noise that meets the encoder's output: scale by multiplication, location by addition."""
     if draw.name not in AFFINE_NOISE:
         return None
     meeting = _meeting(flow, draw)
-    if meeting is None or meeting.name not in ADDS | MULS | PRODUCTS | FUSED or not meeting.makes:
+    known = ADDS | MULS | PRODUCTS | FUSED | POWERS
+    if meeting is None or meeting.name not in known or not meeting.makes:
         return None
     bit = 1 << draw.bit
     others = [v for v in meeting.reads if flow.posterior(v) and not flow.noise[v.index] & bit]
+    if meeting.name in POWERS:  # an inverse distribution function, as of Kumaraswamy's
+        return Latent(draw, meeting, _before_layer(flow, meeting.out), "implicit")
     z = meeting.out
     loc: Value | None = others[0]
     scale: Value | None = None
