@@ -12,7 +12,7 @@ from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy, Latent
 from .flow import Flow
-from .recorder import Edit, Op, Value
+from .recorder import Edits, Op, Value
 from .step import run_recorded
 
 
@@ -52,7 +52,7 @@ def pin_latents(
         raise Unavailable("the input is discrete, so its gradient cannot be taken")
     if any(found.z.op is None for found in latents):
         raise Unavailable("a sample is made outside torch and cannot be pinned")
-    edits: dict[int, Edit] = {x.z.op.index: _detached for x in latents if x.z.op}
+    edits: Edits = {x.z.place: _detached for x in latents if x.z.op}
     gradient, direction, steps = _derivative(subject, anatomy, seed, edits)
     rewind()
     if gradient is None:
@@ -102,7 +102,7 @@ def _detached(z: Tensor) -> Tensor:
 
 
 def _derivative(
-    subject: Subject, anatomy: Anatomy, seed: int, edits: dict[int, Edit]
+    subject: Subject, anatomy: Anatomy, seed: int, edits: Edits
 ) -> tuple[Tensor | None, Tensor, bool]:
     assert anatomy.x is not None
     assert anatomy.x_hat is not None

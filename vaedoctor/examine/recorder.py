@@ -84,6 +84,12 @@ class Value:
     requires_grad: bool = False
     content: Tensor | None = None
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """The key of an edit that replaces this value: its operation and its position there."""
+        assert self.op is not None
+        return self.op.index, self.op.makes.index(self)
+
     def __repr__(self) -> str:
         return f"Value({self.index}, {self.source or (self.op and self.op.name)}, {self.shape})"
 
@@ -196,6 +202,7 @@ class Again:
 
 
 Edit = Callable[[Tensor], Tensor]
+Edits = Mapping[int | tuple[int, int], Edit]
 
 
 @dataclass(slots=True)
@@ -210,21 +217,25 @@ class _Reading:
 class Recorder(TorchFunctionMode):
     """Records the operations of one run of `model`; `edits` replace what an operation returns.
 
-    An edit is keyed by the operation's index, which is the same in every run with the same seed:
-    the way to pin a latent without knowing any name.
+    An edit is keyed by the operation's index, which is the same in every run with the same seed,
+    or by (index, position) for one of several results (`chunk`): the way to pin a latent or to
+    force a head without knowing any name.
     """
 
     def __init__(
         self,
         model: nn.Module,
         named: Mapping[int, tuple[str, str]],
-        edits: Mapping[int, Edit] | None = None,
+        edits: Edits | None = None,
     ) -> None:
         super().__init__()
         self.recording = Recording()
         self._model = model
         self._named = named
-        self._edits = dict(edits or {})
+        self._edits: dict[int, dict[int, Edit]] = {}
+        for key, edit in (edits or {}).items():
+            index, position = key if isinstance(key, tuple) else (key, 0)
+            self._edits.setdefault(index, {})[position] = edit
         self._paths = {id(m): name for name, m in model.named_modules(remove_duplicate=False)}
         self._stack: list[Call] = []
         self._storages: dict[int, list[Value]] = {}
@@ -386,9 +397,9 @@ class Recorder(TorchFunctionMode):
                 return out
             op = self._op(name, args, kwargs, read)
             op.inplace = bool(changed)
-            edit = self._edits.get(op.index)
-            if edit is not None and outs:
-                out, outs = _edited(edit, out, outs, op.inplace)
+            for position, edit in self._edits.get(op.index, {}).items():
+                if position < len(outs):
+                    out, outs = _edited(edit, out, outs, position, op.inplace)
             if name in DRAWS and outs:
                 op.noise = outs[0].detach().clone()
             made = [self._new(t, op) for t in outs]
@@ -548,17 +559,21 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr() if plain else 0
 
 
-def _edited(edit: Edit, out: Any, outs: list[Tensor], inplace: bool) -> tuple[Any, list[Tensor]]:
-    """Replace the first tensor an operation returns; an in-place one keeps its identity."""
-    new = edit(outs[0])
-    if inplace and not outs[0]._is_view():
+def _edited(
+    edit: Edit, out: Any, outs: list[Tensor], position: int, inplace: bool
+) -> tuple[Any, list[Tensor]]:
+    """Replace one tensor an operation returns; an in-place one keeps its identity."""
+    old = outs[position]
+    new = edit(old)
+    if inplace and not old._is_view():
         with torch.no_grad():
-            outs[0].detach_().copy_(new)
+            old.detach_().copy_(new)
         return out, outs
+    replaced = [new if item is old else item for item in outs]
     if isinstance(out, Tensor):
-        return new, [new]
-    items = [new if item is outs[0] else item for item in out]
-    return type(out)(items), [new, *outs[1:]]
+        return new, replaced
+    items = [new if item is old else item for item in out]
+    return (type(out)(*items) if hasattr(out, "_fields") else type(out)(items)), replaced
 
 
 def tensors_in(thing: Any, depth: int = 6) -> Iterator[Tensor]:

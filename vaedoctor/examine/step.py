@@ -13,7 +13,7 @@ from torch.utils import checkpoint
 from ..subject.objective import total
 from ..subject.subject import Subject
 from ..subject.trace import reachable, seed_everything
-from .recorder import Edit, Recorder, Recording, tensors_in
+from .recorder import Edits, Recorder, Recording, tensors_in
 
 
 def run_recorded(
@@ -21,7 +21,7 @@ def run_recorded(
     *,
     seed: int | None,
     train: bool = True,
-    edits: Mapping[int, Edit] | None = None,
+    edits: Edits | None = None,
     batch: Any = None,
 ) -> Recording:
     """Run the subject once in the given mode and record it. An exception ends the recording.
