@@ -36,7 +36,8 @@ class GradientScale:
 def gradient_scale(anatomy: Anatomy, gradients: Gradients) -> GradientScale:
     """Measure every weight matrix; raises Unavailable where one side has no nonzero gradient."""
     flow = anatomy.flow
-    heads = [found.loc for found in anatomy.latents if found.loc is not None]
+    operands = ((found.loc, found.scale) for found in anatomy.affine)
+    heads = [v for pair in operands for v in pair if v is not None]
     if not heads:
         raise Unavailable("no sampled latent separates encoder from decoder")
     before = flow.ancestors(*heads)
