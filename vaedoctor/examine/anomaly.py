@@ -64,7 +64,7 @@ def find(
         return Anomaly(bad, "", op, op.span if op else None, True, _range(op))
     function, line = _anomaly_mode(subject, seed)
     rewind()
-    op = _culprit(recording, loss)
+    op = _culprit(recording, loss, function, line)
     at = op.span if op is not None and op.span is not None else line
     return Anomaly(bad, function, op, at, False, _range(op))
 
@@ -89,18 +89,30 @@ def _finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(tensor.detach()).all())
 
 
-def _culprit(recording: Recording, loss: Tensor) -> Op | None:
-    """The last forward operation that turns a finite gradient into a non-finite one."""
+def _culprit(recording: Recording, loss: Tensor, function: str, line: Span | None) -> Op | None:
+    """The forward operation that turns a finite gradient into a non-finite one.
+
+    A value that several operations read blames them all: then anomaly mode, which sees NaN but no
+    infinity, decides by the backward function and by the line.
+    """
     values = [v for v in recording.values if v.edge is not None]
     edges = [v.edge for v in values if v.edge is not None]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = torch.autograd.grad(loss, edges, allow_unused=True, retain_graph=True)
     bad = {v.index for v, g in zip(values, found, strict=True) if g is not None and not _finite(g)}
-    for op in reversed(recording.ops):
-        if any(v.index in bad for v in op.reads) and not any(v.index in bad for v in op.makes):
-            return op
-    return None
+    suspects = [
+        op
+        for op in reversed(recording.ops)
+        if any(v.index in bad for v in op.reads) and not any(v.index in bad for v in op.makes)
+    ]
+
+    def blamed(op: Op) -> tuple[bool, bool]:
+        by_name = any(v.edge is not None and v.edge.node.name() == function for v in op.makes)
+        by_line = line is not None and op.span is not None and op.span.line == line.line
+        return by_name, by_line
+
+    return max(suspects, key=blamed, default=None)
 
 
 def _anomaly_mode(subject: Subject, seed: int) -> tuple[str, Span | None]:
