@@ -13,12 +13,14 @@ from ..subject.errors import user_traceback
 from .anatomy import ADDS, FUSED, MULS, inputs_of, only_moved, path_of
 from .census import defined_at
 from .flow import JOINS, RESHAPES, Flow
-from .recorder import Op, Recording, Value, is_user_file, span_of
+from .recorder import Call, Op, Recording, Value, is_user_file, span_of
 
 CONVOLUTIONS = frozenset(
     "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d".split()
 )
 NORMS = frozenset("batch_norm layer_norm group_norm instance_norm".split())
+
+CELLS = frozenset("lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def explain(model: nn.Module, recording: Recording, flow: Flow, *, guessed: bool
     op = next((o for o in reversed(recording.ops) if o.error is error), None)
     call = next((c for c in reversed(recording.calls) if c.output is None), None)
     path = path_of(op) if op is not None else (call.path if call is not None else "")
-    mismatch = _mismatch(model, flow, op) if op is not None else None
+    mismatch = _mismatch(model, flow, op) if op is not None else _refused(model, flow, call)
     return Failure(
         error,
         op,
@@ -96,9 +98,9 @@ def explain(model: nn.Module, recording: Recording, flow: Flow, *, guessed: bool
 def _cause(
     recording: Recording, flow: Flow, op: Op | None, mismatch: Mismatch | None, *, guessed: bool
 ) -> str:
-    if op is None or op.error is None:
-        return "other"
     made_up = mismatch is not None and mismatch.sender == "the input" and guessed
+    if op is None:
+        return "other" if mismatch is None or made_up else "shapes"
     if made_up or not _is_shape_error(op, mismatch):
         return "other"
     if posterior_operands(flow, op) is not None:
@@ -109,7 +111,8 @@ def _cause(
 def _arrivals(flow: Flow, op: Op) -> Iterator[str]:
     for value in op.reads[:2]:
         sender, at = sender_of(flow, value)
-        yield f"{list(value.shape)} comes from `{sender}` in {where(at, op.span)}"
+        place = f"`{sender}` in {where(at, op.span)}" if at is not None else sender
+        yield f"{list(value.shape)} comes from {place}"
 
 
 def posterior_operands(flow: Flow, op: Op) -> tuple[Value, Value] | None:
@@ -153,6 +156,7 @@ def _mismatch(model: nn.Module, flow: Flow, op: Op) -> Mismatch | None:
     data, weight, expected, arrived, parameter = sizes
     layer, _, _ = weight.name.rpartition(".")
     sender, sent_at = sender_of(flow, data)
+    known = layer and weight.source in ("parameter", "buffer")
     return Mismatch(
         layer or weight.name or path_of(op),
         expected,
@@ -160,9 +164,23 @@ def _mismatch(model: nn.Module, flow: Flow, op: Op) -> Mismatch | None:
         data.shape,
         sender,
         sent_at,
-        defined_at(model, layer) if layer and weight.source == "parameter" else None,
+        defined_at(model, layer) if known else None,
         parameter,
     )
+
+
+def _refused(model: nn.Module, flow: Flow, call: Call | None) -> Mismatch | None:
+    """A recurrent layer looks at its input's size before any operation runs."""
+    if call is None or not isinstance(call.module, nn.RNNBase | nn.RNNCellBase) or not call.inputs:
+        return None
+    data, expected = call.inputs[0], call.module.input_size
+    if not data.shape or data.shape[-1] == expected:
+        return None
+    sender, sent_at = sender_of(flow, data)
+    at = defined_at(model, call.path) if call.path else None
+    name = call.path or type(call.module).__name__
+    arrived = data.shape[-1]
+    return Mismatch(name, expected, arrived, data.shape, sender, sent_at, at, "input_size")
 
 
 def _sizes(op: Op) -> tuple[Value, Value, int, int, str] | None:
@@ -179,9 +197,9 @@ def _sizes(op: Op) -> tuple[Value, Value, int, int, str] | None:
             return None
         expected = weight.shape[0] if "transpose" in op.name else weight.shape[1] * groups
         return data, weight, expected, data.shape[channels], "in_channels"
-    if op.name in ("lstm", "gru", "rnn_tanh", "rnn_relu") and reads:
-        weights = [v for v in reads if v.source == "parameter"]
-        if weights and len(weights[0].shape) == 2:
+    if op.name in CELLS and reads and reads[0].shape:
+        weights = [v for v in reads if v.source == "parameter" and len(v.shape) == 2]
+        if weights:
             return reads[0], weights[0], weights[0].shape[1], reads[0].shape[-1], "input_size"
     if op.name in NORMS and len(reads) >= 2:
         data = reads[0]

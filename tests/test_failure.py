@@ -1,0 +1,242 @@
+"""A step that raises: which layer, which sizes, who sent them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from steps import Bare, examined, subject
+from torch import Tensor, nn
+
+from vaedoctor.examine.examination import Examination
+from vaedoctor.examine.failure import Failure
+from vaedoctor.examine.listing import text_of
+
+
+class Two(nn.Module):
+    """A first layer and a second that does not fit."""
+
+    def __init__(
+        self, first: nn.Module, second: nn.Module, between: Callable[[Any], Any] | None = None
+    ) -> None:
+        super().__init__()
+        self.first = first
+        self.second = second
+        self.between = between
+
+    def forward(self, x: Tensor) -> Any:
+        h = self.first(x)
+        h = h if self.between is None else self.between(h)
+        return self.second(h)
+
+
+def failure_of(model: nn.Module, *inputs: Tensor, loss: Any = None, **options: Any) -> Failure:
+    with examined(model, *inputs, loss=loss, **options) as examination:
+        failure = examination.failure
+    assert failure is not None
+    return failure
+
+
+MISMATCHES: list[tuple[str, Two, Tensor, str, int, int, str]] = [
+    (
+        "linear",
+        Two(nn.Linear(6, 5), nn.Linear(4, 3)),
+        torch.ones(2, 6),
+        "linear",
+        4,
+        5,
+        "in_features",
+    ),
+    (
+        "linear after flatten",
+        Two(nn.Conv2d(1, 3, 3), nn.Linear(9, 3), nn.Flatten()),
+        torch.ones(2, 1, 6, 6),
+        "linear",
+        9,
+        48,
+        "in_features",
+    ),
+    (
+        "conv",
+        Two(nn.Conv2d(1, 3, 3), nn.Conv2d(4, 3, 3)),
+        torch.ones(2, 1, 8, 8),
+        "conv2d",
+        4,
+        3,
+        "in_channels",
+    ),
+    (
+        "grouped conv",
+        Two(nn.Conv2d(1, 3, 3), nn.Conv2d(4, 4, 3, groups=2)),
+        torch.ones(2, 1, 8, 8),
+        "conv2d",
+        4,
+        3,
+        "in_channels",
+    ),
+    (
+        "transposed conv",
+        Two(nn.Linear(6, 5), nn.ConvTranspose2d(4, 2, 3), lambda h: h[..., None, None]),
+        torch.ones(2, 6),
+        "conv_transpose2d",
+        4,
+        5,
+        "in_channels",
+    ),
+    (
+        "conv1d",
+        Two(nn.Conv1d(2, 3, 1), nn.Conv1d(4, 3, 1)),
+        torch.ones(2, 2, 8),
+        "conv1d",
+        4,
+        3,
+        "in_channels",
+    ),
+    (
+        "batch norm",
+        Two(nn.Linear(6, 5), nn.BatchNorm1d(4)),
+        torch.ones(2, 6),
+        "batch_norm",
+        4,
+        5,
+        "num_features",
+    ),
+    (
+        "layer norm",
+        Two(nn.Linear(6, 5), nn.LayerNorm(4)),
+        torch.ones(2, 6),
+        "layer_norm",
+        4,
+        5,
+        "normalized_shape",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "x", "op", "expected", "arrived", "parameter"),
+    MISMATCHES,
+    ids=[m[0] for m in MISMATCHES],
+)
+def test_a_layer_that_does_not_fit(
+    name: str, model: Two, x: Tensor, op: str, expected: int, arrived: int, parameter: str
+) -> None:
+    failure = failure_of(model, x)
+    assert failure.operation == op
+    assert failure.path == "second"
+    assert failure.cause == "shapes"
+    assert failure.explained
+    assert text_of(failure.at) == "self.second(h)"
+    assert not failure.in_loss
+    mismatch = failure.mismatch
+    assert mismatch is not None
+    assert (mismatch.layer, mismatch.expected, mismatch.arrived) == ("second", expected, arrived)
+    assert mismatch.parameter == parameter
+    assert mismatch.sender == "first"
+    assert text_of(mismatch.sent_at) == "self.first(x)"
+    assert text_of(mismatch.defined_at) == "self.second = second"
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell])
+def test_a_recurrent_layer_that_does_not_fit(kind: Any) -> None:
+    shape = (2, 6) if kind.__name__.endswith("Cell") else (2, 7, 6)
+    failure = failure_of(Two(nn.Linear(6, 5), kind(4, 3)), torch.ones(shape))
+    assert failure.cause == "shapes"
+    assert failure.path == "second"
+    assert text_of(failure.at) == "self.second(h)"
+    assert failure.mismatch is not None
+    assert (failure.mismatch.expected, failure.mismatch.arrived) == (4, 5)
+    assert failure.mismatch.sender == "first"
+    assert text_of(failure.mismatch.defined_at) == "self.second = second"
+
+
+def test_a_batch_made_up_is_not_the_users_fault() -> None:
+    model = Two(nn.Linear(6, 5), nn.Identity())
+    patient = subject(model, torch.ones(2, 7))
+    guessed = replace(patient, batch=replace(patient.batch, guessed=True))
+    failure = Examination(guessed, seed=0, rewind=lambda: None).failure
+    assert failure is not None
+    assert failure.cause == "other"
+
+
+def test_the_batch_may_be_the_sender() -> None:
+    failure = failure_of(Two(nn.Linear(6, 5), nn.Identity()), torch.ones(2, 7))
+    assert failure.mismatch is not None
+    assert failure.mismatch.sender == "the input"
+    assert failure.mismatch.sent_at is None
+    assert (failure.mismatch.expected, failure.mismatch.arrived) == (6, 7)
+
+
+JOINED: list[tuple[str, Callable[[Tensor, Tensor], Tensor]]] = [
+    ("cat", lambda a, b: torch.cat([a, b], dim=0)),
+    ("matmul", lambda a, b: a @ b),
+    ("add", lambda a, b: a + b),
+    ("view", lambda a, b: a.view(-1, 7)),
+    ("reshape", lambda a, b: a.reshape(3, 3)),
+]
+
+
+@pytest.mark.parametrize(("name", "join"), JOINED, ids=[j[0] for j in JOINED])
+def test_an_operation_without_weights(name: str, join: Callable[[Tensor, Tensor], Tensor]) -> None:
+    a, b = nn.Linear(6, 5), nn.Linear(6, 4)
+    failure = failure_of(Bare(lambda x: join(a(x), b(x)), a=a, b=b), torch.ones(2, 6))
+    assert failure.operation == name
+    assert failure.cause == "shapes"
+    assert failure.mismatch is None
+    assert failure.shapes[0] == (2, 5)
+    assert failure.senders[0].startswith("[2, 5] comes from `a` in ")
+
+
+def test_what_is_no_matter_of_shapes_is_left_to_others() -> None:
+    def body(x: Tensor) -> Tensor:
+        return x.view(2, 3) + undefined  # type: ignore[name-defined] # noqa: F821
+
+    failure = failure_of(Bare(body), torch.ones(2, 3))
+    assert failure.kind == "NameError"
+    assert failure.cause == "other"
+    assert not failure.explained
+    assert failure.operation == ""
+    assert text_of(failure.at) == "undefined"
+    assert "test_failure.py" in failure.traceback
+    assert "vaedoctor/examine" not in failure.traceback
+
+
+def test_a_dtype_is_no_matter_of_shapes() -> None:
+    failure = failure_of(nn.Linear(3, 3), torch.ones(2, 3, dtype=torch.int64))
+    assert failure.operation == "linear"
+    assert failure.cause == "other"
+
+
+class Sampler(nn.Module):
+    """Heads of two widths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mu, self.logvar = nn.Linear(6, 4), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, logvar = self.mu(x), self.logvar(x)
+        return mu + logvar.exp() * torch.randn_like(logvar)
+
+
+def test_heads_that_do_not_fit_are_the_posteriors() -> None:
+    failure = failure_of(Sampler(), torch.ones(2, 6))
+    assert failure.cause == "posterior"
+    assert failure.shapes == ((2, 4), (2, 3))
+
+
+def test_a_loss_of_unlike_operands_is_the_targets() -> None:
+    model = Two(nn.Linear(6, 4), nn.Linear(4, 5))
+    failure = failure_of(model, torch.ones(2, 6), loss=lambda out, x: (out - x).abs().sum())
+    assert failure.in_loss
+    assert failure.cause == "target"
+    assert failure.shapes == ((2, 5), (2, 6))
+    assert failure.senders[1] == "[2, 6] comes from the input"
+
+
+def test_a_step_that_runs_has_no_failure() -> None:
+    with examined(nn.Linear(3, 3), torch.ones(2, 3)) as examination:
+        assert examination.failure is None
