@@ -34,7 +34,8 @@ def state_lost_on_reload(examination: Examination) -> Iterator[Finding | Verifie
     values, change nothing and are not reported. Skipped where no fresh instance can be built.
     """
     reloaded = examination.reloaded
-    for place in reloaded.lost if reloaded.difference > TOLERANCE else ():
+    lost = reloaded.lost if reloaded.difference > TOLERANCE else ()
+    for place in {(id(p.owner), p.attribute): p for p in reversed(lost)}.values():
         yield Finding(
             f"`{place.expression}` is not in the `state_dict`, and the output depends on it",
             help=f'register it: `self.register_buffer("{place.attribute}", ...)`',

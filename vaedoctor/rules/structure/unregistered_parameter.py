@@ -9,10 +9,12 @@ from ...finding import Finding, Severity, Verified, where
 from ...rule import rule
 
 if TYPE_CHECKING:
+    from ...examine.census import Place
     from ...examine.examination import Examination
+    from ...examine.recorder import Op, Value
 
 
-@rule("VAE102", Severity.ERROR)
+@rule("VAE102", Severity.ERROR, before=("VAE108",))
 def unregistered_parameter(examination: Examination) -> Iterator[Finding | Verified]:
     """A tensor that requires grad takes part in the forward pass and is no parameter.
 
@@ -31,19 +33,33 @@ def unregistered_parameter(examination: Examination) -> Iterator[Finding | Verif
     Tensors with `grad_fn` (hypernetworks, weight normalisation) and the batch itself are not
     judged.
     """
-    strays = examination.census.strays
-    for value, op, place in strays:
-        if place is None and examination.census.fresh(value):
+    census = examination.census
+    groups: dict[object, list[tuple[Value, Op, Place | None]]] = {}
+    for value, op, place in census.strays:
+        if place is None and census.fresh(value):
             continue  # made anew in every pass: VAE103 speaks
-        name = f"`{place.expression}`" if place else "a tensor"
+        key = (id(place.owner), place.attribute) if place else value.index
+        groups.setdefault(key, []).append((value, op, place))
+    for members in groups.values():
+        value, op, place = members[0]
+        name = f"`{place.expression}` requires" if place else "a tensor requires"
+        if place and len(members) > 1:
+            name = f"{len(members)} tensors in `self.{place.attribute}` require"
         at = (place.at if place else None) or op.span
         yield Finding(
-            f"{name} requires grad and takes part in the forward pass but is not in `parameters()`",
+            f"{name} grad and takes part in the forward pass but is not in `parameters()`"
+            if len(members) == 1
+            else f"{name} grad and take part in the forward pass but are not in `parameters()`",
             help="wrap it in `nn.Parameter` (in a list: `nn.ParameterList`)",
             at=at,
             measured={"shape": list(value.shape)},
-            notes=(f"used by `{op.name}` in {where(op.span, at)}",),
-            causes=frozenset({f"tensor:{id(value.tensor)}"}),
+            notes=tuple(f"used by `{o.name}` in {where(o.span, at)}" for _, o, _ in members[:3]),
+            causes=frozenset(
+                {
+                    *(f"tensor:{id(v.tensor)}" for v, _, _ in members),
+                    f"state:{place.attribute if place else ''}",
+                }
+            ),
         )
-    if not strays:
+    if not census.strays:
         yield Verified("every tensor that requires grad is a registered parameter")
