@@ -84,3 +84,23 @@ def test_a_saturated_decoder_is_no_cut_sample():
         Graph(), (torch.rand(9, 11), adjacency), objective=graph_loss, batch_axis=None
     )
     assert "VAE302" not in [f.code for f in report.findings]
+
+
+class Damaged(nn.Module):
+    """The scale is changed in place after the sample was made of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(12, 8), nn.Linear(4, 12)
+
+    def forward(self, x):
+        mu, logvar = self.encoder(x).chunk(2, dim=1)
+        std = torch.exp(0.5 * logvar)
+        z = mu + torch.randn_like(std) * std
+        std *= 2
+        return self.decoder(z), mu, logvar
+
+
+def test_no_rule_crashes_on_a_graph_that_cannot_be_differentiated():
+    report = vaedoctor.check(Damaged(), torch.rand(8, 12))
+    assert [f.code for f in _findings(report)] == ["VAE606"]

@@ -159,7 +159,13 @@ class Examination:
     @cached_property
     def reparameterizations(self) -> list[paths.Reparameterization]:
         """How the gradient passes each latent whose parameters carry a gradient."""
-        found = (paths.reparameterization(self.anatomy, latent) for latent in self.anatomy.latents)
+        latents = self.anatomy.latents
+        try:
+            found = [paths.reparameterization(self.anatomy, latent) for latent in latents]
+        except RuntimeError:
+            if self.gradients.error is not None:
+                raise Unavailable("the backward pass raises (VAE606)") from None
+            raise
         return [r for r in found if r is not None]
 
     @cached_property

@@ -155,6 +155,8 @@ def frozen_noise(anatomy: Anatomy, again: Again, model: nn.Module) -> Iterator[F
             continue
         name, twin = again.noise.get(draw.op.index, ("", None))
         if twin is None or name != draw.op.name:
+            if id(draw.value.tensor) in again.tensors:  # cached on first use
+                yield FrozenNoise(draw.name, True, draw.op.noise.numel(), draw.op.span)
             continue
         if twin.shape == draw.op.noise.shape and torch.equal(twin, draw.op.noise):
             yield FrozenNoise(draw.name, False, draw.op.noise.numel(), draw.op.span)
