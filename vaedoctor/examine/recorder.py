@@ -546,8 +546,8 @@ def _edge_of(tensor: Tensor) -> GradientEdge | None:
         return None
     try:
         return get_gradient_edge(tensor)
-    except AssertionError:
-        return None  # a view made under no_grad says that it requires grad, and carries none
+    except (AssertionError, ValueError):
+        return None  # a view made under no_grad carries none, a lazy parameter has none yet
 
 
 def _version(tensor: Tensor) -> int:

@@ -1,0 +1,346 @@
+"""The KL, isolated: what is left of the loss when the decoder is held fixed.
+
+The outputs of the first layers after the sample are replaced by constants, so the loss depends on
+the posterior's parameters through KL-like terms only, even when the user returns one total. The
+two heads are forced to known values and the noise to +1 and -1: the mean of the two runs has the
+gradient of the exact KL to N(0, I) whether the loss computes it in closed form or by one sample
+(the terms that are odd in the noise cancel, and eps² = 1).
+
+With the sampler's own location m = (z₊ + z₋)/2 and scale s = (z₊ - z₋)/2 the reference is
+K = ½ Σ (m² + s² - log s²) (Kingma and Welling 2014, appendix B), so that any parametrisation is
+compared with what is really sampled: `weight` is dL/dm over dK/dm, `ratios` dL/dh over
+weight · dK/dh at two values of the scale head, 1 for every exact Gaussian KL.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..finding import Span
+from ..rule import Unavailable
+from ..subject.subject import Subject
+from .anatomy import Anatomy, Latent, head, inputs_of
+from .flow import Flow
+from .recorder import Edits, Op, Recording, Value
+from .step import run_recorded
+
+AFFINE = frozenset({"gaussian", "uniform"})
+EXACT = 0.02  # |R - 1| of an exact KL in float32 stays far below; the mildest known slip gives .42
+EVEN = 1e-3  # relative spread of the weight over elements: larger means another prior or term
+FAR = 10.0  # far outside any free-bits zone: 50 nats a unit
+
+MEANINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "exp(h / 2)": lambda h: (0.5 * h).exp(),
+    "exp(h)": torch.exp,
+    "exp(h / 4)": lambda h: (0.25 * h).exp(),
+    "softplus(h)": F.softplus,
+    "softplus(h) ** 0.5": lambda h: F.softplus(h).sqrt(),
+    "h": lambda h: h,
+    "h ** 0.5": lambda h: h.clamp_min(0).sqrt(),
+    "sigmoid(h)": torch.sigmoid,
+}
+"""Standard deviations that a scale head `h` may stand for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value forced on the scale head, and what sampler and loss made of it."""
+
+    head: float
+    scale: float
+    weight: float
+    spread: float
+    ratio: float
+    ratio_spread: float
+    reverse: float
+    location: Tensor
+    gradient: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """The isolated KL of one latent at two settings of its scale head.
+
+    `rows` is the batch size, `units` the latent's elements a row; `meaning` names the standard
+    deviation that the loss's gradient does fit when it does not fit the sampler's.
+    """
+
+    latent: Latent
+    rows: int
+    units: int
+    settings: tuple[Setting, Setting]
+    far: float
+    meaning: str
+    meant: tuple[float, float]
+    acts: bool
+    at: Span | None
+
+    @property
+    def weight(self) -> float:
+        """The KL's weight in the loss, per row."""
+        return sum(s.weight for s in self.settings) / 2 * self.rows
+
+    @property
+    def standard(self) -> bool:
+        """Whether the location term is that of a KL to N(0, I): one weight for all elements."""
+        low, high = self.settings
+        size = max(abs(low.weight), abs(high.weight))
+        even = all(s.spread < EVEN for s in self.settings)
+        return size > 0 and even and abs(low.weight - high.weight) < EVEN * size
+
+    @property
+    def ratios(self) -> tuple[float, float]:
+        """R at the two settings: (1, 1) when the loss means the scale that is sampled."""
+        return self.settings[0].ratio, self.settings[1].ratio
+
+    @property
+    def exact(self) -> bool:
+        """Whether the scale term too is that of the sampler's own KL to N(0, I)."""
+        return all(abs(r - 1) < EXACT for r in self.ratios)
+
+    @property
+    def judgeable(self) -> bool:
+        """Whether the scale term is one function of the scale, as any KL to N(0, I) is."""
+        return self.standard and all(s.ratio_spread < EXACT for s in self.settings)
+
+
+def isolate(
+    subject: Subject,
+    anatomy: Anatomy,
+    latent: Latent,
+    seed: int,
+    rewind: Callable[[], None],
+) -> Divergence:
+    """Measure the KL of one latent. Raises Unavailable with the reason where that cannot be."""
+    probe = _Probe(subject, anatomy, latent, seed, rewind)
+    low, high = (1.0, -1.0) if probe.signed else (2.0, 0.5)
+    settings = (probe.measure(high), probe.measure(low))
+    far = 0.0
+    if all(s.weight == 0 for s in settings):
+        far = probe.measure(high, reach=FAR).weight
+    meaning, meant = _meaning(settings) if probe.apart else ("", (0.0, 0.0))
+    inputs = [v.shape for v in inputs_of(anatomy.recording) if v.shape]
+    rows = inputs[0][0] if inputs else 1
+    units = latent.z.tensor.numel() // max(1, rows)
+    return Divergence(latent, rows, units, settings, far, meaning, meant, probe.acts, probe.at)
+
+
+def _meaning(settings: tuple[Setting, Setting]) -> tuple[str, tuple[float, float]]:
+    """The standard deviation of the head that the loss's gradient fits at both settings."""
+    for name, scale in MEANINGS.items():
+        fits, values = True, []
+        for s in settings:
+            h = torch.full((), s.head, dtype=torch.float64, requires_grad=True)
+            std = scale(h)
+            (slope,) = torch.autograd.grad(0.5 * std**2 - std.abs().log(), h)
+            if s.weight == 0 or not bool(torch.isfinite(slope)) or float(slope) == 0:
+                fits = False
+                break
+            ratio = float(s.gradient.mean()) / (s.weight * float(slope))
+            fits &= abs(ratio - 1) < EXACT
+            values.append(float(std.detach()))
+        if fits:
+            return name, (values[0], values[1])
+    return "", (0.0, 0.0)
+
+
+class _Probe:
+    """Where to force and to pin for one latent, found once; each measurement is two runs."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        anatomy: Anatomy,
+        latent: Latent,
+        seed: int,
+        rewind: Callable[[], None],
+    ) -> None:
+        self.subject, self.anatomy, self.latent = subject, anatomy, latent
+        self.seed, self.rewind = seed, rewind
+        flow, loss = anatomy.flow, _loss(anatomy)
+        if latent.loc is None or latent.scale is None or latent.family not in AFFINE:
+            raise Unavailable("the sampler is not location + scale * Gaussian noise")
+        if latent.draw.op is None or latent.draw.op is latent.meeting:
+            raise Unavailable("the noise cannot be owned: it is drawn together with the sample")
+        self.pins = _first_layers(flow, latent, anatomy.x_hat or loss)
+        outputs = [v for op in self.pins for v in op.makes]
+        reached = flow.ancestors(loss, stop=outputs)
+        self.mu = _common(flow, latent.loc, reached)
+        self.h = _common(flow, latent.scale, reached)
+        self.acts = self.mu is not None or self.h is not None
+        self.mu = self.mu or _forceable(flow, latent.loc)
+        self.h = self.h or _forceable(flow, latent.scale)
+        if self.mu is None or self.h is None:
+            raise Unavailable("the posterior's parameters cannot be forced to known values")
+        self.apart = self.mu is not self.h and self.mu.index not in flow.ancestors(self.h)
+        made = head(flow, self.h)
+        unbounded = made is not None and made.value is self.h and not flow.noise[self.h.index]
+        self.signed = bool((self.h.tensor.detach() <= 0).any()) or unbounded
+        self.at = _kl_line(flow, self.mu, self.h, loss, reached)
+
+    def measure(self, forced: float, *, reach: float = 1.0) -> Setting:
+        assert self.mu is not None
+        assert self.h is not None
+        mu, h = self._leaves(forced, reach)
+        runs = [self._run(mu, h, sign) for sign in (1.0, -1.0)]
+        loss = (_scalar(runs[0]) + _scalar(runs[1])) / 2
+        plus, minus = (r.values[self.latent.z.index].tensor for r in runs)
+        location, scale = (plus + minus) / 2, (plus - minus) / 2
+        return self._compare(loss, location, scale, mu, h, forced)
+
+    def _leaves(self, forced: float, reach: float) -> tuple[Tensor, Tensor]:
+        assert self.mu is not None
+        assert self.h is not None
+        generator = torch.Generator().manual_seed(self.seed)
+        like = self.mu.tensor.detach()
+        sizes = (torch.rand(like.shape, generator=generator) + 0.5) * reach
+        signs = torch.randint(0, 2, like.shape, generator=generator) * 2 - 1
+        mu = (sizes * signs).to(like)
+        if self.mu is self.h:  # one tensor holds both: gradients tell its parts apart
+            leaf = (forced + 0.3 * mu).requires_grad_(True)
+            return leaf, leaf
+        h = torch.full_like(self.h.tensor.detach(), forced)
+        return mu.requires_grad_(True), h.requires_grad_(True)
+
+    def _run(self, mu: Tensor, h: Tensor, sign: float) -> Recording:
+        assert self.mu is not None
+        assert self.h is not None
+        edits: Edits = {
+            self.latent.draw.value.place: lambda t: torch.full_like(t, sign),
+            **{v.place: _held(v) for op in self.pins for v in op.makes},
+            self.mu.place: lambda t: mu,
+            self.h.place: lambda t: h,
+        }
+        recording = run_recorded(self.subject, seed=self.seed, edits=edits)
+        self.rewind()
+        if recording.error is not None or len(recording.ops) != len(self.anatomy.recording.ops):
+            raise Unavailable("the step cannot be repeated with the posterior forced")
+        return recording
+
+    def _compare(
+        self, loss: Tensor, location: Tensor, scale: Tensor, mu: Tensor, h: Tensor, forced: float
+    ) -> Setting:
+        by_mu = 0.5 * (location**2).sum()
+        by_h = 0.5 * (scale**2 - (scale**2).log()).sum()
+        reverse = 0.5 * ((1 + location**2) / scale**2 + (scale**2).log()).sum()
+        given_mu, reference_mu = _gradient(loss, mu), _gradient(by_mu, mu)
+        given_h, reference_h = _gradient(loss, h), _gradient(by_h, h)
+        backwards = _gradient(reverse, mu)
+        weights = _quotient(given_mu, reference_mu)
+        weight = float(weights.mean()) if weights.numel() else 0.0
+        ratios = _quotient(given_h, weight * reference_h) if weight else given_h.new_zeros(0)
+        return Setting(
+            forced,
+            float(scale.detach().mean()),
+            weight,
+            _spread(weights),
+            float(ratios.mean()) if ratios.numel() else 0.0,
+            _spread(ratios),
+            _spread(_quotient(given_mu, backwards)),
+            location.detach(),
+            given_h.double(),
+        )
+
+
+def _loss(anatomy: Anatomy) -> Value:
+    loss = anatomy.recording.loss
+    value = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
+    if value is None:
+        raise Unavailable("no objective given or found; supply --objective")
+    return value
+
+
+def _scalar(recording: Recording) -> Tensor:
+    loss: Tensor = recording.loss
+    return loss.sum()
+
+
+def _held(value: Value) -> Callable[[Tensor], Tensor]:
+    kept = value.tensor.detach()
+    return lambda t: kept
+
+
+def _first_layers(flow: Flow, latent: Latent, end: Value) -> list[Op]:
+    """The layers that read the sample (past layerless steps) on any way to the reconstruction."""
+    goal = flow.ancestors(end)
+    found: dict[int, Op] = {}
+    waiting, seen = [latent.z], set()
+    while waiting:
+        value = waiting.pop()
+        if value.index in seen:
+            continue
+        seen.add(value.index)
+        for op in flow.consumers.get(value.index, ()):
+            if not any(m.index in goal for m in op.makes):
+                continue
+            if flow.layer(op):
+                found[op.index] = op
+            else:
+                waiting.extend(op.makes)
+    return list(found.values())
+
+
+def _common(flow: Flow, operand: Value, reached: frozenset[int]) -> Value | None:
+    """The nearest value behind a sampler's operand that the loss reads around the decoder too."""
+    value: Value | None = operand
+    while value is not None and value.op is not None and flow.posterior(value):
+        if _read_elsewhere(flow, value, operand, reached):
+            return value
+        parents = {p.index: p for p in flow.parents(value) if flow.data[p.index]}
+        if flow.layer(value.op) or len(parents) != 1:
+            return None
+        (value,) = parents.values()
+    return None
+
+
+def _read_elsewhere(flow: Flow, value: Value, operand: Value, reached: frozenset[int]) -> bool:
+    if value.index not in reached:
+        return False
+    readers = [
+        op
+        for op in flow.consumers.get(value.index, ())
+        if any(m.index in reached for m in op.makes)
+    ]
+    return bool(readers)
+
+
+def _forceable(flow: Flow, operand: Value) -> Value | None:
+    return operand if operand.op is not None else None
+
+
+def _kl_line(flow: Flow, mu: Value, h: Value, loss: Value, reached: frozenset[int]) -> Span | None:
+    """The first line after the sampler where the loss reads location and scale together."""
+    of_mu, of_h = flow.descendants(mu), flow.descendants(h)
+    both = of_mu & of_h & reached
+    for op in flow.recording.ops:
+        if op.makes and op.out.index in both and not flow.noise[op.out.index]:
+            return op.span
+    return loss.op.span if loss.op is not None else None
+
+
+def _gradient(of: Tensor, to: Tensor) -> Tensor:
+    if not of.requires_grad:
+        return torch.zeros_like(to)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (found,) = torch.autograd.grad(of, to, allow_unused=True, retain_graph=True)
+    return torch.zeros_like(to) if found is None else found.detach()
+
+
+def _quotient(given: Tensor, reference: Tensor) -> Tensor:
+    """Elementwise quotient where the reference is not zero."""
+    known = reference != 0
+    return (given[known].double() / reference[known].double()).flatten()
+
+
+def _spread(values: Tensor) -> float:
+    if values.numel() == 0:
+        return float("inf")
+    size = float(values.abs().mean())
+    return float(values.max() - values.min()) / size if size > 0 else 0.0
