@@ -26,13 +26,17 @@ def compose(anatomy: Anatomy) -> Tensor | None:
             loss = loss + kl
     if anatomy.unsampled is not None:
         mu, logvar = anatomy.unsampled.loc.value.tensor, anatomy.unsampled.scale.value.tensor
-        rows = max(1, mu.shape[0])
+        rows = _rows(mu)
         loss = loss + 0.5 * (mu**2 + logvar.clamp(max=20).exp() - 1 - logvar).sum() / rows
     return loss
 
 
+def _rows(tensor: Tensor) -> int:
+    return max(1, tensor.shape[0]) if tensor.dim() else 1
+
+
 def _reconstruction(x_hat: Tensor, x: Tensor | None) -> Tensor:
-    rows = max(1, x_hat.shape[0])
+    rows = _rows(x_hat)
     if x is not None and x.numel() == x_hat.numel() and x.is_floating_point():
         return 0.5 * ((x_hat - x.reshape(x_hat.shape)) ** 2).sum() / rows
     if x is not None and not x.is_floating_point() and x_hat.shape[:-1] == x.shape:
@@ -47,7 +51,7 @@ def _kl(latent: Latent) -> Tensor | None:
         return None
     loc, scale = latent.loc.tensor, latent.scale.tensor
     if latent.loc.shape != latent.scale.shape:
-        return 0.5 * ((loc**2).sum() + (scale**2).sum()) / max(1, loc.shape[0])
+        return 0.5 * ((loc**2).sum() + (scale**2).sum()) / _rows(loc)
     tiny = torch.finfo(scale.dtype).tiny
     kl = 0.5 * (loc**2 + scale**2 - 1 - (scale**2).clamp_min(tiny).log())
-    return kl.sum() / max(1, loc.shape[0])
+    return kl.sum() / _rows(loc)
