@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field, replace
 
+from torch import Tensor
+
 from .flow import CUTS, JOINS, RESHAPES, SLICES, Draw, Flow
 from .outputs import Output, outputs_of
 from .recorder import Op, Recording, Value
@@ -26,6 +28,7 @@ POWERS = frozenset({"pow", "pow_", "rpow", "__rpow__", "float_power"})
 AFFINE_NOISE = frozenset(
     "randn randn_like normal normal_ rand rand_like uniform_ exponential_ numpy".split()
 )
+POSITIVE = frozenset("exp exp_ softplus".split())
 LOOKUPS = frozenset("argmin argmax topk round round_ sign floor one_hot".split())
 _MOST_MERGES = 100  # deep enough for any normalisation, and no deep recursion
 COMPARES = frozenset("gt lt ge le eq ne __gt__ __lt__ __ge__ __le__".split())
@@ -438,13 +441,14 @@ def _quantizer(flow: Flow, behind: Set[int]) -> Op | None:
 
 
 def _unsampled(flow: Flow, outputs: list[Output], x_hat: Value | None) -> Unsampled | None:
-    """Two parallel heads, both returned, of which the reconstruction uses the first or both."""
+    """Two parallel heads, returned or in the loss; x_hat is computed from the first or both."""
     if x_hat is None:
         return None
     behind = flow.ancestors(x_hat)
+    known = [*outputs, *_penalized(flow, x_hat)]
     heads = [
         (o, h)
-        for o in outputs
+        for o in known
         if o.value is not x_hat
         and flow.posterior(o.value)
         and o.value.tensor.is_floating_point()
@@ -464,6 +468,38 @@ def _unsampled(flow: Flow, outputs: list[Output], x_hat: Value | None) -> Unsamp
             if parallel and apart and used:
                 return Unsampled(loc, scale, loc_head, scale_head)
     return None
+
+
+def _penalized(flow: Flow, x_hat: Value) -> list[Output]:
+    """Heads that only the loss sees: its KL reads a layer's output, and `exp` of another's.
+
+    The second takes no part in the reconstruction; both meet before the loss.
+    """
+    loss = flow.recording.loss
+    end = flow.recording.value_of(loss) if isinstance(loss, Tensor) else None
+    if end is None:
+        return []
+    behind = flow.ancestors(x_hat)
+    terms = flow.ancestors(end, stop=[x_hat])
+    found = []
+    for op in flow.recording.ops:
+        read = [v for v in op.reads if v.index in terms and flow.posterior(v)]
+        if op.name not in POSITIVE or not read or read[0].index in behind:
+            continue
+        scale = head(flow, read[0])
+        if scale is None or scale.value.index in behind:
+            continue
+        found.append(Output("", scale.value))
+        parallel = (behind & terms) - flow.ancestors(scale.value) - {x_hat.index}
+        found += [
+            Output("", v)
+            for v in flow.recording.values
+            if v.index in parallel
+            and v.shape == scale.value.shape
+            and v.op is not None
+            and (flow.layer(v.op) or v.op.name in SLICES)
+        ]
+    return found
 
 
 def fed_by(flow: Flow, value: Value) -> list[Value]:
