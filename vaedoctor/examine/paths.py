@@ -81,8 +81,8 @@ def _round_trip(flow: Flow, value: Value, carried: tuple[Value, ...]) -> Cut | N
     entry = value.op or next(iter(flow.consumers.get(value.index, ())), None)
     if not readers or entry is None:
         return None
-    names = sorted({f".{op.name}()" for op in readers if not op.name.startswith("__")})
-    label = f"the round trip through Python ({', '.join(names) or 'float()'})"
+    names = sorted({f"`.{op.name}()`" for op in readers if not op.name.startswith("__")})
+    label = f"the round trip through Python ({', '.join(names) or '`float()`'})"
     at = entry.span if value.op is not None else readers[-1].span
     return Cut(entry, label, at)
 
