@@ -104,3 +104,65 @@ class Damaged(nn.Module):
 def test_no_rule_crashes_on_a_graph_that_cannot_be_differentiated():
     report = vaedoctor.check(Damaged(), torch.rand(8, 12))
     assert [f.code for f in _findings(report)] == ["VAE606"]
+
+
+class Views(nn.Module):
+    """Takes rows of 20, which a guess from its layers cannot know."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.ModuleDict({"a": nn.Linear(8, 8), "b": nn.Linear(12, 8)})
+        self.heads, self.decoder = nn.Linear(8, 6), nn.Linear(3, 20)
+
+    def forward(self, x):
+        a, b = x.split([8, 12], dim=1)
+        mu, logvar = self.heads(self.parts["a"](a) + self.parts["b"](b)).chunk(2, dim=1)
+        return self.decoder(mu + torch.randn_like(mu) * torch.exp(0.5 * logvar)), mu, logvar
+
+
+def test_a_made_up_batch_that_does_not_fit_is_not_the_models_fault():
+    report = vaedoctor.check(Views())
+    assert [f.code for f in _findings(report)] in ([], ["VAE002"])
+    assert report.exit_code != 1
+
+
+class Scalars(nn.Module):
+    """Draws one number at a time and carries it through Python."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(12, 4), nn.Linear(2, 12)
+
+    def forward(self, x):
+        mu, logvar = self.encoder(x).chunk(2, dim=1)
+        std = torch.exp(0.5 * logvar)
+        rows = [
+            [(mu[i, j] + std[i, j] * torch.randn(())).item() for j in range(2)]
+            for i in range(len(x))
+        ]
+        return self.decoder(torch.tensor(rows)), mu, logvar
+
+
+def test_samples_of_one_number_are_latents():
+    assert [f.code for f in _findings(vaedoctor.check(Scalars(), torch.rand(4, 12)))] == ["VAE302"]
+
+
+class Mean(nn.Module):
+    """Decodes the mean; its heads are seen by the loss alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(12, 9), nn.ReLU())
+        self.a, self.b = nn.Linear(9, 4), nn.Linear(9, 4)
+        self.decoder = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 12))
+
+    def forward(self, x):
+        h = self.encoder(x)
+        a, b = self.a(h), self.b(h)
+        y = self.decoder(a)
+        kl = 0.5 * (a**2 + b.exp() - 1 - b).sum(1).mean()
+        return {"y": y, "loss": (y - x).square().sum(1).mean() + kl}
+
+
+def test_heads_that_only_the_loss_sees():
+    assert [f.code for f in _findings(vaedoctor.check(Mean(), torch.rand(8, 12)))] == ["VAE301"]

@@ -10,10 +10,12 @@ from torch import nn
 
 from ..finding import Span, where
 from ..subject.errors import user_traceback
-from .anatomy import ADDS, FUSED, MULS, inputs_of, only_moved, path_of
+from .anatomy import inputs_of, only_moved
 from .census import defined_at
 from .flow import JOINS, RESHAPES, Flow
-from .recorder import Call, Op, Recording, Value, is_user_file, span_of
+from .latents import ADDS, FUSED, MULS, path_of
+from .places import is_user_file, span_of
+from .recording import Call, Op, Recording, Value
 
 CONVOLUTIONS = frozenset(
     "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d".split()
@@ -101,6 +103,8 @@ def _cause(
     made_up = mismatch is not None and mismatch.sender == "the input" and guessed
     if op is None:
         return "other" if mismatch is None or made_up else "shapes"
+    if guessed and not any(flow.posterior(v) for v in op.reads):
+        made_up = True  # no layer has run yet: the made-up batch itself does not fit
     if made_up or not _is_shape_error(op, mismatch):
         return "other"
     if posterior_operands(flow, op) is not None:

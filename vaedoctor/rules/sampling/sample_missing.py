@@ -43,8 +43,10 @@ def sample_missing(examination: Examination) -> Iterator[Finding | Verified]:
         yield Verified("a sample reaches the reconstruction in train mode")
         return
     means = [fed for fed in decoding.fed if not fed.scale]
-    if not means or not decoding.variational:
+    if not means:
         return
+    if not decoding.variational:
+        raise Unavailable("nothing says that the second head is a scale; supply --objective")
     yield Finding(
         f"`{means[0].path}` decodes the mean: no noise reaches the reconstruction in train mode",
         help="decode `mu + std * torch.randn_like(std)` instead of the mean",
