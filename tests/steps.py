@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from vaedoctor.examine.examination import Examination
 from vaedoctor.examine.flow import Flow
-from vaedoctor.examine.recorder import Edit, Op, Recording, Value
+from vaedoctor.examine.recorder import Edit
+from vaedoctor.examine.recording import Op, Recording, Value
 from vaedoctor.examine.step import run_recorded
 from vaedoctor.subject.subject import Batch, Objective, Subject
 from vaedoctor.subject.trace import leaves_no_trace

@@ -23,7 +23,8 @@ from torch.distributions import (
     RelaxedOneHotCategorical,
 )
 
-from vaedoctor.examine.anatomy import Anatomy, Latent
+from vaedoctor.examine.anatomy import Anatomy
+from vaedoctor.examine.latents import Latent
 
 Z = 3
 X = torch.linspace(-1, 1, 4 * 6).reshape(4, 6)

@@ -13,7 +13,7 @@ from steps import Bare, contents, examined, flow_of, moved, op_named, step
 from torch import Tensor, nn
 
 from vaedoctor.examine.flow import Flow
-from vaedoctor.examine.recorder import Value
+from vaedoctor.examine.recording import Value
 
 Body = Callable[[Tensor], Any]
 

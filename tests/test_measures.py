@@ -14,9 +14,9 @@ from steps import Bare, examined, step
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from vaedoctor.examine.anatomy import Head
 from vaedoctor.examine.gradients import Arrives, kind_of
 from vaedoctor.examine.heads import _overlap
+from vaedoctor.examine.latents import Head
 from vaedoctor.examine.listing import text_of
 from vaedoctor.examine.objective import compose
 from vaedoctor.examine.shapes import _rows_are_cut

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules import module as module_hooks
 
 from vaedoctor.examine.listing import text_of
-from vaedoctor.examine.recorder import is_user_file, tensors_in
+from vaedoctor.examine.places import is_user_file
+from vaedoctor.examine.recording import tensors_in
 
 X = torch.arange(6.0).reshape(2, 3)
 

@@ -176,7 +176,7 @@ def _environment(subject: Subject, seed: int) -> dict[str, Number]:
 
 
 def _shapes(batch: Batch) -> str:
-    from .examine.recorder import tensors_in
+    from .examine.recording import tensors_in
 
     shapes = ["×".join(map(str, t.shape)) for t in tensors_in((batch.args, dict(batch.kwargs)))]
     return ", ".join(shapes)

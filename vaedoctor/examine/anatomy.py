@@ -1,65 +1,19 @@
-"""Find the latent without names: where a draw of noise meets what the encoder computed.
-
-A sample is made where a value that depends on noise only meets one that depends on the data
-through learned weights: `mul` then `add` in either order, `addcmul`, a direct draw
-`normal(mu, std)`. Dropout masks, noise on the input and dequantisation are no latents.
-"""
+"""Which recorded values are x, x_hat and the latents, and of which family the model is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Set
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from .flow import CUTS, JOINS, RESHAPES, SLICES, Draw, Flow
+from .flow import CUTS, JOINS, RESHAPES, SLICES, Flow
+from .latents import Head, Latent, find_latents, head
 from .outputs import Output, outputs_of
-from .recorder import Op, Recording, Value
+from .recording import Op, Recording, Value
 
-ADDS = frozenset("add add_ sub sub_ rsub __rsub__ __iadd__ subtract".split())
-MULS = frozenset("mul mul_ div div_ true_divide multiply __imul__ divide rdiv".split())
-PRODUCTS = frozenset("matmul bmm mv einsum mm dot baddbmm addmv linear".split())
-DIRECT = frozenset(
-    "normal bernoulli bernoulli_ multinomial poisson binomial _standard_gamma "
-    "_sample_dirichlet gumbel_softmax".split()
-)
-FUSED = frozenset({"addcmul", "addcmul_"})
-POWERS = frozenset({"pow", "pow_", "rpow", "__rpow__", "float_power"})
-AFFINE_NOISE = frozenset(
-    "randn randn_like normal normal_ rand rand_like uniform_ exponential_ numpy".split()
-)
 POSITIVE = frozenset("exp exp_ softplus".split())
 LOOKUPS = frozenset("argmin argmax topk round round_ sign floor one_hot".split())
-_MOST_MERGES = 100  # deep enough for any normalisation, and no deep recursion
-COMPARES = frozenset("gt lt ge le eq ne __gt__ __lt__ __ge__ __le__".split())
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """Where a posterior parameter leaves the encoder: the raw value and the layer that made it."""
-
-    value: Value
-    op: Op
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class Latent:
-    """One stochastic node: the draw, where it meets the encoder, and the sample `z`.
-
-    `loc` and `scale` are the operands of the sampler (None where it has none), `loc_head` and
-    `scale_head` the layers they come from, `reaches` whether `z` reaches the reconstruction.
-    """
-
-    draw: Draw
-    meeting: Op
-    z: Value
-    family: str
-    loc: Value | None = None
-    scale: Value | None = None
-    loc_head: Head | None = None
-    scale_head: Head | None = None
-    reaches: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +57,7 @@ def anatomize(recording: Recording, flow: Flow) -> Anatomy:
     """Read the anatomy off one recorded training step. Pure: runs nothing."""
     outputs = outputs_of(recording)
     shapes = {v.shape for v in inputs_of(recording)}
-    latents = [x for x in _latents(flow) if not _drawn_from_output(flow, x, shapes)]
+    latents = [x for x in find_latents(flow) if not _drawn_from_output(flow, x, shapes)]
     x_hat, name = _reconstruction(recording, flow, outputs, latents)
     x = _input(recording, flow, x_hat)
     anatomy = Anatomy(recording, flow, outputs, x, x_hat, name)
@@ -140,197 +94,6 @@ def _family(anatomy: Anatomy) -> tuple[str, str]:
     if anatomy.unsampled is not None:
         return "gaussian (never sampled)", "medium"
     return "none", "low"
-
-
-# -- latents ---------------------------------------------------------------------------------
-
-
-def _latents(flow: Flow) -> Iterator[Latent]:
-    used: set[int] = set()
-    for draw in flow.draws:
-        latent = _direct(flow, draw) or _affine(flow, draw)
-        if latent is not None and latent.z.index not in used:
-            used.add(latent.z.index)
-            yield latent
-
-
-def _direct(flow: Flow, draw: Draw) -> Latent | None:
-    """A draw whose own distribution comes from the encoder: `normal(mu, std)`, `bernoulli(p)`."""
-    op = draw.op
-    if op is None or op.name not in DIRECT:
-        return None
-    operands = [v for v in op.reads if flow.posterior(v)]
-    if not operands:
-        return None
-    if op.name != "normal":
-        family = {"gumbel_softmax": "gumbel", "multinomial": "categorical"}.get(
-            op.name, op.name.strip("_").removeprefix("sample_")
-        )
-        z = _settled(flow, draw.value)
-        return Latent(draw, op, z, family, operands[0], None, head(flow, operands[0]))
-    loc = operands[0] if flow.posterior(op.reads[0]) else None
-    scale = op.reads[1] if len(op.reads) > 1 and flow.posterior(op.reads[1]) else None
-    return _with_heads(flow, Latent(draw, op, draw.value, "gaussian", loc, scale))
-
-
-def _settled(flow: Flow, value: Value) -> Value:
-    """A discrete draw after its straight-through arithmetic, `b + p - p.detach()`."""
-    while True:
-        sums = [
-            op
-            for op in flow.consumers.get(value.index, ())
-            if (op.name in ADDS or op.name in CUTS) and op.makes and op.out.shape == value.shape
-        ]
-        if not sums:
-            return value
-        value = sums[0].out
-
-
-def _before_layer(flow: Flow, value: Value) -> Value:
-    """What a value has become where the next layer reads it; itself where none does."""
-    ahead, seen = [value], set[int]()
-    while ahead:
-        now = ahead.pop(0)
-        if now.index in seen:
-            continue
-        seen.add(now.index)
-        for op in flow.consumers.get(now.index, ()):
-            if flow.layer(op):
-                return now
-            ahead.extend(op.makes)
-    return value
-
-
-def _affine(flow: Flow, draw: Draw) -> Latent | None:
-    """Noise that meets the encoder's output: scale by multiplication, location by addition."""
-    if draw.name not in AFFINE_NOISE:
-        return None
-    meeting = _meeting(flow, draw)
-    known = ADDS | MULS | PRODUCTS | FUSED | POWERS
-    if meeting is None or meeting.name not in known or not meeting.makes:
-        return None
-    bit = 1 << draw.bit
-    others = [v for v in meeting.reads if flow.posterior(v) and not flow.noise[v.index] & bit]
-    if meeting.name in POWERS:  # an inverse distribution function, as of Kumaraswamy's
-        return Latent(draw, meeting, _before_layer(flow, meeting.out), "implicit")
-    z = meeting.out
-    loc: Value | None = others[0]
-    scale: Value | None = None
-    if meeting.name in FUSED:
-        loc = meeting.reads[0] if meeting.reads[0] in others else None
-        scale = next((v for v in meeting.reads[1:] if v in others), None)
-    elif meeting.name not in ADDS:
-        scale = others[0]
-        z, loc = _add_location(flow, meeting.out, bit)
-    if loc is None:
-        return None
-    family = _noise_family(flow, draw, z)
-    return _with_heads(flow, Latent(draw, meeting, z, family, loc, scale))
-
-
-def _meeting(flow: Flow, draw: Draw) -> Op | None:
-    """The first operation in which the noise meets a posterior value."""
-    bit = 1 << draw.bit
-    ahead = [draw.value]
-    seen: set[int] = set()
-    while ahead:
-        value = ahead.pop(0)
-        if value.index in seen:
-            continue
-        seen.add(value.index)
-        for op in flow.consumers.get(value.index, ()):
-            if any(flow.posterior(v) and not flow.noise[v.index] & bit for v in op.reads):
-                return op
-            if op.name not in COMPARES:  # a mask made from noise is dropout by hand
-                ahead.extend(op.makes)
-    return None
-
-
-def _noise_family(flow: Flow, draw: Draw, z: Value) -> str:
-    """The noise of a sample: uniform noise becomes Laplace, Gumbel, … by what is done to it."""
-    if draw.name in ("randn", "randn_like", "normal", "normal_", "numpy"):
-        return "gaussian"
-    way = flow.descendants(draw.value) & flow.ancestors(z)
-    ops = [op for op in flow.recording.ops if op.makes and op.out.index in way]
-    names = {op.name for op in ops}
-    logs = [op for op in ops if op.name == "log"]
-    nested = any(a.out.index in flow.ancestors(*b.reads) for a in logs for b in logs)
-    if draw.name == "exponential_" or nested:
-        return "gumbel"
-    if "erfinv" in names:
-        return "gaussian"
-    if names & {"log", "log1p"}:
-        return "laplace" if names & {"sign", "abs"} else "logistic"
-    return "uniform"
-
-
-def _add_location(flow: Flow, made: Value, bit: int) -> tuple[Value, Value | None]:
-    """Follow `scale * eps` to the addition of the location."""
-    value = made
-    while True:
-        for op in flow.consumers.get(value.index, ()):
-            if not op.makes:
-                continue
-            others = [v for v in op.reads if not flow.noise[v.index] & bit]
-            locations = [v for v in others if flow.posterior(v)]
-            if op.name in ADDS and locations:
-                return op.out, locations[0]
-            constant = op.name in ADDS | MULS and not locations
-            if op.name in RESHAPES or constant:
-                value = op.out
-                break
-        else:
-            return made, None
-
-
-def _with_heads(flow: Flow, latent: Latent) -> Latent:
-    return replace(
-        latent,
-        loc_head=head(flow, latent.loc) if latent.loc is not None else None,
-        scale_head=head(flow, latent.scale) if latent.scale is not None else None,
-    )
-
-
-def head(flow: Flow, value: Value) -> Head | None:
-    """Walk back from a sampler's operand through elementwise and shape operations to its layer.
-
-    Of a chunked, split or sliced layer the head is the part, not the whole.
-    """
-    return _head(flow, value, {})
-
-
-def _head(flow: Flow, value: Value, known: dict[int, Head | None]) -> Head | None:
-    part: Value | None = None
-    while value.op is not None:
-        op = value.op
-        parents = {p.index: p for p in flow.parents(value) if flow.data[p.index]}
-        if flow.layer(op):
-            return Head(part or value, op, path_of(op))
-        if len(parents) != 1:
-            common = _common_head(flow, list(parents.values()), known) if part is None else None
-            return common or Head(part or value, op, path_of(op))
-        if op.name in SLICES:
-            part = value
-        (value,) = parents.values()
-    return None
-
-
-def _common_head(flow: Flow, values: list[Value], known: dict[int, Head | None]) -> Head | None:
-    """The one head behind several values, as in `logits - logits.logsumexp(-1)`."""
-    for value in values:
-        if value.index not in known and len(known) < _MOST_MERGES:
-            known[value.index] = None  # counts while it is looked for
-            known[value.index] = _head(flow, value, known)
-    heads = [known.get(v.index) for v in values]
-    first = heads[0] if heads else None
-    if first is None or any(h is None or h.value is not first.value for h in heads):
-        return None
-    return first if flow.layer(first.op) else None
-
-
-def path_of(op: Op) -> str:
-    """The path of the innermost module that was running, as in `encoder.linear_mu`."""
-    return next((c.path for c in op.call.chain() if c.path), "") if op.call else ""
 
 
 # -- input and reconstruction ----------------------------------------------------------------

@@ -21,7 +21,8 @@ from .anatomy import anatomize
 from .flow import Flow
 from .gradients import Gradients
 from .objective import compose
-from .recorder import Op, Recording, is_user_file
+from .places import is_user_file
+from .recording import Op, Recording
 from .step import run_recorded
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..finding import Span, where
 from .gradients import Gradients
-from .recorder import Op, Recording
+from .recording import Op, Recording
 
 
 @dataclass(frozen=True, slots=True)

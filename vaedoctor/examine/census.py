@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..finding import Span
 from .listing import Read, assigned_at, class_span, is_own_code, reads_of, walks_children
-from .recorder import Again, Call, Op, Recording, Value
+from .recording import Again, Call, Op, Recording, Value
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..finding import Span
-from .anatomy import AFFINE_NOISE, Anatomy, Head, fed_by, path_of
+from .anatomy import Anatomy, fed_by
 from .flow import Draw, Flow
+from .latents import AFFINE_NOISE, Head, path_of
 from .listing import Method, methods_of
-from .recorder import Frame, Op, Recording, Value
+from .places import Frame
+from .recording import Op, Recording, Value
 
 _PRIMITIVES = frozenset("randn randn_like rand rand_like normal normal_ rsample sample".split())
 

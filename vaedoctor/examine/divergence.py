@@ -25,9 +25,11 @@ from torch import Tensor
 from ..finding import Span
 from ..rule import Unavailable
 from ..subject.subject import Subject
-from .anatomy import Anatomy, Latent, head, inputs_of
+from .anatomy import Anatomy, inputs_of
 from .flow import Flow
-from .recorder import Edits, Op, Recording, Value
+from .latents import Latent, head
+from .recorder import Edits
+from .recording import Op, Recording, Value
 from .step import run_recorded
 
 AFFINE = frozenset({"gaussian", "uniform"})

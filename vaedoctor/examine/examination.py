@@ -25,14 +25,15 @@ from . import (
     shapes,
     survey,
 )
-from .anatomy import Anatomy, Latent, anatomize
+from .anatomy import Anatomy, anatomize
 from .census import Census, take_census
 from .failure import Failure, explain
 from .flow import Flow
 from .gradients import Gradients, parameter_gradients
+from .latents import Latent
 from .listing import class_span
 from .objective import compose
-from .recorder import Again, Recording
+from .recording import Again, Recording
 from .step import run_recorded, runs_unrecorded
 
 

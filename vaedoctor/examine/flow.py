@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .recorder import DRAWS, Op, Recording, Value
+from .recording import Op, Recording, Value
 
 PAIRWISE = frozenset({"broadcast_tensors", "align_tensors"})
 """Operations whose i-th result depends on their i-th operand alone."""
@@ -156,8 +156,3 @@ class Flow:
                 if value in origins
             )
         return seen
-
-
-def is_draw(op: Op) -> bool:
-    """Whether an operation draws from a random generator of torch."""
-    return op.name in DRAWS

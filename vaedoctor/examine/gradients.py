@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from .recorder import Recording, Value
+from .recording import Recording, Value
 
 
 class Arrives(Enum):

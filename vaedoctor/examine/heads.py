@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .anatomy import Anatomy, Head
-from .recorder import Op
+from .anatomy import Anatomy
+from .latents import Head
+from .recording import Op
 
 _MOST = 1 << 22
 

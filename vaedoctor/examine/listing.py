@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from ..finding import Span
-from .recorder import is_user_file
+from .places import is_user_file
 
 
 @dataclass(frozen=True, slots=True)

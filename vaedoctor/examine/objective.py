@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .anatomy import Anatomy, Latent
+from .anatomy import Anatomy
+from .latents import Latent
 
 
 def compose(anatomy: Anatomy) -> Tensor | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .recorder import Recording, Value
+from .recording import Recording, Value
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ..finding import Span
-from .anatomy import Anatomy, Latent
+from .anatomy import Anatomy
 from .census import Branch, branches
 from .flow import CUTS, RESHAPES, Flow
 from .gradients import Arrives, Gradients, gradient_between, kind_of
+from .latents import Latent
 from .listing import header_of, text_of
-from .recorder import ESCAPES, GradSwitch, Op, Recording, Value
+from .recording import ESCAPES, GradSwitch, Op, Recording, Value
 
 REPARAMETERIZABLE = frozenset({"gaussian", "laplace", "logistic", "uniform"})
 

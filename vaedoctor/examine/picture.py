@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from ..finding import Part, Picture, Span
 from ..rule import Unavailable
-from .anatomy import Anatomy, Head, Latent, path_of
+from .anatomy import Anatomy
 from .flow import Flow
-from .recorder import Op, Value
+from .latents import Head, Latent, path_of
+from .recording import Op, Value
 
 if TYPE_CHECKING:
     from .examination import Examination

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from ..rule import Unavailable
 from ..subject.subject import Subject
-from .anatomy import Anatomy, Latent
+from .anatomy import Anatomy
 from .flow import Flow
-from .recorder import Edits, Op, Value
+from .latents import Latent
+from .recorder import Edits
+from .recording import Op, Value
 from .step import run_recorded
 
 

@@ -6,14 +6,11 @@ apart: `randn_like(std)` reads only the *shape* of `std`, so its result does not
 
 from __future__ import annotations
 
-import linecache
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import CodeType, FrameType, TracebackType
+from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -24,12 +21,8 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from ..finding import Span
-
-_HOME = Path(__file__).parents[1]
-_OURS = f"{_HOME}{os.sep}"
-_FIXTURES = f"{_HOME / '_fixtures'}{os.sep}"
-_TORCH = f"{Path(torch.__file__).parent}{os.sep}"
-_STDLIB = f"{Path(os.__file__).parent}{os.sep}"
+from .places import Frame, user_frames
+from .recording import DRAWS, ESCAPES, Call, GradSwitch, Op, Recording, Value, tensors_in
 
 SHAPE_ONLY = frozenset(
     "randn_like rand_like randint_like zeros_like ones_like empty_like full_like new "
@@ -41,164 +34,7 @@ SHAPE_ONLY = frozenset(
 LIKE_SECOND = frozenset("expand_as view_as reshape_as type_as".split())
 """Operations that take only shape or type from their second tensor."""
 
-DRAWS = frozenset(
-    "randn rand randint randn_like rand_like randint_like normal normal_ uniform_ "
-    "exponential_ log_normal_ cauchy_ geometric_ random_ bernoulli bernoulli_ multinomial "
-    "poisson binomial _standard_gamma _sample_dirichlet gumbel_softmax rrelu randperm".split()
-)
-"""Operations that draw from torch's random generators."""
-
-ESCAPES = frozenset("item tolist numpy __array__ __float__ __int__ __index__ __complex__".split())
-"""Operations through which values leave torch, out of autograd's and the recorder's sight."""
-
 _SPECIAL = {"__pow__": "pow", "__rsub__": "rsub", "__matmul__": "matmul", "__rmatmul__": "matmul"}
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One of the user's own stack frames."""
-
-    file: str
-    line: int
-    function: str
-    code: CodeType = field(repr=False)
-    instruction: int = field(repr=False)
-
-    @property
-    def span(self) -> Span | None:
-        """The expression that was running."""
-        return span_of(self.code, self.instruction)
-
-
-@dataclass(slots=True, eq=False)
-class Value:
-    """A tensor at one moment: an in-place operation makes a new value of the same tensor."""
-
-    index: int
-    tensor: Tensor
-    shape: tuple[int, ...]
-    op: Op | None = None
-    source: str = ""
-    name: str = ""
-    edge: GradientEdge | None = None
-    requires_grad: bool = False
-    content: Tensor | None = None
-
-    @property
-    def place(self) -> tuple[int, int]:
-        """The key of an edit that replaces this value: its operation and its position there."""
-        assert self.op is not None
-        return self.op.index, self.op.makes.index(self)
-
-    def __repr__(self) -> str:
-        return f"Value({self.index}, {self.source or (self.op and self.op.name)}, {self.shape})"
-
-
-@dataclass(slots=True, eq=False)
-class Op:
-    """One recorded operation. `reads` flow by value, `shapes` only by shape."""
-
-    index: int
-    name: str
-    reads: tuple[Value, ...]
-    shapes: tuple[Value, ...]
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    span: Span | None
-    frames: tuple[Frame, ...]
-    call: Call | None
-    grad_mode: bool
-    makes: tuple[Value, ...] = ()
-    inplace: bool = False
-    error: BaseException | None = None
-    noise: Tensor | None = None
-
-    @property
-    def out(self) -> Value:
-        """The first value made."""
-        return self.makes[0]
-
-    def __repr__(self) -> str:
-        return f"Op({self.index}, {self.name}, {self.span and self.span.line})"
-
-
-@dataclass(slots=True, eq=False)
-class Call:
-    """One call of a module: where, inside which other call, between which operations."""
-
-    module: nn.Module
-    path: str
-    parent: Call | None
-    span: Span | None
-    first: int
-    inputs: tuple[Value, ...]
-    last: int = -1
-    outputs: tuple[Value, ...] = ()
-    output: Any = None
-
-    def chain(self) -> Iterator[Call]:
-        """This call and the calls it is inside of, innermost first."""
-        call: Call | None = self
-        while call is not None:
-            yield call
-            call = call.parent
-
-
-@dataclass(slots=True, eq=False)
-class GradSwitch:
-    """A change of grad mode by user code: `with torch.no_grad():` and its kin."""
-
-    at_op: int
-    enabled: bool
-    span: Span | None
-
-
-@dataclass(slots=True, eq=False)
-class Recording:
-    """Everything one run did. `fault` is a bug of ours: the user's run went on without us."""
-
-    ops: list[Op] = field(default_factory=list)
-    values: list[Value] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
-    switches: list[GradSwitch] = field(default_factory=list)
-    functions: dict[CodeType, Frame] = field(default_factory=dict)
-    output: Any = None
-    loss: Any = None
-    error: BaseException | None = None
-    fault: Exception | None = None
-    forward_end: int = -1
-    registered: frozenset[int] = frozenset()
-    current: dict[int, Value] = field(default_factory=dict)
-
-    def value_of(self, tensor: Tensor) -> Value | None:
-        """The latest value of a tensor object, if the run met it."""
-        return self.current.get(id(tensor))
-
-    def consumers(self) -> dict[int, list[Op]]:
-        """Which operations read each value, by value index."""
-        readers: dict[int, list[Op]] = {}
-        for op in self.ops:
-            for value in op.reads:
-                readers.setdefault(value.index, []).append(op)
-        return readers
-
-
-@dataclass(frozen=True, slots=True)
-class Again:
-    """What a second run tells, without keeping its graph: its noise, its modules, its tensors."""
-
-    noise: Mapping[int, tuple[str, Tensor]]
-    modules: frozenset[int]
-    tensors: frozenset[int]
-
-    @classmethod
-    def of(cls, recording: Recording) -> Again:
-        """Read it off; identities hold only while the first run's objects are alive."""
-        return cls(
-            {op.index: (op.name, op.noise) for op in recording.ops if op.noise is not None},
-            frozenset(id(c.module) for c in recording.calls),
-            frozenset(id(v.tensor) for v in recording.values),
-        )
 
 
 Edit = Callable[[Tensor], Tensor]
@@ -487,58 +323,10 @@ class Recorder(TorchFunctionMode):
     # -- places ----------------------------------------------------------------------------
 
     def _place(self) -> tuple[Span | None, tuple[Frame, ...]]:
-        frames = tuple(_user_frames(sys._getframe(1)))
+        frames = tuple(user_frames(sys._getframe(1)))
         for frame in frames:
             self.recording.functions.setdefault(frame.code, frame)
         return (frames[0].span if frames else None), frames
-
-
-RUN = "run_recorded"
-"""The name of the function under which user code runs: frames above it are ours."""
-
-_POSITIONS: dict[CodeType, list[Any]] = {}
-
-
-def span_of(code: CodeType, instruction: int) -> Span | None:
-    """The source span of an instruction: exact columns from `co_positions` (PEP 657)."""
-    positions = _POSITIONS.get(code)
-    if positions is None:
-        positions = _POSITIONS[code] = list(code.co_positions())
-    line, end_line, col, end_col = positions[instruction // 2]
-    if line is None:
-        return None
-    end_line = end_line or line
-    file = code.co_filename
-    start = 1 if col is None else _column(file, line, col)
-    end = 0 if end_col is None else _column(file, end_line, end_col)
-    return Span(file, line, start, end_line, end)
-
-
-def _column(file: str, line: int, offset: int) -> int:
-    """A byte offset, as PEP 657 counts, as a column in characters from 1."""
-    text = linecache.getline(file, line)
-    if text.isascii():
-        return offset + 1
-    return len(text.encode()[:offset].decode(errors="ignore")) + 1
-
-
-def _user_frames(frame: FrameType | None) -> Iterator[Frame]:
-    while frame is not None:
-        code = frame.f_code
-        if code.co_name == RUN and code.co_filename.startswith(_OURS):
-            return
-        if is_user_file(code.co_filename):
-            yield Frame(code.co_filename, frame.f_lineno, code.co_qualname, code, frame.f_lasti)
-        frame = frame.f_back
-
-
-def is_user_file(file: str) -> bool:
-    """Whether a source file is the user's (or a library's) rather than torch's or ours."""
-    if file.startswith(_OURS):
-        return file.startswith(_FIXTURES)
-    if file.startswith((_TORCH, "<frozen")):
-        return False
-    return not file.startswith(_STDLIB) or "site-packages" in file
 
 
 def _edge_of(tensor: Tensor) -> GradientEdge | None:
@@ -574,21 +362,3 @@ def _edited(
         return new, replaced
     items = [new if item is old else item for item in out]
     return (type(out)(*items) if hasattr(out, "_fields") else type(out)(items)), replaced
-
-
-def tensors_in(thing: Any, depth: int = 6) -> Iterator[Tensor]:
-    """Every tensor inside nested containers, dataclasses, distributions and plain objects."""
-    if isinstance(thing, Tensor):
-        yield thing
-    elif depth == 0 or thing is None or isinstance(thing, (str, bytes, int, float, nn.Module)):
-        return
-    elif isinstance(thing, Mapping):
-        for item in thing.values():
-            yield from tensors_in(item, depth - 1)
-    elif isinstance(thing, (list, tuple, set)):
-        for item in thing:
-            yield from tensors_in(item, depth - 1)
-    elif isinstance(thing, slice):
-        yield from tensors_in((thing.start, thing.stop, thing.step), depth - 1)
-    elif hasattr(thing, "__dict__") and not isinstance(thing, type):
-        yield from tensors_in(vars(thing), depth - 1)

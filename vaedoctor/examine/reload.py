@@ -16,7 +16,7 @@ from ..subject.trace import leaves_no_trace, reachable
 from .census import Place, hiding_places
 from .listing import assigned_at
 from .outputs import named_tensors
-from .recorder import Recording
+from .recording import Recording
 from .step import run_recorded
 
 

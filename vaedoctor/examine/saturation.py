@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .anatomy import Anatomy, path_of
-from .recorder import Op
+from .anatomy import Anatomy
+from .latents import path_of
+from .recording import Op
 
 CLAMPS = frozenset(
     "clamp clamp_ clip clip_ clamp_min clamp_max clamp_min_ clamp_max_ hardtanh hardtanh_".split()

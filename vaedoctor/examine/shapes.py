@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..finding import Span
-from .anatomy import PRODUCTS, Head, inputs_of, path_of
+from .anatomy import inputs_of
 from .failure import posterior_operands, sender_of, target_operands
 from .flow import Flow
-from .recorder import Op, Recording, Value
+from .latents import PRODUCTS, Head, path_of
+from .recording import Op, Recording, Value
 
 if TYPE_CHECKING:
     from .examination import Examination

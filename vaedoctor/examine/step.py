@@ -13,7 +13,8 @@ from torch.utils import checkpoint
 from ..subject.objective import total
 from ..subject.subject import Subject
 from ..subject.trace import reachable, seed_everything
-from .recorder import Edits, Recorder, Recording, tensors_in
+from .recorder import Edits, Recorder
+from .recording import Recording, tensors_in
 
 
 def run_recorded(

@@ -11,7 +11,7 @@ from ...rule import rule
 if TYPE_CHECKING:
     from ...examine.census import Place
     from ...examine.examination import Examination
-    from ...examine.recorder import Op, Value
+    from ...examine.recording import Op, Value
 
 
 @rule("VAE102", Severity.ERROR, before=("VAE108",))

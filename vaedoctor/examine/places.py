@@ -1,0 +1,85 @@
+"""The user's places: which frames are theirs, and the expression that was running in each."""
+
+from __future__ import annotations
+
+import functools
+import linecache
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import CodeType, FrameType
+
+import torch
+
+from ..finding import Span
+
+_HOME = Path(__file__).parents[1]
+_OURS = f"{_HOME}{os.sep}"
+_FIXTURES = f"{_HOME / '_fixtures'}{os.sep}"
+_TORCH = f"{Path(torch.__file__).parent}{os.sep}"
+_STDLIB = f"{Path(os.__file__).parent}{os.sep}"
+
+RUN = "run_recorded"
+"""The name of the function under which user code runs: frames above it are ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One of the user's own stack frames."""
+
+    file: str
+    line: int
+    function: str
+    code: CodeType = field(repr=False)
+    instruction: int = field(repr=False)
+
+    @property
+    def span(self) -> Span | None:
+        """The expression that was running."""
+        return span_of(self.code, self.instruction)
+
+
+def span_of(code: CodeType, instruction: int) -> Span | None:
+    """The source span of an instruction: exact columns from `co_positions` (PEP 657)."""
+    line, end_line, col, end_col = _positions(code)[instruction // 2]
+    if line is None:
+        return None
+    end_line = end_line or line
+    file = code.co_filename
+    start = 1 if col is None else _column(file, line, col)
+    end = 0 if end_col is None else _column(file, end_line, end_col)
+    return Span(file, line, start, end_line, end)
+
+
+@functools.cache
+def _positions(code: CodeType) -> list[tuple[int | None, int | None, int | None, int | None]]:
+    return list(code.co_positions())
+
+
+def _column(file: str, line: int, offset: int) -> int:
+    """A byte offset, as PEP 657 counts, as a column in characters from 1."""
+    text = linecache.getline(file, line)
+    if text.isascii():
+        return offset + 1
+    return len(text.encode()[:offset].decode(errors="ignore")) + 1
+
+
+def user_frames(frame: FrameType | None) -> Iterator[Frame]:
+    """The frames of the user's code above one of ours, innermost first."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == RUN and code.co_filename.startswith(_OURS):
+            return
+        if is_user_file(code.co_filename):
+            yield Frame(code.co_filename, frame.f_lineno, code.co_qualname, code, frame.f_lasti)
+        frame = frame.f_back
+
+
+def is_user_file(file: str) -> bool:
+    """Whether a source file is the user's (or a library's) rather than torch's or ours."""
+    if file.startswith(_OURS):
+        return file.startswith(_FIXTURES)
+    if file.startswith((_TORCH, "<frozen")):
+        return False
+    return not file.startswith(_STDLIB) or "site-packages" in file

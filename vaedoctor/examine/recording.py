@@ -1,0 +1,173 @@
+"""What one run leaves behind: operations, the values they read and made, calls of modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import CodeType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
+
+from ..finding import Span
+from .places import Frame
+
+DRAWS = frozenset(
+    "randn rand randint randn_like rand_like randint_like normal normal_ uniform_ "
+    "exponential_ log_normal_ cauchy_ geometric_ random_ bernoulli bernoulli_ multinomial "
+    "poisson binomial _standard_gamma _sample_dirichlet gumbel_softmax rrelu randperm".split()
+)
+"""Operations that draw from torch's random generators."""
+
+ESCAPES = frozenset("item tolist numpy __array__ __float__ __int__ __index__ __complex__".split())
+"""Operations through which values leave torch, out of autograd's and the recorder's sight."""
+
+
+@dataclass(slots=True, eq=False)
+class Value:
+    """A tensor at one moment: an in-place operation makes a new value of the same tensor."""
+
+    index: int
+    tensor: Tensor
+    shape: tuple[int, ...]
+    op: Op | None = None
+    source: str = ""
+    name: str = ""
+    edge: GradientEdge | None = None
+    requires_grad: bool = False
+    content: Tensor | None = None
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The key of an edit that replaces this value: its operation and its position there."""
+        assert self.op is not None
+        return self.op.index, self.op.makes.index(self)
+
+    def __repr__(self) -> str:
+        return f"Value({self.index}, {self.source or (self.op and self.op.name)}, {self.shape})"
+
+
+@dataclass(slots=True, eq=False)
+class Op:
+    """One recorded operation. `reads` flow by value, `shapes` only by shape."""
+
+    index: int
+    name: str
+    reads: tuple[Value, ...]
+    shapes: tuple[Value, ...]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    span: Span | None
+    frames: tuple[Frame, ...]
+    call: Call | None
+    grad_mode: bool
+    makes: tuple[Value, ...] = ()
+    inplace: bool = False
+    error: BaseException | None = None
+    noise: Tensor | None = None
+
+    @property
+    def out(self) -> Value:
+        """The first value made."""
+        return self.makes[0]
+
+    def __repr__(self) -> str:
+        return f"Op({self.index}, {self.name}, {self.span and self.span.line})"
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call of a module: where, inside which other call, between which operations."""
+
+    module: nn.Module
+    path: str
+    parent: Call | None
+    span: Span | None
+    first: int
+    inputs: tuple[Value, ...]
+    last: int = -1
+    outputs: tuple[Value, ...] = ()
+    output: Any = None
+
+    def chain(self) -> Iterator[Call]:
+        """This call and the calls it is inside of, innermost first."""
+        call: Call | None = self
+        while call is not None:
+            yield call
+            call = call.parent
+
+
+@dataclass(slots=True, eq=False)
+class GradSwitch:
+    """A change of grad mode by user code: `with torch.no_grad():` and its kin."""
+
+    at_op: int
+    enabled: bool
+    span: Span | None
+
+
+@dataclass(slots=True, eq=False)
+class Recording:
+    """Everything one run did. `fault` is a bug of ours: the user's run went on without us."""
+
+    ops: list[Op] = field(default_factory=list)
+    values: list[Value] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    switches: list[GradSwitch] = field(default_factory=list)
+    functions: dict[CodeType, Frame] = field(default_factory=dict)
+    output: Any = None
+    loss: Any = None
+    error: BaseException | None = None
+    fault: Exception | None = None
+    forward_end: int = -1
+    registered: frozenset[int] = frozenset()
+    current: dict[int, Value] = field(default_factory=dict)
+
+    def value_of(self, tensor: Tensor) -> Value | None:
+        """The latest value of a tensor object, if the run met it."""
+        return self.current.get(id(tensor))
+
+    def consumers(self) -> dict[int, list[Op]]:
+        """Which operations read each value, by value index."""
+        readers: dict[int, list[Op]] = {}
+        for op in self.ops:
+            for value in op.reads:
+                readers.setdefault(value.index, []).append(op)
+        return readers
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """What a second run tells, without keeping its graph: its noise, its modules, its tensors."""
+
+    noise: Mapping[int, tuple[str, Tensor]]
+    modules: frozenset[int]
+    tensors: frozenset[int]
+
+    @classmethod
+    def of(cls, recording: Recording) -> Again:
+        """Read it off; identities hold only while the first run's objects are alive."""
+        return cls(
+            {op.index: (op.name, op.noise) for op in recording.ops if op.noise is not None},
+            frozenset(id(c.module) for c in recording.calls),
+            frozenset(id(v.tensor) for v in recording.values),
+        )
+
+
+def tensors_in(thing: Any, depth: int = 6) -> Iterator[Tensor]:
+    """Every tensor inside nested containers, dataclasses, distributions and plain objects."""
+    if isinstance(thing, Tensor):
+        yield thing
+    elif depth == 0 or thing is None or isinstance(thing, (str, bytes, int, float, nn.Module)):
+        return
+    elif isinstance(thing, Mapping):
+        for item in thing.values():
+            yield from tensors_in(item, depth - 1)
+    elif isinstance(thing, (list, tuple, set)):
+        for item in thing:
+            yield from tensors_in(item, depth - 1)
+    elif isinstance(thing, slice):
+        yield from tensors_in((thing.start, thing.stop, thing.step), depth - 1)
+    elif hasattr(thing, "__dict__") and not isinstance(thing, type):
+        yield from tensors_in(vars(thing), depth - 1)
