@@ -157,11 +157,11 @@ CUTS: list[tuple[Sampler, str, str]] = [
         "Independent(Normal(mu, torch.exp(0.5 * logvar)), 1).sample()",
     ),
     (drawn, "`torch.normal(mu, torch.exp(0.5 * logvar))`", ""),
-    (through_lists, "the round trip through Python (.tolist())", "torch.tensor(z.tolist())"),
+    (through_lists, "the round trip through Python (`.tolist()`)", "torch.tensor(z.tolist())"),
     (through_numpy, "`.detach()`", "z.detach()"),
     (
         through_items,
-        "the round trip through Python (.item())",
+        "the round trip through Python (`.item()`)",
         "torch.tensor([[v.item() for v in row] for row in z])",
     ),
     (rounded, "`torch.round(z * 4)`", ""),

@@ -13,6 +13,7 @@ from ..subject.subject import Subject
 from . import (
     anomaly,
     backward,
+    dead,
     decoding,
     heads,
     noise,
@@ -202,14 +203,14 @@ class Examination:
         return list(paths.lost_gradients(self.anatomy, gradients, self.subject.model))
 
     @cached_property
-    def dead_branches(self) -> list[paths.Dead]:
+    def dead_branches(self) -> list[dead.Dead]:
         """Branches whose gradient stays exactly zero on other batches and nudged weights."""
         gradients = self.require_gradients()
         zero = [g for g in gradients.by_name.values() if g is not None and not (g != 0).any()]
         if not zero:
             return []
         largest = self.survey.largest
-        return list(paths.dead_branches(self.anatomy, gradients, largest, self.subject.model))
+        return list(dead.dead_branches(self.anatomy, gradients, largest, self.subject.model))
 
     @cached_property
     def gradient_scale(self) -> scale.GradientScale:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from ..finding import Span
@@ -22,10 +21,6 @@ REPARAMETERIZABLE = frozenset({"gaussian", "laplace", "logistic", "uniform"})
 
 FLAT = frozenset("normal bernoulli round round_ sign floor ceil multinomial trunc sgn".split())
 """Operations with a gradient that exists and is exactly zero."""
-
-
-THRESHOLDS = frozenset("clamp clamp_min clamp_max clip max maximum relu threshold where".split())
-"""Operations that bound a term of the loss from one side, as free bits do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,73 +261,6 @@ def _reaches_loss(anatomy: Anatomy, value: Value) -> bool:
     loss = anatomy.recording.loss
     end = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
     return end is not None and end.index in anatomy.flow.descendants(value)
-
-
-@dataclass(frozen=True, slots=True)
-class Dead:
-    """Branches whose gradient is exactly zero, and the operation that makes it so."""
-
-    paths: tuple[str, ...]
-    count: int
-    operation: str
-    at: Span | None
-    causes: tuple[str, ...]
-
-
-def dead_branches(
-    anatomy: Anatomy, gradients: Gradients, largest: Mapping[str, float], model: nn.Module
-) -> Iterator[Dead]:
-    """Branches with zero gradient in the step and in every run of the survey (`largest`)."""
-    zero = {
-        n: gradients.values[n].tensor
-        for n, g in gradients.by_name.items()
-        if kind_of(g) is Arrives.ZERO and largest.get(n, 1.0) == 0.0
-    }
-    found = [b for b in branches(model, zero) if any(len(shape) > 1 for shape in b.shapes)]
-    if not found:
-        return
-    operations = [
-        op
-        for b in found
-        if (op := _dead_operation(anatomy.flow, gradients, gradients.values[b.parameters[0]]))
-    ]
-    # Layers behind a dead activation get no gradient either: the activation is the cause.
-    op = min(operations, key=lambda o: (anatomy.flow.layer(o), o.index), default=None)
-    if op is not None and op.name in THRESHOLDS and not _decoded(anatomy, op):
-        return  # free bits: a bound on a term of the loss, meant to hold at first
-    causes = [f"layer:{b.path}" for b in found]
-    if op is not None and op.span is not None:
-        causes.append(f"cut:{op.span.file}:{op.span.line}")
-    yield Dead(
-        tuple(b.path for b in found),
-        sum(len(b.parameters) for b in found),
-        op.name if op else "",
-        (op.span if op else None) or found[0].at,
-        tuple(causes),
-    )
-
-
-def _decoded(anatomy: Anatomy, op: Op) -> bool:
-    """Whether the reconstruction is computed from what an operation made."""
-    behind = anatomy.flow.ancestors(anatomy.x_hat) if anatomy.x_hat is not None else set()
-    return any(made.index in behind for made in op.makes)
-
-
-def _dead_operation(flow: Flow, gradients: Gradients, start: Value) -> Op | None:
-    """The operation behind a parameter that receives a gradient and passes on exactly zero."""
-    ahead = flow.descendants(start)
-    values = [v for v in flow.recording.values if v.index in ahead and v.edge is not None]
-    if gradients.loss is None or not values:
-        return None
-    edges = [v.edge for v in values if v.edge is not None]
-    found = torch.autograd.grad(gradients.loss, edges, allow_unused=True, retain_graph=True)
-    alive = {v.index for v, g in zip(values, found, strict=True) if kind_of(g) is Arrives.YES}
-    for op in flow.recording.ops:
-        if any(m.index in alive for m in op.makes) and any(
-            r.index in ahead and r.index not in alive for r in op.reads
-        ):
-            return op
-    return None
 
 
 def straight_through(flow: Flow, cut: Cut) -> bool:
