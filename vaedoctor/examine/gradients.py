@@ -82,7 +82,7 @@ def parameter_gradients(recording: Recording, loss: Tensor | None, composed: boo
     values = {
         v.name: v
         for v in recording.values
-        if v.source == "parameter" and v.op is None and v.tensor.requires_grad
+        if v.source == "parameter" and v.op is None and v.edge is not None
     }
     if loss is None or not loss.requires_grad:
         return Gradients(loss, composed, dict.fromkeys(values), values)
@@ -90,7 +90,7 @@ def parameter_gradients(recording: Recording, loss: Tensor | None, composed: boo
         warnings.simplefilter("ignore")
         try:
             found = torch.autograd.grad(
-                loss, [v.tensor for v in values.values()], allow_unused=True, retain_graph=True
+                loss, [_edge(v) for v in values.values()], allow_unused=True, retain_graph=True
             )
         except KeyboardInterrupt:
             raise

@@ -168,8 +168,12 @@ class Recorder(TorchFunctionMode):
             self._paused = False
         return func(*args)
 
+    def _execute(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Run one operation; a recorder that plays a part answers in its place."""
+        return func(*args, **kwargs)
+
     def _property(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-        out = func(*args, **kwargs)
+        out = self._execute(func, "__get__", args, kwargs)
         if isinstance(out, Tensor) and out is not args[0]:
             owner = getattr(func, "__self__", None)
             name = getattr(owner, "__name__", "property")
@@ -183,7 +187,7 @@ class Recorder(TorchFunctionMode):
         read = self._read(name, args, kwargs)
         self._paused = True  # torch's own inner calls are part of this operation
         try:
-            out = func(*args, **kwargs)
+            out = self._execute(func, name, args, kwargs)
         except BaseException as error:
             self._op(name, args, kwargs, read).error = error
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,23 +24,27 @@ def run_recorded(
     train: bool = True,
     edits: Edits | None = None,
     batch: Any = None,
+    kind: type[Recorder] = Recorder,
+    run: Callable[[nn.Module], Any] | None = None,
 ) -> Recording:
     """Run the subject once in the given mode and record it. An exception ends the recording.
 
-    `seed` None leaves the generators running; `batch` replaces the subject's own. The caller
-    restores what the run changes (`leaves_no_trace`).
+    `seed` None leaves the generators running; `batch` replaces the subject's own, `kind` the
+    recorder, `run` the step itself. The caller restores what the run changes (`leaves_no_trace`).
     """
     batch = batch or subject.batch
     model = subject.model
     model.train(train)
     if seed is not None:
         seed_everything(seed)
-    recorder = Recorder(model, leaf_names(subject, batch), edits)
+    recorder = kind(model, leaf_names(subject, batch), edits)
     recording = recorder.recording
     with torch.enable_grad():
         try:
             with _without_checkpointing(), recorder:
-                if subject.objective is None:
+                if run is not None:
+                    recording.output = run(model)
+                elif subject.objective is None:
                     batch.run(model)
                 else:
                     recording.loss = total(subject.objective.run(model, batch))

@@ -97,7 +97,7 @@ class _TensorState:
                 tensor.data = self.raw
             assert self.value is not None
             # Copy only what changed: a needless write would spoil a graph the user still holds.
-            if not same_bits(self.raw, self.value):
+            if not self.raw.is_meta and not same_bits(self.raw, self.value):
                 self.raw.copy_(self.value)
         if tensor.is_leaf and tensor.requires_grad != self.requires_grad:
             tensor.requires_grad_(self.requires_grad)
