@@ -12,7 +12,7 @@ from ..finding import Span
 from .anatomy import Anatomy, fed_by
 from .flow import Draw, Flow
 from .latents import AFFINE_NOISE, Head, path_of
-from .listing import Method, methods_of
+from .listing import Method, methods_of, returned_name
 from .places import Frame
 from .recording import Op, Recording, Value
 
@@ -243,7 +243,7 @@ def _variational(anatomy: Anatomy, model: nn.Module) -> bool:
     recording = anatomy.recording
     if recording.loss is not None and (loss := recording.value_of(recording.loss)):
         return unsampled.scale_head.value.index in anatomy.flow.ancestors(loss)
-    returned = _returned(model, unsampled.scale.name)
+    returned = returned_name(type(model), unsampled.scale.name)
     names = f"{unsampled.scale.name} {unsampled.scale_head.path} {returned}".lower()
     if any(word in names for word in ("var", "sigma", "std", "scale")):
         return True
@@ -252,17 +252,6 @@ def _variational(anatomy: Anatomy, model: nn.Module) -> bool:
         for kind in {type(m) for m in model.modules()}
         for m in methods_of(kind)
     )
-
-
-def _returned(model: nn.Module, output: str) -> str:
-    """What `forward` calls an output of a tuple: `logvar` for `[2]` of `return x, mu, logvar`."""
-    forward = next((m for m in methods_of(type(model)) if m.name == "forward"), None)
-    for node in ast.walk(forward.node) if forward is not None else ():
-        if isinstance(node, ast.Return) and isinstance(node.value, (ast.Tuple, ast.List)):
-            for i, item in enumerate(node.value.elts):
-                if output == f"[{i}]" and isinstance(item, (ast.Name, ast.Attribute)):
-                    return ast.unparse(item)
-    return ""
 
 
 def _samples_elsewhere(recording: Recording, model: nn.Module) -> bool:

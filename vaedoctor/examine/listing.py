@@ -118,6 +118,21 @@ def _definition(kind: type[object]) -> tuple[str, ast.ClassDef | None]:
     return file, next((n for n, lines in starts if first in lines), None)
 
 
+def returned_name(kind: type[object], output: str) -> str:
+    """What `forward` calls an output of a tuple: `logvar` for `[2]` of `return x, mu, logvar`."""
+    forward = next((m for m in methods_of(kind) if m.name == "forward"), None)
+    for node in ast.walk(forward.node) if forward is not None else ():
+        if not isinstance(node, ast.Return) or node.value is None:
+            continue
+        several = isinstance(node.value, (ast.Tuple, ast.List))
+        items = node.value.elts if isinstance(node.value, (ast.Tuple, ast.List)) else [node.value]
+        for i, item in enumerate(items):
+            known = f"[{i}]" if several else "output"
+            if output == known and isinstance(item, (ast.Name, ast.Attribute)):
+                return ast.unparse(item)
+    return ""
+
+
 @functools.cache
 def tree_of(file: str) -> ast.Module:
     """The syntax tree of a file; an empty one if it cannot be parsed."""

@@ -13,6 +13,7 @@ from .anatomy import inputs_of
 from .failure import posterior_operands, sender_of, target_operands
 from .flow import Flow
 from .latents import PRODUCTS, Head, path_of
+from .listing import returned_name
 from .recording import Op, Recording, Value
 
 if TYPE_CHECKING:
@@ -147,7 +148,9 @@ def compared(examination: Examination) -> Compared | None:
     big, small = sorted((x.tensor.numel(), x_hat.tensor.numel()), reverse=True)
     # Several samples a row, or several parameters a feature, give a whole multiple.
     agrees = not judged or (small > 0 and big % small == 0 and x_hat.tensor.numel() == big)
-    named = any(word in anatomy.x_hat_name.lower() for word in _RECONSTRUCTIONS)
+    returned = returned_name(type(examination.subject.model), anatomy.x_hat_name)
+    names = f"{anatomy.x_hat_name} {returned}".lower()
+    named = any(word in names for word in _RECONSTRUCTIONS)
     certain = vectors and (named or big < 2 * small)
     at = x_hat.op.span if x_hat.op is not None else None
     return Compared(x_hat.shape, x.shape, agrees, certain, _maker(flow, x_hat), at)
