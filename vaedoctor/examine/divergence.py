@@ -33,6 +33,7 @@ from .recording import Op, Recording, Value
 from .step import run_recorded
 
 AFFINE = frozenset({"gaussian", "uniform"})
+CLAMPS = frozenset("clamp clamp_ clip clamp_min clamp_max max maximum relu".split())
 EXACT = 0.02  # |R - 1| of an exact KL in float32 stays far below; the mildest known slip gives .42
 EVEN = 1e-3  # relative spread of the weight over elements: larger means another prior or term
 FAR = 10.0  # far outside any free-bits zone: 50 nats a unit
@@ -80,8 +81,20 @@ class Divergence:
     far: float
     meaning: str
     meant: tuple[float, float]
-    acts: bool
+    clamped: Span | None
     at: Span | None
+    sampled_at: Span | None
+
+    @property
+    def missing(self) -> bool:
+        """Whether the loss has no gradient at location or scale, near the prior and far from it."""
+        silent = all(s.weight == 0 and not bool((s.gradient != 0).any()) for s in self.settings)
+        return silent and self.far == 0
+
+    @property
+    def reversed(self) -> bool:
+        """Whether the location term is that of KL(p || q), element by element."""
+        return not self.standard and all(s.weight != 0 and s.reverse < EVEN for s in self.settings)
 
     @property
     def weight(self) -> float:
@@ -130,7 +143,19 @@ def isolate(
     inputs = [v.shape for v in inputs_of(anatomy.recording) if v.shape]
     rows = inputs[0][0] if inputs else 1
     units = latent.z.tensor.numel() // max(1, rows)
-    return Divergence(latent, rows, units, settings, far, meaning, meant, probe.acts, probe.at)
+    made = latent.scale.op if latent.scale is not None and latent.scale is not probe.h else None
+    return Divergence(
+        latent,
+        rows,
+        units,
+        settings,
+        far,
+        meaning,
+        meant,
+        probe.clamped,
+        probe.at,
+        (made or latent.meeting).span,
+    )
 
 
 def _meaning(settings: tuple[Setting, Setting]) -> tuple[str, tuple[float, float]]:
@@ -173,22 +198,20 @@ class _Probe:
         self.pins = _first_layers(flow, latent, anatomy.x_hat or loss)
         outputs = [v for op in self.pins for v in op.makes]
         reached = flow.ancestors(loss, stop=outputs)
-        self.mu = _common(flow, latent.loc, reached)
-        self.h = _common(flow, latent.scale, reached)
-        self.acts = self.mu is not None or self.h is not None
-        self.mu = self.mu or _forceable(flow, latent.loc)
-        self.h = self.h or _forceable(flow, latent.scale)
-        if self.mu is None or self.h is None:
+        self.mu = _common(flow, latent.loc, reached) or latent.loc
+        self.h = _common(flow, latent.scale, reached) or latent.scale
+        if self.mu.op is None or self.h.op is None:
             raise Unavailable("the posterior's parameters cannot be forced to known values")
         self.apart = self.mu is not self.h and self.mu.index not in flow.ancestors(self.h)
         made = head(flow, self.h)
         unbounded = made is not None and made.value is self.h and not flow.noise[self.h.index]
         self.signed = bool((self.h.tensor.detach() <= 0).any()) or unbounded
         self.at = _kl_line(flow, self.mu, self.h, loss, reached)
+        after = flow.descendants(self.mu) & reached
+        clamps = (op for op in flow.recording.ops if op.name in CLAMPS and op.makes)
+        self.clamped = next((op.span for op in clamps if op.out.index in after), None)
 
     def measure(self, forced: float, *, reach: float = 1.0) -> Setting:
-        assert self.mu is not None
-        assert self.h is not None
         mu, h = self._leaves(forced, reach)
         runs = [self._run(mu, h, sign) for sign in (1.0, -1.0)]
         loss = (_scalar(runs[0]) + _scalar(runs[1])) / 2
@@ -197,8 +220,6 @@ class _Probe:
         return self._compare(loss, location, scale, mu, h, forced)
 
     def _leaves(self, forced: float, reach: float) -> tuple[Tensor, Tensor]:
-        assert self.mu is not None
-        assert self.h is not None
         generator = torch.Generator().manual_seed(self.seed)
         like = self.mu.tensor.detach()
         sizes = (torch.rand(like.shape, generator=generator) + 0.5) * reach
@@ -211,13 +232,11 @@ class _Probe:
         return mu.requires_grad_(True), h.requires_grad_(True)
 
     def _run(self, mu: Tensor, h: Tensor, sign: float) -> Recording:
-        assert self.mu is not None
-        assert self.h is not None
         edits: Edits = {
             self.latent.draw.value.place: lambda t: torch.full_like(t, sign),
             **{v.place: _held(v) for op in self.pins for v in op.makes},
-            self.mu.place: lambda t: mu,
-            self.h.place: lambda t: h,
+            self.mu.place: lambda t: mu.clone(),
+            self.h.place: lambda t: h.clone(),
         }
         recording = run_recorded(self.subject, seed=self.seed, edits=edits)
         self.rewind()
@@ -265,7 +284,7 @@ def _scalar(recording: Recording) -> Tensor:
 
 def _held(value: Value) -> Callable[[Tensor], Tensor]:
     kept = value.tensor.detach()
-    return lambda t: kept
+    return lambda t: kept.clone()  # an in-place layer may write to it
 
 
 def _first_layers(flow: Flow, latent: Latent, end: Value) -> list[Op]:
@@ -312,10 +331,6 @@ def _read_elsewhere(flow: Flow, value: Value, operand: Value, reached: frozenset
     return bool(readers)
 
 
-def _forceable(flow: Flow, operand: Value) -> Value | None:
-    return operand if operand.op is not None else None
-
-
 def _kl_line(flow: Flow, mu: Value, h: Value, loss: Value, reached: frozenset[int]) -> Span | None:
     """The first line after the sampler where the loss reads location and scale together."""
     of_mu, of_h = flow.descendants(mu), flow.descendants(h)
@@ -331,7 +346,10 @@ def _gradient(of: Tensor, to: Tensor) -> Tensor:
         return torch.zeros_like(to)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        (found,) = torch.autograd.grad(of, to, allow_unused=True, retain_graph=True)
+        try:
+            (found,) = torch.autograd.grad(of, to, allow_unused=True, retain_graph=True)
+        except RuntimeError as error:
+            raise Unavailable("the backward pass raises (VAE606)") from error
     return torch.zeros_like(to) if found is None else found.detach()
 
 

@@ -13,18 +13,29 @@ from ..subject.subject import Subject
 from . import (
     anomaly,
     backward,
+    batches,
+    broadcasts,
+    codebook,
+    conditions,
+    coverage,
     dead,
     decoding,
+    divergence,
     heads,
+    likelihood,
+    modes,
     noise,
     ownership,
     paths,
     pins,
+    reduction,
     reload,
+    rows,
     saturation,
     scale,
     shapes,
     survey,
+    weights,
 )
 from .anatomy import Anatomy, anatomize
 from .census import Census, take_census
@@ -36,6 +47,8 @@ from .listing import class_span
 from .objective import compose
 from .recording import Again, Recording
 from .step import run_recorded, runs_unrecorded
+
+MOST_LATENTS = 3  # of a hierarchy or sequence: the KL of the first ones is isolated
 
 
 class Examination:
@@ -236,6 +249,90 @@ class Examination:
         return shapes.compared(self)
 
     @cached_property
+    def _divergences(self) -> tuple[list[divergence.Divergence], str]:
+        """The isolated KL of the first latents, and why any was left out."""
+        found, reason = [], self.no_latent
+        for latent in self.anatomy.sampled[:MOST_LATENTS]:
+            try:
+                found.append(
+                    divergence.isolate(self.subject, self.anatomy, latent, self.seed, self._rewind)
+                )
+            except Unavailable as why:
+                reason = str(why)
+        return found, reason
+
+    def require_divergences(self) -> list[divergence.Divergence]:
+        """The isolated KL of every latent for which it can be had; Unavailable where of none."""
+        if self.composed:
+            raise Unavailable("no objective given or found; supply --objective")
+        found, reason = self._divergences
+        if not found:
+            raise Unavailable(reason)
+        return found
+
+    def divergence_of(self, latent: Latent) -> divergence.Divergence | None:
+        """The isolated KL of one latent, if it was measured."""
+        if self.composed:
+            return None
+        return next((d for d in self._divergences[0] if d.latent is latent), None)
+
+    @cached_property
+    def _likelihood(self) -> likelihood.Likelihood | None:
+        return likelihood.likelihood(self.anatomy)
+
+    def require_likelihood(self) -> likelihood.Likelihood:
+        """The reconstruction term, or `Unavailable` where it fits no plain likelihood."""
+        if self.composed:
+            raise Unavailable("no objective given or found; supply --objective")
+        if self._likelihood is None:
+            raise Unavailable("the reconstruction term fits no plain likelihood")
+        return self._likelihood
+
+    @cached_property
+    def comparisons(self) -> list[likelihood.Comparison]:
+        """Operations of the loss that compare the input with the model's output."""
+        if self.failure is not None:
+            return list(likelihood.compared_in(self.recording, self.flow, None))
+        x_hat = self.anatomy.x_hat
+        return list(likelihood.compared_in(self.recording, self.flow, x_hat))
+
+    @property
+    def compared_at(self) -> Span | None:
+        """The first line at which the loss compares the input with the model's output."""
+        return next((c.op.span for c in self.comparisons), self.loss_at)
+
+    @property
+    def loss_at(self) -> Span | None:
+        """The line that makes the loss, or the objective's own."""
+        loss = self.recording.loss
+        value = self.recording.value_of(loss) if isinstance(loss, Tensor) else None
+        if value is not None and value.op is not None and value.op.span is not None:
+            return value.op.span
+        return self.subject.objective.at if self.subject.objective else None
+
+    @property
+    def loss_cut(self) -> paths.Cut | None:
+        """The operation between x_hat and the loss that drops the gradient."""
+        loss, x_hat = self.recording.loss, self.anatomy.x_hat
+        value = self.recording.value_of(loss) if isinstance(loss, Tensor) else None
+        if value is None or x_hat is None:
+            return None
+        return paths.cut_between(self.flow, x_hat, value)
+
+    @cached_property
+    def batch_reduction(self) -> reduction.Reduction | None:
+        """How KL and reconstruction scale with the batch; None where not measured."""
+        full, recon = self.require_divergences()[0], self.require_likelihood()
+        if self.subject.batch_axis != 0:
+            return None
+        return reduction.batch_reduction(self.subject, full, recon, self.seed, self._rewind)
+
+    @cached_property
+    def dead_weights(self) -> list[weights.DeadWeight]:
+        """Loss weights kept on the model that change nothing."""
+        return list(weights.dead_weights(self.subject, self.recording, self.seed, self._rewind))
+
+    @cached_property
     def survey(self) -> survey.Survey:
         """Gradients at other batches and at slightly moved weights."""
         return survey.take_survey(self.subject, self.seed, self._rewind)
@@ -266,3 +363,62 @@ class Examination:
     def posterior_shapes(self) -> list[shapes.PosteriorShapes]:
         """Location and scale that differ in shape or were split along the batch axis."""
         return list(shapes.posterior_shapes(self))
+
+    @cached_property
+    def isolation(self) -> rows.Isolation:
+        """How much a row of x_hat depends on other rows of x in evaluation mode."""
+        return rows.isolate_rows(self.subject, self.anatomy, self.seed, self._rewind)
+
+    @cached_property
+    def sizes(self) -> batches.Sizes:
+        """Fewer rows, one row and twice the rows, against the batch as it is."""
+        try:
+            isolated = not self.isolation.mixed
+        except Unavailable as why:
+            if "batch_axis" in str(why):
+                raise
+            isolated = False
+        return batches.try_sizes(
+            self.subject, self.anatomy, self.seed, self._rewind, compare=isolated
+        )
+
+    @cached_property
+    def outer_products(self) -> list[broadcasts.Outer]:
+        """Elementwise operations that pair every row with every row by accident."""
+        if self.subject.batch_axis is None:
+            raise Unavailable("rows are declared not to be samples (batch_axis=None)")
+        count = broadcasts.batch_rows(self.anatomy, self.subject.batch_axis)
+        return list(broadcasts.outer_products(self.anatomy, count))
+
+    @cached_property
+    def eval_latents(self) -> list[modes.EvalLatent]:
+        """What enters the decoder in evaluation mode, beside the posterior's parameters."""
+        return modes.eval_latents(self.subject, self.anatomy, self.seed, self._rewind)
+
+    @cached_property
+    def embeddings(self) -> list[modes.Embedding]:
+        """What `encode` and its kin return twice in evaluation mode."""
+        return modes.embeddings(self.subject, self.seed, self._rewind)
+
+    @cached_property
+    def conditions(self) -> list[conditions.Condition]:
+        """What conditions and masks among the inputs change."""
+        return conditions.conditions(self.subject, self.anatomy, self.seed, self._rewind)
+
+    @cached_property
+    def coverage(self) -> coverage.Coverage:
+        """Which parts of the reconstruction the user's loss looks at."""
+        return coverage.coverage(self.subject, self.anatomy, self.seed, self._rewind)
+
+    @cached_property
+    def codebooks(self) -> list[codebook.Codebook]:
+        """Every look-up of a nearest code, or `Unavailable` where there is none."""
+        found = codebook.find_codebooks(self.anatomy)
+        if not found:
+            raise Unavailable("no look-up of a nearest code in this forward pass")
+        return found
+
+    @cached_property
+    def code_changes(self) -> codebook.Changes:
+        """How the tables change in training forwards and in an evaluation forward."""
+        return codebook.changes(self.subject, self.codebooks, self.seed, self._rewind)

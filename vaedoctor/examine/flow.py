@@ -101,8 +101,8 @@ class Flow:
         if value.op is None:
             return origins
         reads = value.op.reads
-        if value.op.name in PAIRWISE and len(reads) == len(value.op.makes):
-            reads = (reads[value.op.makes.index(value)],)
+        if value.op.name in PAIRWISE and value in value.op.makes:
+            reads = (reads[value.place[1]],)
         return (*reads, *origins)
 
     def posterior(self, value: Value) -> bool:

@@ -235,6 +235,11 @@ class Recorder(TorchFunctionMode):
             changed = [t for t, version in read.versions if _version(t) != version]
             if not outs and not changed and name not in ESCAPES:
                 return out
+            # `broadcast_tensors` and `contiguous` may hand back what they were given.
+            given = {id(v.tensor) for v in read.values} - {id(t) for t in changed}
+            fresh = [i for i, t in enumerate(outs) if id(t) not in given]
+            if outs and not fresh and not changed:
+                return out
             op = self._op(name, args, kwargs, read)
             op.inplace = bool(changed)
             for position, edit in self._edits.get(op.index, {}).items():
@@ -242,7 +247,8 @@ class Recorder(TorchFunctionMode):
                     out, outs = _edited(edit, out, outs, position, op.inplace)
             if name in DRAWS and outs:
                 op.noise = outs[0].detach().clone()
-            made = [self._new(t, op) for t in outs]
+            made = [self._new(outs[i], op) for i in fresh]
+            op.positions = tuple(fresh)
             for t in changed:
                 if not any(t is o for o in outs):
                     made.append(self._new(t, op))

@@ -42,7 +42,8 @@ class Value:
     def place(self) -> tuple[int, int]:
         """The key of an edit that replaces this value: its operation and its position there."""
         assert self.op is not None
-        return self.op.index, self.op.makes.index(self)
+        made = self.op.makes.index(self)
+        return self.op.index, self.op.positions[made] if made < len(self.op.positions) else made
 
     def __repr__(self) -> str:
         return f"Value({self.index}, {self.source or (self.op and self.op.name)}, {self.shape})"
@@ -66,6 +67,7 @@ class Op:
     inplace: bool = False
     error: BaseException | None = None
     noise: Tensor | None = None
+    positions: tuple[int, ...] = ()
 
     @property
     def out(self) -> Value:

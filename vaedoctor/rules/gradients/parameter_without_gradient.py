@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity, Verified
-from ...rule import rule
+from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
@@ -33,6 +33,8 @@ def parameter_without_gradient(examination: Examination) -> Iterator[Finding | V
     the layer's output is used by nothing, *note* where it is returned but not part of the loss.
     """
     gradients = examination.require_gradients()
+    if gradients.loss is not None and not gradients.loss.requires_grad:
+        raise Unavailable("the loss carries no gradient to any parameter (VAE714)")
     losses = examination.losses_of_gradient
     for loss in losses:
         names = ", ".join(f"`{b.path}`" for b in loss.branches[:3])

@@ -1,0 +1,162 @@
+"""The reconstruction term: its weight, the range of what it compares, and how it compares it.
+
+`weight` is dL/dx_hat over the gradient of a likelihood at unit weight, the same number for every
+element when the loss is that likelihood: x_hat - x for half a squared error, sigmoid(x_hat) - x
+for a Bernoulli with logits, and so on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..finding import Span
+from .anatomy import Anatomy, inputs_of, only_moved
+from .flow import RESHAPES, SLICES, Flow
+from .recording import Op, Recording, Value
+
+EVEN = 1e-2  # relative spread of the weight over elements, in float32
+
+RANGES: dict[str, tuple[float, float]] = {
+    "sigmoid": (0.0, 1.0),
+    "sigmoid_": (0.0, 1.0),
+    "softmax": (0.0, 1.0),
+    "tanh": (-1.0, 1.0),
+    "tanh_": (-1.0, 1.0),
+    "relu": (0.0, float("inf")),
+    "relu_": (0.0, float("inf")),
+    "softplus": (0.0, float("inf")),
+    "exp": (0.0, float("inf")),
+    "square": (0.0, float("inf")),
+    "hardtanh": (-1.0, 1.0),
+    "hardsigmoid": (0.0, 1.0),
+    "relu6": (0.0, 6.0),
+}
+"""The closed range that an activation can reach."""
+
+LOGIT_LOSSES = frozenset({"binary_cross_entropy_with_logits", "cross_entropy"})
+BERNOULLI_LOSSES = frozenset({"binary_cross_entropy", "binary_cross_entropy_with_logits"})
+ASYMMETRIC_LOSSES = BERNOULLI_LOSSES | {"cross_entropy", "nll_loss", "poisson_nll_loss"}
+PROBABILITIES = frozenset({"sigmoid", "sigmoid_", "softmax"})
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """The reconstruction term's kind and its weight per row; `features` is D_x."""
+
+    kind: str
+    weight: float
+    rows: int
+    features: int
+
+
+def likelihood(anatomy: Anatomy) -> Likelihood | None:
+    """Which plain likelihood the loss's gradient at x_hat fits; None where it fits none."""
+    loss, x_hat, x = anatomy.recording.loss, anatomy.x_hat, anatomy.x
+    if not isinstance(loss, Tensor) or x_hat is None or x is None or x_hat.edge is None:
+        return None
+    made, given = x_hat.tensor.detach(), x.tensor.detach()
+    if made.numel() != given.numel() or not given.is_floating_point() or not loss.requires_grad:
+        return None
+    (gradient,) = torch.autograd.grad(
+        loss.sum(), [x_hat.edge], allow_unused=True, retain_graph=True
+    )
+    if gradient is None:
+        return None
+    found = list(_fits(gradient, made, given.reshape(made.shape)))
+    if not found:
+        return None
+    kind, weight = min(found, key=lambda f: f[2])[:2]
+    rows = x.shape[0]
+    return Likelihood(kind, weight * rows, rows, given.numel() // max(1, rows))
+
+
+def _fits(gradient: Tensor, x_hat: Tensor, x: Tensor) -> Iterator[tuple[str, float, float]]:
+    probability = x_hat.clamp(1e-6, 1 - 1e-6)
+    inside = bool(((x_hat > 0) & (x_hat < 1)).all())
+    references = {
+        "half a squared error": x_hat - x,
+        "Bernoulli with logits": torch.sigmoid(x_hat) - x,
+        "absolute error": torch.sign(x_hat - x),
+    }
+    if inside:
+        references["Bernoulli"] = (probability - x) / (probability * (1 - probability))
+    for kind, reference in references.items():
+        known = reference.abs() > 1e-3
+        if not bool(known.any()):
+            continue
+        weights = gradient[known].double() / reference[known].double()
+        size = float(weights.abs().mean())
+        spread = float(weights.max() - weights.min()) / size if size else float("inf")
+        if spread < EVEN:
+            yield kind, float(weights.mean()), spread
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One operation of the loss that compares the model's output with the input.
+
+    `swapped` says that the operands stand the wrong way round, `activation` names what made the
+    output, `target` is the range of the input there.
+    """
+
+    op: Op
+    swapped: bool
+    activation: str
+    activated_at: Span | None
+    target: tuple[float, float]
+    outside: float
+    reach: tuple[float, float] | None
+
+
+def compared_in(recording: Recording, flow: Flow, x_hat: Value | None) -> Iterator[Comparison]:
+    """Every operation that reads the input (only moved) beside what the model made of it."""
+    raw = {v.index for v in inputs_of(recording)}
+    for op in recording.ops:
+        if len(op.reads) < 2:
+            continue
+        plain = [v for v in op.reads if only_moved(flow, v, raw)]
+        made = [v for v in op.reads if flow.posterior(v)]
+        if not plain or not made or made[0].tensor.numel() != plain[0].tensor.numel():
+            continue
+        known = op.name in ASYMMETRIC_LOSSES | {"mse_loss", "l1_loss", "smooth_l1_loss", "sub"}
+        if not known or (op.name == "sub" and not _is_output(flow, x_hat, made[0])):
+            continue
+        maker = _activation(flow, made[0])
+        reach = RANGES.get(maker.name) if maker is not None else None
+        target = plain[0].tensor.detach()
+        swapped = op.name in ASYMMETRIC_LOSSES and op.reads[0] is plain[0]
+        yield Comparison(
+            op,
+            swapped,
+            maker.name if maker is not None else "",
+            maker.span if maker is not None else None,
+            (float(target.min()), float(target.max())),
+            _share_outside(target, reach),
+            reach,
+        )
+
+
+def _is_output(flow: Flow, x_hat: Value | None, value: Value) -> bool:
+    while x_hat is not None and value is not x_hat:
+        if value.op is None or value.op.name not in RESHAPES:
+            return False
+        value = flow.parents(value)[0]
+    return x_hat is not None
+
+
+def _activation(flow: Flow, value: Value) -> Op | None:
+    while value.op is not None and value.op.name in RESHAPES | SLICES:
+        value = flow.parents(value)[0]
+    return value.op
+
+
+def _share_outside(target: Tensor, reach: tuple[float, float] | None) -> float:
+    if reach is None or not target.numel():
+        return 0.0
+    slack = 1e-6
+    outside = (target < reach[0] - slack) | (target > reach[1] + slack)
+    return float(outside.float().mean())

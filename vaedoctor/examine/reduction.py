@@ -1,0 +1,79 @@
+"""How KL and reconstruction scale with the batch: both weights at the batch and at half of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from ..finding import Span
+from ..rule import Unavailable
+from ..subject.subject import Batch, Subject
+from .anatomy import anatomize, inputs_of
+from .divergence import Divergence, isolate
+from .flow import Flow
+from .likelihood import Likelihood, likelihood
+from .step import run_recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """Exponents of 1/B: 0 where a term is summed over the batch, 1 where it is averaged."""
+
+    kl: int
+    reconstruction: int
+    at: Span | None
+
+
+def batch_reduction(
+    subject: Subject,
+    full: Divergence,
+    recon: Likelihood,
+    seed: int,
+    rewind: Callable[[], None],
+) -> Reduction | None:
+    """Compare the weights at half the batch; None where they cannot be measured there."""
+    if full.rows < 4 or not full.standard or recon.weight == 0:
+        return None
+    half = replace(subject, batch=halved(subject.batch, full.rows))
+    recording = run_recorded(half, seed=seed)
+    rewind()
+    if recording.error is not None:
+        return None
+    anatomy = anatomize(recording, Flow(recording))
+    if [v.shape for v in inputs_of(recording)][:1] == [()] or not anatomy.sampled:
+        return None
+    other = likelihood(anatomy)
+    try:
+        kl = isolate(half, anatomy, anatomy.sampled[0], seed, rewind)
+    except Unavailable:
+        return None
+    if other is None or not kl.standard or other.weight == 0:
+        return None
+    return Reduction(
+        _exponent(kl.weight / kl.rows, full.weight / full.rows),
+        _exponent(other.weight / other.rows, recon.weight / recon.rows),
+        full.at,
+    )
+
+
+def _exponent(half: float, full: float) -> int:
+    return round(math.log2(abs(half / full)))
+
+
+def halved(batch: Batch, rows: int) -> Batch:
+    """The first half of the rows of every item that has them on its first axis."""
+
+    def cut(item: Any) -> Any:
+        if isinstance(item, Tensor):
+            return item[: rows // 2] if item.shape[:1] == (rows,) else item
+        if isinstance(item, dict):
+            return {k: cut(v) for k, v in item.items()}
+        if isinstance(item, (list, tuple)) and not hasattr(item, "_fields"):
+            return type(item)(cut(v) for v in item)
+        return item
+
+    return Batch(tuple(cut(a) for a in batch.args), {k: cut(v) for k, v in batch.kwargs.items()})

@@ -1,0 +1,1 @@
+"""Is the loss a reconstruction plus the KL of what is sampled?"""

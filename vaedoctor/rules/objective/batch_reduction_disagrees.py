@@ -1,0 +1,50 @@
+"""VAE711."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...finding import Finding, Severity, Verified
+from ...rule import Unavailable, rule
+
+if TYPE_CHECKING:
+    from ...examine.examination import Examination
+
+
+@rule("VAE711", Severity.ERROR, before=("VAE705", "VAE704"))
+def batch_reduction_disagrees(examination: Examination) -> Iterator[Finding | Verified]:
+    """Reconstruction and KL scale differently with the batch size.
+
+    ## What it checks
+    The weights of the isolated KL and of the reconstruction at the batch and at half of it: each
+    either stays (a sum over rows) or doubles (a mean). The two have to do the same.
+
+    ## Why it matters
+    With a summed KL beside an averaged reconstruction the effective beta is the batch size:
+    results change whenever the loader's batch does.
+
+    ## How to fix
+    Reduce both terms alike over the batch: two sums, or two means.
+
+    ## False alarms
+    A sum over the batch everywhere is consistent and fine.
+    """
+    both = examination.batch_reduction
+    if both is None:
+        raise Unavailable("the weights cannot be measured at two batch sizes")
+    if both.kl != both.reconstruction:
+        words = {0: "summed", 1: "averaged"}
+        yield Finding(
+            f"over the batch the KL is {words.get(both.kl, 'scaled')} and the reconstruction "
+            f"{words.get(both.reconstruction, 'scaled')}",
+            help="reduce both terms alike over the batch: two sums, or two means",
+            at=both.at,
+            measured={
+                "batch exponent of the KL": -both.kl,
+                "batch exponent of the reconstruction": -both.reconstruction,
+            },
+            causes=frozenset({"reduction"}),
+        )
+    else:
+        yield Verified("KL and reconstruction scale alike with the batch", {"exponent": -both.kl})

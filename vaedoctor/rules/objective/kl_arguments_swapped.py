@@ -1,0 +1,48 @@
+"""VAE717."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...finding import Finding, Severity
+from ...rule import rule
+
+if TYPE_CHECKING:
+    from ...examine.examination import Examination
+
+
+@rule("VAE717", Severity.ERROR)
+def kl_arguments_swapped(examination: Examination) -> Iterator[Finding]:
+    """The KL is taken from the prior to the posterior.
+
+    ## What it checks
+    The isolated KL's gradient fits KL(p || q), prior first, element by element: mu/s² at the
+    location instead of mu.
+
+    ## Why it matters
+    The ELBO holds for KL(q || p), q being what is sampled. The reverse punishes small variances
+    and gives no bound on the likelihood.
+
+    ## How to fix
+    Put the posterior first: `kl_divergence(posterior, prior)`.
+
+    ## False alarms
+    Objectives that use the reverse KL on purpose should ignore the rule.
+
+    ## References
+    Kingma and Welling, Auto-Encoding Variational Bayes, 2014, section 2.2.
+    """
+    for d in examination.require_divergences():
+        if d.reversed:
+            low, high = d.settings
+            yield Finding(
+                "the KL is taken from the prior to the posterior: KL(p || q)",
+                help="put the posterior first: `kl_divergence(posterior, prior)`",
+                at=d.at,
+                measured={
+                    "weights at the two scales": [low.weight, high.weight],
+                    "scales": [low.scale, high.scale],
+                },
+                causes=frozenset({"latent", "kl"}),
+            )

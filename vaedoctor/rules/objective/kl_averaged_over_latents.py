@@ -1,0 +1,51 @@
+"""VAE704."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...finding import Finding, Severity
+from ...rule import rule
+
+if TYPE_CHECKING:
+    from ...examine.examination import Examination
+
+
+@rule("VAE704", Severity.NOTE)
+def kl_averaged_over_latents(examination: Examination) -> Iterator[Finding]:
+    """The KL is averaged over the latent's units: a hidden beta of 1/D_z.
+
+    ## What it checks
+    The isolated KL's weight a row is 1/D_z while the reconstruction's weight is that of a sum.
+
+    ## Why it matters
+    The ELBO sums the KL over units. The mean divides it by D_z, so the regularisation changes
+    when the latent's size does, and prior samples get worse with every unit added.
+
+    ## How to fix
+    Sum over the latent and average over the batch: `kl.sum(-1).mean()`.
+
+    ## False alarms
+    A note: some keep it on purpose. Declare `beta=` with the intended weight to silence it.
+
+    ## References
+    Higgins et al., beta-VAE, 2017, section 4.2 (normalised beta).
+    """
+    likelihood = examination.require_likelihood()
+    for d in examination.require_divergences():
+        intended = examination.subject.beta
+        if not d.standard or d.units < 2 or (intended and abs(d.weight / intended - 1) < 0.01):
+            continue
+        if abs(d.weight * d.units - 1) < 0.01 and likelihood.weight > 0.4:
+            yield Finding(
+                f"the KL is averaged over {d.units} latent units: a hidden beta of {d.weight:.3g}",
+                help="sum the KL over the latent and average over the batch: `kl.sum(-1).mean()`",
+                at=d.at,
+                measured={
+                    "KL weight a row": d.weight,
+                    "units": d.units,
+                    "reconstruction weight a row": likelihood.weight,
+                },
+                causes=frozenset({"kl"}),
+            )

@@ -1,0 +1,58 @@
+"""VAE701."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...finding import Finding, Severity, Verified
+from ...rule import Unavailable, rule
+
+if TYPE_CHECKING:
+    from ...examine.examination import Examination
+
+
+@rule("VAE701", Severity.ERROR)
+def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified]:
+    """The KL in the loss is not the KL of the distribution that is sampled.
+
+    ## What it checks
+    The KL is isolated by holding the decoder fixed, with heads and noise forced. R is the loss's
+    gradient at the scale head over that of the exact KL to N(0, I) at the same weight: 1 at both
+    settings for every correct parametrisation, in closed form or by one sample.
+
+    ## Why it matters
+    A missing square, a factor 2, a log of the wrong quantity: the minimum moves away from the
+    prior, so the variance drifts, and the reported ELBO is no bound.
+
+    ## How to fix
+    For a log-variance: `-0.5 * (1 + logvar - mu**2 - logvar.exp())`, summed over the latent.
+
+    ## False alarms
+    Judged only where the location term has one weight for all elements, which says that the prior
+    is N(0, I); learned, mixture, Vamp, hierarchical and autoregressive priors, flows and total
+    correlation are skipped. Never judged by names or by the sign of a logged number.
+
+    ## References
+    Kingma and Welling, Auto-Encoding Variational Bayes, 2014, appendix B.
+    """
+    judged = [d for d in examination.require_divergences() if d.judgeable]
+    if not judged:
+        raise Unavailable("the isolated KL is not one to N(0, I): another prior, or further terms")
+    for d in judged:
+        if d.exact:
+            low, high = d.ratios
+            yield Verified("the KL's formula and its ½ are right", {"R": [low, high]})
+        elif not d.meaning:
+            yield Finding(
+                f"the KL in the loss is not that of the sample: R = {d.ratios[0]:.3g} and "
+                f"{d.ratios[1]:.3g} instead of 1",
+                help="use `-0.5 * (1 + logvar - mu**2 - logvar.exp())` for a log-variance",
+                at=d.at,
+                measured={
+                    "R": list(d.ratios),
+                    "scale head": [s.head for s in d.settings],
+                    "sampled scale": [s.scale for s in d.settings],
+                },
+                causes=frozenset({"latent", "kl"}),
+            )

@@ -1,0 +1,47 @@
+"""VAE702."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...finding import Finding, Severity, Verified
+from ...rule import Unavailable, rule
+
+if TYPE_CHECKING:
+    from ...examine.examination import Examination
+
+
+@rule("VAE702", Severity.WARNING)
+def kl_missing(examination: Examination) -> Iterator[Finding | Verified]:
+    """The model samples, and no term of the loss pulls the posterior to a prior.
+
+    ## What it checks
+    With the decoder held fixed, the gradient of the user's loss at location and scale, near the
+    prior and far outside any free-bits zone: exactly 0 everywhere.
+
+    ## Why it matters
+    Without a KL the scale shrinks to nothing and the latents spread out: an autoencoder with
+    noise, whose prior samples decode to nothing.
+
+    ## How to fix
+    Add the KL to the loss that is returned. A KL taken out with `.item()` or `.detach()` does not
+    count.
+
+    ## False alarms
+    Regularisers that act on the sample instead (MMD, a discriminator) give a gradient and are not
+    reported. A weight of 0 during warm-up is: declare it with `beta=0`.
+    """
+    if examination.subject.beta == 0:
+        raise Unavailable("the intended KL weight is declared to be 0")
+    for d in examination.require_divergences():
+        if d.missing and not d.clamped:
+            yield Finding(
+                "no term of the loss pulls the posterior to a prior",
+                help="add the KL to the loss with its graph (no `.item()`, no `.detach()`)",
+                at=d.sampled_at,
+                measured={"gradient at the location": 0.0, "also at |mu| up to": 15.0},
+                causes=frozenset({"latent", "kl"}),
+            )
+        elif d.standard:
+            yield Verified("a KL to N(0, I) acts on the posterior", {"weight a row": d.weight})

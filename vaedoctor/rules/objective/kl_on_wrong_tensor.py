@@ -1,0 +1,46 @@
+"""VAE712."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...finding import Finding, Severity, Verified
+from ...rule import Unavailable, rule
+
+if TYPE_CHECKING:
+    from ...examine.examination import Examination
+
+
+@rule("VAE712", Severity.ERROR, before=("VAE702",))
+def kl_on_wrong_tensor(examination: Examination) -> Iterator[Finding | Verified]:
+    """A stochastic node that reaches the decoder has no KL term.
+
+    ## What it checks
+    In a model with several latents, the isolated KL of each: one of them gets no gradient around
+    the decoder, near the prior and far from it, while another does.
+
+    ## Why it matters
+    The latent without a term is free to carry everything, so the others are left to the prior:
+    the KL is computed for something else than what is decoded.
+
+    ## How to fix
+    Add the KL of this latent's location and scale to the loss.
+
+    ## False alarms
+    Noise without an encoder-made location and scale (dropout, decoder noise) is no latent here.
+    """
+    judged = examination.require_divergences()
+    missing = [d for d in judged if d.missing and not d.clamped]
+    if len(judged) < 2:
+        raise Unavailable("the model has one latent (VAE702 judges it)")
+    for d in missing if len(missing) < len(judged) else []:
+        yield Finding(
+            "a latent that reaches the decoder has no KL term in the loss",
+            help="add the KL of this latent's location and scale to the loss",
+            at=d.sampled_at,
+            measured={"latents": len(judged), "without a KL": len(missing)},
+            causes=frozenset({"latent", "kl"}),
+        )
+    if not missing:
+        yield Verified("every latent has a KL term", {"latents": len(judged)})

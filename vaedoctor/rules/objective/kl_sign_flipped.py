@@ -1,0 +1,47 @@
+"""VAE703."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...finding import Finding, Severity, Verified
+from ...rule import rule
+
+if TYPE_CHECKING:
+    from ...examine.examination import Examination
+
+
+@rule("VAE703", Severity.ERROR, before=("VAE701",))
+def kl_sign_flipped(examination: Examination) -> Iterator[Finding | Verified]:
+    """The KL pushes the posterior away from the prior.
+
+    ## What it checks
+    The isolated KL's weight: the loss's gradient at the location over the location itself, the
+    same for all elements, is negative.
+
+    ## Why it matters
+    The loss falls without bound while the posterior runs away from the prior.
+
+    ## How to fix
+    Change the sign: the KL is `-0.5 * (1 + logvar - mu**2 - logvar.exp())` and is *added* to a
+    loss.
+
+    ## False alarms
+    Judged by gradients, never by the sign of a logged number: a one-sample estimate may be
+    negative. Models that maximise the KL on purpose (introspective VAEs) should ignore the rule.
+
+    ## References
+    Kingma and Welling, Auto-Encoding Variational Bayes, 2014, section 2.2.
+    """
+    for d in examination.require_divergences():
+        if d.standard and d.weight < 0:
+            yield Finding(
+                f"the KL pushes the posterior away from the prior: its weight is {d.weight:.3g}",
+                help="change the KL's sign in the loss",
+                at=d.at,
+                measured={"weight a row": d.weight},
+                causes=frozenset({"latent", "kl"}),
+            )
+        elif d.standard:
+            yield Verified("the KL's sign is right", {"weight a row": d.weight})

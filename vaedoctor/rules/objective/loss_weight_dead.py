@@ -1,0 +1,42 @@
+"""VAE713."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...finding import Finding, Severity
+from ...rule import Unavailable, rule
+
+if TYPE_CHECKING:
+    from ...examine.examination import Examination
+
+
+@rule("VAE713", Severity.WARNING)
+def loss_weight_dead(examination: Examination) -> Iterator[Finding]:
+    """A loss weight kept on the model changes nothing.
+
+    ## What it checks
+    Every number on the model named like a KL weight (`beta`, `kl_weight`) is doubled, one at a
+    time, and the same step is run again: the loss is bit-equal.
+
+    ## Why it matters
+    The setting is stored, printed and swept over, and every run is the same experiment.
+
+    ## How to fix
+    Multiply the KL by it, or remove the setting.
+
+    ## False alarms
+    Only with the user's own loss; a weight that something else than this step reads is reported
+    too, hence a warning.
+    """
+    if examination.composed:
+        raise Unavailable("no objective given or found; supply --objective")
+    for weight in examination.dead_weights:
+        yield Finding(
+            f"doubling `{weight.name}` changes nothing in the loss",
+            help=f"multiply the KL by `{weight.name}`, or remove it",
+            at=weight.at,
+            measured={weight.name: weight.value, "change of the loss": 0.0},
+            causes=frozenset({f"weight:{weight.name}"}),
+        )

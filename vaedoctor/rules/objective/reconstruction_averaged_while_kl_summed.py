@@ -1,0 +1,65 @@
+"""VAE705."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...finding import Finding, Severity, Verified
+from ...rule import rule
+
+if TYPE_CHECKING:
+    from ...examine.examination import Examination
+
+
+@rule("VAE705", Severity.WARNING)
+def reconstruction_averaged_while_kl_summed(
+    examination: Examination,
+) -> Iterator[Finding | Verified]:
+    """The reconstruction is averaged over features while the KL is summed.
+
+    ## What it checks
+    The weight of the isolated KL over the weight of the reconstruction, which is the observation
+    variance at which the loss is an ELBO. It is exactly D_x (or D_x/2 for `mse_loss`).
+
+    ## Why it matters
+    The mean over D_x features divides the likelihood by D_x, so the KL outweighs it by that
+    factor; the posterior collapses to the prior within a few epochs and every reconstruction is
+    the mean image.
+
+    ## How to fix
+    Sum over features and average over the batch: `F.mse_loss(x_hat, x, reduction="sum") /
+    len(x)`.
+
+    ## False alarms
+    Only the exact ratio is reported. A large beta that is meant: declare it with `beta=`.
+
+    ## References
+    Rybkin, Daniilidis and Levine, Simple and Effective VAE Training with Calibrated Decoders,
+    2021, section 3.
+    """
+    likelihood = examination.require_likelihood()
+    for d in examination.require_divergences()[:1]:
+        if not d.standard or likelihood.weight <= 0 or likelihood.features < 4:
+            continue
+        variance = d.weight / (examination.subject.beta or 1.0) / likelihood.weight
+        exact = [n for n in (1.0, 0.5) if abs(variance / (n * likelihood.features) - 1) < 0.01]
+        if exact:
+            yield Finding(
+                f"the reconstruction is averaged over {likelihood.features} features, so the KL "
+                f"weighs {variance:.3g} times too much",
+                help='use `reduction="sum"` and divide by the batch size',
+                at=examination.compared_at or d.at,
+                measured={
+                    "implied observation variance": variance,
+                    "KL weight a row": d.weight,
+                    "reconstruction weight a row": likelihood.weight,
+                    "features": likelihood.features,
+                },
+                causes=frozenset({"reduction"}),
+            )
+        else:
+            yield Verified(
+                "KL and reconstruction are reduced alike",
+                {"implied observation variance": variance},
+            )

@@ -1,0 +1,45 @@
+"""VAE707."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...finding import Finding, Severity, Verified
+from ...rule import rule
+
+if TYPE_CHECKING:
+    from ...examine.examination import Examination
+
+
+@rule("VAE707", Severity.ERROR, before=("VAE705",))
+def reconstruction_sign_flipped(examination: Examination) -> Iterator[Finding | Verified]:
+    """The loss rewards a worse reconstruction.
+
+    ## What it checks
+    The weight of the reconstruction term, dL/dx_hat over the gradient of the likelihood it fits,
+    is negative.
+
+    ## Why it matters
+    Minimising this loss drives the reconstruction away from the input.
+
+    ## How to fix
+    Change the sign of the reconstruction term, or minimise the negative of the ELBO.
+
+    ## False alarms
+    Judged only where the gradient fits a plain likelihood element by element.
+    """
+    likelihood = examination.require_likelihood()
+    if likelihood.weight < 0:
+        yield Finding(
+            f"the loss rewards a worse reconstruction: its weight is {likelihood.weight:.3g}",
+            help="change the sign of the reconstruction term",
+            at=examination.compared_at,
+            measured={"reconstruction weight a row": likelihood.weight},
+            causes=frozenset({"reconstruction"}),
+        )
+    else:
+        yield Verified(
+            f"the reconstruction term is {likelihood.kind}",
+            {"weight a row": likelihood.weight},
+        )

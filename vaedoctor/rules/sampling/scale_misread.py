@@ -1,0 +1,64 @@
+"""VAE303."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...finding import Finding, Severity, Verified
+from ...rule import rule
+
+if TYPE_CHECKING:
+    from ...examine.examination import Examination
+
+
+@rule("VAE303", Severity.ERROR, before=("VAE701", "VAE311"))
+def scale_misread(examination: Examination) -> Iterator[Finding | Verified]:
+    """The sampler's scale and the scale that the KL means disagree.
+
+    ## What it checks
+    The two heads are forced to known values and the noise to +1 and -1, which gives the sampler's
+    exact scale. The decoder is held fixed, so that the loss's gradient at the scale head is the
+    KL's; it fits the KL of another standard deviation than the one that is sampled.
+
+    ## Why it matters
+    A log-variance used as `exp(logvar)`, a raw head used as standard deviation, or a factor ½
+    applied twice samples with the wrong width. The KL then shapes a distribution that nobody
+    samples: blurred reconstructions, wrong likelihoods, no error.
+
+    ## How to fix
+    Use one meaning in both places: `std = torch.exp(0.5 * logvar)` for a log-variance.
+
+    ## False alarms
+    Judged by agreement of sampler and loss alone: log-std, softplus or variance heads are fine
+    when both use them so. Other priors than N(0, I) are recognised by an uneven weight and
+    skipped.
+
+    ## References
+    Kingma and Welling, Auto-Encoding Variational Bayes, 2014, appendix B.
+    """
+    judged = examination.require_divergences()
+    wrong = [d for d in judged if d.judgeable and not d.exact and d.meaning]
+    for d in wrong:
+        sampled = " and ".join(f"{abs(s.scale):.3g}" for s in d.settings)
+        meant = " and ".join(f"{abs(m):.3g}" for m in d.meant)
+        heads = " and ".join(f"{s.head:g}" for s in d.settings)
+        yield Finding(
+            f"the sampler's scale is {sampled} where the KL means {meant}",
+            help=f"sample with the scale that the KL means, `{d.meaning}`, or change the KL",
+            at=d.sampled_at,
+            measured={
+                "scale head": [s.head for s in d.settings],
+                "sampled scale": [s.scale for s in d.settings],
+                "scale in the KL": list(d.meant),
+                "R": list(d.ratios),
+            },
+            notes=(f"with the scale head `h` forced to {heads}; the KL fits {d.meaning}",),
+            causes=frozenset({"latent", "scale"}),
+        )
+    if not wrong and any(d.judgeable and d.exact for d in judged):
+        low, high = judged[0].settings
+        yield Verified(
+            "sampler and KL mean the same scale",
+            {"R": [low.ratio, high.ratio], "scale": [low.scale, high.scale]},
+        )
