@@ -308,7 +308,7 @@ class Recorder(TorchFunctionMode):
         self._link(value)
         recording.values.append(value)
         recording.current[id(tensor)] = value
-        if storage := _storage(tensor):
+        if storage := storage_of(tensor):
             self._storages.setdefault(storage, []).append(value)
         return value
 
@@ -320,7 +320,7 @@ class Recorder(TorchFunctionMode):
 
     def _aliases(self, changed: Tensor, op: Op) -> list[Value]:
         """New values of every other live view of a storage that was written to."""
-        same = self._storages.get(_storage(changed), ())
+        same = self._storages.get(storage_of(changed), ())
         views = {id(v.tensor): v.tensor for v in same if v.tensor is not changed}
         made = []
         for view in views.values():
@@ -352,7 +352,8 @@ def _version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
 
 
-def _storage(tensor: Tensor) -> int:
+def storage_of(tensor: Tensor) -> int:
+    """The address of a tensor's memory; 0 where it has none of the plain kind."""
     plain = tensor.layout is torch.strided and not is_lazy(tensor)
     return tensor.untyped_storage().data_ptr() if plain else 0
 
