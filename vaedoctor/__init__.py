@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import strategies
     from .checkup import Unhealthy, assert_healthy, check
     from .finding import Finding, Outcome, Report, Severity, Span
 
@@ -20,6 +21,7 @@ __all__ = [
     "Unhealthy",
     "assert_healthy",
     "check",
+    "strategies",
 ]
 
 _HOMES = {
@@ -36,6 +38,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Resolve public names on first use, so that importing the package imports no torch."""
+    if name == "strategies":
+        return import_module(f"{__name__}.strategies")
     if name in _HOMES:
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -95,8 +95,12 @@ def examine_subject(
     ignore: Iterable[str] = (),
     fail_on: str | Severity = Severity.ERROR,
     seed: int = 0,
+    hunt: bool = False,
 ) -> Report:
-    """Examine a loaded subject between a snapshot and its restoration."""
+    """Examine a loaded subject between a snapshot and its restoration.
+
+    `hunt` also searches for an input that makes the model raise or overflow.
+    """
     started = time.perf_counter()
     rules = select_rules(select, ignore)
     threshold = parse_severity(fail_on)
@@ -111,6 +115,11 @@ def examine_subject(
         outcomes = [rule.run(examination) for rule in rules]
         picture = draw(examination)
         place = examination.place
+        hunted = None
+        if hunt:
+            from .examine.hunt import hunt as search  # imports hypothesis: only when asked
+
+            hunted = search(subject, seed, rewind)
     outcomes = [_placed(outcome, place) for outcome in outcomes]
     return Report(
         target=subject.target or type(subject.model).__name__,
@@ -120,6 +129,7 @@ def examine_subject(
         environment=_environment(subject, seed),
         fail_on=threshold,
         seconds=time.perf_counter() - started,
+        hunt=hunted,
     )
 
 

@@ -130,13 +130,16 @@ def _judging(command: Any) -> Any:
     metavar="N|none",
     help="The axis of the samples; `none` if rows are not samples.",
 )
+@click.option("--hunt", is_flag=True, help="Search for an input that makes the model fail.")
 def check(target: str, **options: Any) -> None:
     """Examine TARGET: `mymodel.py:VAE`, `mymodel.py`, `package.module:make_vae`.
 
     This EXECUTES the code of the file. Exit codes: 0 healthy, 1 findings at or above --fail-on,
     2 could not run.
     """
-    request = {key: options.pop(key) for key in ("input", "objective", "beta", "batch_size")}
+    request = {
+        key: options.pop(key) for key in ("input", "objective", "beta", "batch_size", "hunt")
+    }
     request["batch_axis"] = options.pop("batch_axis")
     request["target"] = target
     request["args"] = dict(_argument(a) for a in options.pop("args"))

@@ -118,6 +118,16 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
+class Hunt:
+    """A search for failing inputs: how many were tried, and the smallest that fails, as code."""
+
+    tried: int
+    code: str
+    says: str
+    reproducer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything one check-up found out. Text, JSON and every other format are functions of it."""
 
@@ -128,6 +138,7 @@ class Report:
     environment: Mapping[str, Number] = field(default_factory=dict)
     fail_on: Severity = Severity.ERROR
     seconds: float = 0.0
+    hunt: Hunt | None = None
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -195,6 +206,7 @@ class Report:
             },
             "notes": list(self.notes),
             "environment": _plain(self.environment),
+            "hunt": None if self.hunt is None else asdict(self.hunt),
             "seconds": round(self.seconds, 3),
         }
 
@@ -236,6 +248,7 @@ class Report:
             environment=data["environment"],
             fail_on=Severity(data["fail_on"]),
             seconds=data["seconds"],
+            hunt=None if data["hunt"] is None else Hunt(**data["hunt"]),
         )
 
     def __str__(self) -> str:

@@ -50,7 +50,7 @@ _SUBJECT_OPTIONS = (
     "batch_size",
     "seed",
 )
-_EXAMINE_OPTIONS = ("select", "ignore", "fail_on", "seed")
+_EXAMINE_OPTIONS = ("select", "ignore", "fail_on", "seed", "hunt")
 
 
 class CouldNotRun(click.ClickException):

@@ -66,12 +66,23 @@ def _lines(report: Report, *, width: int, verbose: bool, quiet: bool) -> Iterato
         yield from _finding(finding, width)
         yield Text()
     if not quiet:
+        yield from _hunt(report, width)
         yield from _summary(report.outcomes, width)
         yield from _verified(report, width)
         yield from _not_judged(report.outcomes, width, verbose=verbose)
         if verbose:
             yield from _passed(report.outcomes, width)
     yield from _footer(report, width, quiet=quiet)
+
+
+def _hunt(report: Report, width: int) -> Iterator[Text]:
+    if report.hunt is None:
+        return
+    said = f"hunt: {plain(report.hunt.says)} ({report.hunt.tried} inputs tried)"
+    yield from _wrap(said, width)
+    for line in report.hunt.reproducer.splitlines():
+        yield Text(f"    {plain(line)}")
+    yield Text()
 
 
 def _header(report: Report, width: int) -> Iterator[Text]:
