@@ -261,7 +261,7 @@ def fold(findings: Iterable[Finding], precedence: Mapping[str, tuple[str, ...]])
     """One cause, one finding: drop a finding that a more specific rule explains.
 
     `precedence` maps a code to the codes it speaks before. A finding is folded into the notes of
-    a more specific one when the two share a cause token.
+    a more specific one when the two share a cause token or the line.
     """
     kept = list(findings)
     for specific in sorted(kept, key=lambda f: -len(precedence.get(f.code, ()))):
@@ -270,7 +270,7 @@ def fold(findings: Iterable[Finding], precedence: Mapping[str, tuple[str, ...]])
         for general in [
             f
             for f in kept
-            if f.code in precedence.get(specific.code, ()) and f.causes & specific.causes
+            if f.code in precedence.get(specific.code, ()) and _one_cause(f, specific)
         ]:
             elsewhere = general.at is not None and general.at != specific.at
             at = f" ({where(general.at, specific.at)})" if elsewhere else ""
@@ -280,6 +280,11 @@ def fold(findings: Iterable[Finding], precedence: Mapping[str, tuple[str, ...]])
             kept.remove(general)
             specific = widened
     return kept
+
+
+def _one_cause(a: Finding, b: Finding) -> bool:
+    lines = {(f.at.file, f.at.line) if f.at else None for f in (a, b)}
+    return bool(a.causes & b.causes) or (len(lines) == 1 and None not in lines)
 
 
 def _order(f: Finding) -> tuple[int, str, str, int, int, str]:

@@ -22,6 +22,7 @@ from . import (
     decoding,
     divergence,
     heads,
+    leftbehind,
     likelihood,
     modes,
     noise,
@@ -38,7 +39,7 @@ from . import (
     weights,
 )
 from .anatomy import Anatomy, anatomize
-from .census import Census, take_census
+from .census import Census, defined_at, take_census
 from .failure import Failure, explain
 from .flow import Flow
 from .gradients import Gradients, parameter_gradients
@@ -265,6 +266,8 @@ class Examination:
         """The isolated KL of every latent for which it can be had; Unavailable where of none."""
         if self.composed:
             raise Unavailable("no objective given or found; supply --objective")
+        if isinstance(self.loss, Tensor) and not self.loss.requires_grad:
+            raise Unavailable("the loss does not depend on any parameter (VAE714)")
         found, reason = self._divergences
         if not found:
             raise Unavailable(reason)
@@ -312,12 +315,14 @@ class Examination:
 
     @property
     def loss_cut(self) -> paths.Cut | None:
-        """The operation between x_hat and the loss that drops the gradient."""
+        """The operation between x_hat, or else a parameter, and the loss that drops the gradient."""
         loss, x_hat = self.recording.loss, self.anatomy.x_hat
         value = self.recording.value_of(loss) if isinstance(loss, Tensor) else None
         if value is None or x_hat is None:
             return None
-        return paths.cut_between(self.flow, x_hat, value)
+        leaves = (v for v in self.recording.values if v.source == "parameter" and v.requires_grad)
+        starts = (x_hat, *leaves)
+        return next((cut for v in starts if (cut := paths.cut_between(self.flow, v, value))), None)
 
     @cached_property
     def batch_reduction(self) -> reduction.Reduction | None:
@@ -422,3 +427,39 @@ class Examination:
     def code_changes(self) -> codebook.Changes:
         """How the tables change in training forwards and in an evaluation forward."""
         return codebook.changes(self.subject, self.codebooks, self.seed, self._rewind)
+
+    @property
+    def codebooks_or_none(self) -> list[codebook.Codebook]:
+        """Every look-up of a nearest code; empty where there is none."""
+        return codebook.find_codebooks(self.anatomy)
+
+    @cached_property
+    def rounding(self) -> codebook.Rounding | None:
+        """A rounding between the encoder and the reconstruction, as of FSQ; None if none."""
+        return codebook.rounding(self.anatomy)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the step raises."""
+        return self.recording.error is not None
+
+    @cached_property
+    def scattered(self) -> leftbehind.Scattered | None:
+        """A parameter on another device than the rest, mixed with them; None if none."""
+        self._require_sound()
+        return leftbehind.scattered(self.subject.model, self.recording)
+
+    def defined_at(self, path: str) -> Span | None:
+        """Where the user's code assigns a layer or parameter."""
+        return defined_at(self.subject.model, path)
+
+    @cached_property
+    def move(self) -> leftbehind.Moved:
+        """The model as if on an accelerator: what stays behind, and what names a device."""
+        if self.scattered is not None:
+            raise Unavailable("the parameters are on several devices (VAE201)")
+        found = [] if self.stuck else self.anatomy.latents
+        latent = found[0].z.tensor.detach().clone() if found else None
+        return leftbehind.examine_move(
+            self.subject, self.seed, self._rewind, latent=latent, stuck=self.stuck
+        )

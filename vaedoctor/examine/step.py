@@ -24,7 +24,7 @@ def run_recorded(
     train: bool = True,
     edits: Edits | None = None,
     batch: Any = None,
-    kind: type[Recorder] = Recorder,
+    kind: Callable[..., Recorder] = Recorder,
     run: Callable[[nn.Module], Any] | None = None,
 ) -> Recording:
     """Run the subject once in the given mode and record it. An exception ends the recording.

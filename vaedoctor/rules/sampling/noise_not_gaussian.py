@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 
-@rule("VAE304", Severity.ERROR, before=("VAE303", "VAE701"))
+@rule("VAE304", Severity.ERROR, before=("VAE303", "VAE701", "VAE202"))
 def noise_not_gaussian(examination: Examination) -> Iterator[Finding | Verified]:
     """Uniform noise enters the sampler where the KL is that of a Gaussian.
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 
-@rule("VAE310", Severity.WARNING)
+@rule("VAE310", Severity.WARNING, before=("VAE202",))
 def noise_outside_torch(examination: Examination) -> Iterator[Finding | Verified]:
     """The latent's noise comes from NumPy or Python.
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 
-@rule("VAE305", Severity.WARNING)
+@rule("VAE305", Severity.WARNING, before=("VAE202",))
 def noise_shared_across_batch(examination: Examination) -> Iterator[Finding | Verified]:
     """One draw of noise serves several rows of the batch.
 

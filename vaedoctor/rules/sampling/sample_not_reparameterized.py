@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 
-@rule("VAE302", Severity.ERROR, before=("VAE601", "VAE602"))
+@rule("VAE302", Severity.ERROR, before=("VAE601", "VAE602", "VAE202"))
 def sample_not_reparameterized(examination: Examination) -> Iterator[Finding | Verified]:
     """No gradient flows from the sample back to the posterior's parameters.
 

@@ -1,0 +1,1 @@
+"""Does the model run on another device, and in another precision?"""
