@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 
-@rule("VAE506", Severity.ERROR, before=("VAE501", "VAE502", "VAE002"))
+@rule("VAE506", Severity.ERROR, before=("VAE501", "VAE502", "VAE504", "VAE002"))
 def posterior_shapes_disagree(examination: Examination) -> Iterator[Finding | Verified]:
     """Location and scale differ in shape, or were split along the batch axis.
 

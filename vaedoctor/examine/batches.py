@@ -1,0 +1,270 @@
+"""The subject's batch with other rows: fewer, more, one, or one row exchanged for another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..finding import Span
+from ..rule import Unavailable
+from ..subject.subject import Batch, Subject
+from .anatomy import LOOKUPS, Anatomy, inputs_of
+from .evaluation import reconstruction_in, returned, run_forward
+from .flow import JOINS, RESHAPES, Flow
+from .places import is_user_file
+from .recording import Op, Recording, tensors_in
+
+_TOLERANCE = 1e-3  # rounding differs with the size of a matrix product, a bug moves rows by more
+_FACTORIES = frozenset("zeros ones full empty rand randn randint normal arange eye tensor".split())
+
+
+def rows_of(subject: Subject, anatomy: Anatomy) -> int:
+    """The number of rows of the batch, or `Unavailable` where rows are not samples."""
+    axis = subject.batch_axis
+    if axis is None:
+        raise Unavailable("rows are declared not to be samples (batch_axis=None)")
+    first = anatomy.x or next(iter(inputs_of(anatomy.recording)), None)
+    if first is None or len(first.shape) <= axis:
+        raise Unavailable("no input with a batch axis; supply `batch_axis`")
+    rows = first.shape[axis]
+    tensors = list(tensors_in((subject.batch.args, dict(subject.batch.kwargs))))
+    for t in tensors:
+        square = t.dim() == 2 and tuple(t.shape) == (rows, rows)
+        edges = t.dim() == 2 and t.shape[0] == 2 and t.dtype is torch.long
+        if square or t.is_sparse or t.layout is torch.sparse_csr or edges:
+            raise Unavailable(
+                "an adjacency-like input says that rows are nodes of a graph: "
+                "declare `batch_axis=None`"
+            )
+    return rows
+
+
+def with_rows(batch: Batch, index: Sequence[int], axis: int, rows: int) -> Batch:
+    """The batch made of the rows `index`: in every item that has the batch axis."""
+
+    def taken(item: Any) -> Any:
+        if isinstance(item, Tensor):
+            if item.dim() <= axis or item.shape[axis] != rows:
+                return item
+            where = torch.tensor(list(index), device=item.device)
+            return item.detach().index_select(axis, where)
+        if isinstance(item, Mapping):
+            return type(item)({k: taken(v) for k, v in item.items()})  # type: ignore[call-arg]
+        if isinstance(item, tuple) and hasattr(item, "_fields"):
+            return type(item)(*map(taken, item))
+        if isinstance(item, (list, tuple)):
+            listed = len(item) == rows and not any(_has_rows(v, axis, rows) for v in item)
+            if listed and rows > 1:
+                return type(item)(item[i] for i in index)
+            return type(item)(taken(v) for v in item)
+        if item is None or isinstance(item, (str, bytes, int, float)):
+            return item
+        raise Unavailable(f"the batch holds a {type(item).__name__}, whose rows are not known")
+
+    args = tuple(taken(a) for a in batch.args)
+    kwargs = {k: taken(v) for k, v in batch.kwargs.items()}
+    return replace(batch, args=args, kwargs=kwargs)
+
+
+def _has_rows(item: Any, axis: int, rows: int) -> bool:
+    return isinstance(item, Tensor) and item.dim() > axis and item.shape[axis] == rows
+
+
+def axis_in(shape: tuple[int, ...], x: tuple[int, ...], axis: int, rows: int) -> int | None:
+    """The batch axis of a value beside the input's: the same, or behind new leading axes."""
+    if len(shape) > axis and shape[axis] == rows:
+        return axis
+    extra = len(shape) - len(x)
+    if extra > 0 and shape[extra + axis] == rows:
+        return extra + axis
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class SizeFault:
+    """A batch size at which the model raises, or gives rows another result or shape."""
+
+    size: int
+    kind: str
+    text: str
+    at: Span | None
+    difference: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The sizes tried, what went wrong, and the largest relative difference where nothing did."""
+
+    rows: int
+    tried: tuple[int, ...]
+    faults: tuple[SizeFault, ...]
+    difference: float
+
+
+def try_sizes(
+    subject: Subject, anatomy: Anatomy, seed: int, rewind: Any, *, compare: bool
+) -> Sizes:
+    """Run B-1, one and 2B rows in evaluation mode with still noise and compare row by row."""
+    rows, axis = rows_of(subject, anatomy), subject.batch_axis
+    assert axis is not None
+    inside = not returned(anatomy)
+    reference = run_forward(subject, seed=seed, still=True, whole=inside)
+    expected = reconstruction_in(reference, anatomy)
+    whole = subject.objective is not None
+    if reference.error is not None or expected is None:
+        rewind()
+        raise Unavailable("no reconstruction in evaluation mode to compare")
+    kept = expected.tensor.detach().clone()
+    rewind()
+    discrete = anatomy.quantizer is not None or any(op.name in LOOKUPS for op in reference.ops)
+    compare = compare and not discrete and not anatomy.flow.outside
+    faults, tried, largest = [], [], 0.0
+    for index in (range(rows - 1), range(1), [*range(rows), *range(rows)]):
+        size = len(index)
+        if size in (0, rows) or size in tried:
+            continue
+        tried.append(size)
+        batch = with_rows(subject.batch, index, axis, rows)
+        run = run_forward(
+            subject, seed=seed, batch=batch, still=True, whole=inside or (whole and size > 1)
+        )
+        fault, difference = _judged(run, reference, anatomy, kept, list(index), axis, compare)
+        rewind()
+        largest = max(largest, difference)
+        if fault is not None:
+            faults.append(fault)
+    moved = [f for f in faults if f.kind == "changes"]
+    if moved and _unsteady(subject, anatomy, seed, rewind, kept, inside) > 0.1 * largest:
+        faults = [f for f in faults if f not in moved]
+    in_loss = [f for f in faults if f.kind == "loss"]
+    if len(in_loss) == 1:  # a loss over pairs needs an even number of rows
+        faults.remove(in_loss[0])
+    return Sizes(rows, tuple(tried), tuple(faults), largest)
+
+
+def _judged(
+    run: Recording,
+    reference: Recording,
+    anatomy: Anatomy,
+    kept: Tensor,
+    index: list[int],
+    axis: int,
+    compare: bool,
+) -> tuple[SizeFault | None, float]:
+    size, rows = len(index), anatomy.x.shape[axis] if anatomy.x is not None else 0
+    if run.error is not None:
+        text = " ".join(str(run.error).split()) or type(run.error).__name__
+        in_loss = run.forward_end >= 0
+        op = _stuck(run, reference, rows)
+        if in_loss and op is None:
+            return None, 0.0  # the objective may hold a target of its own
+        at = op.span if op is not None else None
+        return SizeFault(size, "loss" if in_loss else "raises", text, at or _raised_at(run)), 0.0
+    found = reconstruction_in(run, anatomy)
+    x = anatomy.x.shape if anatomy.x is not None else ()
+    where = axis_in(tuple(kept.shape), x, axis, rows)
+    if found is None or where is None:
+        return None, 0.0
+    wanted = kept.index_select(where, torch.tensor(index, device=kept.device))
+    if found.shape != tuple(wanted.shape):
+        op = _odd_shape(run, reference, rows, size) or found.op
+        text = f"x_hat has shape {list(found.shape)} instead of {list(wanted.shape)}"
+        return SizeFault(size, "shape", text, op.span if op else None), 0.0
+    if not compare:
+        return None, 0.0
+    scale = float(kept.abs().max()) or 1.0
+    known = slice(0, min(size, rows))  # the second half of twice the rows has rows of its own
+    gap = (found.tensor.detach() - wanted).movedim(where, 0)[known].abs()
+    difference = float(gap.max()) / scale
+    if difference > _TOLERANCE:
+        op = _odd_shape(run, reference, rows, size) or found.op
+        text = f"rows of x_hat move by {difference:.3g} of its range"
+        return SizeFault(size, "changes", text, op.span if op else None, difference), difference
+    return None, difference
+
+
+def _unsteady(
+    subject: Subject, anatomy: Anatomy, seed: int, rewind: Any, kept: Tensor, whole: bool
+) -> float:
+    """How far x_hat moves under another seed and inputs changed in the last digits.
+
+    Layers built in forward, or a model that amplifies rounding, cannot be compared by rows.
+    """
+
+    def nudged(item: Any) -> Any:
+        if isinstance(item, Tensor) and item.is_floating_point():
+            return item.detach() * (1 + 1e-6)
+        if isinstance(item, dict):
+            return {k: nudged(v) for k, v in item.items()}
+        return type(item)(map(nudged, item)) if type(item) in (list, tuple) else item
+
+    batch = replace(
+        subject.batch,
+        args=tuple(map(nudged, subject.batch.args)),
+        kwargs={k: nudged(v) for k, v in subject.batch.kwargs.items()},
+    )
+    run = run_forward(subject, seed=seed + 1, batch=batch, still=True, whole=whole)
+    found = reconstruction_in(run, anatomy)
+    rewind()
+    if found is None or found.shape != tuple(kept.shape):
+        return float("inf")
+    return float((found.tensor.detach() - kept).abs().max()) / (float(kept.abs().max()) or 1.0)
+
+
+def _failing(run: Recording) -> Op | None:
+    return next((op for op in reversed(run.ops) if op.error is run.error), None)
+
+
+def _stuck(run: Recording, reference: Recording, rows: int) -> Op | None:
+    """The operation that kept the old number of rows, else the one that raised.
+
+    None where what kept it is a tensor from outside the model.
+    """
+    failing = _failing(run)
+    if failing is None:
+        return None
+    behind = Flow(run).ancestors(*failing.reads)
+    stuck = None
+    for op, twin in zip(run.ops, reference.ops, strict=False):
+        if op.name != twin.name or not op.makes or not twin.makes:
+            break
+        if op.out.index not in behind or op.out.shape != twin.out.shape or rows not in op.out.shape:
+            continue
+        scaled = any(a.shape != b.shape for a, b in zip(op.reads, twin.reads, strict=False))
+        if (op.name in RESHAPES | JOINS and scaled) or (op.name in _FACTORIES and not op.reads):
+            stuck = op
+    if stuck is None and 0 <= run.forward_end <= failing.index:
+        leaves = [run.values[i] for i in behind if run.values[i].op is None]
+        if any(v.source == "constant" and rows in v.shape for v in leaves):
+            return None
+    return stuck or failing
+
+
+def _odd_shape(run: Recording, reference: Recording, rows: int, size: int) -> Op | None:
+    """The first operation whose result has another rank than at the usual batch size."""
+    for op, twin in zip(run.ops, reference.ops, strict=False):
+        if op.name != twin.name or not op.makes or not twin.makes:
+            return None
+        mine, usual = op.out.shape, twin.out.shape
+        if len(mine) != len(usual):
+            return op
+        factory = op.name in _FACTORIES and not op.reads
+        if factory and mine == usual and mine[:1] == (rows,) and size != rows:
+            return op
+    return None
+
+
+def _raised_at(run: Recording) -> Span | None:
+    """The user's line at which an exception without an operation was raised."""
+    trace = run.error.__traceback__ if run.error is not None else None
+    at = None
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if is_user_file(file):
+            at = Span(file, trace.tb_lineno)
+        trace = trace.tb_next
+    return at

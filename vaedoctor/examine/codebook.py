@@ -1,0 +1,290 @@
+"""Vector quantisation: the table of codes, its gradient, its updates, the straight-through step.
+
+A look-up is an index of the smallest distance (or largest similarity) to a table that is then read
+at that index. A class label embedded by `argmax` is none: its scores do not come from the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..subject.subject import Subject
+from .anatomy import Anatomy
+from .evaluation import run_forward
+from .flow import CUTS, RESHAPES, Flow
+from .gradients import Arrives, gradient_between, kind_of
+from .latents import path_of
+from .recording import Op, Recording, Value
+
+_INDEX = frozenset("argmin argmax topk min max sort argsort".split())
+_READ = frozenset(
+    "embedding __getitem__ index_select gather take_along_dim matmul mm bmm einsum linear".split()
+)
+_TABLES = ("parameter", "buffer", "attribute", "stray")
+
+
+@dataclass(frozen=True, slots=True)
+class Codebook:
+    """One look-up: the index, the read, the table, the encoder's vector before it.
+
+    `table` is the leaf that holds the codes; `arrives` is the reconstruction's gradient at the
+    encoder's vector (None where the encoder does not train); `first` says that no other look-up
+    comes before it on the way.
+    """
+
+    index: Op
+    read: Op
+    table: Value
+    encoded: Value | None
+    arrives: Arrives | None
+    first: bool
+
+    @property
+    def name(self) -> str:
+        """The user's name of the table."""
+        return self.table.name or path_of(self.read) or "the codebook"
+
+    @property
+    def causes(self) -> frozenset[str]:
+        """Tokens of the table and of the layers it belongs to."""
+        path = self.table.name
+        parts = path.split(".")
+        layers = [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
+        return frozenset({f"codebook:{path}", *(f"layer:{p}" for p in layers)})
+
+
+def find_codebooks(anatomy: Anatomy) -> list[Codebook]:
+    """Every look-up of a nearest code that reaches the reconstruction."""
+    flow = anatomy.flow
+    behind = flow.ancestors(anatomy.x_hat) if anatomy.x_hat is not None else frozenset()
+    found: list[Codebook] = []
+    for op in anatomy.recording.ops:
+        if op.name not in _INDEX or not any(flow.data[v.index] for v in op.reads):
+            continue
+        read, table = _looked_up(flow, op, behind)
+        if read is None or table is None or not any(flow.learned[v.index] for v in op.reads):
+            continue
+        if any(c.read is read for c in found):
+            continue
+        earlier = {m.index for c in found for m in c.read.makes}
+        first = not (flow.ancestors(*op.reads) & earlier)
+        encoded = _encoded(flow, op, table)
+        found.append(Codebook(op, read, table, encoded, _arrival(anatomy, encoded), first))
+    return found
+
+
+def _looked_up(flow: Flow, index: Op, behind: frozenset[int]) -> tuple[Op | None, Value | None]:
+    """The operation that reads a table at the index, and the leaf whose codes were scored."""
+    scored = flow.ancestors(*index.reads)
+    leaves = {
+        i
+        for i in scored
+        if flow.recording.values[i].op is None and flow.recording.values[i].source in _TABLES
+    }
+    waiting, seen = list(index.makes), set()
+    while waiting:
+        value = waiting.pop(0)
+        if value.index in seen:
+            continue
+        seen.add(value.index)
+        for op in flow.consumers.get(value.index, ()):
+            if op.name in _READ and op.makes and op.out.index in behind:
+                table = _table(flow, op, value, leaves)
+                if table is not None:
+                    return op, table
+            if not flow.layer(op):
+                waiting.extend(op.makes)
+    return None, None
+
+
+def _table(flow: Flow, op: Op, value: Value, scored: set[int]) -> Value | None:
+    """The leaf behind the operand that is read at the index; it must have been scored too."""
+    for operand in op.reads:
+        if operand is value or value.index in flow.ancestors(operand):
+            continue
+        behind = [
+            flow.recording.values[i] for i in flow.ancestors(operand) if i in scored
+        ] or _same_storage(flow, operand, scored)
+        tables = [v for v in behind if len(v.shape) >= 2]
+        plain = not flow.data[operand.index] or bool(_same_storage(flow, operand, scored))
+        if tables and plain:
+            return max(tables, key=lambda v: (v.shape[-1] == operand.shape[-1], v.tensor.numel()))
+    return None
+
+
+def _same_storage(flow: Flow, operand: Value, scored: set[int]) -> list[Value]:
+    """Leaves whose memory an operand shows after an update in place."""
+    if operand.tensor.layout is not torch.strided:
+        return []
+    here = operand.tensor.untyped_storage().data_ptr()
+    leaves = [flow.recording.values[i] for i in sorted(scored)]
+    return [v for v in leaves if v.tensor.untyped_storage().data_ptr() == here]
+
+
+def _encoded(flow: Flow, index: Op, table: Value) -> Value | None:
+    """The encoder's vectors: what is compared with the table, where it still carries a gradient."""
+    from_table = flow.descendants(table)
+    behind = flow.ancestors(*index.reads)
+    candidates: list[Value] = []
+    for op in flow.recording.ops:
+        if not any(m.index in behind and m.index in from_table for m in op.makes):
+            continue
+        candidates += [v for v in op.reads if flow.data[v.index] and v.index not in from_table]
+    for value in candidates:
+        root = _raw(flow, value)
+        if root is not None:
+            return root
+    return None
+
+
+def _raw(flow: Flow, value: Value) -> Value | None:
+    """Back through moves, cuts and arithmetic on the vector itself to what the encoder made."""
+    while value.op is not None and not flow.layer(value.op):
+        parents = {p.index: p for p in flow.parents(value) if flow.data[p.index]}
+        moved = value.op.name in RESHAPES | CUTS or not value.requires_grad
+        norms = value.op.name in ("sum", "pow", "normalize", "square", "mul")
+        if len(parents) != 1 or not (moved or norms):
+            break
+        (value,) = parents.values()
+    return value if flow.learned[value.index] else None
+
+
+def _arrival(anatomy: Anatomy, encoded: Value | None) -> Arrives | None:
+    if encoded is None or encoded.edge is None or anatomy.x_hat is None:
+        return None
+    (found,) = gradient_between([anatomy.x_hat], [encoded])
+    return kind_of(found)
+
+
+def table_gradient(anatomy: Anatomy, book: Codebook) -> Arrives:
+    """What the user's loss gives the table."""
+    loss = anatomy.recording.loss
+    if not isinstance(loss, Tensor) or not loss.requires_grad or book.table.edge is None:
+        return Arrives.NONE
+    (found,) = torch.autograd.grad(loss, [book.table.edge], allow_unused=True, retain_graph=True)
+    return kind_of(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """How far each table moves (by name) in training forwards and in an evaluation forward."""
+
+    training: dict[str, float]
+    evaluation: dict[str, float]
+    edits: dict[str, Op]
+
+
+def changes(
+    subject: Subject, books: list[Codebook], seed: int, rewind: Callable[[], None]
+) -> Changes:
+    """Two training forwards, then one in evaluation mode, without putting the model back."""
+    names = {b.name: b.table for b in books}
+    before = _contents(subject.model, names)
+    run_forward(subject, seed=seed, train=True)
+    run_forward(subject, seed=None, train=True)
+    trained = _contents(subject.model, names)
+    recording = run_forward(subject, seed=seed)
+    after = _contents(subject.model, names)
+    edits = {n: op for n, v in names.items() if (op := _edit(recording, v)) is not None}
+    rewind()
+    return Changes(_moved(before, trained), _moved(trained, after), edits)
+
+
+def _contents(model: nn.Module, names: dict[str, Value]) -> dict[str, Tensor]:
+    """The tables as the model holds them now: a buffer may have been assigned anew."""
+    held = {**dict(model.named_buffers()), **dict(model.named_parameters())}
+    return {n: held.get(n, v.tensor).detach().clone() for n, v in names.items()}
+
+
+def _moved(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, float]:
+    return {
+        n: float((a[n].float() - b[n].float()).abs().max()) if a[n].shape == b[n].shape else 1.0
+        for n in a
+    }
+
+
+def _edit(recording: Recording, table: Value) -> Op | None:
+    """The operation that wrote to the table's memory."""
+    storage = table.tensor.untyped_storage().data_ptr()
+    for op in recording.ops:
+        written = op.inplace and any(
+            v.tensor.untyped_storage().data_ptr() == storage for v in op.makes
+        )
+        if written:
+            return op
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Gradient norms of commitment (at the encoder's vectors) and codebook term (at the codes)."""
+
+    commitment: float
+    codebook: float
+
+    @property
+    def ratio(self) -> float:
+        """Commitment over codebook term: beta in the paper, 1/beta on the wrong side."""
+        return self.commitment / self.codebook
+
+
+def weights(anatomy: Anatomy, book: Codebook) -> Weights | None:
+    """Split the loss's gradient at the look-up; None where a term has none (averages, no loss)."""
+    loss, x_hat, encoded = anatomy.recording.loss, anatomy.x_hat, book.encoded
+    code = book.read.out
+    if not isinstance(loss, Tensor) or not loss.requires_grad or x_hat is None:
+        return None
+    if x_hat.edge is None or encoded is None or encoded.edge is None or code.edge is None:
+        return None
+    edges = [encoded.edge, code.edge]
+    total = torch.autograd.grad(loss, [*edges, x_hat.edge], allow_unused=True, retain_graph=True)
+    if any(g is None for g in total):
+        return None
+    through = torch.autograd.grad(
+        [x_hat.edge], edges, grad_outputs=[total[2]], allow_unused=True, retain_graph=True
+    )
+    norms = [
+        float((t - (r if r is not None else 0)).norm())
+        for t, r in zip(total[:2], through, strict=True)
+    ]
+    largest = float(total[0].norm()) or 1.0
+    if min(norms) <= 1e-5 * largest:
+        return None
+    return Weights(norms[0], norms[1])
+
+
+def declared_betas(model: nn.Module, recording: Recording) -> Iterator[float]:
+    """Weights below 1 the code names for the commitment, or multiplies a term of the loss with."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            word = name.lower()
+            named = "commit" in word or word in ("beta", "_beta", "vq_beta")
+            if named and isinstance(value, (int, float)) and not isinstance(value, bool):
+                yield float(value)
+    for op in recording.ops:
+        if op.name in ("mul", "mul_", "multiply") and op.makes and op.out.tensor.dim() == 0:
+            yield from (float(a) for a in op.args if isinstance(a, float))
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """A rounding of the encoder's output on the way to x_hat, and the gradient across it."""
+
+    op: Op
+    arrives: Arrives
+
+
+def rounding(anatomy: Anatomy) -> Rounding | None:
+    """The first `round` or `sign` between a trained encoder and the reconstruction."""
+    op = anatomy.quantizer if not anatomy.latents else None
+    if op is None or op.name not in ("round", "round_", "sign", "floor") or not op.reads:
+        return None
+    value = op.reads[0]
+    while value.edge is None and value.op is not None and value.op.name in RESHAPES | CUTS:
+        value = value.op.reads[0]
+    arrives = _arrival(anatomy, value)
+    return None if arrives is None else Rounding(op, arrives)

@@ -1,0 +1,217 @@
+"""Conditions and masks among the inputs: does anything depend on them?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..finding import Span
+from ..subject.subject import Batch, Subject
+from ..subject.trial import forward_parameters
+from .anatomy import Anatomy
+from .evaluation import reconstruction_in, returned, run_forward
+from .listing import methods_of
+from .recording import Op, Value, tensors_in
+
+MASK = re.compile(r".*(mask|valid|length|lens|padding).*|seq_len", re.I)
+_LABEL = re.compile(
+    r"y|c|label.*|.*_labels?|cond.*|class.*|attr.*|context|ctx|onehot|one_hot|category|domain"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition or mask of the batch.
+
+    `reads_it` says that x_hat is computed from it, `judged_by` that another output or the loss
+    is, `moves` how far x_hat moves under another value of it (None where not tried).
+    `loose` says of a mask in the loss that no entry of x_hat is left out by it.
+    """
+
+    name: str
+    mask: bool
+    declared: bool
+    reads_it: bool
+    judged_by: bool
+    moves: float | None
+    last: Op | None
+    at: Span | None
+    loose: Op | None = None
+
+    @property
+    def unused(self) -> bool:
+        """Whether nothing of the step depends on it, neither by operations nor by values."""
+        return not self.reads_it and not self.judged_by and self.moves == 0.0
+
+
+def conditions(
+    subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None]
+) -> list[Condition]:
+    """Follow every condition to the reconstruction, and exchange those that do not arrive."""
+    found = []
+    for name, tensor, declared in _candidates(subject, anatomy):
+        value = _leaf(anatomy, tensor)
+        mask = bool(MASK.fullmatch(name))
+        flow = anatomy.flow
+        ahead = flow.descendants(value) if value is not None else {-1}
+        reads_it = anatomy.x_hat is not None and anatomy.x_hat.index in ahead
+        ends = [o.value for o in anatomy.outputs]
+        loss = anatomy.recording.loss
+        loss_value = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
+        judged = any(e.index in ahead for e in (*ends, *([loss_value] if loss_value else [])))
+        moves = None
+        if not reads_it and not judged:
+            moves = _moves(subject, anatomy, tensor, seed, rewind)
+        last = _last(anatomy, ahead) if value is not None else None
+        loose = _loose(anatomy, tensor, value) if mask and judged else None
+        at = last.span if last is not None else _signature(subject.model)
+        found.append(Condition(name, mask, declared, reads_it, judged, moves, last, at, loose))
+    return found
+
+
+def _candidates(subject: Subject, anatomy: Anatomy) -> Iterator[tuple[str, Tensor, bool]]:
+    """Declared conditions and masks, else further arguments that are named like one."""
+    names = [p.name for p in forward_parameters(subject.model)]
+    items: list[tuple[int | str, str, Any]] = [
+        (i, names[i] if i < len(names) else str(i), item)
+        for i, item in enumerate(subject.batch.args)
+    ]
+    items += [(k, k, item) for k, item in subject.batch.kwargs.items()]
+    for key, item in list(subject.batch.kwargs.items()) + list(enumerate(subject.batch.args)):
+        if isinstance(item, Mapping):
+            items += [(k, str(k), v) for k, v in item.items()]
+        del key
+    x = anatomy.x.tensor if anatomy.x is not None else None
+    for position, (key, name, item) in enumerate(items):
+        if not isinstance(item, Tensor) or item is x:
+            continue
+        declared = key in subject.conditions or name in subject.conditions
+        alike = MASK.fullmatch(name) or _LABEL.fullmatch(name.lower())
+        if declared or (position > 0 and alike):
+            yield name, item, declared
+
+
+def _leaf(anatomy: Anatomy, tensor: Tensor) -> Value | None:
+    values = anatomy.recording.values
+    return next((v for v in values if v.op is None and v.tensor is tensor), None)
+
+
+def _last(anatomy: Anatomy, ahead: set[int]) -> Op | None:
+    made = [op for op in anatomy.recording.ops if op.makes and op.out.index in ahead]
+    return made[-1] if made else None
+
+
+def _moves(
+    subject: Subject, anatomy: Anatomy, tensor: Tensor, seed: int, rewind: Callable[[], None]
+) -> float | None:
+    """How far x_hat moves in training mode when the condition alone is another one."""
+    if anatomy.x_hat is None:
+        return None
+    other = _another(tensor)
+    if other is None:
+        return None
+    whole = not returned(anatomy)
+    batch = _replaced(subject.batch, tensor, other)
+    run = run_forward(subject, seed=seed, batch=batch, train=True, whole=whole)
+    try:
+        x_hat = reconstruction_in(run, anatomy)
+        usual = anatomy.x_hat.tensor
+        if x_hat is None or x_hat.shape != tuple(usual.shape):
+            return None
+        return float((x_hat.tensor - usual).detach().abs().max())
+    finally:
+        rewind()
+
+
+def _another(tensor: Tensor) -> Tensor | None:
+    """A condition of the same kind: its rows in another order, else its values turned round."""
+    t = tensor.detach()
+    if not t.numel():
+        return None
+    if t.dim() and bool((t.roll(1, 0) != t).any()):
+        return t.roll(1, 0)
+    if t.dtype is torch.bool:
+        return ~t
+    if t.is_floating_point():
+        return 1 - t
+    top = int(t.max())
+    return (top - t) if top > 0 else None
+
+
+def _replaced(batch: Batch, old: Tensor, new: Tensor) -> Batch:
+    def walk(item: Any) -> Any:
+        if item is old:
+            return new
+        if isinstance(item, dict):
+            return {k: walk(v) for k, v in item.items()}
+        if type(item) in (list, tuple):
+            return type(item)(walk(v) for v in item)
+        return item
+
+    args = tuple(walk(a) for a in batch.args)
+    return replace(batch, args=args, kwargs={k: walk(v) for k, v in batch.kwargs.items()})
+
+
+def _signature(model: nn.Module) -> Span | None:
+    method = next((m for m in methods_of(type(model)) if m.name == "forward"), None)
+    return Span(method.file, method.node.lineno) if method is not None else None
+
+
+def _loose(anatomy: Anatomy, tensor: Tensor, value: Value | None) -> Op | None:
+    """The operation by which a 0/1 mask enters the loss although no entry of x_hat is left out.
+
+    A mask that works leaves out the entries where it is 0, or those where it is 1.
+    """
+    x_hat, loss = anatomy.x_hat, anatomy.recording.loss
+    if x_hat is None or x_hat.edge is None or value is None or not isinstance(loss, Tensor):
+        return None
+    if not loss.requires_grad or not _binary(tensor):
+        return None
+    flow = anatomy.flow
+    end = anatomy.recording.value_of(loss)
+    outputs = [o.value for o in anatomy.outputs]
+    if end is None or value.index not in flow.ancestors(end, stop=[x_hat, *outputs]):
+        return None
+    (gradient,) = torch.autograd.grad(loss, [x_hat.edge], allow_unused=True, retain_graph=True)
+    if gradient is None:
+        return None
+    extra = gradient.dim() - tensor.dim()
+    if extra < 0 or gradient.shape[: tensor.dim()] != tensor.shape:
+        return None
+    size = gradient.abs().reshape(*tensor.shape, -1).amax(-1)
+    on, off = size[tensor != 0], size[tensor == 0]
+    if bool((on == 0).any()) or bool((off == 0).any()):
+        return None
+    behind = flow.ancestors(end) & flow.descendants(value)
+    ops = [op for op in anatomy.recording.ops if op.makes and op.out.index in behind]
+    meets = [
+        op
+        for op in ops
+        if op.name in ("mul", "mul_", "multiply")
+        and any(
+            v.index in flow.descendants(x_hat) and v.op is not None and _was_reduced(flow, v)
+            for v in op.reads
+        )
+    ]
+    return meets[0] if meets else None
+
+
+def _was_reduced(flow: Any, value: Value) -> bool:
+    """Whether a value is one number, or one a row: summed before it met the mask."""
+    return value.tensor.numel() == 1 or len(value.shape) == 1
+
+
+def _binary(tensor: Tensor) -> bool:
+    t = tensor.detach()
+    two = bool(((t == 0) | (t == 1)).all())
+    return two and bool((t == 0).any()) and bool((t == 1).any()) and t.dim() > 1
+
+
+def tensors_of(batch: Batch) -> list[Tensor]:
+    """Every tensor of a batch."""
+    return list(tensors_in((batch.args, dict(batch.kwargs))))

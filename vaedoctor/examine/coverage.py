@@ -1,0 +1,118 @@
+"""Which columns, channels or steps of the reconstruction the user's loss looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..rule import Unavailable
+from ..subject.subject import Subject
+from .anatomy import Anatomy, anatomize
+from .conditions import MASK, tensors_of
+from .flow import Flow
+from .noise import perturbed
+from .recording import Op, Recording
+from .step import run_recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Slices of x_hat along one axis whose gradient is exactly 0 on every batch tried."""
+
+    axis: int
+    missing: tuple[int, ...]
+    size: int
+    batches: int
+    op: Op | None
+
+
+def coverage(subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None]) -> Coverage:
+    """Differentiate the loss at x_hat on several batches and look for slices without gradient."""
+    x_hat = anatomy.x_hat
+    if anatomy.recording.loss is None:
+        raise Unavailable("only the user's own loss can leave something out; supply --objective")
+    if x_hat is None or len(x_hat.shape) < 2:
+        raise Unavailable("no reconstruction found that the loss could look at")
+    if _masked(subject):
+        raise Unavailable("a mask among the inputs may leave parts out on purpose")
+    first = _gradient(anatomy.recording, anatomy)
+    if first is None:
+        raise Unavailable("the loss gives the reconstruction no gradient")
+    seen = [_touched(first)]
+    if all(bool(t.all()) for t in seen[0]):
+        return Coverage(0, (), 0, 1, None)
+    for n in range(2):
+        batch = perturbed(subject.batch)
+        for _ in range(n):
+            batch = perturbed(batch)
+        recording = run_recorded(subject, seed=seed + 1 + n, batch=batch)
+        other = None
+        if recording.error is None:
+            other = _gradient(recording, anatomize(recording, Flow(recording)))
+        rewind()
+        if other is not None and other.shape == first.shape:
+            seen.append(_touched(other))
+    op = _reader(anatomy)
+    for axis in _axes(first):
+        touched = torch.stack([t[axis - 1] for t in seen]).any(0)
+        missing = (~touched).nonzero().flatten().tolist()
+        if (
+            missing
+            and len(missing) < len(touched)
+            and not _edge(missing, len(touched), axis, first)
+        ):
+            return Coverage(axis, tuple(missing), len(touched), len(seen), op)
+    return Coverage(0, (), 0, len(seen), None)
+
+
+def _masked(subject: Subject) -> bool:
+    names = [str(k) for k in subject.batch.kwargs]
+    names += [str(k) for item in subject.batch.args if isinstance(item, dict) for k in item]
+    names += [str(c) for c in subject.conditions]
+    several = [t for t in tensors_of(subject.batch) if t.dtype is torch.bool]
+    return bool(several) or any(MASK.fullmatch(n) for n in names)
+
+
+def _gradient(recording: Recording, anatomy: Anatomy) -> Tensor | None:
+    loss, x_hat = recording.loss, anatomy.x_hat
+    if not isinstance(loss, Tensor) or not loss.requires_grad:
+        return None
+    if x_hat is None or x_hat.edge is None:
+        return None
+    (found,) = torch.autograd.grad(loss, [x_hat.edge], allow_unused=True, retain_graph=True)
+    if found is None or not bool((found != 0).any()):
+        return None
+    return found
+
+
+def _touched(gradient: Tensor) -> list[Tensor]:
+    """For each axis after the first, which of its slices hold a gradient that is not 0."""
+    alive = gradient != 0
+    return [alive.movedim(a, 0).flatten(1).any(1) for a in range(1, gradient.dim())]
+
+
+def _axes(gradient: Tensor) -> list[int]:
+    """Columns of a table, channels of an image, both of a sequence."""
+    return list(range(1, gradient.dim()))
+
+
+def _edge(missing: list[int], size: int, axis: int, gradient: Tensor) -> bool:
+    """Slices at an end of a step or pixel axis: an offset or a crop, as in teacher forcing."""
+    channels = axis == 1 and gradient.dim() >= 4
+    columns = axis == gradient.dim() - 1 and gradient.dim() <= 3
+    if channels or columns:
+        return False
+    inner = [i for i in range(size) if i not in missing]
+    return inner == list(range(inner[0], inner[-1] + 1))
+
+
+def _reader(anatomy: Anatomy) -> Op | None:
+    """The first operation of the loss that reads x_hat."""
+    assert anatomy.x_hat is not None
+    end = anatomy.recording.forward_end
+    readers = anatomy.flow.consumers.get(anatomy.x_hat.index, [])
+    later = [op for op in readers if op.index >= end]
+    return next(iter(later or readers), None)

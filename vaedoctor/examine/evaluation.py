@@ -1,0 +1,66 @@
+"""The model in evaluation mode: recorded passes, and the reconstruction they return."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+
+from torch import Tensor
+
+from ..subject.subject import Batch, Subject
+from .anatomy import Anatomy, anatomize
+from .flow import Flow
+from .outputs import named_tensors
+from .recording import Recording, Value
+from .step import run_recorded
+from .still import StillNoise
+
+
+def run_forward(
+    subject: Subject,
+    *,
+    seed: int | None,
+    batch: Batch | None = None,
+    train: bool = False,
+    still: bool = False,
+    whole: bool = False,
+) -> Recording:
+    """One recorded pass, in evaluation mode by default; `whole` runs the user's loss as well.
+
+    `still` puts every draw at its centre, which makes passes of unlike size comparable.
+    """
+    patient = subject if whole else replace(subject, objective=None)
+    with StillNoise() if still else nullcontext(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one row has no standard deviation, and torch says so
+        return run_recorded(patient, seed=seed, train=train, batch=batch)
+
+
+def returned(anatomy: Anatomy) -> bool:
+    """Whether the reconstruction is among the outputs of forward, and not made by the loss."""
+    return any(o.value is anatomy.x_hat for o in anatomy.outputs)
+
+
+def reconstruction_in(recording: Recording, anatomy: Anatomy) -> Value | None:
+    """What stands for x_hat in another recording: the output of the same name, or a new look."""
+    if recording.error is not None or anatomy.x_hat is None:
+        return None
+    named = dict(named_tensors(recording.output))
+    tensor = named.get(anatomy.x_hat_name)
+    if returned(anatomy) and isinstance(tensor, Tensor):
+        same_rank = tensor.dim() == anatomy.x_hat.tensor.dim() or tensor.dim() == 0
+        if (same_rank or len(named) > 1) and (value := recording.value_of(tensor)) is not None:
+            return value
+    return anatomize(recording, Flow(recording)).x_hat
+
+
+@contextmanager
+def differentiable(tensor: Tensor) -> Iterator[None]:
+    """Let a gradient be taken at an input for the time of an experiment."""
+    before = tensor.requires_grad
+    tensor.requires_grad_(True)
+    try:
+        yield
+    finally:
+        tensor.requires_grad_(before)

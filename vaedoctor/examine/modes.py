@@ -1,0 +1,292 @@
+"""The model in evaluation mode: is the latent the location or a sample, and are codes stable?"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..finding import Span
+from ..rule import Unavailable
+from ..subject.subject import Subject
+from ..subject.trace import seed_everything
+from .anatomy import Anatomy
+from .evaluation import run_forward
+from .flow import RESHAPES, SLICES, Flow
+from .latents import Head, Latent
+from .listing import methods_of
+from .outputs import named_tensors
+from .paths import entry_of
+from .recorder import Recorder
+from .recording import Op, Recording, Value
+from .step import leaf_names
+
+EMBEDS = (
+    "encode embed predict transform get_latent get_latents get_embedding get_embeddings "
+    "embedding represent get_latent_representation encode_mean to_latent"
+).split()
+
+_LEAST = 1e-3  # of the location's size: rounding is far below, a scale in the way far above
+
+
+class _NoGradient(Exception):
+    """Autograd refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvalLatent:
+    """One latent in evaluation mode with all noise at 0.
+
+    `shift` is |z - loc| relative to the location (None where z cannot be compared with loc),
+    `by_scale` and `by_loc` whether a gradient reaches the scale and location head.
+    """
+
+    latent: Latent
+    shift: float | None
+    by_scale: float
+    by_loc: float
+    op: Op | None
+
+    @property
+    def consistent(self) -> bool:
+        """Whether z is the location when the noise is 0."""
+        moved = self.shift is not None and self.shift > _LEAST
+        return not moved and self.by_scale == 0 and self.by_loc > 0
+
+
+def eval_latents(
+    subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None]
+) -> list[EvalLatent]:
+    """Run training and evaluation mode with still noise and compare what enters the decoder."""
+    judged = [
+        latent
+        for latent in anatomy.sampled
+        if latent.family == "gaussian" and latent.loc_head and latent.scale_head
+    ]
+    if not judged:
+        raise Unavailable("no Gaussian latent with a location and a scale head")
+    train = run_forward(subject, seed=seed, train=True, still=True)
+    rewind()
+    recording = run_forward(subject, seed=seed, still=True)
+    try:
+        if recording.error is not None:
+            raise Unavailable(f"the model raises in evaluation mode: {recording.error}")
+        if train.error is not None or len(judged) > 4:
+            raise Unavailable("too many latents, or the step cannot be repeated without noise")
+        found = [_compare(anatomy, latent, train, recording) for latent in judged]
+    finally:
+        rewind()
+    seen = [f for f in found if f is not None]
+    if not seen:
+        raise Unavailable("the decoder of the training step is not met in evaluation mode")
+    return seen
+
+
+def _compare(
+    anatomy: Anatomy, latent: Latent, train: Recording, run: Recording
+) -> EvalLatent | None:
+    flow = anatomy.flow
+    entry = entry_of(flow, latent, anatomy.x_hat)
+    reader = next((op for op in flow.consumers.get(entry.index, ()) if flow.layer(op)), None)
+    assert latent.loc_head is not None
+    assert latent.scale_head is not None
+    loc = _twin_head(flow, latent.loc_head, run)
+    scale = _twin_head(flow, latent.scale_head, run)
+    taken = _operand(reader, entry, run) if reader is not None else None
+    if loc is None or taken is None:
+        return None
+    shift = None
+    plain = _unmoved(entry, latent.z) and latent.loc is not None
+    plain = plain and _unmoved(latent.loc, latent.loc_head.value)
+    if plain and taken.tensor.numel() == loc.tensor.numel():
+        difference = taken.tensor.detach().flatten() - loc.tensor.detach().flatten()
+        shift = float(difference.abs().max()) / (float(loc.tensor.detach().abs().max()) or 1.0)
+    try:
+        if not _plays_no_part(flow, latent, train, reader, entry):
+            return None
+        by_scale = _size(_gradient(taken, scale)) if scale is not None else 0.0
+        by_loc = _size(_gradient(taken, loc))
+    except _NoGradient:
+        by_scale, by_loc = 0.0, 1.0
+        if shift is None:
+            return None
+    if not taken.requires_grad:
+        if shift is None:
+            return None
+        by_loc = 1.0 if shift <= _LEAST else 0.0  # detached, and the location all the same
+    op = taken.op
+    while op is not None and op.name in RESHAPES and op.reads:
+        op = op.reads[0].op
+    return EvalLatent(latent, shift, by_scale, by_loc, op)
+
+
+def _plays_no_part(
+    flow: Flow, latent: Latent, train: Recording, reader: Op | None, entry: Value
+) -> bool:
+    """Whether in training mode, with the noise at 0, the scale plays no part, as it should."""
+    assert latent.scale_head is not None
+    scale = _twin_head(flow, latent.scale_head, train)
+    taken = _operand(reader, entry, train) if reader is not None else None
+    if scale is None or taken is None:
+        return False
+    return _size(_gradient(taken, scale)) == 0
+
+
+def _gradient(of: Value, at: Value) -> Tensor | None:
+    if of.edge is None or at.edge is None:
+        return None
+    try:
+        (found,) = torch.autograd.grad(
+            [of.edge],
+            [at.edge],
+            grad_outputs=[torch.rand(of.shape).to(of.tensor) + 0.5],
+            allow_unused=True,
+            retain_graph=True,
+        )
+    except RuntimeError:  # an in-place edit, harmless in evaluation: values tell
+        raise _NoGradient from None
+    return found
+
+
+def _size(gradient: Tensor | None) -> float:
+    return 0.0 if gradient is None else float(gradient.abs().max())
+
+
+def _weights(op: Op) -> tuple[str, ...]:
+    return tuple(v.name for v in op.reads if v.source == "parameter")
+
+
+def _twin(op: Op, run: Recording) -> Op | None:
+    """The first operation of another run that applies the same weights."""
+    names = _weights(op)
+    if not names:
+        return None
+    return next((o for o in run.ops if o.name == op.name and _weights(o) == names), None)
+
+
+def _operand(op: Op, value: Value, run: Recording) -> Value | None:
+    """What an operation's twin reads in the place of a value."""
+    twin = _twin(op, run)
+    where = next((i for i, v in enumerate(op.reads) if v is value), None)
+    if twin is None or where is None or where >= len(twin.reads):
+        return None
+    return twin.reads[where]
+
+
+def _twin_head(flow: Flow, head: Head, run: Recording) -> Value | None:
+    """The head of another run: its layer's result, cut in the same way."""
+    twin = _twin(head.op, run)
+    if twin is None:
+        return None
+    value, way = head.value, []
+    while value.op is not None and value.op is not head.op:
+        if value.op.name not in SLICES | RESHAPES:
+            return None
+        way.append((value.op.name, value.op.makes.index(value), str(value.op.args[1:])))
+        value = flow.parents(value)[0]
+    found = twin.makes[head.op.makes.index(value)] if value in head.op.makes else twin.out
+    readers = run.consumers()
+    for name, index, args in reversed(way):
+        steps = [
+            op
+            for op in readers.get(found.index, ())
+            if op.name == name and str(op.args[1:]) == args and len(op.makes) > index
+        ]
+        if not steps:
+            return None
+        found = steps[0].makes[index]
+    return found
+
+
+def _unmoved(value: Value | None, origin: Value) -> bool:
+    """Whether a value is another only seen in another shape."""
+    while value is not None and value is not origin:
+        if value.op is None or value.op.name not in RESHAPES or not value.op.reads:
+            return False
+        value = value.op.reads[0]
+    return value is origin
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """What one embedding method returned in two calls: the largest difference, and the draw."""
+
+    name: str
+    difference: float
+    draw: str
+    at: Span | None
+
+
+def embeddings(subject: Subject, seed: int, rewind: Callable[[], None]) -> list[Embedding]:
+    """Call every embedding method twice in evaluation mode with the generators running on."""
+    model, found = subject.model, []
+    args = subject.batch.args or tuple(subject.batch.kwargs.values())
+    for name in EMBEDS:
+        method = getattr(type(model), name, None)
+        own = next((m for m in methods_of(type(model)) if m.name == name), None)
+        if method is None or own is None or not args:
+            continue
+        count = _takes(getattr(model, name))
+        if count is None or count > len(args):
+            continue
+        pair = _two_calls(subject, name, args[: max(1, count)], seed)
+        rewind()
+        if pair is None:
+            continue
+        first, second, draw = pair
+        found.append(
+            Embedding(
+                name,
+                _difference(first, second),
+                draw.name if draw else "",
+                draw.span if draw else None,
+            )
+        )
+    if not found:
+        raise Unavailable("the model has no `encode`, `embed`, `predict` or `transform`")
+    return found
+
+
+def _takes(method: Callable[..., object]) -> int | None:
+    try:
+        parameters = inspect.signature(method).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    return sum(p.default is p.empty and p.kind < p.VAR_POSITIONAL for p in parameters)
+
+
+def _two_calls(
+    subject: Subject, name: str, args: tuple[object, ...], seed: int
+) -> tuple[list[Tensor], list[Tensor], Op | None] | None:
+    model = subject.model
+    model.eval()
+    seed_everything(seed)
+    results, draw = [], None
+    for _ in range(2):
+        recorder = Recorder(model, leaf_names(subject, subject.batch))
+        try:
+            with torch.no_grad(), recorder:
+                output = run_recorded_method(model, name, args)
+        except Exception:  # a method that is not meant to be called like this
+            return None
+        results.append([t.detach().clone() for _, t in named_tensors(output)])
+        draw = draw or next((op for op in recorder.recording.ops if op.noise is not None), None)
+    return results[0], results[1], draw
+
+
+def run_recorded_method(model: nn.Module, name: str, args: tuple[object, ...]) -> object:
+    """One call of a method of the model."""
+    return getattr(model, name)(*args)
+
+
+def _difference(first: list[Tensor], second: list[Tensor]) -> float:
+    """The smallest change of any returned tensor: with the mean beside the draw it is 0."""
+    pairs = [
+        (a, b)
+        for a, b in zip(first, second, strict=False)
+        if a.is_floating_point() and a.dim() > 0 and a.shape == b.shape
+    ]
+    return min((float((a - b).abs().max()) for a, b in pairs if a.numel()), default=0.0)

@@ -1,0 +1,292 @@
+"""Do the rows of a batch know each other? In evaluation mode, with the same noise.
+
+Where x is continuous the derivative of one row of x_hat at all the others must be exactly zero.
+Where it is discrete, one row is exchanged for another and no other row of x_hat may move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..rule import Unavailable
+from ..subject.subject import Subject
+from .anatomy import Anatomy
+from .batches import axis_in, rows_of, with_rows
+from .evaluation import differentiable, reconstruction_in, returned, run_forward
+from .flow import Flow
+from .recording import Op, Recording, Value
+
+_LEAST = 1e-6  # relative to the derivative at the row itself
+_REJECTING = frozenset("_standard_gamma poisson binomial _sample_dirichlet".split())
+PAIRED = frozenset("matmul bmm mm cdist baddbmm einsum scaled_dot_product_attention".split())
+"""Operations by which rows are compared with each other on purpose: kernels, set attention."""
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """How much row `row` of x_hat depends on another row, relative to its own.
+
+    `source` is the row it depends on most, `op` the operation that mixes, `statistics` and
+    `paired` say that the mixing may be meant (batch statistics, a kernel between rows).
+    """
+
+    rows: int
+    own: float
+    off: float
+    row: int
+    source: int
+    exact: bool
+    op: Op | None = None
+
+    @property
+    def mixed(self) -> bool:
+        """Whether another row matters."""
+        return self.off > _LEAST * self.own
+
+    @property
+    def statistics(self) -> bool:
+        """Whether batch normalisation without running averages mixes them."""
+        return self.op is not None and "batch_norm" in self.op.name
+
+    @property
+    def intended(self) -> bool:
+        """Whether rows are related on purpose: a kernel, attention, one unbatched sequence."""
+        if self.op is None:
+            return False
+        unbatched = self.op.name in _RECURRENT and any(
+            len(v.shape) == 2 and v.source != "parameter" for v in self.op.reads[:1]
+        )
+        square = self.op.name in PAIRED and any(
+            v.shape[-2:] == (self.rows, self.rows) for v in (*self.op.reads, *self.op.makes)
+        )
+        return unbatched or square
+
+
+_RECURRENT = frozenset("lstm gru rnn_tanh rnn_relu".split())
+
+
+def isolate_rows(
+    subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None]
+) -> Isolation:
+    """Differentiate some rows of x_hat at all rows of x; find the operation that mixes."""
+    rows, axis = rows_of(subject, anatomy), subject.batch_axis
+    assert axis is not None
+    x = anatomy.x
+    if x is None or anatomy.x_hat is None:
+        raise Unavailable("no reconstruction found, so rows cannot be compared")
+    if rows < 2:
+        raise Unavailable("a batch of one row cannot show it; supply more rows")
+    found: Isolation | None = None
+    if x.tensor.is_floating_point() and x.tensor.is_leaf:
+        found = _by_gradient(subject, anatomy, seed, rewind, rows, axis)
+    if found is None:
+        return _by_exchange(subject, anatomy, seed, rewind, rows, axis)
+    if not found.mixed:
+        return found
+    exchanged = _exchange(subject, anatomy, seed, rewind, rows, axis, found.source)
+    op = exchanged.op if exchanged is not None else None
+    return Isolation(rows, found.own, found.off, found.row, found.source, True, op)
+
+
+def _by_gradient(
+    subject: Subject,
+    anatomy: Anatomy,
+    seed: int,
+    rewind: Callable[[], None],
+    rows: int,
+    axis: int,
+) -> Isolation | None:
+    """None where no gradient arrives at all: x_hat may still depend on x."""
+    assert anatomy.x is not None
+    x = anatomy.x.tensor
+    with differentiable(x):
+        recording = run_forward(subject, seed=seed, whole=not returned(anatomy))
+        try:
+            x_hat = _found(recording, anatomy)
+            where = axis_in(x_hat.shape, tuple(x.shape), axis, rows)
+            if where is None:
+                raise Unavailable("x_hat has no axis of the batch's size")
+            chosen = sorted({0, rows // 2, rows - 1})
+            tables = [_dependence(x_hat.tensor, x, where, axis, row) for row in chosen]
+            found = _largest(tables, chosen, rows)
+            if found is not None and found.mixed and _sequence_first(x_hat.tensor, x, axis):
+                raise Unavailable(
+                    "rows of axis 1 do not know each other, those of axis 0 do: "
+                    "declare `batch_axis=1`"
+                )
+            return found
+        finally:
+            rewind()
+
+
+def _found(recording: Recording, anatomy: Anatomy) -> Value:
+    if recording.error is not None:
+        raise Unavailable(f"the model raises in evaluation mode: {recording.error}")
+    x_hat = reconstruction_in(recording, anatomy)
+    if x_hat is None:
+        raise Unavailable("no reconstruction found in evaluation mode")
+    return x_hat
+
+
+def _dependence(x_hat: Tensor, x: Tensor, where: int, axis: int, row: int) -> Tensor | None:
+    """How much one row of x_hat depends on each row of x; None where no gradient arrives."""
+    part = x_hat.select(where, row)
+    if not part.requires_grad:
+        return None
+    generator = torch.Generator().manual_seed(row)
+    direction = torch.rand(part.shape, generator=generator).to(part) + 0.5
+    try:
+        (gradient,) = torch.autograd.grad(
+            part, x, grad_outputs=direction, allow_unused=True, retain_graph=True
+        )
+    except RuntimeError:  # an in-place edit, harmless in evaluation: exchange rows instead
+        return None
+    if gradient is None or not bool(torch.isfinite(gradient).all()):
+        return None
+    return gradient.abs().movedim(axis, 0).flatten(1).amax(1)
+
+
+def _largest(tables: list[Tensor | None], chosen: list[int], rows: int) -> Isolation | None:
+    best: Isolation | None = None
+    for row, table in zip(chosen, tables, strict=True):
+        if table is None:
+            continue
+        others = table.clone()
+        others[row] = 0
+        found = Isolation(
+            rows,
+            float(table[row]),
+            float(others.max()),
+            row,
+            int(others.argmax()),
+            True,
+        )
+        if best is None or found.off > best.off:
+            best = found
+    if best is None or best.own == best.off == 0:
+        return None
+    return best
+
+
+def _sequence_first(x_hat: Tensor, x: Tensor, axis: int) -> bool:
+    """Whether the entries of axis 1 are isolated instead: then that is the batch."""
+    if axis != 0 or x.dim() < 3 or x_hat.shape[:2] != x.shape[:2] or x.shape[1] < 2:
+        return False
+    columns = x.shape[1]
+    chosen = sorted({0, columns // 2, columns - 1})
+    tables = [_dependence(x_hat, x, 1, 1, column) for column in chosen]
+    found = _largest(tables, chosen, columns)
+    return found is not None and not found.mixed and found.own > 0
+
+
+# -- by exchanging a row ---------------------------------------------------------------------
+
+
+def _by_exchange(
+    subject: Subject,
+    anatomy: Anatomy,
+    seed: int,
+    rewind: Callable[[], None],
+    rows: int,
+    axis: int,
+) -> Isolation:
+    """Exchange one row of the batch for another and see which rows of x_hat move."""
+    found = None
+    for source in sorted({0, rows - 1}):
+        found = _exchange(subject, anatomy, seed, rewind, rows, axis, source) or found
+        if found is not None and found.mixed:
+            return found
+    if found is None:
+        raise Unavailable("the same input and noise do not give comparable passes")
+    if found.own == 0:
+        raise Unavailable("x_hat does not depend on x in evaluation mode")
+    return found
+
+
+def _exchange(
+    subject: Subject,
+    anatomy: Anatomy,
+    seed: int,
+    rewind: Callable[[], None],
+    rows: int,
+    axis: int,
+    source: int,
+) -> Isolation | None:
+    """One row replaced by another; None where two passes cannot be compared."""
+    whole = not returned(anatomy)
+    usual = run_forward(subject, seed=seed, whole=whole)
+    rewind()
+    if any(op.name in _REJECTING for op in usual.ops):
+        return None  # rejection sampling uses up more or less noise with every row
+    x_hat = _found(usual, anatomy)
+    index = list(range(rows))
+    index[source] = (source + 1) % rows
+    batch = with_rows(subject.batch, index, axis, rows)
+    other = run_forward(subject, seed=seed, batch=batch, whole=whole)
+    rewind()
+    again = run_forward(subject, seed=seed, whole=whole)
+    rewind()
+    if not _comparable(usual, other) or not _comparable(usual, again):
+        return None
+    if not torch.equal(again.values[x_hat.index].tensor, x_hat.tensor):
+        return None  # not deterministic with the same noise
+    shape = anatomy.x.shape if anatomy.x is not None else ()
+    where = axis_in(x_hat.shape, shape, axis, rows)
+    if where is None:
+        return None
+    moved = (other.values[x_hat.index].tensor - x_hat.tensor).detach().abs()
+    table = moved.movedim(where, 0).flatten(1).amax(1)
+    others = table.clone()
+    others[source] = 0
+    own, off = float(table[source]), float(others.max())
+    mixed = off > 1e-5 * max(own, float(x_hat.tensor.detach().abs().max()))
+    op = _mixing(usual, other, x_hat, rows, source) if mixed else None
+    return Isolation(rows, own, off if mixed else 0.0, int(others.argmax()), source, False, op)
+
+
+def _comparable(a: Recording, b: Recording) -> bool:
+    if a.error is not None or b.error is not None or len(a.values) != len(b.values):
+        return False
+    return all(v.shape == w.shape for v, w in zip(a.values, b.values, strict=True))
+
+
+def _mixing(usual: Recording, other: Recording, x_hat: Value, rows: int, source: int) -> Op | None:
+    """The operation after which, on the way to x_hat, a row's numbers lie no more in its row."""
+    flow = Flow(usual)
+    behind = flow.ancestors(x_hat)
+    stray: set[int] = set()
+    for value, twin in zip(usual.values, other.values, strict=True):
+        if (
+            value.index in behind
+            and flow.data[value.index]
+            and not _in_row(value.tensor, twin.tensor, rows, source)
+        ):
+            stray.add(value.index)
+    lost = {x_hat.index} & stray
+    for op in reversed(usual.ops):  # those from which every step to x_hat stays astray
+        if any(m.index in lost for m in op.makes):
+            lost |= {v.index for v in op.reads if v.index in stray}
+    for op in usual.ops:
+        made = any(m.index in lost for m in op.makes)
+        if made and not any(v.index in lost for v in op.reads):
+            return op
+    return x_hat.op
+
+
+def _in_row(a: Tensor, b: Tensor, rows: int, row: int) -> bool:
+    """Whether all entries that differ belong to one row of some layout of the batch."""
+    changed = (a.detach() != b.detach()) if a.shape == b.shape else None
+    if changed is None or not bool(changed.any()):
+        return True
+    for axis, size in enumerate(changed.shape):
+        if size == 0 or size % rows:
+            continue
+        along = changed.movedim(axis, 0).flatten(1).any(1).nonzero().flatten()
+        each = size // rows
+        if bool((along // each == row).all()) or bool((along % rows == row).all()):
+            return True
+    return False

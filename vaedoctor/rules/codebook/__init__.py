@@ -1,0 +1,1 @@
+"""Is the codebook learned, and is it read in the right way?"""

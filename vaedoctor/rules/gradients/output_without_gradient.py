@@ -1,0 +1,46 @@
+"""VAE608."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...finding import Finding, Severity, Verified
+from ...rule import rule
+
+if TYPE_CHECKING:
+    from ...examine.examination import Examination
+
+
+@rule("VAE608", Severity.WARNING)
+def output_without_gradient(examination: Examination) -> Iterator[Finding | Verified]:
+    """The loss never looks at some columns of the reconstruction.
+
+    ## What it checks
+    The gradient of the user's loss at x_hat on several batches: whether it is exactly 0 for whole
+    columns, channels or steps while others get one.
+
+    ## Why it matters
+    These columns stay what they were at initialisation. A table of mixed columns split at a wrong
+    index, or a boolean that sends every column to one likelihood, leaves some out silently.
+
+    ## How to fix
+    Let the slices handed to the likelihoods cover every column.
+
+    ## False alarms
+    Steps and pixels at an end (teacher forcing, a crop) and batches with a mask are not judged;
+    columns left out on purpose make it a *warning*.
+    """
+    found = examination.coverage
+    if found.missing:
+        listed = ", ".join(map(str, found.missing[:5])) + (", …" if len(found.missing) > 5 else "")
+        yield Finding(
+            f"the loss leaves out {len(found.missing)} of {found.size} entries of x_hat along "
+            f"axis {found.axis}: {listed}",
+            help="let the slices handed to the likelihoods cover every column",
+            at=found.op.span if found.op is not None else None,
+            measured={"without gradient": list(found.missing), "batches": found.batches},
+            causes=frozenset({"x_hat"}),
+        )
+    else:
+        yield Verified("every part of x_hat gets a gradient from the loss")

@@ -1,0 +1,54 @@
+"""VAE715."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...finding import Finding, Severity, Verified
+from ...rule import Unavailable, rule
+
+if TYPE_CHECKING:
+    from ...examine.examination import Examination
+
+
+@rule("VAE715", Severity.WARNING)
+def mask_has_no_effect(examination: Examination) -> Iterator[Finding | Verified]:
+    """A mask or length argument changes nothing where it should.
+
+    ## What it checks
+    Arguments named as masks or lengths: does any operation lead from them to an output or the
+    loss, and does another mask change x_hat? Where a 0/1 mask is multiplied into the loss, whether
+    the gradient at x_hat is 0 where the mask is 0 (or where it is 1).
+
+    ## Why it matters
+    Padding then counts in the loss: the model learns to predict it, and the loss looks low. A loss
+    that is summed before it is multiplied by the mask is only scaled.
+
+    ## How to fix
+    Multiply the loss of each element by the mask, then sum.
+
+    ## False alarms
+    A mask that only steers attention or packing, weights that are not 0 and 1, and masks along
+    one axis are not judged beyond being read at all.
+    """
+    found = [c for c in examination.conditions if c.mask]
+    if not found:
+        raise Unavailable("no mask or length among the inputs")
+    wrong = [c for c in found if c.unused or c.loose is not None]
+    for mask in wrong:
+        loose = mask.loose
+        yield Finding(
+            f"`{mask.name}` changes nothing"
+            if loose is None
+            else f"`{mask.name}` only scales the loss: masked entries keep their gradient",
+            help="multiply each element's loss by the mask before summing",
+            at=loose.span if loose is not None else mask.at,
+            measured={"x_hat moves by": mask.moves, "outputs that depend on it": 0}
+            if loose is None
+            else {"masked entries without gradient": 0},
+            causes=frozenset({f"condition:{mask.name}"}),
+        )
+    if not wrong:
+        names = ", ".join(f"`{c.name}`" for c in found)
+        yield Verified(f"the step depends on {names}")
