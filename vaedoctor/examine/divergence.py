@@ -15,7 +15,7 @@ weight · dK/dh at two values of the scale head, 1 for every exact Gaussian KL.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +26,7 @@ from ..finding import Span
 from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy, inputs_of
-from .flow import Flow
+from .flow import RESHAPES, SLICES, Flow
 from .latents import Latent, head
 from .recorder import Edits
 from .recording import Op, Recording, Value
@@ -84,6 +84,7 @@ class Divergence:
     clamped: Span | None
     at: Span | None
     sampled_at: Span | None
+    scale_at: Span | None
 
     @property
     def missing(self) -> bool:
@@ -143,7 +144,9 @@ def isolate(
     inputs = [v.shape for v in inputs_of(anatomy.recording) if v.shape]
     rows = inputs[0][0] if inputs else 1
     units = latent.z.tensor.numel() // max(1, rows)
-    made = latent.scale.op if latent.scale is not None and latent.scale is not probe.h else None
+    scale = latent.scale.op if latent.scale is not None else None
+    made = scale if latent.scale is not probe.h else None
+    raw = scale is None or scale.name in RESHAPES | SLICES or anatomy.flow.layer(scale)
     return Divergence(
         latent,
         rows,
@@ -155,6 +158,7 @@ def isolate(
         probe.clamped,
         probe.at,
         (made or latent.meeting).span,
+        latent.meeting.span if raw or scale is None else scale.span,
     )
 
 
@@ -198,16 +202,18 @@ class _Probe:
         self.pins = _first_layers(flow, latent, anatomy.x_hat or loss)
         outputs = [v for op in self.pins for v in op.makes]
         reached = flow.ancestors(loss, stop=outputs)
-        self.mu = _common(flow, latent.loc, reached) or latent.loc
-        self.h = _common(flow, latent.scale, reached) or latent.scale
+        around = flow.ancestors(loss, stop=[*outputs, latent.z]) - {latent.z.index}
+        self.mu = _common(flow, latent.loc, around)
+        self.h = _common(flow, latent.scale, around)
         if self.mu.op is None or self.h.op is None:
             raise Unavailable("the posterior's parameters cannot be forced to known values")
         self.apart = self.mu is not self.h and self.mu.index not in flow.ancestors(self.h)
         made = head(flow, self.h)
         unbounded = made is not None and made.value is self.h and not flow.noise[self.h.index]
         self.signed = bool((self.h.tensor.detach() <= 0).any()) or unbounded
-        self.at = _kl_line(flow, self.mu, self.h, loss, reached)
-        after = flow.descendants(self.mu) & reached
+        apart_from_decoder = reached - flow.descendants(*outputs)
+        self.at = _kl_line(flow, self, loss, apart_from_decoder)
+        after = flow.descendants(self.mu) & apart_from_decoder - flow.ancestors(latent.z)
         clamps = (op for op in flow.recording.ops if op.name in CLAMPS and op.makes)
         self.clamped = next((op.span for op in clamps if op.out.index in after), None)
 
@@ -307,36 +313,31 @@ def _first_layers(flow: Flow, latent: Latent, end: Value) -> list[Op]:
     return list(found.values())
 
 
-def _common(flow: Flow, operand: Value, reached: frozenset[int]) -> Value | None:
-    """The nearest value behind a sampler's operand that the loss reads around the decoder too."""
-    value: Value | None = operand
-    while value is not None and value.op is not None and flow.posterior(value):
-        if _read_elsewhere(flow, value, operand, reached):
-            return value
+def _common(flow: Flow, operand: Value, around: frozenset[int]) -> Value:
+    """The value behind a sampler's operand through which all that the loss reads of it passes.
+
+    The furthest one that the loss reads around sample and decoder: the loss may exponentiate a
+    log-variance once more by itself.
+    """
+    found, value, came = operand, operand, -1
+    while value.op is not None and flow.posterior(value):
+        readers = [op for op in flow.consumers.get(value.index, ()) if op.index != came]
+        if any(m.index in around for op in readers for m in op.makes):
+            found = value
         parents = {p.index: p for p in flow.parents(value) if flow.data[p.index]}
         if flow.layer(value.op) or len(parents) != 1:
-            return None
+            break
+        came = value.op.index
         (value,) = parents.values()
-    return None
+    return found
 
 
-def _read_elsewhere(flow: Flow, value: Value, operand: Value, reached: frozenset[int]) -> bool:
-    if value.index not in reached:
-        return False
-    readers = [
-        op
-        for op in flow.consumers.get(value.index, ())
-        if any(m.index in reached for m in op.makes)
-    ]
-    return bool(readers)
-
-
-def _kl_line(flow: Flow, mu: Value, h: Value, loss: Value, reached: frozenset[int]) -> Span | None:
-    """The first line after the sampler where the loss reads location and scale together."""
-    of_mu, of_h = flow.descendants(mu), flow.descendants(h)
-    both = of_mu & of_h & reached
+def _kl_line(flow: Flow, probe: _Probe, loss: Value, terms: Set[int]) -> Span | None:
+    """The first line beside the sampler's own where the loss reads location and scale together."""
+    sampler = flow.ancestors(probe.latent.z)
+    both = (flow.descendants(probe.mu) & flow.descendants(probe.h) & terms) - sampler
     for op in flow.recording.ops:
-        if op.makes and op.out.index in both and not flow.noise[op.out.index]:
+        if op.makes and op.out.index in both:
             return op.span
     return loss.op.span if loss.op is not None else None
 

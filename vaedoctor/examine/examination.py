@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from functools import cached_property
 
@@ -49,6 +50,7 @@ from .objective import compose
 from .recording import Again, Recording
 from .step import run_recorded, runs_unrecorded
 
+HEAVY = 4 << 20  # bytes of a recording from which its graph is worth a garbage collection
 MOST_LATENTS = 3  # of a hierarchy or sequence: the KL of the first ones is isolated
 
 
@@ -61,7 +63,14 @@ class Examination:
     def __init__(self, subject: Subject, *, seed: int, rewind: Callable[[], None]) -> None:
         self.subject = subject
         self.seed = seed
-        self._rewind = rewind
+        self._restore = rewind
+        self._heavy = False
+
+    def _rewind(self) -> None:
+        """Put the model back, and free the graphs of the experiment where they are large."""
+        self._restore()
+        if self._heavy:
+            gc.collect()
 
     @property
     def place(self) -> Span | None:
@@ -72,6 +81,7 @@ class Examination:
     def _pair(self) -> tuple[Recording, Again]:
         """One training step, and the same again with the generators running on."""
         first = run_recorded(self.subject, seed=self.seed)
+        self._heavy = sum(v.tensor.nbytes for v in first.values) > HEAVY
         if first.error is None:
             again = Again.of(run_recorded(self.subject, seed=None))
         else:
@@ -315,7 +325,7 @@ class Examination:
 
     @property
     def loss_cut(self) -> paths.Cut | None:
-        """The operation between x_hat, or else a parameter, and the loss that drops the gradient."""
+        """The operation between x_hat (or else a parameter) and the loss that cuts the gradient."""
         loss, x_hat = self.recording.loss, self.anatomy.x_hat
         value = self.recording.value_of(loss) if isinstance(loss, Tensor) else None
         if value is None or x_hat is None:

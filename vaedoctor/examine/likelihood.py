@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..finding import Span
-from .anatomy import Anatomy, inputs_of, only_moved
+from .anatomy import Anatomy
 from .flow import RESHAPES, SLICES, Flow
 from .recording import Op, Recording, Value
 
@@ -113,12 +113,14 @@ class Comparison:
 
 
 def compared_in(recording: Recording, flow: Flow, x_hat: Value | None) -> Iterator[Comparison]:
-    """Every operation that reads the input (only moved) beside what the model made of it."""
-    raw = {v.index for v in inputs_of(recording)}
+    """Every operation that reads the input beside what the model made of it.
+
+    The input may have been normalised without learned weights.
+    """
     for op in recording.ops:
         if len(op.reads) < 2:
             continue
-        plain = [v for v in op.reads if only_moved(flow, v, raw)]
+        plain = [v for v in op.reads if _only_data(flow, v)]
         made = [v for v in op.reads if flow.posterior(v)]
         if not plain or not made or made[0].tensor.numel() != plain[0].tensor.numel():
             continue
@@ -138,6 +140,11 @@ def compared_in(recording: Recording, flow: Flow, x_hat: Value | None) -> Iterat
             _share_outside(target, reach),
             reach,
         )
+
+
+def _only_data(flow: Flow, value: Value) -> bool:
+    index = value.index
+    return flow.data[index] and not flow.learned[index] and not flow.noise[index]
 
 
 def _is_output(flow: Flow, x_hat: Value | None, value: Value) -> bool:

@@ -39,7 +39,7 @@ def kl_missing(examination: Examination) -> Iterator[Finding | Verified]:
             yield Finding(
                 "no term of the loss pulls the posterior to a prior",
                 help="add the KL to the loss with its graph (no `.item()`, no `.detach()`)",
-                at=d.sampled_at,
+                at=d.at or d.sampled_at,
                 measured={"gradient at the location": 0.0, "also at |mu| up to": 15.0},
                 causes=frozenset({"latent", "kl"}),
             )

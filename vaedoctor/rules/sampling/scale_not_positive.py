@@ -36,7 +36,7 @@ def scale_not_positive(examination: Examination) -> Iterator[Finding | Verified]
             yield Finding(
                 f"the sampler's scale is {s.scale:.3g} where the scale head is {s.head:g}",
                 help="make the scale positive: `torch.exp(0.5 * logvar)` or `softplus(h) + 1e-6`",
-                at=d.sampled_at,
+                at=d.scale_at,
                 measured={"scale head": s.head, "sampled scale": s.scale},
                 causes=frozenset({"latent", "scale"}),
             )
