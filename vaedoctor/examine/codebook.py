@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..subject.subject import Subject
 from .anatomy import Anatomy
@@ -80,10 +81,13 @@ def find_codebooks(anatomy: Anatomy) -> list[Codebook]:
 def _looked_up(flow: Flow, index: Op, behind: frozenset[int]) -> tuple[Op | None, Value | None]:
     """The operation that reads a table at the index, and the leaf whose codes were scored."""
     scored = flow.ancestors(*index.reads)
+    memory = {_memory(flow.recording.values[i]) for i in scored} - {0}
     leaves = {
-        i
-        for i in scored
-        if flow.recording.values[i].op is None and flow.recording.values[i].source in _TABLES
+        v.index
+        for v in flow.recording.values
+        if v.op is None
+        and v.source in _TABLES
+        and (v.index in scored or (_memory(v) in memory and v.shape))
     }
     waiting, seen = list(index.makes), set()
     while waiting:
@@ -118,11 +122,15 @@ def _table(flow: Flow, op: Op, value: Value, scored: set[int]) -> Value | None:
 
 def _same_storage(flow: Flow, operand: Value, scored: set[int]) -> list[Value]:
     """Leaves whose memory an operand shows after an update in place."""
-    if operand.tensor.layout is not torch.strided:
-        return []
-    here = operand.tensor.untyped_storage().data_ptr()
+    here = _memory(operand)
     leaves = [flow.recording.values[i] for i in sorted(scored)]
-    return [v for v in leaves if v.tensor.untyped_storage().data_ptr() == here]
+    return [v for v in leaves if here and _memory(v) == here]
+
+
+def _memory(value: Value) -> int:
+    """Where a value's numbers lie; 0 where that is not known."""
+    strided = value.tensor.layout is torch.strided and not is_lazy(value.tensor)
+    return value.tensor.untyped_storage().data_ptr() if strided else 0
 
 
 def _encoded(flow: Flow, index: Op, table: Value) -> Value | None:
@@ -209,12 +217,9 @@ def _moved(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, float]:
 
 def _edit(recording: Recording, table: Value) -> Op | None:
     """The operation that wrote to the table's memory."""
-    storage = table.tensor.untyped_storage().data_ptr()
+    here = _memory(table)
     for op in recording.ops:
-        written = op.inplace and any(
-            v.tensor.untyped_storage().data_ptr() == storage for v in op.makes
-        )
-        if written:
+        if here and op.inplace and any(_memory(v) == here for v in op.makes):
             return op
     return None
 

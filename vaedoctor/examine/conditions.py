@@ -112,35 +112,32 @@ def _moves(
     """How far x_hat moves in training mode when the condition alone is another one."""
     if anatomy.x_hat is None:
         return None
-    other = _another(tensor)
-    if other is None:
-        return None
-    whole = not returned(anatomy)
-    batch = _replaced(subject.batch, tensor, other)
-    run = run_forward(subject, seed=seed, batch=batch, train=True, whole=whole)
-    try:
+    usual = anatomy.x_hat.tensor.detach()
+    moves = []
+    for other in _others(tensor):
+        batch = _replaced(subject.batch, tensor, other)
+        whole = not returned(anatomy)
+        run = run_forward(subject, seed=seed, batch=batch, train=True, whole=whole)
         x_hat = reconstruction_in(run, anatomy)
-        usual = anatomy.x_hat.tensor
-        if x_hat is None or x_hat.shape != tuple(usual.shape):
-            return None
-        return float((x_hat.tensor - usual).detach().abs().max())
-    finally:
         rewind()
+        if x_hat is not None and x_hat.shape == tuple(usual.shape):
+            moves.append(float((x_hat.tensor.detach() - usual).abs().max()))
+    return max(moves, default=None)
 
 
-def _another(tensor: Tensor) -> Tensor | None:
-    """A condition of the same kind: its rows in another order, else its values turned round."""
+def _others(tensor: Tensor) -> Iterator[Tensor]:
+    """Conditions of the same kind: the rows in another order, and the values turned round."""
     t = tensor.detach()
     if not t.numel():
-        return None
+        return
     if t.dim() and bool((t.roll(1, 0) != t).any()):
-        return t.roll(1, 0)
+        yield t.roll(1, 0)
     if t.dtype is torch.bool:
-        return ~t
-    if t.is_floating_point():
-        return 1 - t
-    top = int(t.max())
-    return (top - t) if top > 0 else None
+        yield ~t
+    elif t.is_floating_point():
+        yield 1 - t
+    elif int(t.max()) > 0:
+        yield int(t.max()) - t
 
 
 def _replaced(batch: Batch, old: Tensor, new: Tensor) -> Batch:
@@ -174,7 +171,7 @@ def _loose(anatomy: Anatomy, tensor: Tensor, value: Value | None) -> Op | None:
         return None
     flow = anatomy.flow
     end = anatomy.recording.value_of(loss)
-    outputs = [o.value for o in anatomy.outputs]
+    outputs = [o.value for o in anatomy.outputs if o.value.shape]
     if end is None or value.index not in flow.ancestors(end, stop=[x_hat, *outputs]):
         return None
     (gradient,) = torch.autograd.grad(loss, [x_hat.edge], allow_unused=True, retain_graph=True)

@@ -1,0 +1,261 @@
+"""Batches of other sizes and rows, against brute force over rows and finite differences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from steps import Bare, examined, subject
+from torch import Tensor, nn
+
+from vaedoctor.examine.batches import axis_in, with_rows
+from vaedoctor.examine.broadcasts import outer_products
+from vaedoctor.examine.evaluation import run_forward
+from vaedoctor.rule import Unavailable
+from vaedoctor.subject.subject import Batch
+
+X = torch.linspace(-1, 1, 24).reshape(4, 6)
+
+
+class VAE(nn.Module):
+    """A VAE whose encoder mixes rows by a given matrix."""
+
+    def __init__(self, mix: Tensor | None = None) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(6, 2 * 3), nn.Linear(3, 6)
+        self.mix = torch.eye(4) if mix is None else mix
+
+    def forward(self, x: Tensor) -> Any:
+        h = torch.tanh(self.encoder(x))
+        h = self.mix @ h if len(x) == 4 else h
+        mu, logvar = h.chunk(2, 1)
+        z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
+        return self.decoder(z), mu, logvar
+
+
+def brute_force(model: VAE, x: Tensor) -> Tensor:
+    """|d x_hat[i] / d x[j]| for all i and j, by finite differences in float64, same noise."""
+    model = model.double().eval()
+    model.mix, x = model.mix.double(), x.double()
+
+    def run(x: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        return model(x)[0].detach()
+
+    base, found = run(x), torch.zeros(len(x), len(x))
+    for j in range(len(x)):
+        for k in range(x.shape[1]):
+            moved = x.clone()
+            moved[j, k] += 1e-6
+            change = ((run(moved) - base) / 1e-6).abs().amax(1)
+            found[:, j] = torch.maximum(found[:, j], change.float())
+    model.float()
+    model.mix = model.mix.float()
+    return found
+
+
+class TestRows:
+    def test_a_rowwise_model_is_isolated_exactly(self) -> None:
+        model = VAE()
+        with examined(model, X) as examination:
+            found = examination.isolation
+        table = brute_force(model, X)
+        assert found.off == 0
+        assert not found.mixed
+        assert float((table - table.diag().diag()).max()) == 0
+
+    @pytest.mark.parametrize("pair", [(0, 3), (2, 1), (3, 2)])
+    def test_the_row_that_matters_is_the_one_of_brute_force(self, pair: tuple[int, int]) -> None:
+        row, source = pair
+        mix = torch.eye(4)
+        mix[row, source] = 0.5
+        model = VAE(mix)
+        table = brute_force(model, X)
+        with examined(model, X) as examination:
+            found = examination.isolation
+        off = table - table.diag().diag()
+        assert int(off.argmax()) == row * 4 + source
+        assert found.mixed
+        assert (found.row, found.source) == (row, source)
+        assert found.op is not None
+        assert found.op.name == "matmul"
+
+    def test_rows_of_tokens_are_exchanged(self) -> None:
+        class Tokens(nn.Module):
+            def __init__(self, shift: int) -> None:
+                super().__init__()
+                self.embed, self.out, self.shift = nn.Embedding(9, 4), nn.Linear(4, 9), shift
+
+            def forward(self, x: Tensor) -> Tensor:
+                h = self.embed(x)
+                h = h + torch.exp(h) * torch.randn_like(h)
+                y: Tensor = self.out(h + h.roll(self.shift, 0))
+                return y
+
+        tokens = torch.randint(0, 9, (4, 5))
+        with examined(Tokens(0), tokens) as examination:
+            assert not examination.isolation.mixed
+            assert not examination.isolation.exact
+        with examined(Tokens(1), tokens) as examination:
+            assert examination.isolation.mixed
+            assert examination.isolation.op is not None
+            assert examination.isolation.op.name == "roll"
+
+    def test_nodes_of_a_graph_are_no_rows(self) -> None:
+        model = Bare(lambda x, a: model.layer(a @ x), layer=nn.Linear(6, 6))
+        with examined(model, X, torch.eye(4)) as examination:
+            assert examination.recording.error is None
+            with pytest.raises(Unavailable, match="batch_axis=None"):
+                _ = examination.isolation
+        with (
+            examined(VAE(), X, batch_axis=None) as examination,
+            pytest.raises(Unavailable, match="batch_axis=None"),
+        ):
+            _ = examination.isolation
+
+    def test_time_first_is_not_mixing(self) -> None:
+        class Steps(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.rnn, self.out = nn.GRU(3, 5), nn.Linear(5, 3)
+
+            def forward(self, x: Tensor) -> Tensor:
+                h, _ = self.rnn(x)
+                y: Tensor = self.out(h + torch.exp(h) * torch.randn_like(h))
+                return y
+
+        x = torch.rand(6, 4, 3)
+        with (
+            examined(Steps(), x) as examination,
+            pytest.raises(Unavailable, match="batch_axis=1"),
+        ):
+            _ = examination.isolation
+        with examined(Steps(), x, batch_axis=1) as examination:
+            assert not examination.isolation.mixed
+
+
+class TestSizes:
+    def test_each_row_is_what_it_is_alone(self) -> None:
+        model = VAE()
+        with examined(model, X) as examination:
+            found = examination.sizes
+        assert found.tried == (3, 1, 8)
+        assert not found.faults
+        assert found.difference < 1e-5
+
+    @pytest.mark.parametrize(
+        ("body", "failing"),
+        [
+            (lambda m, x: m.layer(x).view(4, 6), [3, 1, 8]),
+            (lambda m, x: m.layer(x) + torch.zeros(4, 6), [3, 1, 8]),
+            (lambda m, x: m.layer(x).squeeze(), [1]),
+            (lambda m, x: m.layer(x) / len(x), [3, 1, 8]),
+            (lambda m, x: m.layer(x), []),
+        ],
+    )
+    def test_sizes_that_fail(self, body: Any, failing: list[int]) -> None:
+        class Model(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layer = nn.Linear(6, 6)
+
+            def forward(self, x: Tensor) -> Any:
+                return (body(self, x),)
+
+        with examined(Model(), X) as examination:
+            assert sorted(f.size for f in examination.sizes.faults) == sorted(failing)
+
+    def test_batch_normalisation_may_have_one_row(self) -> None:
+        model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 6))
+        with examined(model, X) as examination:
+            assert not examination.sizes.faults
+
+    def test_a_loss_over_pairs_may_refuse_an_odd_number(self) -> None:
+        def paired(out: Any, x: Tensor) -> Tensor:
+            first, second = out[0].view(2, -1, 6)
+            return F.mse_loss(out[0], x) + (first - second).pow(2).mean()
+
+        with examined(VAE(), X, loss=paired) as examination:
+            assert not examination.sizes.faults
+
+    def test_a_loss_with_a_size_written_out_does_not(self) -> None:
+        def fixed(out: Any, x: Tensor) -> Tensor:
+            return F.mse_loss(out[0].view(4, 6), x)
+
+        with examined(VAE(), X, loss=fixed) as examination:
+            assert [(f.kind, f.size) for f in examination.sizes.faults] == [
+                ("loss", 3),
+                ("loss", 8),
+            ]
+
+
+class TestBatch:
+    def test_rows_are_taken_from_every_item_that_has_them(self) -> None:
+        batch = Batch(
+            ({"x": X, "length": torch.arange(4), "scale": torch.ones(1)}, [X, X[:, :2]]),
+            {"names": ["a", "b", "c", "d"], "n": 3},
+        )
+        made = with_rows(batch, [2, 0, 2], 0, 4)
+        assert torch.equal(made.args[0]["x"], X[[2, 0, 2]])
+        assert made.args[0]["length"].tolist() == [2, 0, 2]
+        assert made.args[0]["scale"].shape == (1,)
+        assert torch.equal(made.args[1][1], X[[2, 0, 2], :2])
+        assert made.kwargs == {"names": ["c", "a", "c"], "n": 3}
+
+    def test_the_batch_axis_need_not_be_the_first(self) -> None:
+        made = with_rows(Batch((X,)), [5, 1], 1, 6)
+        assert torch.equal(made.args[0], X[:, [5, 1]])
+
+    def test_objects_are_not_guessed_at(self) -> None:
+        with pytest.raises(Unavailable, match="rows are not known"):
+            with_rows(Batch((object(),)), [0], 0, 4)
+
+    @pytest.mark.parametrize(
+        ("shape", "axis"), [((4, 6), 0), ((5, 4, 6), 1), ((6, 4), None), ((3, 2), None)]
+    )
+    def test_the_axis_of_an_output(self, shape: tuple[int, ...], axis: int | None) -> None:
+        assert axis_in(shape, (4, 6), 0, 4) == axis
+
+    def test_still_noise_is_each_draws_centre(self) -> None:
+        def draws(x: Tensor) -> Any:
+            return (
+                torch.randn_like(x),
+                torch.rand(3),
+                torch.normal(x, 1.0),
+                torch.empty(2).uniform_(1, 3),
+                torch.empty(2).exponential_(4.0),
+                torch.distributions.Normal(x, 2.0).rsample(),
+            )
+
+        run = run_forward(subject(draws, X), seed=0, still=True)
+        zeros, halves, around, uniform, exponential, sample = run.output
+        assert torch.equal(zeros, torch.zeros_like(X))
+        assert halves.tolist() == [0.5] * 3
+        assert torch.equal(around, X)
+        assert uniform.tolist() == [2, 2]
+        assert exponential.tolist() == [0.25, 0.25]
+        assert torch.equal(sample, X)
+
+
+class TestBroadcasts:
+    @pytest.mark.parametrize(
+        ("loss", "found"),
+        [
+            (lambda y, t: ((y - t) ** 2).mean(), True),
+            (lambda y, t: F.l1_loss(y, t), True),
+            (lambda y, t: ((y.squeeze(1) - t) ** 2).mean(), False),
+            (lambda y, t: ((y - t.unsqueeze(1)) ** 2).mean(), False),
+            (lambda y, t: torch.exp(-((y[:, 0][:, None] - t) ** 2)).mean(), False),
+            (lambda y, t: ((y * t.mean()) ** 2).mean(), False),
+        ],
+    )
+    @pytest.mark.filterwarnings("ignore:Using a target size")
+    def test_a_column_beside_a_row(self, loss: Any, found: bool) -> None:
+        torch.manual_seed(0)
+        layer = nn.Linear(6, 1)
+        target = torch.rand(4)
+        model = Bare(lambda x, t: loss(layer(x), t), layer=layer)
+        with examined(model, X, target, loss=lambda out, *_: out) as examination:
+            assert bool(list(outer_products(examination.anatomy, 4))) is found

@@ -1,0 +1,189 @@
+"""Look-ups of codes: found without names, and their gradients against finite differences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from steps import examined
+from torch import Tensor, nn
+
+from vaedoctor.examine.codebook import table_gradient, weights
+from vaedoctor.examine.gradients import Arrives
+from vaedoctor.rule import Unavailable
+
+X = torch.linspace(-1, 1, 24).reshape(4, 6)
+
+
+def by_embedding(m: Any, z: Tensor) -> Tensor:
+    return F.embedding(torch.cdist(z, m.table).argmin(1), m.table)
+
+
+def by_index(m: Any, z: Tensor) -> Tensor:
+    return m.table[(z @ m.table.t() - 0.5 * m.table.pow(2).sum(1)).argmax(1)]
+
+
+def by_one_hot(m: Any, z: Tensor) -> Tensor:
+    return F.one_hot(torch.cdist(z, m.table).min(1).indices, 5).float() @ m.table
+
+
+def by_select(m: Any, z: Tensor) -> Tensor:
+    squares = z.pow(2).sum(1, keepdim=True) + m.table.pow(2).sum(1) - 2 * z @ m.table.t()
+    return m.table.index_select(0, squares.topk(1, largest=False).indices.flatten())
+
+
+def by_scatter(m: Any, z: Tensor) -> Tensor:
+    scores = torch.cdist(z.detach(), m.table.detach())
+    one_hot = torch.zeros_like(scores).scatter_(1, scores.argmin(1, keepdim=True), 1.0)
+    return torch.matmul(one_hot, m.table)
+
+
+class VQ(nn.Module):
+    """A quantiser of which look-up, loss and straight-through step can be replaced."""
+
+    def __init__(self, look_up: Any = by_embedding, through: bool = True, **terms: float) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.encoder, self.decoder = nn.Linear(6, 3), nn.Linear(3, 6)
+        self.table = nn.Parameter(torch.randn(5, 3))
+        self.look_up, self.through = look_up, through
+        self.terms = {"commit": 0.25, "code": 1.0} | terms
+
+    def forward(self, x: Tensor) -> Any:
+        z = self.encoder(x)
+        q = self.look_up(self, z)
+        vq = self.terms["commit"] * F.mse_loss(z, q.detach())
+        vq = vq + self.terms["code"] * F.mse_loss(q, z.detach())
+        return self.decoder(z + (q - z).detach() if self.through else q), vq
+
+
+def loss(out: Any, x: Tensor) -> Tensor:
+    return F.mse_loss(out[0], x) + out[1]
+
+
+@pytest.mark.parametrize("look_up", [by_embedding, by_index, by_one_hot, by_select, by_scatter])
+def test_the_table_is_found_without_a_name(look_up: Any) -> None:
+    model = VQ(look_up)
+    with examined(model, X, loss=loss) as examination:
+        (found,) = examination.codebooks
+        assert found.table.tensor is model.table
+        assert found.name == "table"
+        assert found.encoded is not None
+        assert torch.equal(found.encoded.tensor, model.encoder(X))
+        assert found.arrives is Arrives.YES
+
+
+@pytest.mark.parametrize("look_up", [by_embedding, by_index, by_one_hot, by_select, by_scatter])
+def test_without_the_straight_through_step_no_gradient_arrives(look_up: Any) -> None:
+    model = VQ(look_up, through=False)
+    with examined(model, X, loss=loss) as examination:
+        (found,) = examination.codebooks
+        assert found.arrives in (Arrives.NONE, Arrives.ZERO)
+    x_hat = model(X)[0]
+    (gradient,) = torch.autograd.grad(x_hat.sum(), model.encoder.weight, allow_unused=True)
+    assert gradient is None or not gradient.any()
+
+
+def test_a_class_embedded_is_no_codebook() -> None:
+    class Classes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scores, self.embed = nn.Linear(6, 5), nn.Embedding(5, 6)
+
+        def forward(self, x: Tensor) -> Any:
+            h = self.scores(x)
+            return self.embed(h.argmax(1)) + h.mean()
+
+    with examined(Classes(), X) as examination, pytest.raises(Unavailable, match="nearest code"):
+        _ = examination.codebooks
+
+
+@pytest.mark.parametrize(("commit", "code"), [(0.25, 1.0), (1.0, 0.25), (2.0, 1.0)])
+def test_the_ratio_of_the_terms(commit: float, code: float) -> None:
+    """Against the gradients of the two terms taken one by one."""
+    model = VQ(commit=commit, code=code)
+    with examined(model, X, loss=loss) as examination:
+        found = weights(examination.anatomy, examination.codebooks[0])
+    z = model.encoder(X).detach().requires_grad_(True)
+    q = by_embedding(model, z.detach()).detach().requires_grad_(True)
+    (at_z,) = torch.autograd.grad(commit * F.mse_loss(z, q.detach()), z)
+    (at_q,) = torch.autograd.grad(code * F.mse_loss(q, z.detach()), q)
+    assert found is not None
+    assert found.commitment == pytest.approx(float(at_z.norm()), rel=1e-3)
+    assert found.codebook == pytest.approx(float(at_q.norm()), rel=1e-3)
+    assert found.ratio == pytest.approx(commit / code, rel=1e-3)
+
+
+@pytest.mark.parametrize("code", [0.0, 1.0])
+def test_the_gradient_of_the_table(code: float) -> None:
+    """Against finite differences of the loss."""
+    model = VQ(code=code)
+    with examined(model, X, loss=loss) as examination:
+        arrives = table_gradient(examination.anatomy, examination.codebooks[0])
+    model = model.double()
+    x = X.double()
+    z = model.encoder(x).detach()
+    codes = torch.cdist(z, model.table).argmin(1)
+    moved = model.table.detach().clone()
+    moved[codes[0]] += 1e-6
+    before, after = model.table.detach()[codes], moved[codes]
+    change = code * (F.mse_loss(after, z) - F.mse_loss(before, z))  # the rest detaches the code
+    assert (arrives is Arrives.YES) is (abs(float(change)) > 1e-12)
+
+
+class Averages(nn.Module):
+    def __init__(self, in_eval: bool, anew: bool, first: bool = False) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(6, 3), nn.Linear(3, 6)
+        self.register_buffer("table", torch.randn(5, 3))
+        self.in_eval, self.anew, self.first, self.ready = in_eval, anew, first, False
+
+    def forward(self, x: Tensor) -> Any:
+        z = self.encoder(x)
+        if self.first and not self.ready:
+            self.table.copy_(z.detach()[:1].repeat(5, 1) + torch.randn(5, 3))
+            self.ready = True
+        q = by_embedding(self, z)
+        if (self.training and not self.first) or self.in_eval:
+            moved = 0.9 * self.table + 0.1 * z.detach().mean(0)
+            if self.anew:
+                self.table = moved
+            else:
+                self.table.copy_(moved)
+        return self.decoder(z + (q - z).detach()), F.mse_loss(z, q)
+
+
+@pytest.mark.parametrize("anew", [True, False])
+@pytest.mark.parametrize("in_eval", [True, False])
+def test_updates_in_either_mode(anew: bool, in_eval: bool) -> None:
+    model = Averages(in_eval, anew)
+    before = model.table.clone()
+    with examined(model, X, loss=loss) as examination:
+        found = examination.code_changes
+        assert torch.equal(model.table, before)
+    assert found.training["table"] > 0
+    assert (found.evaluation["table"] > 0) is in_eval
+
+
+def test_an_initialisation_from_the_first_batch_is_no_drift() -> None:
+    with examined(Averages(False, True, first=True), X, loss=loss) as examination:
+        assert examination.code_changes.evaluation["table"] == 0
+
+
+@pytest.mark.parametrize(("through", "arrives"), [(True, Arrives.YES), (False, Arrives.ZERO)])
+def test_rounding(through: bool, arrives: Arrives) -> None:
+    class Finite(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.decoder = nn.Linear(6, 3), nn.Linear(3, 6)
+
+        def forward(self, x: Tensor) -> Any:
+            z = self.encoder(x)
+            q = torch.round(z)
+            return self.decoder(z + (q - z).detach() if through else q)
+
+    with examined(Finite(), X) as examination:
+        assert examination.rounding is not None
+        assert examination.rounding.arrives is arrives
