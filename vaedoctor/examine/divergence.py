@@ -14,6 +14,7 @@ weight · dK/dh at two values of the scale head, 1 for every exact Gaussian KL.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Set
 from dataclasses import dataclass
@@ -121,6 +122,23 @@ class Divergence:
         return all(abs(r - 1) < EXACT for r in self.ratios)
 
     @property
+    def width(self) -> float | None:
+        """The standard deviation w of a prior N(0, w² I) that the scale term fits, if any does.
+
+        With the location's weight as unit the gradient at log s is s² - w²; a w² of 0, ½ or 2 is
+        that of a forgotten logarithm, or of one with the wrong factor.
+        """
+        (low, high), (r, t) = self.settings, self.ratios
+        a, b = low.scale**2, high.scale**2
+        if not self.judgeable or abs(a - b) < EXACT:
+            return None
+        by_low, by_high = r * (a - 1), t * (b - 1)
+        slope = (by_low - by_high) / (a - b)
+        squared = a - by_low
+        slip = squared < EVEN or abs(squared - 2) < EXACT or abs(squared - 0.5) < EXACT / 2
+        return None if slip or abs(slope - 1) > EXACT else math.sqrt(squared)
+
+    @property
     def judgeable(self) -> bool:
         """Whether the scale term is one function of the scale, as any KL to N(0, I) is."""
         return self.standard and all(s.ratio_spread < EXACT for s in self.settings)
@@ -160,6 +178,18 @@ def isolate(
         (made or latent.meeting).span,
         latent.meeting.span if raw or scale is None else scale.span,
     )
+
+
+def one_setting(
+    subject: Subject,
+    anatomy: Anatomy,
+    latent: Latent,
+    seed: int,
+    rewind: Callable[[], None],
+) -> Setting:
+    """The KL at one value of the scale head: enough for its weight."""
+    probe = _Probe(subject, anatomy, latent, seed, rewind)
+    return probe.measure(1.0 if probe.signed else 2.0)
 
 
 def _meaning(settings: tuple[Setting, Setting]) -> tuple[str, tuple[float, float]]:
@@ -219,9 +249,8 @@ class _Probe:
 
     def measure(self, forced: float, *, reach: float = 1.0) -> Setting:
         mu, h = self._leaves(forced, reach)
-        runs = [self._run(mu, h, sign) for sign in (1.0, -1.0)]
-        loss = (_scalar(runs[0]) + _scalar(runs[1])) / 2
-        plus, minus = (r.values[self.latent.z.index].tensor for r in runs)
+        (above, plus), (below, minus) = (self._run(mu, h, sign) for sign in (1.0, -1.0))
+        loss = (above + below) / 2
         location, scale = (plus + minus) / 2, (plus - minus) / 2
         return self._compare(loss, location, scale, mu, h, forced)
 
@@ -237,7 +266,8 @@ class _Probe:
         h = torch.full_like(self.h.tensor.detach(), forced)
         return mu.requires_grad_(True), h.requires_grad_(True)
 
-    def _run(self, mu: Tensor, h: Tensor, sign: float) -> Recording:
+    def _run(self, mu: Tensor, h: Tensor, sign: float) -> tuple[Tensor, Tensor]:
+        """The loss and the sample of one run with the noise at `sign`."""
         edits: Edits = {
             self.latent.draw.value.place: lambda t: torch.full_like(t, sign),
             **{v.place: _held(v) for op in self.pins for v in op.makes},
@@ -248,7 +278,9 @@ class _Probe:
         self.rewind()
         if recording.error is not None or len(recording.ops) != len(self.anatomy.recording.ops):
             raise Unavailable("the step cannot be repeated with the posterior forced")
-        return recording
+        made = _scalar(recording), recording.values[self.latent.z.index].tensor
+        recording.release()
+        return made
 
     def _compare(
         self, loss: Tensor, location: Tensor, scale: Tensor, mu: Tensor, h: Tensor, forced: float

@@ -31,7 +31,8 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
     ## False alarms
     Judged only where the location term has one weight for all elements, which says that the prior
     is N(0, I); learned, mixture, Vamp, hierarchical and autoregressive priors, flows and total
-    correlation are skipped. Never judged by names or by the sign of a logged number.
+    correlation are skipped, and a prior N(0, w² I) is recognised (but for w² of ½ and 2, which a
+    slip at the logarithm gives too). Never judged by names or by the sign of a logged number.
 
     ## References
     Kingma and Welling, Auto-Encoding Variational Bayes, 2014, appendix B.
@@ -43,7 +44,7 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
         if d.exact:
             low, high = d.ratios
             yield Verified("the KL's formula and its ½ are right", {"R": [low, high]})
-        elif not d.meaning:
+        elif not d.meaning and d.width is None:
             yield Finding(
                 f"the KL in the loss is not that of the sample: R = {d.ratios[0]:.3g} and "
                 f"{d.ratios[1]:.3g} instead of 1",

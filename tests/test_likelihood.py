@@ -1,0 +1,193 @@
+"""The reconstruction's weight, the batch exponents of both terms, against plain arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from steps import examined
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Laplace, Normal
+
+from vaedoctor.examine.likelihood import Likelihood
+from vaedoctor.examine.reduction import Reduction
+from vaedoctor.rule import Unavailable
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class VAE(nn.Module):
+    def __init__(self, last: Callable[[Tensor], Tensor], features: int) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.mu, self.h, self.out = (
+            nn.Linear(features, 3),
+            nn.Linear(features, 3),
+            nn.Linear(3, features),
+        )
+        self.last = last
+
+    def forward(self, x: Tensor) -> Any:
+        mu, logvar = self.mu(x), self.h(x)
+        z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
+        return self.last(self.out(z)), mu, logvar
+
+
+def kl(mu: Tensor, logvar: Tensor) -> Tensor:
+    return 0.5 * (mu**2 + logvar.exp() - 1 - logvar)
+
+
+def measured(
+    recon: Loss,
+    last: Callable[[Tensor], Tensor] = lambda h: h,
+    *,
+    rows: int = 4,
+    features: int = 6,
+    divergence: Callable[[Tensor], Tensor] = torch.sum,
+) -> tuple[Likelihood, Reduction | None]:
+    x = torch.rand(rows, features, generator=torch.Generator().manual_seed(rows))
+
+    def loss(out: Any, x: Tensor) -> Tensor:
+        total: Tensor = recon(out[0], x) + divergence(kl(out[1], out[2]))
+        return total
+
+    with examined(VAE(last, features), x, loss=loss) as examination:
+        return examination.require_likelihood(), examination.batch_reduction
+
+
+LIKELIHOODS: dict[str, tuple[str, float, Callable[[Tensor], Tensor], Loss]] = {
+    "half a squared error": (
+        "half a squared error",
+        1,
+        lambda h: h,
+        lambda y, x: 0.5 * (y - x).pow(2).sum(),
+    ),
+    "mse_loss, summed": (
+        "half a squared error",
+        2,
+        lambda h: h,
+        lambda y, x: F.mse_loss(y, x, reduction="sum"),
+    ),
+    "Normal of unit variance": (
+        "half a squared error",
+        1,
+        lambda h: h,
+        lambda y, x: -Normal(y, 1.0).log_prob(x).sum(),
+    ),
+    "Normal of variance 0.01": (
+        "half a squared error",
+        100,
+        lambda h: h,
+        lambda y, x: -Normal(y, 0.1).log_prob(x).sum(),
+    ),
+    "binary cross-entropy": (
+        "Bernoulli",
+        1,
+        torch.sigmoid,
+        lambda y, x: F.binary_cross_entropy(y, x, reduction="sum"),
+    ),
+    "binary cross-entropy with logits": (
+        "Bernoulli with logits",
+        1,
+        lambda h: h,
+        lambda y, x: F.binary_cross_entropy_with_logits(y, x, reduction="sum"),
+    ),
+    "Bernoulli": (
+        "Bernoulli with logits",
+        1,
+        lambda h: h,
+        lambda y, x: -Bernoulli(logits=y, validate_args=False).log_prob(x).sum(),
+    ),
+    "by hand": (
+        "Bernoulli",
+        1,
+        torch.sigmoid,
+        lambda y, x: -(x * y.log() + (1 - x) * (1 - y).log()).sum(),
+    ),
+    "l1_loss": (
+        "absolute error",
+        1,
+        lambda h: h,
+        lambda y, x: F.l1_loss(y, x, reduction="sum"),
+    ),
+    "Laplace": (
+        "absolute error",
+        2,
+        lambda h: h,
+        lambda y, x: -Laplace(y, 0.5).log_prob(x).sum(),
+    ),
+}
+
+
+class TestWeight:
+    @pytest.mark.parametrize(
+        ("kind", "weight", "last", "recon"), LIKELIHOODS.values(), ids=LIKELIHOODS
+    )
+    @pytest.mark.parametrize("sign", [1, -1])
+    def test_of_each_plain_likelihood(
+        self, kind: str, weight: float, last: Any, recon: Loss, sign: int
+    ) -> None:
+        found, _ = measured(lambda y, x: sign * recon(y, x) / len(x), last)
+        assert found.kind == kind
+        assert found.weight == pytest.approx(sign * weight, rel=1e-2)
+        assert found.features == 6
+
+    def test_of_a_mean_is_divided_by_the_features(self) -> None:
+        found, _ = measured(F.mse_loss)
+        assert found.weight == pytest.approx(2 / 6, rel=1e-3)
+
+    @pytest.mark.parametrize(
+        "recon",
+        [
+            lambda y, x: (y - x).pow(4).sum(),
+            lambda y, x: (y - x).norm(),
+            lambda y, x: F.smooth_l1_loss(4 * y, 4 * x, reduction="sum"),
+            lambda y, x: (torch.linspace(1, 2, 6) * (y - x).pow(2)).sum(),
+        ],
+        ids=["fourth power", "norm", "smooth l1", "uneven weights"],
+    )
+    def test_of_anything_else_is_not_named(self, recon: Loss) -> None:
+        try:
+            found, _ = measured(recon)
+        except Unavailable:
+            return
+        # The norm of the whole difference is a squared error with a weight that depends on x.
+        assert found.kind == "half a squared error"
+        assert found.weight > 0
+
+
+class TestBatch:
+    @pytest.mark.parametrize(
+        ("recon", "exponent"),
+        [
+            (lambda y, x: 0.5 * (y - x).pow(2).sum(), 0),
+            (F.mse_loss, 1),
+            (lambda y, x: 0.5 * (y - x).pow(2).sum(1).mean(), 1),
+            (lambda y, x: F.binary_cross_entropy_with_logits(y, x), 1),
+        ],
+    )
+    @pytest.mark.parametrize(
+        ("divergence", "kl_exponent"),
+        [(torch.sum, 0), (torch.mean, 1), (lambda kl: kl.sum(1).mean(), 1)],
+    )
+    def test_exponents(self, recon: Loss, exponent: int, divergence: Any, kl_exponent: int) -> None:
+        _, reduction = measured(recon, divergence=divergence)
+        assert reduction is not None
+        assert (reduction.reconstruction, reduction.kl) == (exponent, kl_exponent)
+
+    def test_is_not_measured_on_too_few_rows(self) -> None:
+        _, reduction = measured(F.mse_loss, rows=3)
+        assert reduction is None
+
+
+@settings(max_examples=12, deadline=None)
+@given(rows=st.integers(1, 8), features=st.integers(2, 20), weight=st.floats(1e-3, 1e3))
+def test_the_weight_at_every_size(rows: int, features: int, weight: float) -> None:
+    found, _ = measured(lambda y, x: weight * F.mse_loss(y, x), rows=rows, features=features)
+    assert (found.rows, found.features) == (rows, features)
+    assert found.weight == pytest.approx(2 * weight / features, rel=1e-2)
