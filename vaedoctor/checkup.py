@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -111,6 +112,7 @@ def examine_subject(
         if any(is_lazy(p) for p in subject.model.parameters()):
             _materialize(subject)
             rewind = stack.enter_context(leaves_no_trace(*touched))
+        stack.enter_context(_old_objects_left_alone())
         examination = Examination(subject, seed=seed, rewind=rewind)
         outcomes = [rule.run(examination) for rule in rules]
         picture = draw(examination)
@@ -131,6 +133,23 @@ def examine_subject(
         seconds=time.perf_counter() - started,
         hunt=hunted,
     )
+
+
+@contextmanager
+def _old_objects_left_alone() -> Iterator[None]:
+    """Let the garbage collector look at new objects only, so that it may run after each experiment.
+
+    A recording holds its graph in reference cycles: without a collection the graphs of all
+    experiments would be alive at once.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _materialize(subject: Subject) -> None:

@@ -27,9 +27,11 @@ from . import (
     likelihood,
     modes,
     noise,
+    numerics,
     ownership,
     paths,
     pins,
+    precision,
     reduction,
     reload,
     rows,
@@ -83,7 +85,9 @@ class Examination:
         first = run_recorded(self.subject, seed=self.seed)
         self._heavy = sum(v.tensor.nbytes for v in first.values) > HEAVY
         if first.error is None:
-            again = Again.of(run_recorded(self.subject, seed=None))
+            second = run_recorded(self.subject, seed=None)
+            again = Again.of(second)
+            second.release()
         else:
             again = Again.of(first)
             self._rewind()
@@ -473,3 +477,54 @@ class Examination:
         return leftbehind.examine_move(
             self.subject, self.seed, self._rewind, latent=latent, stuck=self.stuck
         )
+
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """Values from which the loss or an output is computed."""
+        loss = self.recording.loss
+        values = [o.value for o in self.anatomy.outputs]
+        last = self.recording.value_of(loss) if loss is not None else None
+        return self.flow.ancestors(*values, *([last] if last is not None else []))
+
+    @cached_property
+    def non_finite(self) -> numerics.NonFinite | None:
+        """Where NaN or infinity begins; None where the loss and the outputs are finite."""
+        self._require_sound()
+        if self.stuck:
+            if not numerics.about_values(self.recording.error):
+                raise Unavailable("the training step raises before it can be measured")
+        elif numerics.bad_end(self.recording, composed=self.composed) is None:
+            return None
+        return numerics.first_non_finite(self.subject, self.seed, self._rewind)
+
+    @cached_property
+    def headroom(self) -> list[numerics.Headroom]:
+        """Exponentials near the largest argument their number type holds."""
+        self._require_run()
+        found = (self.subject, self.recording, self.flow, self.ends)
+        return numerics.headroom(*found, self.seed, self._rewind)
+
+    @cached_property
+    def reached(self) -> list[numerics.Reached]:
+        """Logarithms, roots and divisions that can be fed zero or less."""
+        self._require_run()
+        return list(numerics.reach(self.subject, self.anatomy, self.ends, self.seed, self._rewind))
+
+    @cached_property
+    def underflows(self) -> list[numerics.Underflow]:
+        """Samplers whose scale has underflowed."""
+        return list(numerics.underflows(self.anatomy))
+
+    @cached_property
+    def fixed_type(self) -> tuple[precision.FixedType | None, str]:
+        """What keeps the model from float64 or bfloat16, and in which type it ran."""
+        self._require_run()
+        return precision.fixed_type(self.subject, self.seed, self._rewind)
+
+    @cached_property
+    def half_overflow(self) -> precision.Overflow | None:
+        """What is not finite under autocast and is in float32."""
+        self._require_run()
+        if self.non_finite is not None:
+            raise Unavailable("the step is not finite in float32 either (VAE801)")
+        return precision.half_overflow(self.subject, self.recording, self.seed, self._rewind)

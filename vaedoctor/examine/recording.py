@@ -126,6 +126,20 @@ class Recording:
     registered: frozenset[int] = frozenset()
     current: dict[int, Value] = field(default_factory=dict)
 
+    def release(self) -> None:
+        """Let go of every tensor and graph at once: values and operations refer to each other."""
+        for op in self.ops:
+            op.reads = op.shapes = op.makes = op.args = ()
+            op.kwargs, op.noise = {}, None
+        for value in self.values:
+            value.op = value.edge = None
+        for call in self.calls:
+            call.inputs = call.outputs = ()
+            call.output = None
+        for held in (self.ops, self.values, self.calls, self.current):
+            held.clear()
+        self.output = self.loss = None
+
     def value_of(self, tensor: Tensor) -> Value | None:
         """The latest value of a tensor object, if the run met it."""
         return self.current.get(id(tensor))

@@ -13,7 +13,7 @@ from ..finding import Span
 from ..rule import Unavailable
 from ..subject.subject import Batch, Subject
 from .anatomy import anatomize, inputs_of
-from .divergence import Divergence, isolate
+from .divergence import EVEN, Divergence, one_setting
 from .flow import Flow
 from .likelihood import Likelihood, likelihood
 from .step import run_recorded
@@ -48,14 +48,15 @@ def batch_reduction(
         return None
     other = likelihood(anatomy)
     try:
-        kl = isolate(half, anatomy, anatomy.sampled[0], seed, rewind)
+        kl = one_setting(half, anatomy, anatomy.sampled[0], seed, rewind)
     except Unavailable:
         return None
-    if other is None or not kl.standard or other.weight == 0:
+    if other is None or kl.weight == 0 or kl.spread > EVEN or other.weight == 0:
         return None
+    rows = full.rows // 2
     return Reduction(
-        _exponent(kl.weight / kl.rows, full.weight / full.rows),
-        _exponent(other.weight / other.rows, recon.weight / recon.rows),
+        _exponent(kl.weight, full.weight / full.rows),
+        _exponent(other.weight / rows, recon.weight / full.rows),
         full.at,
     )
 

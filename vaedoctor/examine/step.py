@@ -94,11 +94,9 @@ def leaf_names(subject: Subject, batch: Any) -> dict[int, tuple[str, str]]:
     Kinds: parameter, buffer, input, condition, and attribute (a tensor that hangs on the model
     without being registered, on itself or on a module it keeps in a plain container).
     """
-    named: dict[int, tuple[str, str]] = {}
-    for thing in reachable(subject.model):
-        if isinstance(thing, Tensor):
-            named.setdefault(id(thing), ("attribute", ""))
-    for hidden in unregistered_modules(subject.model):
+    things = list(reachable(subject.model))
+    named = {id(t): ("attribute", "") for t in things if isinstance(t, Tensor)}
+    for hidden in unregistered_modules(subject.model, things):
         for name, parameter in hidden.named_parameters():
             named[id(parameter)] = ("stray", name)
         for name, buffer in hidden.named_buffers():
@@ -121,11 +119,13 @@ def leaf_names(subject: Subject, batch: Any) -> dict[int, tuple[str, str]]:
     return named
 
 
-def unregistered_modules(model: nn.Module) -> list[nn.Module]:
+def unregistered_modules(
+    model: nn.Module, things: Iterable[object] | None = None
+) -> list[nn.Module]:
     """Modules the model can reach through plain lists, dicts or objects, but does not register."""
     registered = {id(m) for m in model.modules()}
     return [
         thing
-        for thing in reachable(model)
+        for thing in (reachable(model) if things is None else things)
         if isinstance(thing, nn.Module) and id(thing) not in registered
     ]

@@ -60,6 +60,7 @@ def _gradients(
     if loss is None:
         loss = compose(anatomize(recording, Flow(recording)))
     found = parameter_gradients(recording, loss, recording.loss is None)
+    recording.release()
     return None if found.error is not None else found.by_name
 
 

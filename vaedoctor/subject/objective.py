@@ -179,6 +179,10 @@ class _Finder:
         if works:
             names = ", ".join(f"`{t.loss.name}`" for t in works)
             return None, (f"several losses run ({names}): name one with `--objective`",)
+        # The loss that the file itself calls and that raises is for the examination to explain.
+        raising = [t for t in tried if t.own_call and t.error is not None]
+        if len(raising) == 1:
+            return raising[0].objective, ()
         for t in tried:
             if t.error is not None:
                 return None, (f"`{t.loss.name}` raised {summary(t.error)} and is not used",)
@@ -238,7 +242,7 @@ class _Finder:
         if used and isinstance(named, Recipe):
             named = replace(named, own_call=True, negated=negated)
         yield named
-        if given and isinstance(named, Unbound):
+        if given:
             yield model_first()
 
     def _lazy(self, loss: _Loss) -> Recipe:

@@ -175,7 +175,10 @@ def _is_plain_state(thing: object) -> bool:
 
 def seed_everything(seed: int) -> None:
     """Seed torch, Python and (where it is loaded) NumPy."""
-    torch.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.manual_seed(seed)
+    else:  # `torch.manual_seed` formats a traceback for a device that is not there
+        torch.default_generator.manual_seed(seed)
     random.seed(seed)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(seed % 2**32)
