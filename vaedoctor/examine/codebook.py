@@ -110,12 +110,11 @@ def _table(flow: Flow, op: Op, value: Value, scored: set[int]) -> Value | None:
     for operand in op.reads:
         if operand is value or value.index in flow.ancestors(operand):
             continue
-        behind = [
-            flow.recording.values[i] for i in flow.ancestors(operand) if i in scored
-        ] or _same_storage(flow, operand, scored)
+        same = _same_storage(flow, operand, scored)
+        read = [flow.recording.values[i] for i in flow.ancestors(operand) if i in scored]
+        behind = same if flow.data[operand.index] else read or same
         tables = [v for v in behind if len(v.shape) >= 2]
-        plain = not flow.data[operand.index] or bool(_same_storage(flow, operand, scored))
-        if tables and plain:
+        if tables:
             return max(tables, key=lambda v: (v.shape[-1] == operand.shape[-1], v.tensor.numel()))
     return None
 
