@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 
 from torch import Tensor
@@ -15,7 +16,9 @@ from . import (
     anomaly,
     backward,
     batches,
+    bounds,
     broadcasts,
+    categorical,
     codebook,
     conditions,
     coverage,
@@ -347,6 +350,19 @@ class Examination:
         return reduction.batch_reduction(self.subject, full, recon, self.seed, self._rewind)
 
     @cached_property
+    def head_reaches(self) -> list[bounds.Reach]:
+        """The reach of location and scale behind every head that an activation follows."""
+        return list(bounds.reaches(self.subject, self.anatomy, self.seed, self._rewind))
+
+    @cached_property
+    def kl_div_misuses(self) -> list[categorical.Misuse]:
+        """Calls of `F.kl_div` with operands of the wrong kind or another first axis."""
+        axis = self.subject.batch_axis
+        x = self.anatomy.x
+        rows = x.shape[axis] if axis is not None and x is not None and x.shape else None
+        return list(categorical.misuses(self.recording, rows))
+
+    @cached_property
     def dead_weights(self) -> list[weights.DeadWeight]:
         """Loss weights kept on the model that change nothing."""
         return list(weights.dead_weights(self.subject, self.recording, self.seed, self._rewind))
@@ -512,8 +528,14 @@ class Examination:
 
     @cached_property
     def underflows(self) -> list[numerics.Underflow]:
-        """Samplers whose scale has underflowed."""
-        return list(numerics.underflows(self.anatomy))
+        """Samplers whose scale has underflowed; what bounds it by zero is VAE311's to say."""
+        found = list(numerics.underflows(self.anatomy))
+        if all(u.vanished for u in found):
+            return found
+        with suppress(Unavailable):
+            if any(s.scale <= 0 for d in self.require_divergences() for s in d.settings):
+                return [u for u in found if u.vanished]
+        return found
 
     @cached_property
     def fixed_type(self) -> tuple[precision.FixedType | None, str]:

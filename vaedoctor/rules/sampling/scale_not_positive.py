@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 
-@rule("VAE311", Severity.ERROR)
+@rule("VAE311", Severity.ERROR, before=("VAE804", "VAE803", "VAE801", "VAE308"))
 def scale_not_positive(examination: Examination) -> Iterator[Finding | Verified]:
     """The sampler's scale can be negative or zero.
 
