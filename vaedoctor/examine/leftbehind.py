@@ -213,9 +213,8 @@ def _held(
     model = subject.model
     places = dict(hiding_places(model))
     if value.source == "stray":
-        hidden = [m for m in unregistered_modules(model) if _owns(m, value.tensor)]
-        trained = any(p.requires_grad for m in hidden for p in m.parameters())
-        if not trained or not mixing.op.grad_mode:
+        hidden = hidden_owners(model, value.tensor)
+        if not hidden or not mixing.op.grad_mode:
             return None  # made in the run, global, or a frozen network that is moved by hand
         causes = {f"module:{id(m)}" for m in hidden} | {f"tensor:{id(value.tensor)}"}
         place = next((places[id(m)] for m in hidden if id(m) in places), None) or places.get(
@@ -239,8 +238,14 @@ def _held(
     return None
 
 
-def _owns(module: nn.Module, tensor: Tensor) -> bool:
-    return any(t is tensor for t in (*module.parameters(), *module.buffers()))
+def hidden_owners(model: nn.Module, tensor: Tensor) -> list[nn.Module]:
+    """The unregistered modules that hold a weight and are to be trained."""
+    return [
+        m
+        for m in unregistered_modules(model)
+        if any(t is tensor for t in (*m.parameters(), *m.buffers()))
+        and any(p.requires_grad for p in m.parameters())
+    ]
 
 
 def _moved_by_hand(model: nn.Module, attribute: str) -> bool:

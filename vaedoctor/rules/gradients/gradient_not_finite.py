@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity, Verified
-from ...rule import rule
+from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 
-@rule("VAE605", Severity.ERROR, before=("VAE602", "VAE603", "VAE604"))
+@rule("VAE605", Severity.ERROR, before=("VAE602", "VAE603", "VAE604", "VAE802", "VAE803"))
 def gradient_not_finite(examination: Examination) -> Iterator[Finding | Verified]:
     """The backward pass yields NaN or infinity.
 
@@ -35,14 +35,12 @@ def gradient_not_finite(examination: Examination) -> Iterator[Finding | Verified
     if found is None:
         yield Verified("all gradients are finite")
         return
+    if found.forward:
+        raise Unavailable("the loss itself is not finite (VAE801)")
     name = found.op.name if found.op else found.function
     read = dict(zip(("smallest operand", "largest operand"), found.operand or (), strict=False))
-    if found.forward:
-        message = f"`{name}` makes the loss NaN or infinite, and every gradient with it"
-    else:
-        message = f"the backward pass of `{name}` yields NaN or infinity"
     yield Finding(
-        message,
+        f"the backward pass of `{name}` yields NaN or infinity",
         help=f"keep the operand of `{name}` away from where it has no derivative: add 1e-6",
         at=found.at,
         measured={"parameters with a non-finite gradient": len(found.parameters), **read},

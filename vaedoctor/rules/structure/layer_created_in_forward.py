@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 
-@rule("VAE103", Severity.ERROR, before=("VAE202",))
+@rule("VAE103", Severity.ERROR, before=("VAE202", "VAE204"))
 def layer_created_in_forward(examination: Examination) -> Iterator[Finding | Verified]:
     """A layer is built inside `forward`: every pass uses other random weights.
 

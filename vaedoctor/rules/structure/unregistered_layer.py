@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 
-@rule("VAE101", Severity.ERROR, before=("VAE202",))
+@rule("VAE101", Severity.ERROR, before=("VAE202", "VAE204"))
 def unregistered_layer(examination: Examination) -> Iterator[Finding | Verified]:
     """A layer runs in the forward pass and is not registered with the model.
 

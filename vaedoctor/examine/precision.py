@@ -1,0 +1,226 @@
+"""The step again in other number formats, on the same noise: float64, bfloat16, autocast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..finding import Span
+from ..subject.subject import Subject
+from .census import hiding_places
+from .flow import Flow
+from .leftbehind import hidden_owners
+from .numerics import LOGARITHMS, QUOTIENTS, ROOTS, NonFinite, Watch, first_non_finite, mapped
+from .recorder import Edits
+from .recording import Op, Recording, Value, tensors_in
+from .step import run_recorded
+
+LARGEST = 3e4  # below half of float16's largest number nothing overflows
+SMALLEST = 1e-6  # above float16's smallest normal number nothing is lost
+_CASTS = frozenset("to type float double half bfloat16".split())
+
+IN_FLOAT32 = frozenset(
+    "__pow__ __rdiv__ __rpow__ __rtruediv__ acos asin binary_cross_entropy_with_logits cosh "
+    "cosine_embedding_loss cdist cosine_similarity cross_entropy cumprod cumsum dist erfinv exp "
+    "expm1 group_norm hinge_embedding_loss kl_div l1_loss layer_norm log log10 log_softmax log1p "
+    "log2 margin_ranking_loss mse_loss nll_loss norm normalize pdist poisson_nll_loss pow prod "
+    "reciprocal rsqrt sinh smooth_l1_loss soft_margin_loss softmax softmin softplus sum renorm "
+    "tan triplet_margin_loss gaussian_nll_loss binary_cross_entropy square logsumexp".split()
+)
+"""Operations that CUDA's autocast runs in float32 (PyTorch, "Automatic Mixed Precision")."""
+
+
+# -- float64 ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FixedType:
+    """A tensor of fixed number type that keeps the model from another: where it is made."""
+
+    ran_in: str
+    dtype: str
+    name: str
+    kind: str
+    op: Op
+    at: Span | None
+    causes: frozenset[str]
+
+
+def run_in(
+    subject: Subject,
+    recording: Recording | None,
+    dtype: torch.dtype,
+    seed: int,
+) -> Recording:
+    """The step with parameters, buffers and batch in another type, on the noise of `recording`.
+
+    The caller rewinds when it has looked: until then the parameters keep that type.
+    """
+    model = subject.model
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
+    batch = mapped(subject.batch, lambda t: t.detach().to(dtype) if t.is_floating_point() else t)
+    edits = replay(recording) if recording is not None else None
+    return run_recorded(subject, seed=seed, batch=batch, edits=edits)
+
+
+def replay(recording: Recording) -> Edits:
+    """Edits that give every draw the noise it had, in the type that is asked for."""
+
+    def same(noise: Tensor) -> Callable[[Tensor], Tensor]:
+        def put(drawn: Tensor) -> Tensor:
+            return noise.to(drawn.dtype) if noise.shape == drawn.shape else drawn
+
+        return put
+
+    return {
+        (op.index, 0): same(op.noise)
+        for op in recording.ops
+        if op.noise is not None and op.noise.is_floating_point() and not op.out.requires_grad
+    }
+
+
+def fixed_type(
+    subject: Subject, seed: int, rewind: Callable[[], None]
+) -> tuple[FixedType | None, str]:
+    """What fails in float64, or in bfloat16 where something asks for float32; and what ran."""
+    model = subject.model
+    types = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    if types != {torch.float32}:
+        return None, ""
+    double = run_in(subject, None, torch.float64, seed)
+    found = _judged(model, double, torch.float64)
+    rewind()
+    if double.error is not None:
+        return found, ""
+    if not any(_asks(op, torch.float32) for op in double.ops):
+        return None, "float64"
+    half = run_in(subject, None, torch.bfloat16, seed)
+    found = _judged(model, half, torch.bfloat16)
+    rewind()
+    return (found if found and found.kind == "asked" else None), "float64"
+
+
+def _asks(op: Op, dtype: torch.dtype) -> bool:
+    """Whether a call names the type of its result."""
+    if not op.makes or op.out.tensor.dtype is not dtype:
+        return False
+    asked = dtype in op.args or op.kwargs.get("dtype") is dtype
+    return asked or op.name in ("float", "double", "half", "bfloat16")
+
+
+def _judged(model: nn.Module, recording: Recording, dtype: torch.dtype) -> FixedType | None:
+    """The operation that failed over unlike types, and where the odd one comes from."""
+    error = recording.error
+    failed = next((o for o in reversed(recording.ops) if error and o.error is error), None)
+    if failed is None:
+        return None
+    floats = [v for v in failed.reads if v.tensor.is_floating_point()]
+    odd = [v for v in floats if v.tensor.dtype != dtype]
+    if not odd or len({v.tensor.dtype for v in floats}) < 2:
+        return None
+    flow = Flow(recording)
+    value = odd[0]
+    while value.op is not None:
+        parents = [p for p in flow.parents(value) if p.tensor.is_floating_point()]
+        shaped = [p for p in value.op.shapes if p.tensor.is_floating_point()]
+        same = [p for p in (*parents, *shaped) if p.tensor.dtype == value.tensor.dtype]
+        if not same or _asks(value.op, value.tensor.dtype):
+            break
+        value = same[0]
+    return _origin(model, value, failed, dtype)
+
+
+def _origin(model: nn.Module, value: Value, failed: Op, dtype: torch.dtype) -> FixedType | None:
+    ran, kept = (str(t).removeprefix("torch.") for t in (dtype, value.tensor.dtype))
+    if value.op is not None:
+        op = value.op
+        kind = "asked" if _asks(op, value.tensor.dtype) or op.name in _CASTS else "default"
+        return FixedType(ran, kept, op.name, kind, failed, op.span, _line(op.span))
+    places = dict(hiding_places(model))
+    hidden = hidden_owners(model, value.tensor) if failed.grad_mode else []
+    place = next((places[id(t)] for t in (*hidden, value.tensor) if id(t) in places), None)
+    if place is None or (value.source == "stray" and not hidden):
+        return None  # made elsewhere, or a frozen network that is cast by hand
+    causes = {f"module:{id(m)}" for m in hidden} | {f"tensor:{id(value.tensor)}"}
+    at = place.at or failed.span
+    return FixedType(ran, kept, place.expression, "kept", failed, at, frozenset(causes) | _line(at))
+
+
+def _line(at: Span | None) -> frozenset[str]:
+    return frozenset({f"line:{at.file}:{at.line}"} if at is not None else ())
+
+
+# -- half precision --------------------------------------------------------------------------
+
+
+class _Half(Watch):
+    """CUDA's autocast on the CPU: what it keeps in float32 is kept there."""
+
+    def _run(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
+        if name not in IN_FLOAT32:
+            return func(*args, **kwargs)
+        with torch.autocast("cpu", enabled=False):
+            return func(*_widened(args), **_widened(kwargs))
+
+
+def _widened(thing: Any) -> Any:
+    if isinstance(thing, Tensor):
+        narrow = thing.dtype in (torch.float16, torch.bfloat16)
+        return thing.float() if narrow else thing
+    if isinstance(thing, dict):
+        return {k: _widened(v) for k, v in thing.items()}
+    if isinstance(thing, (list, tuple)) and not hasattr(thing, "_fields"):
+        return type(thing)(_widened(v) for v in thing)
+    return thing
+
+
+@dataclass(frozen=True, slots=True)
+class Overflow:
+    """What is not finite under autocast and is in float32."""
+
+    dtype: str
+    found: NonFinite
+
+
+def half_overflow(
+    subject: Subject, recording: Recording, seed: int, rewind: Callable[[], None]
+) -> Overflow | None:
+    """The step under autocast on the same noise; skipped where no number comes near a limit."""
+    if not _near_a_limit(recording):
+        return None
+    for dtype in (torch.float16, torch.bfloat16):
+        with torch.autocast("cpu", dtype=dtype):
+            found = first_non_finite(subject, seed, rewind, kind=_Half, edits=replay(recording))
+        if found is not None and found.op is not None and _finite_before(recording, found.op):
+            return Overflow(str(dtype).removeprefix("torch."), found)
+    return None
+
+
+def _finite_before(recording: Recording, op: Op) -> bool:
+    """Whether the same operation of the float32 step gave finite numbers."""
+    twin = recording.ops[op.index] if op.index < len(recording.ops) else None
+    if twin is None or twin.name != op.name or not twin.makes:
+        return True
+    return bool(torch.isfinite(twin.out.tensor.detach()).all())
+
+
+def _near_a_limit(recording: Recording) -> bool:
+    return any(_extremes(recording))
+
+
+def _extremes(recording: Recording) -> Iterator[bool]:
+    delicate = LOGARITHMS | ROOTS | QUOTIENTS
+    for op in recording.ops:
+        for tensor in tensors_in([v.tensor for v in op.makes]):
+            if tensor.is_floating_point() and tensor.numel():
+                yield bool(tensor.detach().abs().max() > LARGEST)
+        if op.name in delicate and op.reads:
+            tensor = op.reads[-1].tensor
+            if tensor.is_floating_point() and tensor.numel():
+                yield bool(tensor.detach().abs().min() < SMALLEST)
