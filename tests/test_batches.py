@@ -115,6 +115,11 @@ class TestRows:
         ):
             _ = examination.isolation
 
+    def test_frames_of_one_sample_may_know_each_other(self) -> None:
+        mix = torch.block_diag(torch.full((2, 2), 0.5), torch.full((2, 2), 0.5))
+        with examined(VAE(mix), X) as examination, pytest.raises(Unavailable, match="groups of 2"):
+            _ = examination.isolation
+
     def test_time_first_is_not_mixing(self) -> None:
         class Steps(nn.Module):
             def __init__(self) -> None:
@@ -170,6 +175,16 @@ class TestSizes:
     def test_batch_normalisation_may_have_one_row(self) -> None:
         model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 6))
         with examined(model, X) as examination:
+            assert not examination.sizes.faults
+
+    def test_a_term_over_pairs_may_refuse_one_row(self) -> None:
+        class Paired(VAE):
+            def forward(self, x: Tensor) -> Any:
+                if len(x) < 2:
+                    raise ArithmeticError("two rows, please")
+                return super().forward(x)
+
+        with examined(Paired(), X) as examination:
             assert not examination.sizes.faults
 
     def test_a_loss_over_pairs_may_refuse_an_odd_number(self) -> None:

@@ -172,6 +172,19 @@ def test_an_initialisation_from_the_first_batch_is_no_drift() -> None:
         assert examination.code_changes.evaluation["table"] == 0
 
 
+def test_a_code_to_be_stored_is_no_missing_step() -> None:
+    class Stored(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.decoder = nn.Linear(6, 3), nn.Linear(3, 6)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.decoder(torch.round(self.encoder(x).sigmoid() * 255).byte() / 255.0)
+
+    with examined(Stored(), X) as examination:
+        assert examination.rounding is None
+
+
 @pytest.mark.parametrize(("through", "arrives"), [(True, Arrives.YES), (False, Arrives.ZERO)])
 def test_rounding(through: bool, arrives: Arrives) -> None:
     class Finite(nn.Module):

@@ -140,6 +140,8 @@ def try_sizes(
     moved = [f for f in faults if f.kind == "changes"]
     if moved and _unsteady(subject, anatomy, seed, rewind, kept, inside) > 0.1 * largest:
         faults = [f for f in faults if f not in moved]
+    if [(f.size, f.kind) for f in faults] == [(1, "refuses")]:
+        faults = []  # a term over pairs inside forward: its author says that it needs two rows
     in_loss = [f for f in faults if f.kind == "loss"]
     if len(in_loss) == 1:  # a loss over pairs needs an even number of rows
         faults.remove(in_loss[0])
@@ -163,7 +165,8 @@ def _judged(
         if in_loss and op is None:
             return None, 0.0  # the objective may hold a target of its own
         at = op.span if op is not None else None
-        return SizeFault(size, "loss" if in_loss else "raises", text, at or _raised_at(run)), 0.0
+        kind = "loss" if in_loss else "raises" if op is not None else "refuses"
+        return SizeFault(size, kind, text, at or _raised_at(run)), 0.0
     found = reconstruction_in(run, anatomy)
     x = anatomy.x.shape if anatomy.x is not None else ()
     where = axis_in(tuple(kept.shape), x, axis, rows)

@@ -113,6 +113,12 @@ def _by_gradient(
             chosen = sorted({0, rows // 2, rows - 1})
             tables = [_dependence(x_hat.tensor, x, where, axis, row) for row in chosen]
             found = _largest(tables, chosen, rows)
+            group = _group(tables, chosen, rows)
+            if found is not None and found.mixed and group < rows:
+                raise Unavailable(
+                    f"rows depend on each other in groups of {group}, as frames of one sample do: "
+                    "declare `batch_axis=None`"
+                )
             if found is not None and found.mixed and _sequence_first(x_hat.tensor, x, axis):
                 raise Unavailable(
                     "rows of axis 1 do not know each other, those of axis 0 do: "
@@ -170,6 +176,22 @@ def _largest(tables: list[Tensor | None], chosen: list[int], rows: int) -> Isola
     if best is None or best.own == best.off == 0:
         return None
     return best
+
+
+def _group(tables: list[Tensor | None], chosen: list[int], rows: int) -> int:
+    """The smallest number of consecutive rows that keep to themselves; all rows if none does."""
+    for group in range(2, rows):
+        if rows % group:
+            continue
+        if all(
+            table is not None
+            and int((table > 0).sum()) > 1
+            and not bool(table[: row // group * group].any())
+            and not bool(table[(row // group + 1) * group :].any())
+            for row, table in zip(chosen, tables, strict=True)
+        ):
+            return group
+    return rows
 
 
 def _sequence_first(x_hat: Tensor, x: Tensor, axis: int) -> bool:

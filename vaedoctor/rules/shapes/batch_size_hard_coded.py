@@ -40,7 +40,7 @@ def batch_size_hard_coded(examination: Examination) -> Iterator[Finding | Verifi
         )
         return
     fault = sizes.faults[0]
-    raised = fault.kind in ("raises", "loss")
+    raised = fault.kind in ("raises", "refuses", "loss")
     where = "the loss" if fault.kind == "loss" else "the model"
     yield Finding(
         f"{where} raises on a batch of {fault.size} instead of {sizes.rows}"
