@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..finding import Span
 from ..rule import Unavailable
 from ..subject.subject import Batch, Subject
 from .anatomy import LOOKUPS, Anatomy, inputs_of
-from .evaluation import reconstruction_in, returned, run_forward
+from .evaluation import reconstruction_in, returned, run_forward, run_quickly
 from .flow import JOINS, RESHAPES, Flow
 from .places import is_user_file
 from .recording import Op, Recording, tensors_in
@@ -106,15 +106,62 @@ class Sizes:
 
 
 def try_sizes(
-    subject: Subject, anatomy: Anatomy, seed: int, rewind: Any, *, compare: bool
+    subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None], *, compare: bool
 ) -> Sizes:
     """Run B-1, one and 2B rows in evaluation mode with still noise and compare row by row."""
     rows, axis = rows_of(subject, anatomy), subject.batch_axis
     assert axis is not None
-    inside = not returned(anatomy)
+    trials = {}
+    for index in ([*range(rows - 1)], [0], [*range(rows), *range(rows)]):
+        if len(index) not in (0, rows):
+            trials[len(index)] = index
+    if returned(anatomy):
+        difference = _quick(subject, anatomy, seed, rewind, trials)
+        if difference is not None:
+            return Sizes(rows, tuple(trials), (), difference)
+    return _recorded(subject, anatomy, seed, rewind, trials, compare)
+
+
+def _quick(
+    subject: Subject,
+    anatomy: Anatomy,
+    seed: int,
+    rewind: Callable[[], None],
+    trials: dict[int, list[int]],
+) -> float | None:
+    """The largest difference without a recording; None where anything is not as it should be."""
+    rows, axis, largest = rows_of(subject, anatomy), subject.batch_axis or 0, 0.0
+    kept = run_quickly(subject, anatomy, seed=seed, batch=subject.batch, whole=False)
+    rewind()
+    x = anatomy.x.shape if anatomy.x is not None else ()
+    where = axis_in(tuple(kept.shape), x, axis, rows) if kept is not None else None
+    if kept is None or where is None:
+        return None
+    for size, index in trials.items():
+        batch = with_rows(subject.batch, index, axis, rows)
+        found = run_quickly(subject, anatomy, seed=seed, batch=batch, whole=size > 1)
+        rewind()
+        wanted = kept.index_select(where, torch.tensor(index, device=kept.device))
+        if found is None or found.shape != wanted.shape:
+            return None
+        scale = float(kept.abs().max()) or 1.0
+        largest = max(largest, float((found - wanted).abs().max()) / scale)
+    return largest if largest <= _TOLERANCE else None
+
+
+def _recorded(
+    subject: Subject,
+    anatomy: Anatomy,
+    seed: int,
+    rewind: Callable[[], None],
+    trials: dict[int, list[int]],
+    compare: bool,
+) -> Sizes:
+    """The same with recordings, which tell where a size goes wrong."""
+    rows, axis = rows_of(subject, anatomy), subject.batch_axis or 0
+    inside, whole = not returned(anatomy), subject.objective is not None
     reference = run_forward(subject, seed=seed, still=True, whole=inside)
     expected = reconstruction_in(reference, anatomy)
-    whole = subject.objective is not None
     if reference.error is not None or expected is None:
         rewind()
         raise Unavailable("no reconstruction in evaluation mode to compare")
@@ -122,30 +169,28 @@ def try_sizes(
     rewind()
     discrete = anatomy.quantizer is not None or any(op.name in LOOKUPS for op in reference.ops)
     compare = compare and not discrete and not anatomy.flow.outside
-    faults, tried, largest = [], [], 0.0
-    for index in (range(rows - 1), range(1), [*range(rows), *range(rows)]):
-        size = len(index)
-        if size in (0, rows) or size in tried:
-            continue
-        tried.append(size)
+    faults, largest = [], 0.0
+    for size, index in trials.items():
         batch = with_rows(subject.batch, index, axis, rows)
         run = run_forward(
             subject, seed=seed, batch=batch, still=True, whole=inside or (whole and size > 1)
         )
-        fault, difference = _judged(run, reference, anatomy, kept, list(index), axis, compare)
+        fault, difference = _judged(run, reference, anatomy, kept, index, axis, compare)
         rewind()
         largest = max(largest, difference)
-        if fault is not None:
-            faults.append(fault)
+        faults += [fault] if fault is not None else []
     moved = [f for f in faults if f.kind == "changes"]
     if moved and _unsteady(subject, anatomy, seed, rewind, kept, inside) > 0.1 * largest:
         faults = [f for f in faults if f not in moved]
+    return Sizes(rows, tuple(trials), _excused(faults), largest)
+
+
+def _excused(faults: list[SizeFault]) -> tuple[SizeFault, ...]:
+    """The faults without what terms over pairs of rows may ask for: two rows, an even number."""
     if [(f.size, f.kind) for f in faults] == [(1, "refuses")]:
-        faults = []  # a term over pairs inside forward: its author says that it needs two rows
+        return ()
     in_loss = [f for f in faults if f.kind == "loss"]
-    if len(in_loss) == 1:  # a loss over pairs needs an even number of rows
-        faults.remove(in_loss[0])
-    return Sizes(rows, tuple(tried), tuple(faults), largest)
+    return tuple(f for f in faults if f.kind != "loss" or len(in_loss) > 1)
 
 
 def _judged(
@@ -191,7 +236,12 @@ def _judged(
 
 
 def _unsteady(
-    subject: Subject, anatomy: Anatomy, seed: int, rewind: Any, kept: Tensor, whole: bool
+    subject: Subject,
+    anatomy: Anatomy,
+    seed: int,
+    rewind: Callable[[], None],
+    kept: Tensor,
+    whole: bool,
 ) -> float:
     """How far x_hat moves under another seed and inputs changed in the last digits.
 

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from ..subject.subject import Batch, Subject
+from ..subject.trace import seed_everything
 from .anatomy import Anatomy, anatomize
 from .flow import Flow
 from .outputs import named_tensors
@@ -35,6 +37,34 @@ def run_forward(
     with StillNoise() if still else nullcontext(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one row has no standard deviation, and torch says so
         return run_recorded(patient, seed=seed, train=train, batch=batch)
+
+
+def run_quickly(
+    subject: Subject, anatomy: Anatomy, *, seed: int, batch: Batch, whole: bool
+) -> Tensor | None:
+    """The reconstruction of one pass with still noise in evaluation mode, without a recording.
+
+    None where it raises or returns no such output: the recorded pass tells why.
+    """
+    model, outputs = subject.model, []
+    model.eval()
+    seed_everything(seed)
+    hook = model.register_forward_hook(lambda _, __, output: outputs.append(output))
+    try:
+        with StillNoise(), torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if whole and subject.objective is not None:
+                subject.objective.run(model, batch)
+            else:
+                batch.run(model)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # the user's model may raise anything, SystemExit too
+        return None
+    finally:
+        hook.remove()
+    found = dict(named_tensors(outputs[0])).get(anatomy.x_hat_name) if outputs else None
+    return found.detach() if found is not None else None
 
 
 def returned(anatomy: Anatomy) -> bool:
