@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @rule("VAE719", Severity.ERROR, before=("VAE702",))
 def kl_div_misused(examination: Examination) -> Iterator[Finding | Verified]:
-    """`F.kl_div` gets probabilities for log-probabilities, or divides by the wrong axis.
+    """`F.kl_div` gets probabilities for logarithms, or divides by the wrong axis.
 
     ## What it checks
     The operands of every `F.kl_div`: whether they sum to 1 along an axis, before or after `exp`,

@@ -18,7 +18,7 @@ RELU = frozenset({"relu", "relu_", "relu6"})
 
 @rule("VAE308", Severity.WARNING)
 def activation_on_posterior_head(examination: Examination) -> Iterator[Finding | Verified]:
-    """An activation keeps the posterior from reaching the prior, or from leaving half of it.
+    """An activation keeps the posterior away from the prior, or from half of it.
 
     ## What it checks
     The raw output of each head's layer is forced far down, to 0 and far up, and the sampler's
