@@ -152,11 +152,11 @@ def isolate(
     rewind: Callable[[], None],
 ) -> Divergence:
     """Measure the KL of one latent. Raises Unavailable with the reason where that cannot be."""
-    probe = _Probe(subject, anatomy, latent, seed, rewind)
+    probe = Probe(subject, anatomy, latent, seed, rewind)
     low, high = (1.0, -1.0) if probe.signed else (2.0, 0.5)
     settings = (probe.measure(high), probe.measure(low))
     far = 0.0
-    if all(s.weight == 0 for s in settings):
+    if all(s.weight <= 0 for s in settings):
         far = probe.measure(high, reach=FAR).weight
     meaning, meant = _meaning(settings) if probe.apart else ("", (0.0, 0.0))
     inputs = [v.shape for v in inputs_of(anatomy.recording) if v.shape]
@@ -188,7 +188,7 @@ def one_setting(
     rewind: Callable[[], None],
 ) -> Setting:
     """The KL at one value of the scale head: enough for its weight."""
-    probe = _Probe(subject, anatomy, latent, seed, rewind)
+    probe = Probe(subject, anatomy, latent, seed, rewind)
     return probe.measure(1.0 if probe.signed else 2.0)
 
 
@@ -211,7 +211,7 @@ def _meaning(settings: tuple[Setting, Setting]) -> tuple[str, tuple[float, float
     return "", (0.0, 0.0)
 
 
-class _Probe:
+class Probe:
     """Where to force and to pin for one latent, found once; each measurement is two runs."""
 
     def __init__(
@@ -233,10 +233,10 @@ class _Probe:
         outputs = [v for op in self.pins for v in op.makes]
         reached = flow.ancestors(loss, stop=outputs)
         around = flow.ancestors(loss, stop=[*outputs, latent.z]) - {latent.z.index}
-        self.mu = _common(flow, latent.loc, around)
-        self.h = _common(flow, latent.scale, around)
-        if self.mu.op is None or self.h.op is None:
+        mu, h = _common(flow, latent.loc, around), _common(flow, latent.scale, around)
+        if mu is None or h is None or mu.op is None or h.op is None:
             raise Unavailable("the posterior's parameters cannot be forced to known values")
+        self.mu, self.h = mu, h
         self.apart = self.mu is not self.h and self.mu.index not in flow.ancestors(self.h)
         made = head(flow, self.h)
         unbounded = made is not None and made.value is self.h and not flow.noise[self.h.index]
@@ -247,12 +247,16 @@ class _Probe:
         clamps = (op for op in flow.recording.ops if op.name in CLAMPS and op.makes)
         self.clamped = next((op.span for op in clamps if op.out.index in after), None)
 
-    def measure(self, forced: float, *, reach: float = 1.0) -> Setting:
+    def measure(self, forced: float, *, reach: float = 1.0, term: Value | None = None) -> Setting:
+        """The weight of the loss, or of one of its terms, with the scale head forced."""
         mu, h = self._leaves(forced, reach)
-        (above, plus), (below, minus) = (self._run(mu, h, sign) for sign in (1.0, -1.0))
-        loss = (above + below) / 2
-        location, scale = (plus + minus) / 2, (plus - minus) / 2
+        loss, location, scale = self.read(mu, h, term)
         return self._compare(loss, location, scale, mu, h, forced)
+
+    def read(self, mu: Tensor, h: Tensor, term: Value | None = None) -> tuple[Tensor, ...]:
+        """The loss (or the sum of a term) and the sampler's location and scale, by both signs."""
+        (above, plus), (below, minus) = (self._run(mu, h, sign, term) for sign in (1.0, -1.0))
+        return (above + below) / 2, (plus + minus) / 2, (plus - minus) / 2
 
     def _leaves(self, forced: float, reach: float) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(self.seed)
@@ -266,8 +270,8 @@ class _Probe:
         h = torch.full_like(self.h.tensor.detach(), forced)
         return mu.requires_grad_(True), h.requires_grad_(True)
 
-    def _run(self, mu: Tensor, h: Tensor, sign: float) -> tuple[Tensor, Tensor]:
-        """The loss and the sample of one run with the noise at `sign`."""
+    def _run(self, mu: Tensor, h: Tensor, sign: float, term: Value | None) -> tuple[Tensor, Tensor]:
+        """The loss or term and the sample of one run with the noise at `sign`."""
         edits: Edits = {
             self.latent.draw.value.place: lambda t: torch.full_like(t, sign),
             **{v.place: _held(v) for op in self.pins for v in op.makes},
@@ -278,7 +282,9 @@ class _Probe:
         self.rewind()
         if recording.error is not None or len(recording.ops) != len(self.anatomy.recording.ops):
             raise Unavailable("the step cannot be repeated with the posterior forced")
-        made = _scalar(recording), recording.values[self.latent.z.index].tensor
+        values = recording.values
+        loss = _scalar(recording) if term is None else values[term.index].tensor.sum()
+        made = loss, values[self.latent.z.index].tensor
         recording.release()
         return made
 
@@ -345,26 +351,30 @@ def _first_layers(flow: Flow, latent: Latent, end: Value) -> list[Op]:
     return list(found.values())
 
 
-def _common(flow: Flow, operand: Value, around: frozenset[int]) -> Value:
+def _common(flow: Flow, operand: Value, around: frozenset[int]) -> Value | None:
     """The value behind a sampler's operand through which all that the loss reads of it passes.
 
     The furthest one that the loss reads around sample and decoder: the loss may exponentiate a
-    log-variance once more by itself.
+    log-variance once more by itself. None where the operand is put together from several values,
+    any of which the loss may read: `prior_mean + delta`.
     """
-    found, value, came = operand, operand, -1
+    found: Value | None = None
+    value, came = operand, -1
     while value.op is not None and flow.posterior(value):
         readers = [op for op in flow.consumers.get(value.index, ()) if op.index != came]
         if any(m.index in around for op in readers for m in op.makes):
             found = value
         parents = {p.index: p for p in flow.parents(value) if flow.data[p.index]}
-        if flow.layer(value.op) or len(parents) != 1:
-            break
+        if flow.layer(value.op):
+            return found or operand
+        if len(parents) != 1:
+            return found
         came = value.op.index
         (value,) = parents.values()
-    return found
+    return found or operand
 
 
-def _kl_line(flow: Flow, probe: _Probe, loss: Value, terms: Set[int]) -> Span | None:
+def _kl_line(flow: Flow, probe: Probe, loss: Value, terms: Set[int]) -> Span | None:
     """The first line beside the sampler's own where the loss reads location and scale together."""
     sampler = flow.ancestors(probe.latent.z)
     both = (flow.descendants(probe.mu) & flow.descendants(probe.h) & terms) - sampler

@@ -26,11 +26,14 @@ from . import (
     decoding,
     divergence,
     heads,
+    importance,
     leftbehind,
     likelihood,
+    logdet,
     modes,
     noise,
     numerics,
+    offset,
     ownership,
     paths,
     pins,
@@ -355,12 +358,32 @@ class Examination:
         return list(bounds.reaches(self.subject, self.anatomy, self.seed, self._rewind))
 
     @cached_property
+    def kl_offsets(self) -> list[offset.Offset]:
+        """What every reported KL is at the prior."""
+        found = self.require_divergences()
+        run = (self.subject, self.anatomy, found, self.seed, self._rewind)
+        return list(offset.all_offsets(*run))
+
+    @cached_property
+    def log_dets(self) -> list[logdet.LogDet]:
+        """The log-determinants that flows report, beside those of their Jacobians."""
+        return list(logdet.log_dets(self.anatomy))
+
+    @cached_property
+    def aggregations(self) -> list[importance.Aggregation]:
+        """Log-sum-exps over the importance weights of several samples."""
+        return list(importance.aggregations(self.anatomy, self._rows))
+
+    @property
+    def _rows(self) -> int | None:
+        """How many samples the batch holds, if its axis is known."""
+        axis, x = self.subject.batch_axis, self.anatomy.x
+        return x.shape[axis] if axis is not None and x is not None and x.shape else None
+
+    @cached_property
     def kl_div_misuses(self) -> list[categorical.Misuse]:
         """Calls of `F.kl_div` with operands of the wrong kind or another first axis."""
-        axis = self.subject.batch_axis
-        x = self.anatomy.x
-        rows = x.shape[axis] if axis is not None and x is not None and x.shape else None
-        return list(categorical.misuses(self.recording, rows))
+        return list(categorical.misuses(self.recording, self._rows))
 
     @cached_property
     def dead_weights(self) -> list[weights.DeadWeight]:

@@ -66,7 +66,7 @@ def likelihood(anatomy: Anatomy) -> Likelihood | None:
     )
     if gradient is None:
         return None
-    found = list(_fits(gradient, made, given.reshape(made.shape)))
+    found = list(fits(gradient, made, given.reshape(made.shape)))
     if not found:
         return None
     kind, weight = min(found, key=lambda f: f[2])[:2]
@@ -74,7 +74,8 @@ def likelihood(anatomy: Anatomy) -> Likelihood | None:
     return Likelihood(kind, weight * rows, rows, given.numel() // max(1, rows))
 
 
-def _fits(gradient: Tensor, x_hat: Tensor, x: Tensor) -> Iterator[tuple[str, float, float]]:
+def fits(gradient: Tensor, x_hat: Tensor, x: Tensor) -> Iterator[tuple[str, float, float]]:
+    """Kind, weight and relative spread of every plain likelihood that a gradient at x_hat fits."""
     probability = x_hat.clamp(1e-6, 1 - 1e-6)
     inside = bool(((x_hat > 0) & (x_hat < 1)).all())
     references = {

@@ -111,7 +111,10 @@ class GradSwitch:
 
 @dataclass(slots=True, eq=False)
 class Recording:
-    """Everything one run did. `fault` is a bug of ours: the user's run went on without us."""
+    """Everything one run did. `fault` is a bug of ours: the user's run went on without us.
+
+    `returned` is all that the objective returned, of which `loss` is the total.
+    """
 
     ops: list[Op] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
@@ -120,6 +123,7 @@ class Recording:
     functions: dict[CodeType, Frame] = field(default_factory=dict)
     output: Any = None
     loss: Any = None
+    returned: Any = None
     error: BaseException | None = None
     fault: Exception | None = None
     forward_end: int = -1
@@ -138,7 +142,7 @@ class Recording:
             call.output = None
         for held in (self.ops, self.values, self.calls, self.current):
             held.clear()
-        self.output = self.loss = None
+        self.output = self.loss = self.returned = None
 
     def value_of(self, tensor: Tensor) -> Value | None:
         """The latest value of a tensor object, if the run met it."""

@@ -47,7 +47,8 @@ def run_recorded(
                 elif subject.objective is None:
                     batch.run(model)
                 else:
-                    recording.loss = total(subject.objective.run(model, batch))
+                    recording.returned = subject.objective.run(model, batch)
+                    recording.loss = total(recording.returned)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the user's model may raise anything, SystemExit too

@@ -18,7 +18,7 @@ def kl_sign_flipped(examination: Examination) -> Iterator[Finding | Verified]:
 
     ## What it checks
     The isolated KL's weight: the loss's gradient at the location over the location itself, the
-    same for all elements, is negative.
+    same for all elements, is negative near the prior and far from it.
 
     ## Why it matters
     The loss falls without bound while the posterior runs away from the prior.
@@ -29,13 +29,14 @@ def kl_sign_flipped(examination: Examination) -> Iterator[Finding | Verified]:
 
     ## False alarms
     Judged by gradients, never by the sign of a logged number: a one-sample estimate may be
-    negative. Models that maximise the KL on purpose (introspective VAEs) should ignore the rule.
+    negative. A capacity that the KL has yet to reach, `|KL - C|`, turns the sign near the prior
+    only. Models that maximise the KL on purpose (introspective VAEs) should ignore the rule.
 
     ## References
     Kingma and Welling, Auto-Encoding Variational Bayes, 2014, section 2.2.
     """
     for d in examination.require_divergences():
-        if d.standard and d.weight < 0:
+        if d.standard and d.weight < 0 and d.far < 0:
             yield Finding(
                 f"the KL pushes the posterior away from the prior: its weight is {d.weight:.3g}",
                 help="change the KL's sign in the loss",
@@ -43,5 +44,5 @@ def kl_sign_flipped(examination: Examination) -> Iterator[Finding | Verified]:
                 measured={"weight a row": d.weight},
                 causes=frozenset({"latent", "kl"}),
             )
-        elif d.standard:
+        elif d.standard and d.weight > 0:
             yield Verified("the KL's sign is right", {"weight a row": d.weight})

@@ -1,0 +1,171 @@
+"""Reported KLs, log-determinants, importance weights, `kl_div`, reach, each computed twice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from steps import Bare, examined, step
+from test_divergence import PARAMETRISATIONS, VAE, exact
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from vaedoctor.examine.categorical import misuses
+
+X = torch.linspace(-1, 1, 48).reshape(8, 6)
+
+
+def recon(out: Any, x: Tensor) -> Tensor:
+    total: Tensor = 0.5 * (out[0] - x).pow(2).sum() + out[1].sum()
+    return total
+
+
+class TestOffset:
+    @pytest.mark.parametrize("std", ["log-variance", "log-std", "softplus std"])
+    @pytest.mark.parametrize("constant", [0.0, 1.0, -0.25])
+    def test_is_the_constant_per_unit(self, std: str, constant: float) -> None:
+        def kl(mu: Tensor, h: Tensor, s: Tensor, z: Tensor) -> Tensor:
+            return exact(mu, h, s, z) + 3 * constant
+
+        with examined(VAE(PARAMETRISATIONS[std], kl), X, loss=recon) as examination:
+            (offset,) = examination.kl_offsets
+        assert offset.per_unit == pytest.approx(constant, abs=1e-5)
+        assert offset.total == pytest.approx(3 * 8 * constant, abs=1e-4)
+
+
+class Linear(nn.Module):
+    """z -> z @ W, whose log |det| torch knows; a row-wise gate makes it differ by row."""
+
+    def __init__(self, report: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(3) + 0.2 * torch.rand(3, 3))
+        self.report = report
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        made = torch.sinh(z) @ self.weight
+        log_det = z.cosh().log().sum(1) + torch.linalg.slogdet(self.weight)[1]
+        return made, self.report(log_det)
+
+
+class TestLogDet:
+    @pytest.mark.parametrize("factor", [1.0, -1.0, 2.0, 1 / 3])
+    @pytest.mark.parametrize("sign", [1.0, -1.0])
+    def test_factor_and_pull(self, factor: float, sign: float) -> None:
+        torch.manual_seed(0)
+        flow = Linear(lambda log_det: factor * log_det)
+        parts = {"flow": flow, "mu": nn.Linear(6, 3), "h": nn.Linear(6, 3), "out": nn.Linear(3, 6)}
+
+        def body(x: Tensor) -> tuple[Tensor, Tensor]:
+            mu = parts["mu"](x)
+            z, log_det = flow(mu + torch.exp(0.5 * parts["h"](x)) * torch.randn_like(mu))
+            return parts["out"](z), -sign * log_det
+
+        with examined(Bare(body, **parts), X, loss=recon) as examination:
+            (found,) = examination.log_dets
+        assert found.factor == pytest.approx(factor, rel=1e-3)
+        assert found.pull == -sign
+        assert found.reported == pytest.approx([factor * t for t in found.true], rel=1e-3)
+
+    def test_other_numbers_a_row_are_not_judged(self) -> None:
+        torch.manual_seed(0)
+        flow = Linear(lambda log_det: log_det.sin() + torch.linspace(0, 1, 8))
+        parts = {"flow": flow, "mu": nn.Linear(6, 3), "out": nn.Linear(3, 6)}
+
+        def body(x: Tensor) -> tuple[Tensor, Tensor]:
+            mu = parts["mu"](x)
+            z, other = flow(mu + torch.exp(mu) * torch.randn_like(mu))
+            return parts["out"](z), other
+
+        with examined(Bare(body, **parts), X, loss=recon) as examination:
+            assert examination.log_dets == []
+
+
+class TestAggregation:
+    @pytest.mark.parametrize(
+        ("join", "axis", "rewards"),
+        [
+            (lambda w: -(torch.logsumexp(w, 0) - math.log(5)).mean(), "samples", True),
+            (lambda w: -torch.logsumexp(w.t(), 1).sum(), "samples", True),
+            (lambda w: -torch.logsumexp(w, 1).mean(), "rows", True),
+            (lambda w: -torch.logsumexp(-w, 0).mean(), "samples", False),
+        ],
+    )
+    def test_axis_and_sign(self, join: Any, axis: str, rewards: bool) -> None:
+        torch.manual_seed(0)
+        parts = {"mu": nn.Linear(6, 3), "h": nn.Linear(6, 3), "out": nn.Linear(3, 6)}
+
+        def body(x: Tensor) -> tuple[Tensor, Tensor]:
+            q = Normal(parts["mu"](x), torch.exp(0.5 * parts["h"](x)))
+            z = q.rsample(torch.Size([5]))
+            return parts["out"](z), (Normal(0.0, 1.0).log_prob(z) - q.log_prob(z)).sum(-1)
+
+        def loss(out: Any, x: Tensor) -> Tensor:
+            total: Tensor = join(Normal(out[0], 1.0).log_prob(x).sum(-1) + out[1])
+            return total
+
+        with examined(Bare(body, **parts), X, loss=loss) as examination:
+            (found,) = examination.aggregations
+        assert (found.axis, found.rewards, found.samples) == (axis, rewards, 5)
+
+
+LOGITS = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
+P, LOG_P = LOGITS.softmax(-1), LOGITS.log_softmax(-1)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "options", "count"),
+    [
+        (LOG_P, P, {}, 0),
+        (LOG_P, LOG_P, {"log_target": True}, 0),
+        (LOG_P, P, {"reduction": "batchmean"}, 0),
+        (P, P, {}, 1),
+        (LOG_P, LOG_P, {}, 1),
+        (LOG_P, P, {"log_target": True}, 1),
+        (P, P, {"log_target": True}, 2),
+        (LOG_P.t(), P.t(), {"reduction": "batchmean"}, 1),
+        (LOGITS, LOGITS, {}, 0),
+    ],
+)
+def test_operands_of_kl_div(first: Tensor, second: Tensor, options: Any, count: int) -> None:
+    weight = nn.Parameter(torch.zeros(()))
+    recording = step(
+        Bare(
+            lambda x: F.kl_div(first + weight, second, **{"reduction": "sum", **options}), w=weight
+        ),
+        X,
+    )
+    assert len(list(misuses(recording, 8))) == count
+
+
+@pytest.mark.parametrize(
+    ("bound", "low", "high"),
+    [
+        (torch.relu, 0, 30),
+        (torch.tanh, -1, 1),
+        (torch.sigmoid, 0, 1),
+        (lambda h: F.softplus(h) + 2, 2, 32),
+        (lambda h: h.clamp(-4, 3), -4, 3),
+    ],
+)
+def test_the_reach_of_a_location(
+    bound: Callable[[Tensor], Tensor], low: float, high: float
+) -> None:
+    class Bounded(VAE):
+        def forward(self, x: Tensor) -> Any:
+            mu, std = bound(self.mu(x)), torch.exp(0.5 * self.h(x))
+            z = mu + std * torch.randn_like(mu)
+            return self.out(z), exact(mu, std, std, z)
+
+    with examined(Bounded(torch.exp, exact), X, loss=recon) as examination:
+        (reach,) = examination.head_reaches
+    assert reach.part == "location"
+    assert (reach.low, reach.high) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_a_plain_head_has_no_bound() -> None:
+    with examined(VAE(torch.exp, exact), X, loss=recon) as examination:
+        assert examination.head_reaches == []

@@ -1,0 +1,51 @@
+"""VAE706."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...finding import Finding, Severity, Verified
+from ...rule import Unavailable, rule
+
+if TYPE_CHECKING:
+    from ...examine.examination import Examination
+
+NATS = 1e-3  # per unit; rounding in float32 stays below 1e-6
+
+
+@rule("VAE706", Severity.WARNING)
+def kl_offset(examination: Examination) -> Iterator[Finding | Verified]:
+    """The KL that is reported is not 0 at the prior.
+
+    ## What it checks
+    Every tensor that forward or the loss returns and whose gradients are those of the exact KL:
+    its value with location 0 and scale 1 forced.
+
+    ## Why it matters
+    A constant left out (`1 +` in the usual formula) trains alike, but the reported KL and ELBO
+    are wrong: below 0, or not comparable with any other number.
+
+    ## How to fix
+    `-0.5 * (1 + logvar - mu**2 - logvar.exp())`: the `1` stands inside the sum over units.
+
+    ## False alarms
+    Only tensors returned beside the total are judged, with gradients that prove what they are. A
+    clamped KL (free bits) and other priors than N(0, I) are not.
+    """
+    examination.require_divergences()
+    reported = examination.kl_offsets
+    if not reported:
+        raise Unavailable("no KL to N(0, I) is returned beside the loss")
+    for o in reported:
+        if abs(o.per_unit) > NATS:
+            name = f"`{o.name}`" if o.name else "the KL"
+            yield Finding(
+                f"{name} is {o.total:.3g} at the prior, where a KL is 0",
+                help="add the missing constant: `-0.5 * (1 + logvar - mu**2 - logvar.exp())`",
+                at=o.at,
+                measured={"value at the prior": o.total, "nats per unit": o.per_unit},
+                causes=frozenset({"kl", f"offset:{o.name}"}),
+            )
+        else:
+            yield Verified("the reported KL is 0 at the prior", {"nats per unit": o.per_unit})
