@@ -13,6 +13,7 @@ import torch
 RULES = specimens.rule_fixtures()
 ALL = [*RULES, *specimens.healthy_fixtures()]
 LOUD = {"VAE502", "VAE002", "VAE501"}  # the forward pass itself raises
+ELSEWHERE = {"VAE201", "VAE203"}  # runs on machines with another device only
 
 
 def _id(path: Path) -> str:
@@ -54,10 +55,11 @@ def test_healthy_trains_every_parameter_it_does_not_freeze(path: Path) -> None:
 @pytest.mark.parametrize("path", ALL, ids=_id)
 def test_batch_is_small_seeded_and_in_the_unit_interval(path: Path) -> None:
     module = specimens.load(path)
+    extreme = {code for _, code in specimens.markers(path)} & {"VAE205", "VAE802"}
     for first, again in zip(specimens.arguments(module), specimens.arguments(module), strict=True):
         assert torch.equal(first, again)
         assert first.numel() < 5000
-        if first.is_floating_point():
+        if first.is_floating_point() and not extreme:
             assert 0 <= first.min() <= first.max() <= 1
 
 
@@ -70,7 +72,7 @@ def test_broken_overrides_healthy_and_is_marked(path: Path) -> None:
     assert len(catalogue) == 1
     for name, cls in classes.items():
         assert cls.__bases__ == (module.Healthy,)
-        assert len([m for m in vars(cls) if callable(vars(cls)[m])]) == 1
+        assert 1 <= len([m for m in vars(cls) if callable(vars(cls)[m])]) <= 2
         assert {code for _, code in specimens.expected(path, module, name)} == catalogue
 
 
@@ -85,8 +87,10 @@ def test_broken_runs_unless_that_is_its_bug(path: Path) -> None:
             with pytest.raises((RuntimeError, AttributeError, ValueError)):
                 specimens.loss(module, model)
             continue
+        if code in ELSEWHERE:
+            continue
         loss = specimens.loss(module, model)
-        assert torch.isfinite(loss)
+        assert torch.isfinite(loss) or code == "VAE801"
         if code == "VAE606":
             with pytest.raises(RuntimeError, match="inplace"):
                 loss.backward()

@@ -77,6 +77,8 @@ def eval_latents(
     finally:
         rewind()
     seen = [f for f in found if f is not None]
+    if len(judged) > 1:  # of several latents, one that is not met again is no proof
+        seen = [f for f in seen if f.by_loc > 0 or f.by_scale > 0]
     if any(f.by_scale > 0 for f in seen):
         train = run_forward(subject, seed=seed, train=True, still=True)
         seen = [f for f in seen if _plays_no_part(anatomy, f.latent, train)]
