@@ -192,7 +192,8 @@ class Accelerator(Recorder):
         func = torch.Tensor.to if name in ("cuda", "xpu", "cpu") else func
         out = func(*call.args, **call.kwargs)
         result = place or self._common(name, args, operands, places)
-        if place is not None and isinstance(out, Tensor) and out is args[0] and place != places[0]:
+        same = bool(args) and isinstance(out, Tensor) and out is args[0]
+        if place is not None and same and place != places[0]:
             out = out.clone()  # where a device changes, a real move copies
         for i, tensor in enumerate(tensors_in(out)):
             if any(tensor is t for t in operands):

@@ -547,7 +547,10 @@ class Examination:
     def reached(self) -> list[numerics.Reached]:
         """Logarithms, roots and divisions that can be fed zero or less."""
         self._require_run()
-        return list(numerics.reach(self.subject, self.anatomy, self.ends, self.seed, self._rewind))
+        try:
+            return list(numerics.reach(self.subject, self.anatomy, self.ends, self.seed))
+        finally:
+            self._rewind()
 
     @cached_property
     def underflows(self) -> list[numerics.Underflow]:
@@ -564,7 +567,10 @@ class Examination:
     def fixed_type(self) -> tuple[precision.FixedType | None, str]:
         """What keeps the model from float64 or bfloat16, and in which type it ran."""
         self._require_run()
-        return precision.fixed_type(self.subject, self.seed, self._rewind)
+        try:
+            return precision.fixed_type(self.subject, self.seed, self._rewind)
+        finally:
+            self._rewind()
 
     @cached_property
     def half_overflow(self) -> precision.Overflow | None:

@@ -19,6 +19,7 @@ from .flow import JOINS
 from .latents import path_of
 from .listing import Method, calls_in, functions_in, methods_of, text_of, tree_of
 from .methods import method_calls
+from .realmove import accelerator, refused
 from .recording import DRAWS, Op, Recording, Value
 from .step import unregistered_modules
 
@@ -88,9 +89,12 @@ def examine_move(
             done.append(name)
             literals += other.literals
             _collect(found, subject, other, name)
-    return Moved(
-        tuple(found.values()), tuple(_elsewhere(subject, seed, rewind, literals)), tuple(done), None
-    )
+    elsewhere = tuple(_elsewhere(subject, seed, rewind, literals))
+    agrees = None
+    if (device := accelerator()) is not None and not stuck:
+        real = refused(subject, device, seed, rewind)
+        agrees = None if real is None else real is bool(first.mixings)
+    return Moved(tuple(found.values()), elsewhere, tuple(done), None, agrees)
 
 
 def _elsewhere(
@@ -250,13 +254,11 @@ def hidden_owners(model: nn.Module, tensor: Tensor) -> list[nn.Module]:
 
 def _moved_by_hand(model: nn.Module, attribute: str) -> bool:
     """Whether a method such as `_apply` or `to` of the user's own takes the attribute along."""
-    for file in {m.file for m in _methods(model)}:
-        for method in functions_in(file):
-            if method.name in ("_apply", "to", "cuda") and attribute in text_of(
-                Span(file, method.lines[0], 1, method.lines[1], 0)
-            ):
-                return True
-    return False
+    return any(
+        m.name in ("_apply", "to", "cuda")
+        and attribute in text_of(Span(m.file, m.lines[0], 1, m.lines[1], 0))
+        for m in _methods(model)
+    )
 
 
 def _methods(model: nn.Module) -> Iterator[Method]:

@@ -7,7 +7,9 @@ return values from -20 to 20, and the logarithm, root or division behind them is
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -354,9 +356,11 @@ def reach(
     anatomy: Anatomy,
     ends: frozenset[int],
     seed: int,
-    rewind: Callable[[], None],
 ) -> Iterator[Reached]:
-    """Sweep the layers behind every logarithm, root and division; report what gets there."""
+    """Sweep the layers behind every logarithm, root and division; report what gets there.
+
+    The caller rewinds when it has looked: until then bare parameters hold the swept values.
+    """
     flow = anatomy.flow
     watched = {op.index: op for op in flow.recording.ops if _watched(flow, op, ends)}
     sources = {i: _sources(flow, _operand(op)) for i, op in watched.items()}
@@ -369,32 +373,55 @@ def reach(
     for tensor in numbers.values():
         tensor.data = _sweep(tensor.data)
     recording = run_recorded(subject, seed=seed, edits=edits)
-    rewind()
+    poisoned = _poisoned(recording, [v.place for v in layers.values()])
     scales = {x.scale.index for x in anatomy.latents if x.scale is not None}
     for index, op in watched.items():
-        twin = recording.ops[index] if index < len(recording.ops) else None
-        if twin is None or twin.name != op.name or not twin.makes:
+        operand = _fed(recording, op, poisoned=poisoned)
+        if operand is None:
             continue
-        operand = _operand(twin).tensor.detach()
         bad = operand <= 0 if op.name in LOGARITHMS | ROOTS else operand == 0
-        share = float(bad.double().mean()) if operand.numel() else 0.0
-        if share == 0 or (share < _MOST and not bool((operand < 0).any())):
-            continue
-        if op.name not in ROOTS and not _trouble(twin.out.tensor):
-            continue
-        if op.name not in ROOTS and recording.error is None and not _ends_badly(recording):
-            continue
         source = _operand(op)
-        behind = flow.ancestors(source)
         yield Reached(
             op,
             float(operand.min()),
-            share,
+            float(bad.double().mean()),
             source.op.name if source.op is not None else source.name,
             tuple(dict.fromkeys(path_of(v.op) for v in sources[index][0] if v.op is not None)),
             not sources[index][0],
-            bool(scales & behind),
+            bool(scales & flow.ancestors(source)),
         )
+
+
+def _fed(recording: Recording, op: Op, *, poisoned: bool) -> Tensor | None:
+    """The operand of an operation in the swept run, where it is out of range and that shows."""
+    twin = recording.ops[op.index] if op.index < len(recording.ops) else None
+    if twin is None or twin.name != op.name or not twin.makes:
+        return None
+    operand = _operand(twin).tensor.detach()
+    if not operand.numel():
+        return None
+    negative = op.name not in QUOTIENTS and bool((operand < 0).any())
+    if not negative and float((operand == 0).double().mean()) < _MOST:
+        return None
+    if op.name == "sqrt" and not negative:
+        return operand if poisoned else None  # the root of 0 is fine, its slope is not
+    shows = recording.error is not None or _ends_badly(recording)
+    return operand if shows and _trouble(twin.out.tensor) else None
+
+
+def _poisoned(recording: Recording, layers: list[tuple[int, int]]) -> bool:
+    """Whether the gradient at a swept layer is NaN or infinite while all values are finite."""
+    ends = [recording.loss, *(t for _, t in named_tensors(recording.output))]
+    sums = [t.sum() for t in ends if isinstance(t, Tensor) and t.requires_grad]
+    made = [recording.ops[i].makes[k] for i, k in layers if i < len(recording.ops)]
+    edges = [v.edge for v in made if v.edge is not None]
+    if recording.error is not None or not sums or not edges:
+        return False
+    with warnings.catch_warnings(), suppress(RuntimeError):
+        warnings.simplefilter("ignore")
+        found = torch.autograd.grad(sums[:1], edges, allow_unused=True, retain_graph=True)
+        return any(g is not None and bool(_trouble(g)) for g in found)
+    return False
 
 
 def _ends_badly(recording: Recording) -> bool:
