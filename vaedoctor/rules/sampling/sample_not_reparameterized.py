@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 
-@rule("VAE302", Severity.ERROR, before=("VAE601", "VAE602", "VAE202"))
+@rule("VAE302", Severity.ERROR, before=("VAE601", "VAE602", "VAE202", "VAE204"))
 def sample_not_reparameterized(examination: Examination) -> Iterator[Finding | Verified]:
     """No gradient flows from the sample back to the posterior's parameters.
 
@@ -64,7 +64,7 @@ def sample_not_reparameterized(examination: Examination) -> Iterator[Finding | V
                 "gradient at the scale": str(r.scale.value) if r.scale else None,
             },
             severity=Severity.WARNING if only_scale else Severity.ERROR,
-            causes=frozenset({cause, "latent", *r.layers}),
+            causes=frozenset({cause, cause.replace("cut:", "line:"), "latent", *r.layers}),
         )
     if not reported:
         yield Verified(
