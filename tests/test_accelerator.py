@@ -93,6 +93,7 @@ ALLOWED: dict[str, Body] = {
 REFUSED: dict[str, Body] = {
     "randn": lambda x: x + torch.randn(SHAPE),
     "randn of a size": lambda x: x * torch.randn(x.size()),
+    "an old Variable": lambda x: x + torch.autograd.Variable(torch.randn(SHAPE)),
     "rand": lambda x: x * torch.rand(4),
     "zeros": lambda x: torch.zeros(4) + x,
     "torch.tensor": lambda x: x * torch.tensor([1.0, 2.0, 3.0, 4.0]),

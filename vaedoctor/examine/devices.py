@@ -135,7 +135,7 @@ def spelled_out(span: Span | None) -> bool:
     """Whether the call at a place names its device itself, as a literal.
 
     A variable counts where everything assigned to it in the same function (an attribute: in the
-    same file) is a literal. `"cuda" if torch.cuda.is_available() else "cpu"` is none.
+    same class) is a literal. `"cuda" if torch.cuda.is_available() else "cpu"` is none.
     """
     if span is None:
         return False
@@ -173,12 +173,14 @@ def _literal(node: ast.expr, span: Span) -> bool:
 
 
 def _assigned(node: ast.expr, span: Span) -> Iterator[ast.expr]:
-    """What is assigned to a local name in its function, to an attribute in its file."""
+    """What is assigned to a local name in its function, to an attribute in its class."""
     if isinstance(node, ast.Name):
-        around = [m for m in functions_in(span.file) if m.lines[0] <= span.line <= m.lines[1]]
-        scope: ast.AST | None = max(around, key=lambda m: m.lines[0]).node if around else None
+        inside = [m for m in functions_in(span.file) if m.lines[0] <= span.line <= m.lines[1]]
+        scope: ast.AST | None = max(inside, key=lambda m: m.lines[0]).node if inside else None
     elif isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "self":
-        scope = tree_of(span.file)
+        classes = [n for n in ast.walk(tree_of(span.file)) if isinstance(n, ast.ClassDef)]
+        around = [n for n in classes if n.lineno <= span.line <= (n.end_lineno or n.lineno)]
+        scope = max(around, key=lambda n: n.lineno, default=None)
     else:
         return
     for found in ast.walk(scope) if scope is not None else ():

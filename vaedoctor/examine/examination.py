@@ -55,7 +55,7 @@ from .gradients import Gradients, parameter_gradients
 from .latents import Latent
 from .listing import class_span
 from .objective import compose
-from .recording import Again, Recording
+from .recording import Again, Op, Recording
 from .step import run_recorded, runs_unrecorded
 
 HEAVY = 4 << 20  # bytes of a recording from which its graph is worth a garbage collection
@@ -536,6 +536,14 @@ class Examination:
             return None
         return numerics.first_non_finite(self.subject, self.seed, self._rewind)
 
+    def fed_by_scale(self, op: Op | None) -> bool:
+        """Whether an operation is a logarithm or quotient of a sampler's scale."""
+        if op is None or self.stuck or op.name in numerics.EXPONENTIALS:
+            return False
+        scales = {x.scale.index for x in self.anatomy.latents if x.scale is not None}
+        twins = [o for o in self.recording.ops if o.index == op.index and o.name == op.name]
+        return any(scales & self.flow.ancestors(*o.reads) for o in twins if o.reads)
+
     @cached_property
     def headroom(self) -> list[numerics.Headroom]:
         """Exponentials near the largest argument their number type holds."""
@@ -555,7 +563,12 @@ class Examination:
     @cached_property
     def underflows(self) -> list[numerics.Underflow]:
         """Samplers whose scale has underflowed; what bounds it by zero is VAE311's to say."""
-        found = list(numerics.underflows(self.anatomy))
+        blown = self.non_finite.op.index if self.non_finite and self.non_finite.op else -1
+        found = [
+            u
+            for u in numerics.underflows(self.anatomy)
+            if u.op is None or u.op.index != blown  # one that overflows as well: VAE801
+        ]
         if all(u.vanished for u in found):
             return found
         with suppress(Unavailable):

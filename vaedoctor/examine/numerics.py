@@ -111,7 +111,6 @@ class NonFinite:
     leaf: str = ""
     smallest: float = math.nan
     largest: float = math.nan
-    causes: frozenset[str] = frozenset()
 
 
 _COMPLAINTS = ("nan", "inf", "invalid values", "between 0 and 1", "not finite", "positive")
@@ -284,8 +283,8 @@ def headroom(
     found = []
     for op in close:
         limit, now, then = limits[op.index], largest[op.index], wider.get(op.index)
-        if math.isinf(now):
-            continue  # VAE801 speaks
+        if now > limit:
+            continue  # it has overflowed: VAE801 speaks
         if now * MARGIN > limit or (then is not None and then >= limit):
             found.append(Headroom(op, now, limit, then))
     return found

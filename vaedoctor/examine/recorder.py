@@ -267,7 +267,10 @@ class Recorder(TorchFunctionMode):
         source, name = self._named.get(id(tensor), ("constant", ""))
         if source == "constant" and isinstance(tensor, nn.Parameter):
             source = "stray"
+        hidden = source == "constant" and not tensor.requires_grad
         op = self._opaque(tensor) if not tensor.is_leaf else None
+        if tensor.is_leaf and hidden:
+            op = self._renamed(tensor)
         value = self._new(tensor, op)
         if op is not None:
             op.makes = (value,)
@@ -276,6 +279,21 @@ class Recorder(TorchFunctionMode):
         if source == "constant" and not tensor.requires_grad and tensor.numel() <= 1 << 16:
             value.content = tensor.detach().clone()
         return value
+
+    def _renamed(self, tensor: Tensor) -> Op | None:
+        """Another object for a tensor already met, as the old `Variable(eps)` makes one.
+
+        None where the memory has been outside torch: NumPy may have written to it.
+        """
+        same = self._storages.get(storage_of(tensor), [])
+        alike = [v for v in same if v.shape == tuple(tensor.shape)]
+        met = {v.index for v in same}
+        out = any(
+            op.name in ESCAPES and met & {v.index for v in op.reads} for op in self.recording.ops
+        )
+        if not alike or out or alike[-1].tensor.dtype != tensor.dtype:
+            return None
+        return self._op("alias", (), {}, _Reading((alike[-1],), (), []))
 
     def _opaque(self, tensor: Tensor) -> Op | None:
         """An operation out of sight (a custom `Function`, a scripted body), from its graph node.

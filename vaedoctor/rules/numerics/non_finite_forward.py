@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 
-@rule("VAE801", Severity.ERROR, before=("VAE605", "VAE803", "VAE802", "VAE002", "VAE602"))
+_LESS = ("VAE605", "VAE803", "VAE802", "VAE002", "VAE602", "VAE309")
+
+
+@rule("VAE801", Severity.ERROR, before=_LESS)
 def non_finite_forward(examination: Examination) -> Iterator[Finding | Verified]:
     """The forward pass or the loss yields NaN or infinity.
 
@@ -37,7 +40,9 @@ def non_finite_forward(examination: Examination) -> Iterator[Finding | Verified]
     if found is None:
         yield Verified("the loss and all outputs are finite")
         return
-    causes = {"non-finite", *found.causes, *({"failure"} if examination.stuck else ())}
+    causes = {"non-finite", *({"failure"} if examination.stuck else ())}
+    if examination.fed_by_scale(found.op):
+        causes.add("scale")  # the logarithm of a scale that has underflowed
     if found.op is None:
         yield Finding(
             f"`{found.leaf}` holds {found.kind} before the step begins",

@@ -44,7 +44,7 @@ def scale_underflow(examination: Examination) -> Iterator[Finding | Verified]:
             help="bound it from below: `logvar.clamp(min=-20)`, or add 1e-6 to the scale",
             at=u.op.span if u.op is not None else u.latent.meeting.span,
             measured={"zeros": u.zeros, "denormals": u.denormals, "entries": u.count},
-            causes=frozenset({"latent", "scale", "non-finite"}),
+            causes=frozenset({"latent", "scale"}),
         )
     scales = [x.scale for x in examination.anatomy.latents if x.scale is not None]
     if scales and not found:
