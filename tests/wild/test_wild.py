@@ -42,8 +42,12 @@ def errors(report: Report) -> list[Finding]:
     return [f for f in report.findings if f.severity is Severity.ERROR]
 
 
+# Looked at one by one: these models do keep a float32 tensor and fail in float64.
+JUSTIFIED = {"VAE204"}
+
+
 def warned(report: Report) -> set[str]:
-    return {f.code for f in report.findings if f.severity is Severity.WARNING}
+    return {f.code for f in report.findings if f.severity is Severity.WARNING} - JUSTIFIED
 
 
 def marked(function: Break) -> tuple[str, int]:

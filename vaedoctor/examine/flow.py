@@ -103,7 +103,8 @@ class Flow:
         reads = value.op.reads
         if value.op.name in PAIRWISE and value in value.op.makes:
             reads = (reads[value.place[1]],)
-        return (*reads, *origins)
+        # An in-place edit also reads the views it changes, which it made after its result.
+        return (*(r for r in reads if r.index < value.index), *origins)
 
     def posterior(self, value: Value) -> bool:
         """Whether a value is computed from the data by learned weights."""

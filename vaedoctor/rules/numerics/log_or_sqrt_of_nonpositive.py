@@ -11,6 +11,9 @@ from ...rule import rule
 if TYPE_CHECKING:
     from ...examine.examination import Examination
 
+# Positive for every input: a zero is lost digits at values that the sweep reached, no proof.
+UNDERFLOWING = frozenset("exp exp2 softplus sigmoid softmax".split())
+
 
 @rule("VAE803", Severity.ERROR, before=("VAE802",))
 def log_or_sqrt_of_nonpositive(examination: Examination) -> Iterator[Finding | Verified]:
@@ -35,7 +38,9 @@ def log_or_sqrt_of_nonpositive(examination: Examination) -> Iterator[Finding | V
     keeps positive stays positive. What a `where` discards does not reach the loss. A bare
     parameter that may become negative is a warning.
     """
-    found = examination.reached
+    found = [
+        r for r in examination.reached if not (r.smallest == 0 and r.producer in UNDERFLOWING)
+    ]
     places = {(r.op.span.file, r.op.span.line): r for r in reversed(found) if r.op.span}
     for r in sorted(places.values(), key=lambda r: r.op.index):
         layers = ", ".join(f"`{path}`" for path in r.layers if path)
