@@ -96,15 +96,17 @@ class Flow:
         return draw
 
     def parents(self, value: Value) -> tuple[Value, ...]:
-        """The values this one is computed from."""
-        origins = self.carried.get(value.index, ())
-        if value.op is None:
-            return origins
-        reads = value.op.reads
-        if value.op.name in PAIRWISE and value in value.op.makes:
-            reads = (reads[value.place[1]],)
-        # An in-place edit also reads the views it changes, which it made after its result.
-        return (*(r for r in reads if r.index < value.index), *origins)
+        """The values this one is computed from: all of them older than itself.
+
+        An in-place edit also reads the views it changes, which it made after its result.
+        """
+        reads = self.carried.get(value.index, ())
+        if value.op is not None:
+            own = value.op.reads
+            if value.op.name in PAIRWISE and value in value.op.makes:
+                own = (own[value.place[1]],)
+            reads = (*own, *reads)
+        return tuple(r for r in reads if r.index < value.index)
 
     def posterior(self, value: Value) -> bool:
         """Whether a value is computed from the data by learned weights."""
