@@ -1,6 +1,5 @@
 """The report as text and as JSON, for hand-made reports."""
 
-# ruff: noqa: RUF001
 import dataclasses
 import json
 import linecache

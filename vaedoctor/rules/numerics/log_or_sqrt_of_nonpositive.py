@@ -38,9 +38,7 @@ def log_or_sqrt_of_nonpositive(examination: Examination) -> Iterator[Finding | V
     keeps positive stays positive. What a `where` discards does not reach the loss. A bare
     parameter that may become negative is a warning.
     """
-    found = [
-        r for r in examination.reached if not (r.smallest == 0 and r.producer in UNDERFLOWING)
-    ]
+    found = [r for r in examination.reached if not (r.smallest == 0 and r.producer in UNDERFLOWING)]
     places = {(r.op.span.file, r.op.span.line): r for r in reversed(found) if r.op.span}
     for r in sorted(places.values(), key=lambda r: r.op.index):
         layers = ", ".join(f"`{path}`" for path in r.layers if path)
