@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Laplace, Normal, kl_divergence
 
 from vaedoctor.examine.divergence import Divergence
+from vaedoctor.rule import Unavailable
 
 Std = Callable[[Tensor], Tensor]
 Term = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # of mu, h, std, z: one row's KL
@@ -240,3 +241,40 @@ def test_the_weight_is_beta_at_every_size(rows: int, units: int, beta: float, kl
     assert (d.rows, d.units) == (rows, units)
     assert d.weight == pytest.approx(beta, rel=1e-2)
     assert d.exact
+
+
+@pytest.mark.parametrize(
+    ("kl", "connected"),
+    [
+        (exact, True),
+        (lambda *given: 0.0 * exact(*given), True),
+        (lambda *given: exact(*given).detach(), False),
+    ],
+)
+def test_a_weight_of_zero_is_not_a_missing_term(kl: Term, connected: bool) -> None:
+    assert isolated(kl).connected is connected
+
+
+def test_a_capacity_that_is_not_reached_turns_the_sign_near_the_prior_only() -> None:
+    d = isolated(reduce=lambda kl: (kl.sum() - 100).abs())
+    assert d.weight < 0
+    assert d.far > 0
+
+
+def test_a_posterior_put_together_from_several_values_is_not_judged() -> None:
+    class Residual(VAE):
+        def forward(self, x: Tensor) -> Any:
+            delta, std = self.mu(x), torch.exp(self.h(x))
+            prior = torch.tanh(x[:, :3]) * self.mu.bias
+            z = prior + delta + std * torch.randn_like(std)
+            return self.out(z), exact(delta, std, std, z)
+
+    def loss(out: Any, x: Tensor) -> Tensor:
+        total: Tensor = 0.5 * (out[0] - x).pow(2).sum() + out[1].sum()
+        return total
+
+    with (
+        examined(Residual(torch.exp, exact), torch.rand(4, 6), loss=loss) as examination,
+        pytest.raises(Unavailable, match="forced"),
+    ):
+        examination.require_divergences()

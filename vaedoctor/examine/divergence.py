@@ -65,6 +65,7 @@ class Setting:
     reverse: float
     location: Tensor
     gradient: Tensor
+    connected: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,11 @@ class Divergence:
         """Whether the loss has no gradient at location or scale, near the prior and far from it."""
         silent = all(s.weight == 0 and not bool((s.gradient != 0).any()) for s in self.settings)
         return silent and self.far == 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether autograd knows a way from the loss to the location, be its gradient 0 or not."""
+        return any(s.connected for s in self.settings)
 
     @property
     def reversed(self) -> bool:
@@ -310,6 +316,7 @@ class Probe:
             _spread(_quotient(given_mu, backwards)),
             location.detach(),
             given_h.double(),
+            loss.requires_grad and _reaches(loss, mu),
         )
 
 
@@ -382,6 +389,11 @@ def _kl_line(flow: Flow, probe: Probe, loss: Value, terms: Set[int]) -> Span | N
         if op.makes and op.out.index in both:
             return op.span
     return loss.op.span if loss.op is not None else None
+
+
+def _reaches(of: Tensor, to: Tensor) -> bool:
+    (found,) = torch.autograd.grad(of, to, allow_unused=True, retain_graph=True)
+    return found is not None
 
 
 def _gradient(of: Tensor, to: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -13,7 +14,9 @@ from .listing import assigned_at
 from .recording import Recording
 from .step import run_recorded
 
-_WORDS = ("beta", "kl_weight", "kld_weight", "kl_coef", "kl_scale", "lambda_kl", "kl_lambda")
+_WEIGHT = re.compile(
+    r"(.*_)?(beta|kld?_?(weight|coef|coeff|coefficient|scale|lambda|factor)|(lambda|weight)_?kld?)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +31,20 @@ class DeadWeight:
 def dead_weights(
     subject: Subject, recording: Recording, seed: int, rewind: Callable[[], None]
 ) -> Iterator[DeadWeight]:
-    """Double every such attribute on its own and run the same step again."""
+    """Double every such attribute on its own and run the same step again.
+
+    The bounds of a schedule (`beta_max`) and what the step itself sets are no weights.
+    """
     loss = recording.loss
     for module in subject.model.modules():
         for name, value in list(vars(module).items()):
             plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not plain or not any(word in name.lower() for word in _WORDS) or value == 0:
+            if not plain or not _WEIGHT.fullmatch(name.lower()) or value == 0:
                 continue
             setattr(module, name, type(value)(2 * value))
             other = run_recorded(subject, seed=seed)
+            kept = getattr(module, name) == 2 * value  # a schedule sets it anew in every step
             rewind()
-            same = other.error is None and torch.equal(other.loss.detach(), loss.detach())
+            same = kept and other.error is None and torch.equal(other.loss.detach(), loss.detach())
             if same:
                 yield DeadWeight(name, float(value), assigned_at(type(module), name))

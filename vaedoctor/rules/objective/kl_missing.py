@@ -30,12 +30,22 @@ def kl_missing(examination: Examination) -> Iterator[Finding | Verified]:
 
     ## False alarms
     Regularisers that act on the sample instead (MMD, a discriminator) give a gradient and are not
-    reported. A weight of 0 during warm-up is: declare it with `beta=0`.
+    reported. A term that is there and multiplied by 0, as at the start of a warm-up, is a *note*;
+    `beta=0` declares it.
     """
     if examination.subject.beta == 0:
         raise Unavailable("the intended KL weight is declared to be 0")
     for d in examination.require_divergences():
-        if d.missing and not d.clamped:
+        if d.missing and not d.clamped and d.connected:
+            yield Finding(
+                "a term of the loss pulls the posterior to a prior, with a weight of 0",
+                help="raise the weight, or declare a warm-up with `beta=0`",
+                at=d.at or d.sampled_at,
+                measured={"gradient at the location": 0.0, "also at |mu| up to": 15.0},
+                severity=Severity.NOTE,
+                causes=frozenset({"latent", "kl"}),
+            )
+        elif d.missing and not d.clamped:
             yield Finding(
                 "no term of the loss pulls the posterior to a prior",
                 help="add the KL to the loss with its graph (no `.item()`, no `.detach()`)",

@@ -31,7 +31,7 @@ def kl_on_wrong_tensor(examination: Examination) -> Iterator[Finding | Verified]
     Noise without an encoder-made location and scale (dropout, decoder noise) is no latent here.
     """
     judged = examination.require_divergences()
-    missing = [d for d in judged if d.missing and not d.clamped]
+    missing = [d for d in judged if d.missing and not d.clamped and not d.connected]
     if len(judged) < 2:
         raise Unavailable("the model has one latent (VAE702 judges it)")
     for d in missing if len(missing) < len(judged) else []:

@@ -16,7 +16,7 @@ CLOSE = 0.01  # of a factor of ±1
 
 @rule("VAE718", Severity.ERROR)
 def log_det_mismatch(examination: Examination) -> Iterator[Finding | Verified]:
-    """A flow's log-determinant is not that of its Jacobian, or enters the loss upside down.
+    """A flow's log-determinant is not that of its Jacobian, or has the wrong sign.
 
     ## What it checks
     Every module that turns a sample into another of the same shape and returns one number a row:

@@ -27,8 +27,9 @@ def loss_weight_dead(examination: Examination) -> Iterator[Finding]:
     Multiply the KL by it, or remove the setting.
 
     ## False alarms
-    Only with the user's own loss; a weight that something else than this step reads is reported
-    too, hence a warning.
+    The bounds of a schedule (`beta_max`) and a weight that the step sets itself are left
+    alone. Only with the user's own loss; a weight that something else than this step reads is
+    reported too, hence a warning.
     """
     if examination.composed:
         raise Unavailable("no objective given or found; supply --objective")
