@@ -25,6 +25,7 @@ from . import (
     dead,
     decoding,
     divergence,
+    headroom,
     heads,
     importance,
     leftbehind,
@@ -38,6 +39,7 @@ from . import (
     paths,
     pins,
     precision,
+    reach,
     reduction,
     reload,
     rows,
@@ -45,6 +47,7 @@ from . import (
     scale,
     shapes,
     survey,
+    underflow,
     weights,
 )
 from .anatomy import Anatomy, anatomize
@@ -545,28 +548,28 @@ class Examination:
         return any(scales & self.flow.ancestors(*o.reads) for o in twins if o.reads)
 
     @cached_property
-    def headroom(self) -> list[numerics.Headroom]:
+    def headroom(self) -> list[headroom.Headroom]:
         """Exponentials near the largest argument their number type holds."""
         self._require_run()
         found = (self.subject, self.recording, self.flow, self.ends)
-        return numerics.headroom(*found, self.seed, self._rewind)
+        return headroom.headroom(*found, self.seed, self._rewind)
 
     @cached_property
-    def reached(self) -> list[numerics.Reached]:
+    def reached(self) -> list[reach.Reached]:
         """Logarithms, roots and divisions that can be fed zero or less."""
         self._require_run()
         try:
-            return list(numerics.reach(self.subject, self.anatomy, self.ends, self.seed))
+            return list(reach.reach(self.subject, self.anatomy, self.ends, self.seed))
         finally:
             self._rewind()
 
     @cached_property
-    def underflows(self) -> list[numerics.Underflow]:
+    def underflows(self) -> list[underflow.Underflow]:
         """Samplers whose scale has underflowed; what bounds it by zero is VAE311's to say."""
         blown = self.non_finite.op.index if self.non_finite and self.non_finite.op else -1
         found = [
             u
-            for u in numerics.underflows(self.anatomy)
+            for u in underflow.underflows(self.anatomy)
             if u.op is None or u.op.index != blown  # one that overflows as well: VAE801
         ]
         if all(u.vanished for u in found):

@@ -162,6 +162,9 @@ def _judged(subject: Subject, pretence: Pretence, mixing: Mixing, method: str) -
     if mixing.stayed is None:
         kind = "to numpy" if mixing.why == "numpy" else "generator"
         return _stayed(kind, mixing.operation, op.span, mixing, method, _lines(op.span))
+    weight = mixing.stayed.tensor
+    if isinstance(weight, nn.Parameter) and not _was_there(subject.model, weight):
+        return None  # of a layer made in the forward pass: VAE103
     leaves = list(_origins(pretence, mixing.stayed))
     named = [v for v in leaves if id(v.tensor) in pretence.literal_values]
     if named and named[0].op is not None:
@@ -240,6 +243,10 @@ def _held(
     if value.source == "constant":
         return _entered(model, value, mixing, method)
     return None
+
+
+def _was_there(model: nn.Module, tensor: Tensor) -> bool:
+    return bool(hidden_owners(model, tensor)) or id(tensor) in dict(hiding_places(model))
 
 
 def hidden_owners(model: nn.Module, tensor: Tensor) -> list[nn.Module]:

@@ -13,8 +13,9 @@ from ..finding import Span
 from ..subject.subject import Subject
 from .census import hiding_places
 from .flow import Flow
+from .headroom import mapped
 from .leftbehind import hidden_owners
-from .numerics import LOGARITHMS, QUOTIENTS, ROOTS, NonFinite, Watch, first_non_finite, mapped
+from .numerics import LOGARITHMS, QUOTIENTS, ROOTS, NonFinite, Watch, first_non_finite
 from .recorder import Edits
 from .recording import Op, Recording, Value, tensors_in
 from .step import run_recorded

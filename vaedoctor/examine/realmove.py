@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from ..subject.subject import Subject
-from .numerics import mapped
+from .headroom import mapped
 from .recording import Recording
 from .step import run_recorded
 

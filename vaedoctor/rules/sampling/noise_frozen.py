@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 
-@rule("VAE306", Severity.ERROR, before=("VAE301", "VAE401", "VAE108", "VAE202"))
+@rule("VAE306", Severity.ERROR, before=("VAE301", "VAE401", "VAE108", "VAE202", "VAE505"))
 def noise_frozen(examination: Examination) -> Iterator[Finding | Verified]:
     """Two training steps draw the same noise.
 

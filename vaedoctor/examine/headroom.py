@@ -1,0 +1,124 @@
+"""How near exponentials are to overflow, now and with inputs ten times larger."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..subject.subject import Batch, Subject
+from .flow import Flow
+from .numerics import EXPONENTIALS
+from .recording import Op, Recording, tensors_in
+from .step import run_recorded
+
+MARGIN = 2.0  # headroom: the argument times this still fits
+WIDER = 10.0  # inputs this many times larger
+
+
+@dataclass(frozen=True, slots=True)
+class Headroom:
+    """The largest argument of one exponential, now and with inputs ten times larger."""
+
+    op: Op
+    largest: float
+    limit: float
+    wider: float | None
+
+
+def largest_argument(op: Op) -> float:
+    """The largest argument of an exponential; of an in-place one, from its result."""
+    read, made = op.reads[0].tensor.detach(), op.out.tensor.detach()
+    if not read.numel() or not read.is_floating_point():
+        return -math.inf
+    if op.reads[0].tensor is op.out.tensor:
+        return float(made.double().log().max())
+    return float(read.max())
+
+
+def exponentials(recording: Recording, ends: frozenset[int]) -> list[Op]:
+    """The exponentials that reach the loss or an output."""
+    return [
+        op
+        for op in recording.ops
+        if op.name in EXPONENTIALS
+        and op.makes
+        and op.reads
+        and op.out.tensor.is_floating_point()
+        and op.out.index in ends
+    ]
+
+
+def headroom(
+    subject: Subject,
+    recording: Recording,
+    flow: Flow,
+    ends: frozenset[int],
+    seed: int,
+    rewind: Callable[[], None],
+) -> list[Headroom]:
+    """Exponentials whose argument comes near the largest that the dtype can hold."""
+    ops = [op for op in exponentials(recording, ends) if flow.learned[op.out.index]]
+    if not ops:
+        return []
+    limits = {op.index: math.log(torch.finfo(op.out.tensor.dtype).max) for op in ops}
+    largest = {op.index: largest_argument(op) for op in ops}
+    # Layers grow with their input, a square twice as fast: what is smaller cannot get there.
+    close = [op for op in ops if largest[op.index] * WIDER**2 >= limits[op.index]]
+    wider = _wider(subject, close, seed, rewind) if close else {}
+    found = []
+    for op in close:
+        limit, now, then = limits[op.index], largest[op.index], wider.get(op.index)
+        if now > limit:
+            continue  # it has overflowed: VAE801 speaks
+        if now * MARGIN > limit or (then is not None and then >= limit):
+            found.append(Headroom(op, now, limit, then))
+    return found
+
+
+def _wider(
+    subject: Subject, ops: list[Op], seed: int, rewind: Callable[[], None]
+) -> dict[int, float]:
+    """The largest arguments when every floating input is ten times larger."""
+    recording = run_recorded(subject, seed=seed, batch=scaled(subject, WIDER))
+    rewind()
+    found = {}
+    for op in ops:
+        twin = recording.ops[op.index] if op.index < len(recording.ops) else None
+        if twin is not None and twin.name == op.name and twin.makes:
+            found[op.index] = largest_argument(twin)
+    return found
+
+
+def scaled(subject: Subject, factor: float) -> Batch:
+    """The batch with its data multiplied; conditions, and what holds only 0 and 1, are kept."""
+    batch = subject.batch
+    items = [*enumerate(batch.args), *batch.kwargs.items()]
+    kept = {id(t) for key, item in items if key in subject.conditions for t in tensors_in(item)}
+
+    def grow(t: Tensor) -> Tensor:
+        quantity = t.is_floating_point() and bool(((t != 0) & (t != 1)).any())
+        return t.detach() * factor if quantity and id(t) not in kept else t
+
+    return mapped(batch, grow)
+
+
+def mapped(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    """The batch with every tensor changed."""
+
+    def one(item: Any) -> Any:
+        if isinstance(item, Tensor):
+            return change(item)
+        if isinstance(item, dict):
+            return {k: one(v) for k, v in item.items()}
+        if isinstance(item, (list, tuple)) and not hasattr(item, "_fields"):
+            return type(item)(one(v) for v in item)
+        return item
+
+    args = tuple(one(a) for a in batch.args)
+    kwargs = {k: one(v) for k, v in batch.kwargs.items()}
+    return Batch(args, kwargs, batch.origin, batch.guessed, batch.ran)
