@@ -365,7 +365,7 @@ BUGS: dict[str, Bug] = {
     "gradient not finite": Bug(
         "VAE605",
         _before_heads(
-            "{h} = {h} * ({h} > {h}.mean())",
+            "{h} = {h} * ({h} > {h}.mean(-1, keepdim=True))",
             "{h} = {h} / (1 + torch.sqrt({h} ** 2))  #§ guilty",
         ),
         also=frozenset({"VAE803"}),

@@ -61,7 +61,7 @@ class TestGenerated:
 
     @pytest.mark.slow
     @given(case=healthy_cases() | broken_cases())
-    @settings(max_examples=150)
+    @settings(max_examples=40)
     def test_any(self, case: Case, tmp_path: Path) -> None:
         check_case(case, tmp_path)
 

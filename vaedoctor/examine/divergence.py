@@ -297,6 +297,8 @@ class Probe:
     def _compare(
         self, loss: Tensor, location: Tensor, scale: Tensor, mu: Tensor, h: Tensor, forced: float
     ) -> Setting:
+        if bool((scale > 0).any()) and bool((scale <= 0).any()):
+            raise Unavailable("the sampler's scale depends on more than its head (a mask)")
         by_mu = 0.5 * (location**2).sum()
         by_h = 0.5 * (scale**2 - (scale**2).log()).sum()
         reverse = 0.5 * ((1 + location**2) / scale**2 + (scale**2).log()).sum()
@@ -325,6 +327,8 @@ def _loss(anatomy: Anatomy) -> Value:
     value = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
     if value is None:
         raise Unavailable("no objective given or found; supply --objective")
+    if not bool(torch.isfinite(value.tensor.detach()).all()):
+        raise Unavailable("the loss is not finite (VAE801)")
     return value
 
 

@@ -87,12 +87,12 @@ def _direct(flow: Flow, draw: Draw) -> Latent | None:
 
 
 def _settled(flow: Flow, value: Value) -> Value:
-    """A discrete draw after its straight-through arithmetic, `b + p - p.detach()`."""
+    """A direct draw after its arithmetic: straight through, `b + p - p.detach()`, or a rate."""
     while True:
         sums = [
             op
             for op in flow.consumers.get(value.index, ())
-            if (op.name in ADDS or op.name in CUTS) and op.makes and op.out.shape == value.shape
+            if op.name in ADDS | MULS | CUTS and op.makes and op.out.shape == value.shape
         ]
         if not sums:
             return value

@@ -16,6 +16,7 @@ from ..rule import FAMILIES
 from .frame import frame
 from .plain import ascii_only, number, place, plain
 
+MOST_CODES = 8  # named under one reason; `-v` names them all
 _COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.NOTE: "bold cyan"}
 _DIM, _GUTTER = "dim", "bold blue"
 _NBSP = "\N{NO-BREAK SPACE}"
@@ -231,9 +232,11 @@ def _not_judged(outcomes: Iterable[Outcome], width: int, *, verbose: bool) -> It
         if reasons:
             yield Text(f"{status}:")
         for rules in reasons.values():
-            names = (
-                f"{rules[0].code} {rules[0].name}" if verbose else ", ".join(o.code for o in rules)
-            )
+            names = ", ".join(o.code for o in rules)
+            if verbose:
+                names = f"{rules[0].code} {rules[0].name}"
+            elif len(rules) > MOST_CODES:
+                names = f"{len(rules)} rules"
             yield from _wrap(f"{names}: {plain(rules[0].reason)}", width, first="  ", rest="    ")
         if reasons:
             yield Text()
