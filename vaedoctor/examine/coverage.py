@@ -36,6 +36,8 @@ def coverage(subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[],
         raise Unavailable("only the user's own loss can leave something out; supply --objective")
     if x_hat is None or len(x_hat.shape) < 2:
         raise Unavailable("no reconstruction found that the loss could look at")
+    if anatomy.x is not None and not anatomy.x.tensor.is_floating_point():
+        raise Unavailable("the loss picks entries by the tokens of the input")
     if _masked(subject):
         raise Unavailable("a mask among the inputs may leave parts out on purpose")
     first = _gradient(anatomy.recording, anatomy)

@@ -111,7 +111,7 @@ def _asks(op: Op, dtype: torch.dtype) -> bool:
     """Whether a call names the type of its result."""
     if not op.makes or op.out.tensor.dtype is not dtype:
         return False
-    asked = dtype in op.args or op.kwargs.get("dtype") is dtype
+    asked = any(a is dtype for a in op.args) or op.kwargs.get("dtype") is dtype
     return asked or op.name in ("float", "double", "half", "bfloat16")
 
 

@@ -32,7 +32,7 @@ _CURES = {
 }
 
 
-@rule("VAE202", Severity.ERROR, before=("VAE204", "VAE108"))
+@rule("VAE202", Severity.ERROR, before=("VAE204",))
 def tensor_left_behind(examination: Examination) -> Iterator[Finding | Verified]:
     """Moved to an accelerator, an operation mixes a moved tensor with one that stayed.
 

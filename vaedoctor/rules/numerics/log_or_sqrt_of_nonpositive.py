@@ -11,8 +11,8 @@ from ...rule import rule
 if TYPE_CHECKING:
     from ...examine.examination import Examination
 
-# Positive for every input: a zero is lost digits at values that the sweep reached, no proof.
-UNDERFLOWING = frozenset("exp exp2 softplus sigmoid softmax".split())
+# Never negative: a zero is lost digits, or one point, at values that the sweep reached: no proof.
+UNDERFLOWING = frozenset("exp exp2 softplus sigmoid softmax pow square".split())
 
 
 @rule("VAE803", Severity.ERROR, before=("VAE802",))

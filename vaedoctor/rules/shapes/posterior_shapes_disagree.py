@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 
-@rule("VAE506", Severity.ERROR, before=("VAE501", "VAE502", "VAE504", "VAE002"))
+@rule("VAE506", Severity.ERROR, before=("VAE501", "VAE502", "VAE504", "VAE505", "VAE002"))
 def posterior_shapes_disagree(examination: Examination) -> Iterator[Finding | Verified]:
     """Location and scale differ in shape, or were split along the batch axis.
 
@@ -45,7 +45,7 @@ def posterior_shapes_disagree(examination: Examination) -> Iterator[Finding | Ve
             help=cure,
             at=pair.at,
             measured={"location": list(pair.loc), "scale": list(pair.scale), "rows": pair.rows},
-            causes=frozenset({pair.cause, "failure", "latent"}),
+            causes=frozenset({pair.cause, "failure", "latent", "rows"}),
         )
     if not found and any(latent.scale is not None for latent in examination.require_latents()):
         yield Verified("location and scale have one shape")

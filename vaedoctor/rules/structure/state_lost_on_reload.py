@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-5  # far above float32 rounding of one eval pass, far below any other weights
 
 
-@rule("VAE108", Severity.ERROR)
+@rule("VAE108", Severity.ERROR, before=("VAE202", "VAE204"))
 def state_lost_on_reload(examination: Examination) -> Iterator[Finding | Verified]:
     """A fresh instance with the same `state_dict` gives another output.
 
