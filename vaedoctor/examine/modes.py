@@ -16,6 +16,7 @@ from ..subject.trace import seed_everything
 from .anatomy import Anatomy
 from .evaluation import run_forward
 from .flow import RESHAPES, SLICES, Flow
+from .gradients import gradient_between
 from .latents import Head, Latent
 from .listing import methods_of
 from .outputs import named_tensors
@@ -143,13 +144,7 @@ def _gradient(of: Value, at: Value) -> Tensor | None:
     if of.edge is None or at.edge is None:
         return None
     try:
-        (found,) = torch.autograd.grad(
-            [of.edge],
-            [at.edge],
-            grad_outputs=[torch.rand(of.shape).to(of.tensor) + 0.5],
-            allow_unused=True,
-            retain_graph=True,
-        )
+        (found,) = gradient_between([of], [at])
     except RuntimeError:  # an in-place edit, harmless in evaluation: values tell
         raise _NoGradient from None
     return found

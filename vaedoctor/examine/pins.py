@@ -122,7 +122,7 @@ def _derivative(
         if x_hat.shape != anatomy.x_hat.shape or not x_hat.tensor.requires_grad:
             return None, direction, False
         (gradient,) = torch.autograd.grad(
-            x_hat.tensor, x, grad_outputs=direction, allow_unused=True, retain_graph=True
+            (x_hat.tensor * direction).sum(), x, allow_unused=True, retain_graph=True
         )
         causal = gradient is not None and _causal(x_hat.tensor, x)
         return gradient, direction, causal

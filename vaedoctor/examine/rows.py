@@ -147,7 +147,7 @@ def _dependence(x_hat: Tensor, x: Tensor, where: int, axis: int, row: int) -> Te
     direction = torch.rand(part.shape, generator=generator).to(part) + 0.5
     try:
         (gradient,) = torch.autograd.grad(
-            part, x, grad_outputs=direction, allow_unused=True, retain_graph=True
+            (part * direction).sum(), x, allow_unused=True, retain_graph=True
         )
     except RuntimeError:  # an in-place edit, harmless in evaluation: exchange rows instead
         return None
