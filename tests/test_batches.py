@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from steps import Bare, examined, subject
 from torch import Tensor, nn
 
 from vaedoctor.examine.batches import axis_in, with_rows
-from vaedoctor.examine.broadcasts import outer_products
+from vaedoctor.examine.broadcasts import _joint, outer_products
 from vaedoctor.examine.evaluation import run_forward
 from vaedoctor.rule import Unavailable
 from vaedoctor.subject.subject import Batch
@@ -274,3 +276,12 @@ class TestBroadcasts:
         model = Bare(lambda x, t: loss(layer(x), t), layer=layer)
         with examined(model, X, target, loss=lambda out, *_: out) as examination:
             assert bool(list(outer_products(examination.anatomy, 4))) is found
+
+
+@given(st.lists(st.integers(1, 3), max_size=4), st.lists(st.integers(1, 3), max_size=4))
+def test_the_joint_shape_is_torchs(a: list[int], b: list[int]) -> None:
+    try:
+        expected = tuple(torch.broadcast_shapes(a, b))
+    except RuntimeError:
+        expected = None
+    assert _joint(tuple(a), tuple(b)) == expected

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -58,10 +59,13 @@ def _loss(anatomy: Anatomy) -> Value | None:
 
 
 def _joint(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None:
-    try:
-        return tuple(torch.broadcast_shapes(a, b))  # type: ignore[no-untyped-call]
-    except RuntimeError:
-        return None
+    """The shape two operands broadcast to; `torch.broadcast_shapes` would import sympy."""
+    joint = []
+    for m, n in itertools.zip_longest(reversed(a), reversed(b), fillvalue=1):
+        if m != n and 1 not in (m, n):
+            return None
+        joint.append(n if m == 1 else m)
+    return tuple(reversed(joint))
 
 
 def _grows(result: tuple[int, ...], a: Value, b: Value) -> bool:
