@@ -20,6 +20,8 @@ PACKAGE = ROOT / "vaedoctor"
 RULES = all_rules()
 
 LAYERS = (
+    {"span"},
+    {"picture"},
     {"finding"},
     {"rule", "config", "suppress"},
     {"subject", "strategies"},
@@ -29,7 +31,7 @@ LAYERS = (
     {"cli", "__main__", "isolate", "demo", "pytest_plugin"},
 )
 RANK = {room: i for i, rooms in enumerate(LAYERS) for room in rooms}
-REPORT_MAY_IMPORT = {"finding", "rule", "report", ""}
+REPORT_MAY_IMPORT = {"span", "picture", "finding", "rule", "report", ""}
 WITH_TORCH = {"subject", "examine", "checkup", "strategies"}
 
 HEADINGS = ["What it checks", "Why it matters", "How to fix", "False alarms"]

@@ -6,8 +6,28 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from pathlib import PurePath
 from typing import Any
+
+from .picture import Arrow, Part, Picture, Result, Term
+from .span import Span, span_from_dict, span_to_dict, where
+
+__all__ = [
+    "Arrow",
+    "Finding",
+    "Hunt",
+    "Number",
+    "Outcome",
+    "Part",
+    "Picture",
+    "Report",
+    "Result",
+    "Severity",
+    "Span",
+    "Term",
+    "Verified",
+    "fold",
+    "where",
+]
 
 JSON_VERSION = 1
 
@@ -25,29 +45,6 @@ class Severity(StrEnum):
     def rank(self) -> int:
         """Position on the scale note < warning < error."""
         return list(Severity).index(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A place in the user's file: lines and columns count from 1, the end column is exclusive."""
-
-    file: str
-    line: int
-    col: int = 1
-    end_line: int = 0
-    end_col: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.col}"
-
-
-def where(place: Span | None, at: Span | None) -> str:
-    """How a note of a finding at `at` names a place: `line 12`, with the file if it is another."""
-    if place is None:
-        return "a place that is not known"
-    if at is not None and at.file == place.file:
-        return f"line {place.line}"
-    return f"line {place.line} of {PurePath(place.file).name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,31 +90,6 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One station of the anatomy: its role, the user's name for it, its shape and its line."""
-
-    role: str
-    name: str
-    shape: tuple[int, ...] | None = None
-    at: Span | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """The model's anatomy without tensors: the family found, how sure, and the way of the data."""
-
-    family: str = "none"
-    confidence: str = ""
-    parts: tuple[Part, ...] = ()
-
-    def __str__(self) -> str:
-        return " → ".join(
-            p.role + (f" `{p.name}`" if p.name else "") + (f" {list(p.shape)}" if p.shape else "")
-            for p in self.parts
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Hunt:
     """A search for failing inputs: how many were tried, and the smallest that fails, as code."""
 
@@ -133,7 +105,7 @@ class Report:
 
     target: str
     outcomes: tuple[Outcome, ...] = ()
-    picture: Picture = Picture()
+    picture: Picture = field(default_factory=Picture)
     notes: tuple[str, ...] = ()
     environment: Mapping[str, Number] = field(default_factory=dict)
     fail_on: Severity = Severity.ERROR
@@ -196,14 +168,7 @@ class Report:
                 }
                 for o in self.outcomes
             ],
-            "anatomy": {
-                "family": self.picture.family,
-                "confidence": self.picture.confidence,
-                "parts": [
-                    {"role": p.role, "name": p.name, "shape": p.shape, "at": _span_to_dict(p.at)}
-                    for p in self.picture.parts
-                ],
-            },
+            "anatomy": self.picture.to_dict(),
             "notes": list(self.notes),
             "environment": _plain(self.environment),
             "hunt": None if self.hunt is None else asdict(self.hunt),
@@ -216,7 +181,6 @@ class Report:
         data = json.loads(text)
         findings = [_finding_from_dict(d) for d in data["findings"]]
         suppressed = [_finding_from_dict(d) for d in data["suppressed"]]
-        anatomy = data["anatomy"]
         return cls(
             target=data["target"],
             outcomes=tuple(
@@ -231,19 +195,7 @@ class Report:
                 )
                 for o in data["outcomes"]
             ),
-            picture=Picture(
-                anatomy["family"],
-                anatomy["confidence"],
-                tuple(
-                    Part(
-                        p["role"],
-                        p["name"],
-                        None if p["shape"] is None else tuple(p["shape"]),
-                        _span_from_dict(p["at"]),
-                    )
-                    for p in anatomy["parts"]
-                ),
-            ),
+            picture=Picture.from_dict(data["anatomy"]),
             notes=tuple(data["notes"]),
             environment=data["environment"],
             fail_on=Severity(data["fail_on"]),
@@ -305,14 +257,6 @@ def _plain(values: Mapping[str, Number]) -> dict[str, Number]:
     return {k: one(v) for k, v in values.items()}
 
 
-def _span_to_dict(at: Span | None) -> dict[str, Any] | None:
-    return None if at is None else asdict(at)
-
-
-def _span_from_dict(data: dict[str, Any] | None) -> Span | None:
-    return None if data is None else Span(**data)
-
-
 def _finding_to_dict(f: Finding) -> dict[str, Any]:
     return {
         "code": f.code,
@@ -322,7 +266,7 @@ def _finding_to_dict(f: Finding) -> dict[str, Any]:
         "measured": _plain(f.measured),
         "help": f.help,
         "notes": list(f.notes),
-        "at": _span_to_dict(f.at),
+        "at": span_to_dict(f.at),
         "traceback": f.traceback,
     }
 
@@ -332,7 +276,7 @@ def _finding_from_dict(data: dict[str, Any]) -> Finding:
         message=data["message"],
         help=data["help"],
         measured=data["measured"],
-        at=_span_from_dict(data["at"]),
+        at=span_from_dict(data["at"]),
         notes=tuple(data["notes"]),
         severity=Severity(data["severity"]),
         code=data["code"],
