@@ -22,7 +22,7 @@ RULES = all_rules()
 LAYERS = (
     {"span"},
     {"picture"},
-    {"finding"},
+    {"finding", "spelling"},
     {"rule", "config", "suppress"},
     {"subject", "strategies"},
     {"examine"},

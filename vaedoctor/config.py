@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import click
 
 from .finding import Severity
 from .rule import Rule, all_rules
+from .spelling import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +62,6 @@ def parse_severity(word: str) -> Severity:
         raise ConfigError(
             f"`{word}` is no severity{hint}; the severities are {', '.join(known)}"
         ) from None
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """`, did you mean ...?` when a known word is close, else nothing."""
-    spelled = {k.lower(): k for k in known}
-    close = get_close_matches(word.lower().replace("_", "-"), list(spelled), n=1, cutoff=0.6)
-    return f"; did you mean `{spelled[close[0]]}`?" if close else ""
 
 
 def split_words(words: Iterable[str]) -> tuple[str, ...]:

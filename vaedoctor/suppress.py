@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .config import did_you_mean
 from .finding import Finding, Outcome, Severity, Span
 from .rule import all_rules
+from .spelling import did_you_mean
 
 UNUSED = "VAE001"
 

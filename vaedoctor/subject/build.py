@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..spelling import did_you_mean
 from .construction import Aftermath, Construction, apply_following, constructions, own_arguments
-from .errors import TargetError, a_kind, did_you_mean, summary, user_traceback
+from .errors import TargetError, a_kind, summary, user_traceback
 from .scope import Scope, Unknown
 from .sizes import Sizes
 from .source import Source, function_tree

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import traceback
-from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -59,19 +57,6 @@ def summary(error: BaseException) -> str:
     if len(text) > 160:
         text = text[:157] + "..."
     return f"{name}: {text}" if text else name
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`, did you mean ...?` or nothing."""
-    close = closest(name, known)
-    return f"; did you mean `{close}`?" if close else ""
-
-
-def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name nearest to a mistyped one."""
-    by_lower = {k.lower(): k for k in known}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    return by_lower[close[0]] if close else None
 
 
 def a_kind(value: object) -> str:

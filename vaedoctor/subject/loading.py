@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import TargetError, closest, summary, user_traceback
+from ..spelling import closest
+from .errors import TargetError, summary, user_traceback
 from .slicing import Stopped, execute
 from .source import Source, read
 from .trace import generators_restored, seed_everything

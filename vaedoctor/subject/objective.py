@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..spelling import did_you_mean
 from .binding import (
     Binding,
     Recipe,
@@ -23,7 +24,7 @@ from .binding import (
     return_names,
     role,
 )
-from .errors import TargetError, did_you_mean, summary
+from .errors import TargetError, summary
 from .source import Source, source_of, span_of
 from .subject import Batch, Objective
 from .trial import attempt, items

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..spelling import closest, did_you_mean
 from .batch import find_batch, parse_input
 from .build import Built, builds
 from .candidates import candidates, commands
 from .construction import Aftermath, apply_following, binding_of
-from .errors import TargetError, a_kind, closest, did_you_mean, summary, user_traceback
+from .errors import TargetError, a_kind, summary, user_traceback
 from .loading import Loaded, as_a_script, existing, load_file, load_module
 from .objective import find_objective
 from .source import Source, source_of, span_of
