@@ -21,17 +21,19 @@ RULES = all_rules()
 
 LAYERS = (
     {"span"},
-    {"picture"},
+    {"picture", "plot"},
     {"finding", "spelling"},
+    {"serial"},
     {"rule", "config", "suppress"},
     {"subject", "strategies"},
     {"examine"},
     {"rules"},
     {"checkup"},
+    {"output"},
     {"cli", "__main__", "isolate", "demo", "pytest_plugin"},
 )
 RANK = {room: i for i, rooms in enumerate(LAYERS) for room in rooms}
-REPORT_MAY_IMPORT = {"span", "picture", "finding", "rule", "report", ""}
+REPORT_MAY_IMPORT = {"span", "picture", "plot", "finding", "serial", "rule", "report", ""}
 WITH_TORCH = {"subject", "examine", "checkup", "strategies"}
 
 HEADINGS = ["What it checks", "Why it matters", "How to fix", "False alarms"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +14,7 @@ import click
 from . import __version__
 from .config import ConfigError, Settings, find_rule, parse_severity, select_rules, split_words
 from .finding import Report
+from .output import Outputs, reporting, width, write
 from .rule import Rule, all_rules
 
 _DEBUG = "vaedoctor.debug"
@@ -52,7 +51,7 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         torch = installed.version("torch")
     except installed.PackageNotFoundError:
         torch = "not installed"
-    _write(f"vaedoctor {__version__} · torch {torch} · Python {platform.python_version()}\n")
+    write(f"vaedoctor {__version__} · torch {torch} · Python {platform.python_version()}\n")
     ctx.exit()
 
 
@@ -89,10 +88,8 @@ def main() -> None:
 def _judging(command: Any) -> Any:
     """The options that `check` and `demo` share."""
     for option in (
+        reporting,
         click.option("--debug", is_flag=True, help="Show full tracebacks, ours included."),
-        click.option("-v", "--verbose", is_flag=True, help="Add passed and skipped rules."),
-        click.option("-q", "--quiet", is_flag=True, help="Only the findings and the verdict."),
-        click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto"),
         click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=120.0,
                      show_default=True, metavar="SECONDS", help="Stop the examination after."),
         click.option("--seed", type=int, default=0, show_default=True),
@@ -101,7 +98,6 @@ def _judging(command: Any) -> Any:
         click.option("--ignore", multiple=True, metavar="RULES", help="Leave these out."),
         click.option("--select", multiple=True, metavar="RULES",
                      help="Judge only these: codes, prefixes (VAE3), names or ALL, by commas."),
-        click.option("--format", "form", type=click.Choice(["text", "json"]), default="text"),
     ):  # fmt: skip
         command = option(command)
     return command
@@ -177,7 +173,7 @@ def rules(as_json: bool, markdown: Path | None) -> None:
     elif as_json:
         _write_json([rule_to_dict(r) for r in all_rules()])
     else:
-        _write(_table(all_rules()))
+        write(_table(all_rules()))
 
 
 @main.command()
@@ -194,37 +190,29 @@ def explain(rule: str, as_json: bool) -> None:
     from rich.console import Console
     from rich.markdown import Markdown
 
-    console = Console(width=min(_width(), 100), legacy_windows=False)
+    console = Console(width=min(width(), 100), legacy_windows=False)
     with console.capture() as capture:
         console.print(Markdown(page(found), code_theme="ansi_dark"))
-    _write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
+    write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
 
 
 def _examine(request: dict[str, Any], **options: Any) -> None:
     """Start the child, import what shows its report while it works, and show it."""
-    from .isolate import Isolated
+    from .isolate import CouldNotRun, Isolated
 
-    click.get_current_context().meta[_DEBUG] = options["debug"]
+    context = click.get_current_context()
+    context.meta[_DEBUG] = options["debug"]
+    outputs = Outputs.of(options)
     request |= asdict(_settings(**options))
     with Isolated(request, timeout=options["timeout"], debug=options["debug"]) as examination:
-        from .report.as_json import as_json
-        from .report.as_text import as_text
-
-        report = examination.report()
-    if options["form"] == "json":
-        _write(as_json(report), utf8=True)
-    else:
-        _write(
-            as_text(
-                report,
-                width=min(_width(), 120),
-                color=_coloured(options["color"]),
-                verbose=options["verbose"],
-                quiet=options["quiet"],
-                ascii=not _speaks_unicode(),
-            )
-        )
-    _exit(report)
+        outputs.load()
+        try:
+            report = examination.report()
+        except CouldNotRun as why:
+            outputs.stopped(Report(request["target"], stop=why.stop))
+            raise
+    outputs.deliver(report)
+    context.exit(outputs.exit_code(report))
 
 
 def _settings(
@@ -236,10 +224,6 @@ def _settings(
     if (chosen or dropped) and not select_rules(chosen, dropped):
         raise ConfigError("`--select` and `--ignore` leave no rule to judge")
     return Settings(chosen, dropped, parse_severity(fail_on), seed)
-
-
-def _exit(report: Report) -> None:
-    click.get_current_context().exit(report.exit_code)
 
 
 def _argument(text: str) -> tuple[str, str]:
@@ -265,31 +249,4 @@ def _table(rules: tuple[Rule, ...]) -> str:
 
 
 def _write_json(data: object) -> None:
-    _write(json.dumps(data, indent=2, ensure_ascii=False) + "\n", utf8=True)
-
-
-def _write(text: str, *, utf8: bool = False) -> None:
-    """Write to stdout; in an encoding that lacks a character, its nearest ASCII."""
-    encoding = "utf-8" if utf8 else getattr(sys.stdout, "encoding", None) or "utf-8"
-    if not utf8 and not _speaks_unicode():
-        from .report.plain import ascii_only
-
-        text = ascii_only(text)
-    click.echo(text.encode(encoding, "backslashreplace"), nl=False)
-
-
-def _speaks_unicode() -> bool:
-    return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
-
-
-def _coloured(when: str) -> bool:
-    if when != "auto":
-        return when == "always"
-    from rich.console import Console
-
-    console = Console()  # obeys NO_COLOR, FORCE_COLOR and TERM
-    return console.is_terminal and console.color_system is not None and not console.no_color
-
-
-def _width() -> int:
-    return shutil.get_terminal_size((80, 24)).columns
+    write(json.dumps(data, indent=2, ensure_ascii=False) + "\n", utf8=True)

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
 
 from .picture import Arrow, Part, Picture, Result, Term
-from .span import Span, span_from_dict, span_to_dict, where
+from .plot import Curve, Plot
+from .span import Span, where
 
 __all__ = [
     "Arrow",
+    "Curve",
     "Finding",
     "Hunt",
     "Number",
     "Outcome",
     "Part",
     "Picture",
+    "Plot",
     "Report",
     "Result",
     "Severity",
     "Span",
+    "Stop",
     "Term",
     "Verified",
+    "exit_code",
     "fold",
+    "several",
     "where",
 ]
-
-JSON_VERSION = 1
 
 Number = float | int | str | bool | None | list["Number"]
 
@@ -51,9 +53,9 @@ class Severity(StrEnum):
 class Finding:
     """One thing that is wrong: what (`message`), the numbers (`measured`), the cure (`help`).
 
-    A rule fills in message, help, measured, at, notes and `causes` (tokens that say which latent,
-    parameter or operation it is about, used to fold findings with one cause together); the
-    runner adds code, name and the rule's severity unless the rule gave its own.
+    A rule fills in message, help, measured, at, notes, plots and `causes` (tokens that say which
+    latent, parameter or operation it is about, used to fold findings with one cause together);
+    the runner adds code, name and the rule's severity unless the rule gave its own.
     """
 
     message: str
@@ -66,6 +68,7 @@ class Finding:
     name: str = ""
     causes: frozenset[str] = frozenset()
     traceback: str = ""
+    plots: tuple[Plot, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +103,20 @@ class Hunt:
 
 
 @dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a target could not be examined: what happened, the user's traceback, the next step."""
+
+    message: str
+    traceback: str = ""
+    next_step: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """Everything one check-up found out. Text, JSON and every other format are functions of it."""
+    """Everything one check-up found out. Text, JSON and every other format are functions of it.
+
+    `stop` says why there is nothing to report where the target could not be loaded or died.
+    """
 
     target: str
     outcomes: tuple[Outcome, ...] = ()
@@ -111,6 +126,7 @@ class Report:
     fail_on: Severity = Severity.ERROR
     seconds: float = 0.0
     hunt: Hunt | None = None
+    stop: Stop | None = None
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -125,88 +141,53 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found at or above `fail_on`."""
-        return all(f.severity.rank < self.fail_on.rank for f in self.findings)
+        """Whether the target was examined and nothing was found at or above `fail_on`."""
+        calm = all(f.severity.rank < self.fail_on.rank for f in self.findings)
+        return calm and self.stop is None
 
     @property
     def ran(self) -> bool:
         """Whether the model could be run at all (VAE002 says that it could not)."""
-        return all(f.code != "VAE002" for f in self.findings)
+        return self.stop is None and all(f.code != "VAE002" for f in self.findings)
 
     @property
     def exit_code(self) -> int:
         """0 healthy, 1 findings at or above `fail_on`, 2 the model could not be run."""
         return 2 if not self.ran else 0 if self.ok else 1
 
+    @property
+    def counts(self) -> dict[Severity, int]:
+        """How many findings there are of each severity, the worst first."""
+        return {s: sum(f.severity is s for f in self.findings) for s in reversed(Severity)}
+
     def to_json(self, *, indent: int | None = 2) -> str:
         """The report as JSON, versioned; the same seed gives the same bytes, `seconds` aside."""
-        return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
+        from .serial import to_json
 
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain data: the JSON format's content."""
-        counts = {str(s): sum(f.severity is s for f in self.findings) for s in Severity}
-        return {
-            "version": JSON_VERSION,
-            "target": self.target,
-            "ok": self.ok,
-            "exit_code": self.exit_code,
-            "fail_on": str(self.fail_on),
-            "counts": {**counts, "suppressed": len(self.suppressed)},
-            "findings": [_finding_to_dict(f) for f in self.findings],
-            "suppressed": [_finding_to_dict(f) for f in self.suppressed],
-            "outcomes": [
-                {
-                    "code": o.code,
-                    "name": o.name,
-                    "status": o.status,
-                    "reason": o.reason,
-                    "findings": len(o.findings),
-                    "suppressed": len(o.suppressed),
-                    "verified": [
-                        {"text": v.text, "measured": _plain(v.measured)} for v in o.verified
-                    ],
-                }
-                for o in self.outcomes
-            ],
-            "anatomy": self.picture.to_dict(),
-            "notes": list(self.notes),
-            "environment": _plain(self.environment),
-            "hunt": None if self.hunt is None else asdict(self.hunt),
-            "seconds": round(self.seconds, 3),
-        }
+        return to_json(self, indent=indent)
 
     @classmethod
     def from_json(cls, text: str) -> Report:
         """Read back what `to_json` wrote."""
-        data = json.loads(text)
-        findings = [_finding_from_dict(d) for d in data["findings"]]
-        suppressed = [_finding_from_dict(d) for d in data["suppressed"]]
-        return cls(
-            target=data["target"],
-            outcomes=tuple(
-                Outcome(
-                    code=o["code"],
-                    name=o["name"],
-                    status=o["status"],
-                    reason=o["reason"],
-                    findings=tuple(f for f in findings if f.code == o["code"]),
-                    suppressed=tuple(f for f in suppressed if f.code == o["code"]),
-                    verified=tuple(Verified(v["text"], v["measured"]) for v in o["verified"]),
-                )
-                for o in data["outcomes"]
-            ),
-            picture=Picture.from_dict(data["anatomy"]),
-            notes=tuple(data["notes"]),
-            environment=data["environment"],
-            fail_on=Severity(data["fail_on"]),
-            seconds=data["seconds"],
-            hunt=None if data["hunt"] is None else Hunt(**data["hunt"]),
-        )
+        from .serial import from_json
+
+        (report,) = from_json(text)
+        return report
 
     def __str__(self) -> str:
         from .report.as_text import as_text
 
         return as_text(self)
+
+
+def several(reports: Report | Sequence[Report]) -> tuple[Report, ...]:
+    """One report or many, as many: every format takes either."""
+    return (reports,) if isinstance(reports, Report) else tuple(reports)
+
+
+def exit_code(reports: Report | Sequence[Report]) -> int:
+    """The worst of the reports' exit codes; 0 for none."""
+    return max((r.exit_code for r in several(reports)), default=0)
 
 
 def fold(findings: Iterable[Finding], precedence: Mapping[str, tuple[str, ...]]) -> list[Finding]:
@@ -242,44 +223,3 @@ def _one_cause(a: Finding, b: Finding) -> bool:
 def _order(f: Finding) -> tuple[int, str, str, int, int, str]:
     at = f.at or Span("", 0)
     return (-f.severity.rank, f.code, at.file, at.line, at.col, f.message)
-
-
-def _plain(values: Mapping[str, Number]) -> dict[str, Number]:
-    """Numbers as JSON can hold them: what is not finite becomes its name."""
-
-    def one(v: Number) -> Number:
-        if isinstance(v, list):
-            return [one(i) for i in v]
-        if isinstance(v, float) and (v != v or v in (float("inf"), float("-inf"))):
-            return str(v)
-        return float(f"{v:.6g}") if isinstance(v, float) else v
-
-    return {k: one(v) for k, v in values.items()}
-
-
-def _finding_to_dict(f: Finding) -> dict[str, Any]:
-    return {
-        "code": f.code,
-        "name": f.name,
-        "severity": str(f.severity),
-        "message": f.message,
-        "measured": _plain(f.measured),
-        "help": f.help,
-        "notes": list(f.notes),
-        "at": span_to_dict(f.at),
-        "traceback": f.traceback,
-    }
-
-
-def _finding_from_dict(data: dict[str, Any]) -> Finding:
-    return Finding(
-        message=data["message"],
-        help=data["help"],
-        measured=data["measured"],
-        at=span_from_dict(data["at"]),
-        notes=tuple(data["notes"]),
-        severity=Severity(data["severity"]),
-        code=data["code"],
-        name=data["name"],
-        traceback=data["traceback"],
-    )

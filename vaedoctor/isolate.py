@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 import click
 
-from .finding import Report
+from .finding import Report, Stop
 from .report.plain import plain
 from .subject.errors import user_traceback
 
@@ -62,6 +62,11 @@ class CouldNotRun(click.ClickException):
         super().__init__(message)
         self.traceback = traceback
         self.next_step = next_step
+
+    @property
+    def stop(self) -> Stop:
+        """The same for the report: why there is nothing else in it."""
+        return Stop(self.message, self.traceback, self.next_step)
 
     def show(self, file: Any = None) -> None:
         """Print the message, the traceback and the next step, to stderr."""

@@ -3,39 +3,58 @@
 from __future__ import annotations
 
 import io
-import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
 from .. import __version__
-from ..finding import Finding, Number, Outcome, Part, Report, Severity, Verified
-from ..rule import FAMILIES
+from ..finding import (
+    Finding,
+    Outcome,
+    Part,
+    Report,
+    Severity,
+    Stop,
+    Verified,
+    several,
+)
 from .frame import frame
-from .plain import ascii_only, number, place, plain
+from .plain import ascii_only, measured, number, place, place_of_target, plain
+from .verdict import cost, families, total, verdict
+from .verdict import statistics as counted
+from .wrap import hang, wrap
 
 MOST_CODES = 8  # named under one reason; `-v` names them all
 _COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.NOTE: "bold cyan"}
 _DIM, _GUTTER = "dim", "bold blue"
+_MARKS = {
+    "passed": "green",
+    "warning": "bold yellow",
+    "error": "bold red",
+    "skipped": _DIM,
+    "crashed": "bold magenta",
+}
 _NBSP = "\N{NO-BREAK SPACE}"
 
 
 def as_text(
-    report: Report,
+    reports: Report | Sequence[Report],
     *,
     width: int | None = None,
     color: bool = False,
     verbose: bool = False,
     quiet: bool = False,
     ascii: bool = False,
+    statistics: bool = False,
 ) -> str:
-    """The report as lines of text.
+    """The report as lines of text; several one after another, with a last line for all.
 
     `quiet` leaves only findings and the footer, `verbose` adds every rule that passed or was
-    skipped; `ascii` is for terminals that can show nothing else. No text of the user's is ever
-    interpreted, neither as markup nor as escape sequences.
+    skipped, `statistics` how often each rule spoke; `ascii` is for terminals that can show
+    nothing else. No text of the user's is ever interpreted, neither as markup nor as escape
+    sequences.
     """
     width = 80 if width is None else max(width, 40)
     out = io.StringIO()
@@ -51,11 +70,29 @@ def as_text(
         legacy_windows=False,
         _environ={},
     )
-    for line in _lines(report, width=width, verbose=verbose, quiet=quiet):
+    lines = _all(reports, width, verbose=verbose, quiet=quiet, statistics=statistics)
+    for line in lines:
         line.rstrip()
         shown = Text(ascii_only(line.plain)) if ascii and not line.plain.isascii() else line
         console.print(shown, soft_wrap=True)
     return out.getvalue()
+
+
+def _all(
+    reports: Report | Sequence[Report], width: int, *, verbose: bool, quiet: bool, statistics: bool
+) -> Iterator[Text]:
+    """The lines of one report; of several, with a last line for all of them."""
+    alone = isinstance(reports, Report)
+    for report in several(reports):
+        if quiet and not alone:
+            yield Text(place_of_target(report.target), style="bold")
+        yield from _lines(report, width=width, verbose=verbose, quiet=quiet)
+        if not alone:
+            yield Text()
+    if statistics:
+        yield from _statistics(several(reports))
+    if not alone:
+        yield from wrap(total(several(reports)), width, rest="  ", style="bold")
 
 
 def _lines(report: Report, *, width: int, verbose: bool, quiet: bool) -> Iterator[Text]:
@@ -63,6 +100,9 @@ def _lines(report: Report, *, width: int, verbose: bool, quiet: bool) -> Iterato
         yield from _header(report, width)
         yield from _loading(report, width)
         yield from _anatomy(report, width)
+    if report.stop is not None:
+        yield from _stop(report.stop, width)
+        return
     for finding in report.findings:
         yield from _finding(finding, width)
         yield Text()
@@ -76,11 +116,21 @@ def _lines(report: Report, *, width: int, verbose: bool, quiet: bool) -> Iterato
     yield from _footer(report, width, quiet=quiet)
 
 
+def _stop(stop: Stop, width: int) -> Iterator[Text]:
+    """Why the target could not be examined, and what to do."""
+    text = Text.assemble(("error:", _COLOURS[Severity.ERROR]), f" {plain(stop.message)}")
+    yield from hang(text, width, indent=2)
+    for line in plain(stop.traceback.rstrip(), lines=True).splitlines():
+        yield Text(f"  {line}", style=_DIM)
+    for i, line in enumerate(plain(stop.next_step, lines=True).splitlines()):
+        yield from wrap(line, width, first="      " if i else "next: ", rest="      ")
+
+
 def _hunt(report: Report, width: int) -> Iterator[Text]:
     if report.hunt is None:
         return
     said = f"hunt: {plain(report.hunt.says)} ({report.hunt.tried} inputs tried)"
-    yield from _wrap(said, width)
+    yield from wrap(said, width)
     for line in report.hunt.reproducer.splitlines():
         yield Text(f"    {plain(line)}")
     yield Text()
@@ -101,55 +151,24 @@ def _header(report: Report, width: int) -> Iterator[Text]:
     ]
     # Break between the facts, not inside one: textwrap leaves no-break spaces alone.
     facts = " · ".join(fact.replace(" ", _NBSP) for fact in said)
-    for line in _wrap(facts, width, style="bold"):
+    for line in wrap(facts, width, style="bold"):
         yield Text(line.plain.replace(_NBSP, " "), style="bold")
     yield Text()
 
 
-def place_of_target(target: str) -> str:
-    """`folder/mymodel.py:VAE` with the path made short."""
-    file, colon, name = target.rpartition(":")
-    return f"{place(file)}:{plain(name)}" if colon and file.endswith(".py") else plain(target)
-
-
 def _summary(outcomes: Iterable[Outcome], width: int) -> Iterator[Text]:
-    families: dict[str, list[Outcome]] = {}
-    for outcome in sorted(outcomes, key=lambda o: o.code):
-        families.setdefault(FAMILIES.get(outcome.code[:-2], "other"), []).append(outcome)
-    for family, members in families.items():
-        mark, style, said = _judge(members)
-        text = Text.assemble((f"[{mark}]", style), f" {family:<16} {said}")
-        yield from _hang(text, width, indent=21)
-    if families:
+    ended = list(families(outcomes))
+    for family in ended:
+        mark = (f"[{family.mark}]", _MARKS[family.status])
+        text = Text.assemble(mark, f" {family.name:<16} {family.said}")
+        yield from hang(text, width, indent=21)
+    if ended:
         yield Text()
-
-
-def _judge(members: list[Outcome]) -> tuple[str, str, str]:
-    """A family's mark, its colour and its counts."""
-    findings = [f for o in members for f in o.findings]
-    counts = [_count(sum(f.severity is s for f in findings), str(s)) for s in reversed(Severity)]
-    by_status = {s: [o for o in members if o.status == s] for s in ("passed", "skipped", "crashed")}
-    passed, skipped, crashed = (len(by_status[s]) for s in ("passed", "skipped", "crashed"))
-    silenced = sum(len(o.suppressed) for o in members)
-    counts += [f"{silenced} suppressed" if silenced else ""]
-    counts += [_count(passed, "rule") + " passed" if passed else ""]
-    counts += [f"{skipped} skipped" if skipped else ""]
-    counts += [f"{_count(crashed, 'rule')} crashed (our bug: please report)" if crashed else ""]
-    said = ", ".join(c for c in counts if c)
-    if crashed:
-        return "☠", "bold magenta", said
-    if any(f.severity is Severity.ERROR for f in findings):
-        return "✗", "bold red", said
-    if findings:
-        return "!", "bold yellow", said
-    if passed:
-        return "✓", "green", said
-    return "-", _DIM, said
 
 
 def _loading(report: Report, width: int) -> Iterator[Text]:
     for i, note in enumerate(report.notes):
-        yield from _wrap(
+        yield from wrap(
             plain(note), width, first="     " if i else "how: ", rest="     ", style=_DIM
         )
     if report.notes:
@@ -161,13 +180,13 @@ def _anatomy(report: Report, width: int) -> Iterator[Text]:
     if not picture.parts:
         return
     sure = f" ({plain(picture.confidence)})" if picture.confidence else ""
-    yield from _wrap(f"anatomy: {plain(picture.family)}{sure}", width)
+    yield from wrap(f"anatomy: {plain(picture.family)}{sure}", width)
     rows = [_cells(part) for part in picture.parts]
     widths = [max(cell_len(cell) for cell in column) for column in zip(*rows, strict=True)]
     for i, row in enumerate(rows):
         cells = [set_cell_size(cell, w) for cell, w in zip(row, widths, strict=True) if w]
         line = f"  {'→ ' if i else '  '}{'  '.join(cells)}".rstrip()
-        yield from _hang(Text(line), width, indent=widths[0] + 6)
+        yield from hang(Text(line), width, indent=widths[0] + 6)
     yield Text()
 
 
@@ -181,7 +200,7 @@ def _finding(finding: Finding, width: int) -> Iterator[Text]:
     colour = _COLOURS[finding.severity]
     head = f"{finding.severity}[{finding.code}] {finding.name}:"
     message = Text.assemble((head, colour), (f" {plain(finding.message)}", "bold"))
-    yield from _hang(message, width, indent=2)
+    yield from hang(message, width, indent=2)
     gutter = 1
     if finding.at:
         shown = frame(finding.at, width=width)
@@ -190,7 +209,7 @@ def _finding(finding: Finding, width: int) -> Iterator[Text]:
             caret = colour if right.strip("^ ") == "" else ""
             yield Text.assemble((left, _GUTTER), (right, caret))
     if finding.measured:
-        yield from _slot("measured", _measured(finding.measured), gutter, width)
+        yield from _slot("measured", measured(finding.measured), gutter, width)
     for note in finding.notes:
         yield from _slot("note", plain(note), gutter, width)
     if finding.help:
@@ -204,11 +223,7 @@ def _finding(finding: Finding, width: int) -> Iterator[Text]:
 def _slot(name: str, said: str, gutter: int, width: int) -> Iterator[Text]:
     first = f"{' ' * gutter}= {name}: "
     text = Text.assemble((f"{' ' * gutter}= ", _GUTTER), (f"{name}: ", "bold"), said)
-    yield from _hang(text, width, indent=len(first))
-
-
-def _measured(values: Mapping[str, Number]) -> str:
-    return ", ".join(f"{plain(k)} = {number(v)}" for k, v in values.items())
+    yield from hang(text, width, indent=len(first))
 
 
 def _verified(report: Report, width: int) -> Iterator[Text]:
@@ -216,8 +231,8 @@ def _verified(report: Report, width: int) -> Iterator[Text]:
     if said:
         yield Text("verified:")
     for one in said:
-        numbers = f" ({_measured(one.measured)})" if one.measured else ""
-        yield from _wrap(f"{plain(one.text)}{numbers}", width, first="  ✓ ", rest="    ")
+        numbers = f" ({measured(one.measured)})" if one.measured else ""
+        yield from wrap(f"{plain(one.text)}{numbers}", width, first="  ✓ ", rest="    ")
     if said:
         yield Text()
 
@@ -237,7 +252,7 @@ def _not_judged(outcomes: Iterable[Outcome], width: int, *, verbose: bool) -> It
                 names = f"{rules[0].code} {rules[0].name}"
             elif len(rules) > MOST_CODES:
                 names = f"{len(rules)} rules"
-            yield from _wrap(f"{names}: {plain(rules[0].reason)}", width, first="  ", rest="    ")
+            yield from wrap(f"{names}: {plain(rules[0].reason)}", width, first="  ", rest="    ")
         if reasons:
             yield Text()
 
@@ -252,51 +267,20 @@ def _passed(outcomes: Iterable[Outcome], width: int) -> Iterator[Text]:
 
 
 def _footer(report: Report, width: int, *, quiet: bool) -> Iterator[Text]:
-    counts = [(sum(f.severity is s for f in report.findings), s) for s in reversed(Severity)]
-    found = ", ".join(_count(n, str(s)) for n, s in counts if n)
-    silenced = f" ({len(report.suppressed)} suppressed)" if report.suppressed else ""
-    rules = sum(o.status in ("passed", "failed") for o in report.outcomes)
-    skipped = len(report.outcomes) - rules
-    cost = f"{_count(rules, 'rule')} in {report.seconds:.1f} s"
-    cost += f", {skipped} not judged" if skipped else ""
     seed = [f"seed {number(report.environment['seed'])}"] if "seed" in report.environment else []
-    verdict = Text(f"{found or 'no problems found'}{silenced}")
-    verdict.stylize(_COLOURS[report.findings[0].severity] if report.findings else "bold green")
-    text = Text.assemble(verdict, f" · {' · '.join([cost, *seed])}")
-    yield from _hang(text, width, indent=2)
+    said = Text(verdict(report))
+    said.stylize(_COLOURS[report.findings[0].severity] if report.findings else "bold green")
+    text = Text.assemble(said, f" · {' · '.join([cost(report), *seed])}")
+    yield from hang(text, width, indent=2)
     if report.findings and not quiet:
         yield Text(f"next: vaedoctor explain {report.findings[0].code}")
 
 
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'' if n == 1 else 's'}" if n else ""
-
-
-def _wrap(
-    said: str, width: int, *, first: str = "", rest: str = "", style: str = ""
-) -> Iterator[Text]:
-    text = Text(f"{first}{said}", style=style)
-    yield from _hang(text, width, indent=len(rest))
-
-
-def _hang(text: Text, width: int, *, indent: int) -> Iterator[Text]:
-    """The text in lines of at most `width`, all but the first indented."""
-    if text.cell_len <= width:
-        yield text
-        return
-    # Positions come from textwrap, which measures characters; the styles stay on their places.
-    lines = textwrap.wrap(
-        text.plain,
-        width,
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-        drop_whitespace=True,
-    )
-    at = 0
-    for i, line in enumerate(lines):
-        words = line.removeprefix(" " * indent) if i else line
-        at = text.plain.index(words, at)
-        part = text[at : at + len(words)]
-        at += len(words)
-        yield Text(" " * indent).append_text(part) if i else part
+def _statistics(reports: Sequence[Report]) -> Iterator[Text]:
+    """How often each rule spoke."""
+    said = counted(reports)
+    for n, finding in said:
+        code = (f"{finding.code:<6}", _COLOURS[finding.severity])
+        yield Text.assemble(f"{n:>5}  ", code, f"  {finding.name}")
+    if said:
+        yield Text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 
 from ..finding import Number
 
@@ -61,6 +62,11 @@ def number(value: Number) -> str:
     return f"{float(f'{value:.3g}'):.10g}"
 
 
+def measured(values: Mapping[str, Number]) -> str:
+    """Measured numbers with their names."""
+    return ", ".join(f"{plain(k)} = {number(v)}" for k, v in values.items())
+
+
 def place(file: str) -> str:
     """A path as short as it can be: relative to the working folder when it is inside."""
     try:
@@ -68,3 +74,9 @@ def place(file: str) -> str:
     except (OSError, ValueError):
         return plain(file)
     return plain(file if inside.startswith("..") or file.startswith("<") else inside)
+
+
+def place_of_target(target: str) -> str:
+    """`folder/mymodel.py:VAE` with the path made short."""
+    file, colon, name = target.rpartition(":")
+    return f"{place(file)}:{plain(name)}" if colon and file.endswith(".py") else plain(target)
