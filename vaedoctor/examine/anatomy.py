@@ -41,6 +41,7 @@ class Anatomy:
     family: str = "none"
     confidence: str = "low"
     quantizer: Op | None = None
+    penalty: str = "kl"
 
     @property
     def sampled(self) -> list[Latent]:

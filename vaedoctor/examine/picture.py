@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..finding import Part, Picture, Span
+import torch
+from torch import Tensor
+
+from ..finding import Arrow, Part, Picture
 from ..rule import Unavailable
+from ..subject.trial import forward_parameters
 from .anatomy import Anatomy
-from .flow import Flow
-from .latents import Head, Latent, path_of
-from .recording import Op, Value
+from .results import results, terms
+from .stations import Station, fed, stations
 
 if TYPE_CHECKING:
     from .examination import Examination
-
-MOST_LATENTS = 4  # a sequence model has a latent a step; the picture shows the first few
 
 
 def draw(examination: Examination) -> Picture:
@@ -24,81 +27,68 @@ def draw(examination: Examination) -> Picture:
         anatomy = examination.anatomy
     except Unavailable:
         return Picture()
-    return Picture(anatomy.family, anatomy.confidence, tuple(_parts(anatomy)))
+    names = [p.name for p in forward_parameters(examination.subject.model)]
+    found = stations(anatomy, names)
+    return Picture(
+        family=anatomy.family,
+        confidence=anatomy.confidence,
+        parts=_with_gradients(anatomy, found),
+        arrows=tuple(Arrow(start, end) for start, end in fed(anatomy.flow, found)),
+        outputs=tuple(results(anatomy)),
+        terms=tuple(terms(anatomy)),
+    )
 
 
-def _parts(anatomy: Anatomy) -> Iterator[Part]:
-    flow = anatomy.flow
-    if anatomy.x is not None:
-        yield Part("x", "", anatomy.x.shape)
-    first = anatomy.latents[0] if anatomy.latents else None
-    heads = _heads(anatomy, first)
-    yield from _layers(flow, anatomy.x, [h.op for h in heads], "encoder", heads)
-    if anatomy.unsampled is not None:
-        yield _head_part("location", anatomy.unsampled.loc_head, anatomy.unsampled.loc.value)
-        yield _head_part("scale", anatomy.unsampled.scale_head, anatomy.unsampled.scale.value)
-    for latent in anatomy.latents[:MOST_LATENTS]:
-        if latent.loc is not None and latent.loc_head is not None:
-            yield _head_part("location", latent.loc_head, latent.loc)
-        if latent.scale is not None and latent.scale_head is not None:
-            yield _head_part("scale", latent.scale_head, latent.scale)
-        yield Part("sample", latent.draw.name, latent.z.shape, _at(latent.z) or latent.meeting.span)
-    if len(anatomy.latents) > MOST_LATENTS:
-        yield Part(f"{len(anatomy.latents) - MOST_LATENTS} more samples", "")
-    if anatomy.x_hat is not None:
-        if first is not None:
-            yield from _decoder(flow, first, anatomy.x_hat)
-        yield Part("x_hat", anatomy.x_hat_name, anatomy.x_hat.shape, _at(anatomy.x_hat))
+def _with_gradients(anatomy: Anatomy, found: Sequence[Station]) -> tuple[Part, ...]:
+    """The parts, each with the norms of the gradients that reach it from the user's loss.
+
+    What arrives through x_hat is the reconstruction's; the rest is the KL's, or of what stands in
+    its place.
+    """
+    arriving = _arriving(anatomy, found)
+    if arriving is None:
+        return tuple(s.part for s in found)
+    return tuple(
+        replace(s.part, recon_gradient=recon, kl_gradient=kl)
+        for s, (recon, kl) in zip(found, arriving, strict=True)
+    )
 
 
-def _at(value: Value) -> Span | None:
-    return value.op.span if value.op is not None else None
+def _arriving(
+    anatomy: Anatomy, found: Sequence[Station]
+) -> list[tuple[float | None, float | None]] | None:
+    loss, x_hat = anatomy.recording.loss, anatomy.x_hat
+    if not isinstance(loss, Tensor) or not loss.requires_grad or x_hat is None:
+        return None
+    if x_hat.edge is None or x_hat.tensor.grad_fn is not x_hat.edge.node:
+        return None
+    edges = [s.value.edge for s in found if s.value is not None and s.value.edge is not None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            whole = torch.autograd.grad(
+                loss, [*edges, x_hat.edge], allow_unused=True, retain_graph=True
+            )
+            at_end = whole[-1]
+            if at_end is None:
+                return None
+            # Not `grad_outputs`, which makes torch import sympy: a third of a second.
+            along = (x_hat.tensor * at_end).sum()
+            through = torch.autograd.grad(along, edges, allow_unused=True, retain_graph=True)
+        except RuntimeError:  # the graph was damaged in place: VAE606 tells
+            return None
+    norms = iter([_norms(w, t) for w, t in zip(whole, through, strict=False)])
+    return [
+        next(norms) if s.value is not None and s.value.edge is not None else (None, None)
+        for s in found
+    ]
 
 
-def _heads(anatomy: Anatomy, first: Latent | None) -> list[Head]:
-    if first is not None:
-        return [h for h in (first.loc_head, first.scale_head) if h is not None]
-    if anatomy.unsampled is not None:
-        return [anatomy.unsampled.loc_head, anatomy.unsampled.scale_head]
-    return []
-
-
-def _head_part(role: str, head: Head, value: Value) -> Part:
-    return Part(role, head.path or head.op.name, value.shape, head.op.span)
-
-
-def _layers(
-    flow: Flow, x: Value | None, ends: list[Op], role: str, heads: list[Head]
-) -> Iterator[Part]:
-    """The topmost modules that ran between x and the heads, one part each."""
-    if x is None or not ends:
-        return
-    way = flow.descendants(x) & flow.ancestors(*[op.out for op in ends])
-    paths = {h.path for h in heads}
-    yield from _units(flow, way, role, paths)
-
-
-def _decoder(flow: Flow, latent: Latent, x_hat: Value) -> Iterator[Part]:
-    way = (flow.descendants(latent.z) & flow.ancestors(x_hat)) - {latent.z.index}
-    yield from _units(flow, way, "layer", set())
-
-
-def _units(flow: Flow, way: set[int], role: str, skip: set[str]) -> Iterator[Part]:
-    seen: dict[str, Op] = {}
-    for op in flow.recording.ops:
-        if op.makes and op.out.index in way and flow.layer(op):
-            path = _unit(path_of(op), skip)
-            if path and path not in skip:
-                seen[path] = op
-    for path, op in seen.items():
-        yield Part(role, path, op.out.shape, op.span)
-
-
-def _unit(path: str, skip: set[str]) -> str:
-    """The topmost module on a layer's path that does not also hold one of the heads."""
-    parts = path.split(".")
-    for end in range(1, len(parts) + 1):
-        prefix = ".".join(parts[:end])
-        if not any(s == prefix or s.startswith(f"{prefix}.") for s in skip):
-            return prefix
-    return path
+def _norms(whole: Tensor | None, through: Tensor | None) -> tuple[float | None, float | None]:
+    recon = float(through.norm()) if through is not None else 0.0
+    if whole is None:
+        return recon, 0.0
+    rest = whole - through if through is not None else whole
+    other = float(rest.norm())
+    small = 1e-6 * float(whole.norm())
+    return recon, 0.0 if other <= small else other

@@ -1,0 +1,148 @@
+"""The picture of a model: what feeds what, what each output is, the loss's terms, the gradients."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaedoctor import check
+from vaedoctor.finding import Arrow, Part, Picture, Result, Span, Term
+
+X = torch.rand(8, 16, generator=torch.Generator().manual_seed(0))
+
+
+class VAE(nn.Module):
+    """Returns everything, under names that say nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc = nn.Linear(16, 12)
+        self.a, self.b = nn.Linear(12, 3), nn.Linear(12, 3)
+        self.dec = nn.Linear(3, 16)
+
+    def forward(self, x: Tensor) -> Any:
+        h = torch.tanh(self.enc(x))
+        one, two = self.a(h), self.b(h)
+        three = one + torch.exp(0.5 * two) * torch.randn_like(one)
+        return x, two, one, three, self.dec(three), torch.exp(two)
+
+
+def loss(model: VAE, x: Tensor) -> dict[str, Tensor]:
+    _, logvar, mu, _, x_hat, _ = model(x)
+    rec = F.mse_loss(x_hat, x, reduction="sum") / len(x)
+    kl = -0.5 * (1 + logvar - mu**2 - logvar.exp()).sum() / len(x)
+    return {"loss": rec + 0.5 * kl}
+
+
+@pytest.fixture(scope="module")
+def picture() -> Picture:
+    return check(VAE(), X, objective=loss).picture
+
+
+def test_every_output_is_known_by_what_it_is_and_not_by_its_name(picture: Picture) -> None:
+    assert [(r.path, r.name, r.role) for r in picture.outputs] == [
+        ("[0]", "", "the input itself"),
+        ("[1]", "two", "log-variance"),
+        ("[2]", "one", "location"),
+        ("[3]", "three", "sample"),
+        ("[4]", "", "x_hat"),
+        ("[5]", "", "variance"),
+    ]
+
+
+def test_arrows_say_what_feeds_what(picture: Picture) -> None:
+    name = {i: p.role if p.role in ("x", "x_hat") else p.name for i, p in enumerate(picture.parts)}
+    assert {(name[a.start], name[a.end]) for a in picture.arrows} == {
+        ("x", "enc"),
+        ("enc", "a"),
+        ("enc", "b"),
+        ("a", "three"),
+        ("b", "three"),
+        ("three", "dec"),
+        ("dec", "x_hat"),
+    }
+
+
+def test_the_loss_is_taken_apart_into_its_terms(picture: Picture) -> None:
+    rec, kl = picture.terms
+    assert (rec.role, rec.name) == ("reconstruction", "rec")
+    assert kl.role == "kl"
+    assert kl.value is not None
+    assert kl.value > 0
+
+
+def test_gradients_of_reconstruction_and_kl_are_told_apart(picture: Picture) -> None:
+    by_name = {p.name: p for p in picture.parts}
+    mu, sample = by_name["a"], by_name["three"]
+    assert mu.recon_gradient is not None
+    assert mu.recon_gradient > 0
+    assert mu.kl_gradient is not None
+    assert mu.kl_gradient > 0
+    assert sample.kl_gradient == 0
+
+
+def test_a_picture_survives_json(picture: Picture) -> None:
+    again = Picture.from_dict(json.loads(json.dumps(picture.to_dict())))
+    assert again.to_dict() == picture.to_dict()
+    at = Span("vae.py", 3, 1, 3, 9)
+    whole = Picture(
+        "gaussian",
+        "high",
+        (Part("x", "x", (1, 2), at, "Linear", float("inf"), 0.5),),
+        (Arrow(0, 0, "skip"),),
+        (Result("[0]", "x", "x_hat", None, at),),
+        (Term("kl", "kl", 1.5, None),),
+        ("because",),
+        "composed: x → encode",
+    )
+    assert Picture.from_dict(json.loads(json.dumps(whole.to_dict()))) == whole
+
+
+class Inline(VAE):
+    """The same without any variable."""
+
+    def forward(self, x: Tensor) -> Any:
+        h = self.enc(x)
+        return self.dec(self.sample(self.a(h), self.b(h)))
+
+    def sample(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        return mu + logvar.exp() * torch.randn_like(mu)
+
+
+def test_what_the_user_gave_no_name_is_called_by_its_operation() -> None:
+    parts = check(Inline(), X).picture.parts
+    assert [(p.role, p.name) for p in parts if p.role in ("sample", "x_hat")] == [
+        ("sample", "randn_like"),
+        ("x_hat", "output"),
+    ]
+
+
+class Conditional(VAE):
+    """A second input that the decoder reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dec = nn.Linear(5, 16)
+
+    def forward(self, image: Tensor, label: Tensor) -> Tensor:
+        h = self.enc(image)
+        mu, logvar = self.a(h), self.b(h)
+        z = mu + logvar.exp() * torch.randn_like(mu)
+        recon = self.dec(torch.cat([z, label], -1))
+        return recon
+
+
+def test_inputs_have_the_names_of_forwards_parameters() -> None:
+    label = F.one_hot(torch.arange(8) % 2, 2).float()
+    picture = check(Conditional(), (X, label)).picture
+    parts = picture.parts
+    assert [(p.role, p.name) for p in parts[:2]] == [("x", "image"), ("condition", "label")]
+    assert parts[-1].name == "recon"
+    decoder = next(i for i, p in enumerate(parts) if p.name == "dec")
+    feeding = {parts[a.start].role for a in picture.arrows if a.end == decoder}
+    assert feeding == {"sample", "condition"}
