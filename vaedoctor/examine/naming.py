@@ -36,8 +36,9 @@ def local_name(value: Value) -> str:
             element = held
         if isinstance(statement, ast.Return):
             continue
-        assign = isinstance(statement, ast.Assign)
-        return _target(statement.targets[0] if assign else statement.target, element)
+        if isinstance(statement, ast.Assign):
+            return _target(statement.targets[0], element)
+        return _target(statement.target, element)
     return ""
 
 
