@@ -50,7 +50,7 @@ def test_every_output_is_known_by_what_it_is_and_not_by_its_name(picture: Pictur
         ("[1]", "two", "log-variance"),
         ("[2]", "one", "location"),
         ("[3]", "three", "sample"),
-        ("[4]", "", "x_hat"),
+        ("[4]", "x_hat", "x_hat"),
         ("[5]", "", "variance"),
     ]
 
