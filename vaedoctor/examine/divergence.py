@@ -235,7 +235,7 @@ class Probe:
             raise Unavailable("the sampler is not location + scale * Gaussian noise")
         if latent.draw.op is None or latent.draw.op is latent.meeting:
             raise Unavailable("the noise cannot be owned: it is drawn together with the sample")
-        self.pins = _first_layers(flow, latent, anatomy.x_hat or loss)
+        self.pins = first_layers(flow, latent.z, anatomy.x_hat or loss)
         outputs = [v for op in self.pins for v in op.makes]
         reached = flow.ancestors(loss, stop=outputs)
         around = flow.ancestors(loss, stop=[*outputs, latent.z]) - {latent.z.index}
@@ -255,7 +255,7 @@ class Probe:
 
     def measure(self, forced: float, *, reach: float = 1.0, term: Value | None = None) -> Setting:
         """The weight of the loss, or of one of its terms, with the scale head forced."""
-        mu, h = self._leaves(forced, reach)
+        mu, h = self.leaves(forced, reach)
         loss, location, scale = self.read(mu, h, term)
         return self._compare(loss, location, scale, mu, h, forced)
 
@@ -264,7 +264,8 @@ class Probe:
         (above, plus), (below, minus) = (self._run(mu, h, sign, term) for sign in (1.0, -1.0))
         return (above + below) / 2, (plus + minus) / 2, (plus - minus) / 2
 
-    def _leaves(self, forced: float, reach: float) -> tuple[Tensor, Tensor]:
+    def leaves(self, forced: float, reach: float) -> tuple[Tensor, Tensor]:
+        """Forced location and scale head, uneven locations up to 1.5 times `reach`."""
         generator = torch.Generator().manual_seed(self.seed)
         like = self.mu.tensor.detach()
         sizes = (torch.rand(like.shape, generator=generator) + 0.5) * reach
@@ -280,7 +281,7 @@ class Probe:
         """The loss or term and the sample of one run with the noise at `sign`."""
         edits: Edits = {
             self.latent.draw.value.place: lambda t: torch.full_like(t, sign),
-            **{v.place: _held(v) for op in self.pins for v in op.makes},
+            **{v.place: held(v) for op in self.pins for v in op.makes},
             self.mu.place: lambda t: mu.clone(),
             self.h.place: lambda t: h.clone(),
         }
@@ -337,16 +338,17 @@ def _scalar(recording: Recording) -> Tensor:
     return loss.sum()
 
 
-def _held(value: Value) -> Callable[[Tensor], Tensor]:
+def held(value: Value) -> Callable[[Tensor], Tensor]:
+    """An edit that puts a value back to what it was."""
     kept = value.tensor.detach()
     return lambda t: kept.clone()  # an in-place layer may write to it
 
 
-def _first_layers(flow: Flow, latent: Latent, end: Value) -> list[Op]:
+def first_layers(flow: Flow, z: Value, end: Value) -> list[Op]:
     """The layers that read the sample (past layerless steps) on any way to the reconstruction."""
     goal = flow.ancestors(end)
     found: dict[int, Op] = {}
-    waiting, seen = [latent.z], set()
+    waiting, seen = [z], set()
     while waiting:
         value = waiting.pop()
         if value.index in seen:

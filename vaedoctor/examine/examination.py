@@ -47,6 +47,7 @@ from . import (
     scale,
     shapes,
     survey,
+    transport,
     underflow,
     weights,
 )
@@ -371,6 +372,13 @@ class Examination:
     def log_dets(self) -> list[logdet.LogDet]:
         """The log-determinants that flows report, beside those of their Jacobians."""
         return list(logdet.log_dets(self.anatomy))
+
+    @cached_property
+    def transports(self) -> list[transport.Transport]:
+        """What the loss makes of every flow behind a sample."""
+        if self.composed or not isinstance(self.loss, Tensor) or not self.loss.requires_grad:
+            return []
+        return list(transport.transports(self.subject, self.anatomy, self.seed, self._rewind))
 
     @cached_property
     def aggregations(self) -> list[importance.Aggregation]:

@@ -23,7 +23,7 @@ class LogDet:
     """One flow step: the determinants it reports and those that its Jacobian has.
 
     `factor` is reported over true, the same for all rows; `pull` the sign of the loss's gradient
-    at what is reported, 0 where there is none.
+    at what is reported, 0 where there is none; `used_at` the line that reads it first.
     """
 
     path: str
@@ -32,6 +32,7 @@ class LogDet:
     factor: float
     pull: int
     at: Span | None
+    used_at: Span | None
 
 
 def log_dets(anatomy: Anatomy) -> Iterator[LogDet]:
@@ -57,7 +58,9 @@ def log_dets(anatomy: Anatomy) -> Iterator[LogDet]:
         if factor is not None:
             span = made.op.span if made.op is not None else call.span
             pull = _pull(recording.loss, made)
-            yield LogDet(call.path, own.tolist(), true.tolist(), factor, pull, span)
+            readers = (op.span for op in flow.consumers.get(made.index, ()) if op.makes)
+            used = next(readers, span)
+            yield LogDet(call.path, own.tolist(), true.tolist(), factor, pull, span, used)
 
 
 def _step(

@@ -10,61 +10,107 @@ from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
+    from ...examine.logdet import LogDet
+    from ...examine.transport import Transport
 
 CLOSE = 0.01  # of a factor of ±1
 
 
-@rule("VAE718", Severity.ERROR)
+@rule("VAE718", Severity.ERROR, before=("VAE701", "VAE703", "VAE702"))
 def log_det_mismatch(examination: Examination) -> Iterator[Finding | Verified]:
     """A flow's log-determinant is not that of its Jacobian, or has the wrong sign.
 
     ## What it checks
     Every module that turns a sample into another of the same shape and returns one number a row:
     that number against `log |det J|` by autograd, for up to four rows, and the sign of the
-    loss's gradient at it.
+    loss's gradient at it. And the loss as a whole, wherever the flow is written: with the decoder
+    held fixed and the heads forced, its gradient at the heads and at the flow's weights is fitted
+    by those of `log q(z_0)`, of the prior before and after the flow, and of `log |det J|`, which
+    has to be counted once for every step.
 
     ## Why it matters
     The change of variables needs `log q(z_K) = log q(z_0) - log |det J|`. With a wrong factor or
-    sign the bound is none: the KL falls with every flow that is added, below 0.
+    sign, or without it, the bound is none: the KL falls with every flow that is added, below 0.
 
     ## How to fix
-    Sum the log-determinant over units, keep one number a row, and subtract it from `log q`.
+    Sum the log-determinant over units, keep one number a row, add up all steps, and subtract it
+    from `log q`; score what the decoder is given under the prior.
 
     ## False alarms
-    Only a number that is the true log-determinant times one factor for all rows is judged, so
-    other numbers that a module returns (a log-likelihood, a penalty) are not. A module that
-    reports the inverse's determinant is right when the loss adds it.
+    Of what a module returns, only a number that is the true log-determinant times one factor for
+    all rows is judged, so other numbers (a log-likelihood, a penalty) are not. A module that
+    reports the inverse's determinant is right when the loss adds it. Of the whole loss only an
+    exact fit is judged: other priors, further terms on the flow and layers of the decoder are not.
 
     ## References
     Rezende and Mohamed, Variational Inference with Normalizing Flows, 2015, equation 13.
     """
     examination.require_latents()
-    steps = examination.log_dets
-    if not steps:
+    steps, whole = examination.log_dets, examination.transports
+    if not steps and not whole:
         raise Unavailable("no flow with a log-determinant a row found")
-    for s in steps:
-        measured: dict[str, Number] = {
-            "reported": [*s.reported],
-            "log |det J|": [*s.true],
-            "factor": s.factor,
-        }
-        where = f"`{s.path}`" if s.path else "the flow"
-        sign = 1 if s.factor > 0 else -1
-        if abs(abs(s.factor) - 1) > CLOSE:
-            yield Finding(
-                f"{where} reports {s.factor:.3g} times its log-determinant",
-                help="sum the log-determinant over units: one number a row",
-                at=s.at,
-                measured=measured,
-                causes=frozenset({f"flow:{s.path}"}),
-            )
-        elif s.pull * sign > 0 and not examination.composed:
-            yield Finding(
-                f"the log-determinant of {where} enters the loss with the wrong sign",
-                help="subtract it from `log q(z_0)`: `log_q = log_q0 - log_det`",
-                at=s.at,
-                measured=measured,
-                causes=frozenset({f"flow:{s.path}"}),
-            )
-        else:
-            yield Verified("the flow's log-determinant is that of its Jacobian", measured)
+    found = [f for s in steps if (f := _reported(s, composed=examination.composed)) is not None]
+    found = found or [f for t in whole if (f := _counted(t)) is not None]
+    yield from found
+    if not found:
+        measured: dict[str, Number] = {}
+        if whole:
+            measured["weight in the loss"] = whole[0].log_det
+        if steps:
+            measured["reported"] = [*steps[0].reported]
+        yield Verified("the flow's log-determinant is that of its Jacobian", measured)
+
+
+def _reported(s: LogDet, *, composed: bool) -> Finding | None:
+    """What is wrong with a number that a module reports."""
+    where = f"`{s.path}`" if s.path else "the flow"
+    sign, at = 1 if s.factor > 0 else -1, s.at
+    if abs(abs(s.factor) - 1) > CLOSE:
+        said = f"{where} reports {s.factor:.3g} times its log-determinant"
+        cure = "sum the log-determinant over units: one number a row"
+    elif s.pull * sign > 0 and not composed:
+        said = f"the log-determinant of {where} enters the loss with the wrong sign"
+        cure, at = "subtract it from `log q(z_0)`: `log_q = log_q0 - log_det`", s.used_at
+    else:
+        return None
+    measured: dict[str, Number] = {
+        "reported": [*s.reported],
+        "log |det J|": [*s.true],
+        "factor": s.factor,
+    }
+    return Finding(
+        said, help=cure, at=at, measured=measured, causes=frozenset({f"flow:{s.path}", "kl"})
+    )
+
+
+def _counted(t: Transport) -> Finding | None:
+    """What is wrong with the log-determinant in the loss as a whole."""
+    where = f"`{t.path}`" if t.path else "the flow"
+    measured: dict[str, Number] = {
+        "weight of log |det J|": t.log_det,
+        "weight of the prior": t.prior,
+        "weight of the prior before the flow": t.prior_before,
+    }
+    cure = "subtract the log-determinant of every step from `log q(z_0)`"
+    if t.instead is not None:
+        said = f"what {where} counts as its log-determinant is not that of its Jacobian"
+        measured = {"counted": [*t.instead[0]], "log |det J|": [*t.instead[1]]}
+        cure = "use `log |det J|`, summed over units: one number a row"
+    elif t.missing:
+        names = ", ".join(f"`{step.path}`" for step in t.missing if step.path)
+        said = f"the loss leaves out the log-determinant of {names or 'some steps of the flow'}"
+    elif abs(t.log_det) < CLOSE and abs(t.prior) > CLOSE:
+        said = f"the loss leaves out the log-determinant of {where}"
+    elif abs(t.log_det - 1) < CLOSE:
+        said = f"the log-determinant of {where} enters the loss with the wrong sign"
+    elif abs(t.log_det) > CLOSE and abs(t.log_det + 1) > CLOSE:
+        said = f"the loss counts the log-determinant of {where} {abs(t.log_det):.3g} times"
+        cure = "count it once for every row: no mean over units, no sum over the batch"
+    elif abs(t.log_det + 1) < CLOSE and abs(t.prior) < CLOSE < abs(t.prior_before):
+        said = f"the prior is scored before {where}, at a point that the decoder is not given"
+        cure = "score the flow's output under the prior"
+    else:
+        return None
+    return Finding(
+        said, help=cure, at=t.at, measured=measured, causes=frozenset({f"flow:{t.path}", "kl"})
+    )
