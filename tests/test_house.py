@@ -24,7 +24,7 @@ LAYERS = (
     {"picture", "plot"},
     {"finding", "spelling"},
     {"serial"},
-    {"rule", "config", "suppress"},
+    {"rule", "config", "suppress", "keys", "project"},
     {"subject", "strategies"},
     {"examine"},
     {"rules"},
