@@ -204,7 +204,7 @@ def test_the_request_is_handed_to_the_child(run, child):
         *("--ignore", "VAE301", "--seed", "7", "--batch-size", "4", "--input", "m.py:batch"),
         *("--arg", "d=16", "--arg", "name=a=b", "--objective", "loss", "--beta", "0.5"),
         *("--condition", "1", "--condition", "mask,2", "--batch-axis", "none"),
-        *("--timeout", "9", "--debug"),
+        *("--timeout", "9", "--debug", "--checkpoint", "last.pt"),
     )
     assert child.request == {
         "target": "m.py:VAE",
@@ -217,6 +217,9 @@ def test_the_request_is_handed_to_the_child(run, child):
         "batch_size": 4,
         "hunt": False,
         "seed": 7,
+        "call": {},
+        "checkpoint": "last.pt",
+        "severity": {},
         "select": ("VAE3", "VQ101", "VAE101"),
         "ignore": ("VAE301",),
         "fail_on": "error",
@@ -237,6 +240,9 @@ def test_the_defaults_of_the_request(run, child):
         "batch_size": None,
         "hunt": False,
         "seed": 0,
+        "call": {},
+        "checkpoint": None,
+        "severity": {},
         "select": None,
         "ignore": [],
         "fail_on": "error",

@@ -30,7 +30,9 @@ LAYERS = (
     {"rules"},
     {"checkup"},
     {"output"},
-    {"cli", "__main__", "isolate", "demo", "pytest_plugin"},
+    {"agenda", "isolate"},
+    {"jobs"},
+    {"cli", "__main__", "demo", "pytest_plugin"},
 )
 RANK = {room: i for i, rooms in enumerate(LAYERS) for room in rooms}
 REPORT_MAY_IMPORT = {"span", "picture", "plot", "finding", "serial", "rule", "report", ""}

@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch.nn.parameter import is_lazy
 
-from .config import parse_severity, select_rules
+from .config import parse_severity, select_rules, severities
 from .examine.examination import Examination
 from .examine.picture import draw
 from .finding import Finding, Number, Outcome, Report, Severity, fold
@@ -94,16 +95,19 @@ def examine_subject(
     *,
     select: Iterable[str] | None = None,
     ignore: Iterable[str] = (),
+    severity: Mapping[str, str] = MappingProxyType({}),
     fail_on: str | Severity = Severity.ERROR,
     seed: int = 0,
     hunt: bool = False,
 ) -> Report:
     """Examine a loaded subject between a snapshot and its restoration.
 
-    `hunt` also searches for an input that makes the model raise or overflow.
+    `severity` gives the rules that a selector names another severity than their own; `hunt` also
+    searches for an input that makes the model raise or overflow.
     """
     started = time.perf_counter()
     rules = select_rules(select, ignore)
+    levels = severities(severity)
     threshold = parse_severity(fail_on)
     loss = subject.objective.run if subject.objective else None
     touched = (subject.model, subject.batch.args, dict(subject.batch.kwargs), loss)
@@ -125,7 +129,7 @@ def examine_subject(
     outcomes = [_placed(outcome, place) for outcome in outcomes]
     return Report(
         target=subject.target or type(subject.model).__name__,
-        outcomes=apply_suppressions(_folded(outcomes, rules), model_at=place),
+        outcomes=_weighed(apply_suppressions(_folded(outcomes, rules), model_at=place), levels),
         picture=picture,
         notes=(*subject.notes, *_origins(subject)),
         environment=_environment(subject, seed),
@@ -182,6 +186,17 @@ def _folded(outcomes: list[Outcome], rules: Iterable[Rule]) -> tuple[Outcome, ..
             )
         folded.append(replace(outcome, findings=mine))
     return tuple(folded)
+
+
+def _weighed(outcomes: tuple[Outcome, ...], levels: Mapping[str, Severity]) -> tuple[Outcome, ...]:
+    """The outcomes with the severities that were asked for, suppressed findings too."""
+
+    def weigh(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+        return tuple(replace(f, severity=levels.get(f.code, f.severity)) for f in findings)
+
+    return tuple(
+        replace(o, findings=weigh(o.findings), suppressed=weigh(o.suppressed)) for o in outcomes
+    )
 
 
 def _origins(subject: Subject) -> Iterator[str]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import __version__
-from .config import ConfigError, Settings, find_rule, parse_severity, select_rules, split_words
+from .config import find_rule, split_words
 from .finding import Report
-from .output import Outputs, reporting, width, write
+from .output import Outputs, progress, reporting, width, write
 from .rule import Rule, all_rules
+
+if TYPE_CHECKING:
+    from .project import Project
 
 _DEBUG = "vaedoctor.debug"
 
@@ -104,7 +106,7 @@ def _judging(command: Any) -> Any:
 
 
 @main.command()
-@click.argument("target")
+@click.argument("targets", nargs=-1, metavar="[TARGET]...")
 @_judging
 @click.option("--arg", "args", multiple=True, metavar="NAME=VALUE", help="Constructor argument.")
 @click.option("--input", metavar="SPEC", help="The batch: `data.py:one_batch`, a shape, a file.")
@@ -126,22 +128,31 @@ def _judging(command: Any) -> Any:
     metavar="N|none",
     help="The axis of the samples; `none` if rows are not samples.",
 )
+@click.option("--checkpoint", metavar="PATH", help="A state_dict to load into the model.")
 @click.option("--hunt", is_flag=True, help="Search for an input that makes the model fail.")
-def check(target: str, **options: Any) -> None:
+@click.option("--jobs", type=click.IntRange(min=1), help="Models examined at the same time.")
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Take `[tool.vaedoctor]` from this file.",
+)
+@click.option("--isolated", is_flag=True, help="Ignore every pyproject.toml.")
+def check(targets: tuple[str, ...], **options: Any) -> None:
     """Examine TARGET: `mymodel.py:VAE`, `mymodel.py`, `package.module:make_vae`.
+
+    Without TARGET, examine all that `[tool.vaedoctor]` in pyproject.toml lists.
 
     This EXECUTES the code of the file. Exit codes: 0 healthy, 1 findings at or above --fail-on,
     2 could not run.
     """
-    request = {
-        key: options.pop(key) for key in ("input", "objective", "beta", "batch_size", "hunt")
-    }
-    request["batch_axis"] = options.pop("batch_axis")
-    request["target"] = target
-    request["args"] = dict(_argument(a) for a in options.pop("args"))
-    words = split_words(options.pop("conditions"))
-    request["conditions"] = [int(w) if w.lstrip("-").isdigit() else w for w in words]
-    _examine(request, **options)
+    from .project import Project, find_project
+
+    isolated, config = options.pop("isolated"), options.pop("config")
+    project = Project() if isolated else find_project(Path.cwd(), config=config)
+    options["args"] = dict(_argument(a) for a in options["args"])
+    words = split_words(options["conditions"])
+    options["conditions"] = [int(w) if w.lstrip("-").isdigit() else w for w in words]
+    _examine(targets, project, options)
 
 
 @main.command()
@@ -149,9 +160,11 @@ def check(target: str, **options: Any) -> None:
 @_judging
 def demo(rule: str, **options: Any) -> None:
     """Examine the small model that breaks a rule."""
-    from .demo import demo_request
+    from .demo import demo_target
+    from .project import Project
 
-    _examine(demo_request(find_rule(rule)), **options)
+    target = demo_target(find_rule(rule))
+    _examine((target.model,), Project(targets=(target,)), options)
 
 
 @main.command()
@@ -196,15 +209,32 @@ def explain(rule: str, as_json: bool) -> None:
     write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
 
 
-def _examine(request: dict[str, Any], **options: Any) -> None:
-    """Start the child, import what shows its report while it works, and show it."""
-    from .isolate import CouldNotRun, Isolated
+def _examine(targets: tuple[str, ...], project: Project, options: dict[str, Any]) -> None:
+    """Examine what was typed or is listed, show it, and end with its exit code."""
+    from .agenda import requests, settings, timeout
 
     context = click.get_current_context()
     context.meta[_DEBUG] = options["debug"]
     outputs = Outputs.of(options)
-    request |= asdict(_settings(**options))
-    with Isolated(request, timeout=options["timeout"], debug=options["debug"]) as examination:
+    given = {k: v for k, v in options.items() if _typed(context, k)}
+    judged = asdict(settings(project, given))
+    asked = [{**request, **judged} for request in requests(targets, project, given)]
+    limits = {"timeout": timeout(project, given), "debug": options["debug"]}
+    if targets and len(asked) == 1:
+        _examine_one(asked[0], outputs, **limits)
+    else:
+        _examine_several(asked, outputs, jobs=options["jobs"], **limits)
+
+
+def _typed(context: click.Context, option: str) -> bool:
+    return context.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
+
+
+def _examine_one(request: dict[str, Any], outputs: Outputs, **limits: Any) -> None:
+    """Start the child, import what shows its report while it works, and show it."""
+    from .isolate import CouldNotRun, Isolated
+
+    with Isolated(request, **limits) as examination:
         outputs.load()
         try:
             report = examination.report()
@@ -212,18 +242,23 @@ def _examine(request: dict[str, Any], **options: Any) -> None:
             outputs.stopped(Report(request["target"], stop=why.stop))
             raise
     outputs.deliver(report)
-    context.exit(outputs.exit_code(report))
+    click.get_current_context().exit(outputs.exit_code(report))
 
 
-def _settings(
-    *, select: Sequence[str], ignore: Sequence[str], fail_on: str, seed: int, **_: Any
-) -> Settings:
-    """The judging options, understood or refused."""
-    chosen, dropped = split_words(select) or None, split_words(ignore)
-    # Without selectors there is nothing to refuse: the child starts before any rule is imported.
-    if (chosen or dropped) and not select_rules(chosen, dropped):
-        raise ConfigError("`--select` and `--ignore` leave no rule to judge")
-    return Settings(chosen, dropped, parse_severity(fail_on), seed)
+def _examine_several(
+    requests: list[dict[str, Any]], outputs: Outputs, *, jobs: int | None, **limits: Any
+) -> None:
+    """Examine all, a few at a time; one that cannot be examined does not stop the others."""
+    from .jobs import default_jobs, examine_all
+
+    outputs.load()
+    reports: list[Report] = []
+    for report in examine_all(requests, jobs=jobs or default_jobs(), **limits):
+        reports.append(report)
+        progress(f"{len(reports)}/{len(requests)} {report.target}")
+    progress("")
+    outputs.deliver(reports)
+    click.get_current_context().exit(outputs.exit_code(reports))
 
 
 def _argument(text: str) -> tuple[str, str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import click
 
@@ -14,12 +14,16 @@ from .spelling import did_you_mean
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one check-up judges. `select` None means every rule."""
+    """What one check-up judges. `select` None means every rule.
+
+    `severity` gives the rules that a selector names another severity than their own.
+    """
 
     select: tuple[str, ...] | None = None
     ignore: tuple[str, ...] = ()
     fail_on: Severity = Severity.ERROR
     seed: int = 0
+    severity: Mapping[str, str] = field(default_factory=dict)
 
 
 class ConfigError(click.ClickException):
@@ -40,6 +44,16 @@ def select_rules(
     chosen = _codes(("ALL",) if select is None else select, rules)
     dropped = _codes(ignore, rules)
     return tuple(r for r in rules if r.code in chosen and r.code not in dropped)
+
+
+def severities(levels: Mapping[str, str]) -> dict[str, Severity]:
+    """The severity by code that selectors ask for; the longer selector wins."""
+    rules = all_rules()
+    return {
+        code: parse_severity(levels[selector])
+        for selector in sorted(levels, key=len)
+        for code in _codes((selector,), rules)
+    }
 
 
 def find_rule(code_or_name: str) -> Rule:

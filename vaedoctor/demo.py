@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
-from typing import Any
 
 from .config import ConfigError
+from .project import Target
 from .rule import Rule
 
 _HERE = Path(__file__).parent
@@ -21,18 +21,17 @@ def find_fixture(rule: Rule) -> Path | None:
     return next(found, None)
 
 
-def demo_request(rule: Rule) -> dict[str, Any]:
+def demo_target(rule: Rule) -> Target:
     """What to check to see the rule at work: its fixture's `Broken`, with the fixture's data."""
     path = find_fixture(rule)
     if path is None:
         raise ConfigError(f"{rule.code} ({rule.name}) has no demonstration")
     names = _functions(path)
-    request: dict[str, Any] = {"target": f"{path}:Broken", "input": None, "objective": None}
-    if "batch" in names:
-        request["input"] = f"{path}:batch"
-    if "objective" in names:
-        request["objective"] = "objective"
-    return request
+    return Target(
+        f"{path}:Broken",
+        batch=f"{path}:batch" if "batch" in names else None,
+        objective="objective" if "objective" in names else None,
+    )
 
 
 def example(rule: Rule) -> str:

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -48,9 +48,10 @@ _SUBJECT_OPTIONS = (
     "beta",
     "batch_axis",
     "batch_size",
+    "checkpoint",
     "seed",
 )
-_EXAMINE_OPTIONS = ("select", "ignore", "fail_on", "seed", "hunt")
+_EXAMINE_OPTIONS = ("select", "ignore", "severity", "fail_on", "seed", "hunt")
 
 
 class CouldNotRun(click.ClickException):
@@ -94,32 +95,33 @@ class Isolated:
     def __init__(self, request: Mapping[str, Any], *, timeout: float, debug: bool = False) -> None:
         self._timeout = timeout
         self._debug = debug
+        self.ended = False
         self._folder = Path(tempfile.mkdtemp(prefix="vaedoctor-"))
-        self._old_handlers: dict[int, Any] = {}
+        self._stack = contextlib.ExitStack()
+        self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
         try:
             content = {**request, "timeout": timeout}
             (self._folder / "request.json").write_text(json.dumps(content), encoding="utf-8")
-            self._listen()
+            self._stack.enter_context(listening())
             # -P: a `random.py` beside the user's model must not replace the library's. File
             # descriptor 2 as stdout: the report alone goes to stdout.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _CHILD, os.path.dirname(_PACKAGE), str(self._folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=2,
+                cwd=request.get("folder"),
                 start_new_session=True,
             )
         except BaseException:
-            self._clean()
+            self._stack.close()
             raise
 
     def __enter__(self) -> Isolated:
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            self._kill()
-        finally:
-            self._clean()
+        with self._stack:
+            self.end()
 
     def report(self) -> Report:
         """Wait for the report, or raise `CouldNotRun` with the reason why there is none."""
@@ -172,8 +174,11 @@ class Isolated:
         except OSError:
             return ""
 
-    def _kill(self) -> None:
-        """End the child and all that it started."""
+    def end(self) -> None:
+        """End the child and all that it started; at once, and only once."""
+        if self.ended:
+            return
+        self.ended = True
         with contextlib.suppress(OSError):
             if hasattr(os, "killpg"):
                 # The group outlives its leader: kill it even when the child itself has ended.
@@ -182,18 +187,21 @@ class Isolated:
                 self._process.kill()
         self._process.wait()
 
-    def _listen(self) -> None:
-        """Turn the signals that end this process into an exception, so that it cleans up."""
-        for name in ("SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            with contextlib.suppress(ValueError):  # only the main thread may
-                if number is not None:
-                    self._old_handlers[number] = signal.signal(number, _leave)
 
-    def _clean(self) -> None:
-        for number, handler in self._old_handlers.items():
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Turn the signals that end this process into an exception, so that it cleans up."""
+    before: dict[int, Any] = {}
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        with contextlib.suppress(ValueError):  # only the main thread may
+            if number is not None:
+                before[number] = signal.signal(number, _leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def child(folder: str) -> NoReturn:

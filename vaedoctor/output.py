@@ -125,6 +125,14 @@ def write(text: str, *, utf8: bool = False) -> None:
     click.echo(text.encode(encoding, "backslashreplace"), nl=False)
 
 
+def progress(said: str) -> None:
+    """Replace the last line of a terminal's stderr by what is being done; elsewhere nothing."""
+    if sys.stderr.isatty():
+        from .report.plain import plain
+
+        click.echo(f"\r\x1b[2K{plain(said)[: width() - 1]}", nl=False, err=True)
+
+
 def width() -> int:
     """The terminal's columns."""
     return shutil.get_terminal_size((80, 24)).columns

@@ -19,6 +19,7 @@ from ..spelling import closest, did_you_mean
 from .batch import find_batch, parse_input
 from .build import Built, builds
 from .candidates import candidates, commands
+from .checkpoint import load_checkpoint
 from .construction import Aftermath, apply_following, binding_of
 from .errors import TargetError, a_kind, summary, user_traceback
 from .loading import Loaded, as_a_script, existing, load_file, load_module
@@ -42,6 +43,7 @@ def load(
     beta: float | None = None,
     batch_axis: int | None = 0,
     batch_size: int | None = None,
+    checkpoint: str | None = None,
     seed: int = 0,
 ) -> Subject:
     """The subject that `mymodel.py:VAE`, `mymodel.py` or `pkg.module:VAE` names.
@@ -59,8 +61,9 @@ def load(
             target = f"{place}:{name}"
         label = f"{place}:{name}"
         thing = _resolve(loaded, name, place)
+        models = _models(thing, loaded.source, loaded.namespace, args, seed, label, name)
         subject = _subject(
-            _models(thing, loaded.source, loaded.namespace, args, seed, label, name),
+            models if checkpoint is None else _trained(models, checkpoint),
             batch=input,
             objective=objective,
             source=loaded.source or source_of(thing),
@@ -225,6 +228,13 @@ def _models(
         thing, source=source, namespace=namespace, args=args, seed=seed, label=label
     ):
         yield replace(built, model=unwrapped(built.model))
+
+
+def _trained(models: Iterator[Built], checkpoint: str) -> Iterator[Built]:
+    for built in models:
+        load_checkpoint(built.model, checkpoint)
+        note = f"weights: {checkpoint}"
+        yield replace(built, notes=(*built.notes, note))
 
 
 def _from_bound(
