@@ -23,6 +23,7 @@ LAYERS = (
     {"span"},
     {"picture", "plot"},
     {"finding", "spelling"},
+    {"fingerprint"},
     {"serial"},
     {"rule", "config", "suppress", "keys", "project"},
     {"subject", "strategies"},
@@ -30,12 +31,23 @@ LAYERS = (
     {"rules"},
     {"checkup"},
     {"output"},
-    {"agenda", "isolate"},
+    {"baseline", "isolate"},
+    {"agenda"},
     {"jobs"},
     {"cli", "__main__", "demo", "pytest_plugin"},
 )
 RANK = {room: i for i, rooms in enumerate(LAYERS) for room in rooms}
-REPORT_MAY_IMPORT = {"span", "picture", "plot", "finding", "serial", "rule", "report", ""}
+REPORT_MAY_IMPORT = {
+    "span",
+    "picture",
+    "plot",
+    "finding",
+    "fingerprint",
+    "serial",
+    "rule",
+    "report",
+    "",
+}
 WITH_TORCH = {"subject", "examine", "checkup", "strategies"}
 
 HEADINGS = ["What it checks", "Why it matters", "How to fix", "False alarms"]

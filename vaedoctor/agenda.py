@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .baseline import read_baseline
 from .config import ConfigError, Settings, parse_severity, select_rules, split_words
 from .project import IGNORE, Project, Target
 
@@ -65,6 +66,14 @@ def timeout(project: Project, given: Mapping[str, Any]) -> float:
     """The seconds that one target may take."""
     seconds: float = given.get("timeout", project.timeout or TIMEOUT)
     return seconds
+
+
+def baseline(project: Project, given: Mapping[str, Any]) -> frozenset[str]:
+    """The fingerprints of what is known already. Raises `ConfigError` for a file that is none."""
+    path: Path | None = given.get("baseline")
+    if path is None and project.baseline is not None:
+        path = project.folder / project.baseline
+    return read_baseline(path) if path else frozenset()
 
 
 def _ignored(severity: Mapping[str, str]) -> tuple[str, ...]:

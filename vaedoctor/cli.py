@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,6 +131,11 @@ def _judging(command: Any) -> Any:
 )
 @click.option("--checkpoint", metavar="PATH", help="A state_dict to load into the model.")
 @click.option("--hunt", is_flag=True, help="Search for an input that makes the model fail.")
+@click.option(
+    "--baseline",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A report as JSON: only findings that it lacks count.",
+)
 @click.option("--jobs", type=click.IntRange(min=1), help="Models examined at the same time.")
 @click.option(
     "--config",
@@ -211,27 +217,31 @@ def explain(rule: str, as_json: bool) -> None:
 
 def _examine(targets: tuple[str, ...], project: Project, options: dict[str, Any]) -> None:
     """Examine what was typed or is listed, show it, and end with its exit code."""
-    from .agenda import requests, settings, timeout
+    from .agenda import baseline, requests, settings, timeout
 
     context = click.get_current_context()
     context.meta[_DEBUG] = options["debug"]
     outputs = Outputs.of(options)
     given = {k: v for k, v in options.items() if _typed(context, k)}
     judged = asdict(settings(project, given))
+    known = baseline(project, given)
     asked = [{**request, **judged} for request in requests(targets, project, given)]
     limits = {"timeout": timeout(project, given), "debug": options["debug"]}
     if targets and len(asked) == 1:
-        _examine_one(asked[0], outputs, **limits)
+        _examine_one(asked[0], outputs, known, **limits)
     else:
-        _examine_several(asked, outputs, jobs=options["jobs"], **limits)
+        _examine_several(asked, outputs, known, jobs=options["jobs"], **limits)
 
 
 def _typed(context: click.Context, option: str) -> bool:
     return context.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
 
 
-def _examine_one(request: dict[str, Any], outputs: Outputs, **limits: Any) -> None:
+def _examine_one(
+    request: dict[str, Any], outputs: Outputs, known: Collection[str], **limits: Any
+) -> None:
     """Start the child, import what shows its report while it works, and show it."""
+    from .baseline import without_known
     from .isolate import CouldNotRun, Isolated
 
     with Isolated(request, **limits) as examination:
@@ -241,20 +251,27 @@ def _examine_one(request: dict[str, Any], outputs: Outputs, **limits: Any) -> No
         except CouldNotRun as why:
             outputs.stopped(Report(request["target"], stop=why.stop))
             raise
+    report = without_known(report, known)
     outputs.deliver(report)
     click.get_current_context().exit(outputs.exit_code(report))
 
 
 def _examine_several(
-    requests: list[dict[str, Any]], outputs: Outputs, *, jobs: int | None, **limits: Any
+    requests: list[dict[str, Any]],
+    outputs: Outputs,
+    known: Collection[str],
+    *,
+    jobs: int | None,
+    **limits: Any,
 ) -> None:
     """Examine all, a few at a time; one that cannot be examined does not stop the others."""
+    from .baseline import without_known
     from .jobs import default_jobs, examine_all
 
     outputs.load()
     reports: list[Report] = []
     for report in examine_all(requests, jobs=jobs or default_jobs(), **limits):
-        reports.append(report)
+        reports.append(without_known(report, known))
         progress(f"{len(reports)}/{len(requests)} {report.target}")
     progress("")
     outputs.deliver(reports)

@@ -81,7 +81,10 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one rule ended: status is passed, failed, skipped or crashed; `reason` says why."""
+    """How one rule ended: status is passed, failed, skipped or crashed; `reason` says why.
+
+    A comment silenced what is `suppressed`; a baseline holds what is `known`.
+    """
 
     code: str
     name: str
@@ -90,6 +93,7 @@ class Outcome:
     suppressed: tuple[Finding, ...] = ()
     verified: tuple[Verified, ...] = ()
     reason: str = ""
+    known: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,11 @@ class Report:
     def suppressed(self) -> tuple[Finding, ...]:
         """Findings silenced by a comment: counted, never lost."""
         return tuple(f for outcome in self.outcomes for f in outcome.suppressed)
+
+    @property
+    def known(self) -> tuple[Finding, ...]:
+        """Findings that the baseline holds: counted, never lost."""
+        return tuple(sorted((f for o in self.outcomes for f in o.known), key=_order))
 
     @property
     def ok(self) -> bool:

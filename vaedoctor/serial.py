@@ -21,6 +21,7 @@ from .finding import (
     Verified,
     exit_code,
 )
+from .fingerprint import fingerprints
 from .span import span_from_dict, span_to_dict
 
 JSON_VERSION = 1
@@ -48,16 +49,22 @@ def from_json(text: str) -> tuple[Report, ...]:
 
 def report_to_dict(report: Report) -> dict[str, Any]:
     """The report as plain data."""
+    marked = _findings_to_dicts((*report.findings, *report.known))
     return {
         "version": JSON_VERSION,
         "target": report.target,
         "ok": report.ok,
         "exit_code": report.exit_code,
         "fail_on": str(report.fail_on),
-        "counts": {**report.counts, "suppressed": len(report.suppressed)},
+        "counts": {
+            **report.counts,
+            "suppressed": len(report.suppressed),
+            "known": len(report.known),
+        },
         "stop": None if report.stop is None else asdict(report.stop),
-        "findings": [_finding_to_dict(f) for f in report.findings],
-        "suppressed": [_finding_to_dict(f) for f in report.suppressed],
+        "findings": marked[: len(report.findings)],
+        "known": marked[len(report.findings) :],
+        "suppressed": _findings_to_dicts(report.suppressed),
         "outcomes": [_outcome_to_dict(o) for o in report.outcomes],
         "anatomy": report.picture.to_dict(),
         "notes": list(report.notes),
@@ -71,6 +78,7 @@ def report_from_dict(data: Mapping[str, Any]) -> Report:
     """Read back what `report_to_dict` made."""
     findings = [_finding_from_dict(d) for d in data["findings"]]
     suppressed = [_finding_from_dict(d) for d in data["suppressed"]]
+    known = [_finding_from_dict(d) for d in data["known"]]
     return Report(
         target=data["target"],
         outcomes=tuple(
@@ -82,6 +90,7 @@ def report_from_dict(data: Mapping[str, Any]) -> Report:
                 findings=tuple(f for f in findings if f.code == o["code"]),
                 suppressed=tuple(f for f in suppressed if f.code == o["code"]),
                 verified=tuple(Verified(v["text"], v["measured"]) for v in o["verified"]),
+                known=tuple(f for f in known if f.code == o["code"]),
             )
             for o in data["outcomes"]
         ),
@@ -116,11 +125,17 @@ def _outcome_to_dict(o: Outcome) -> dict[str, Any]:
         "reason": o.reason,
         "findings": len(o.findings),
         "suppressed": len(o.suppressed),
+        "known": len(o.known),
         "verified": [{"text": v.text, "measured": plain_numbers(v.measured)} for v in o.verified],
     }
 
 
-def _finding_to_dict(f: Finding) -> dict[str, Any]:
+def _findings_to_dicts(findings: tuple[Finding, ...]) -> list[dict[str, Any]]:
+    marks = fingerprints(findings)
+    return [_finding_to_dict(f, mark) for f, mark in zip(findings, marks, strict=True)]
+
+
+def _finding_to_dict(f: Finding, mark: str) -> dict[str, Any]:
     return {
         "code": f.code,
         "name": f.name,
@@ -130,6 +145,7 @@ def _finding_to_dict(f: Finding) -> dict[str, Any]:
         "help": f.help,
         "notes": list(f.notes),
         "at": span_to_dict(f.at),
+        "fingerprint": mark,
         "traceback": f.traceback,
         "plots": [asdict(p) for p in f.plots],
     }

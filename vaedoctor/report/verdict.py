@@ -37,8 +37,10 @@ def verdict(report: Report) -> str:
     """`2 errors, 1 warning (1 suppressed)`, `no problems found`, or that it could not be run."""
     if report.stop is not None:
         return STOPPED
-    silenced = f" ({len(report.suppressed)} suppressed)" if report.suppressed else ""
-    return f"{severities(report.findings) or 'no problems found'}{silenced}"
+    others = [(len(report.known), "known"), (len(report.suppressed), "suppressed")]
+    counted = ", ".join(f"{n} {word}" for n, word in others if n)
+    nothing = "no new problems" if report.known else "no problems found"
+    return (severities(report.findings) or nothing) + (f" ({counted})" if counted else "")
 
 
 def cost(report: Report) -> str:
@@ -86,9 +88,10 @@ def _judge(members: list[Outcome]) -> tuple[str, str, str]:
     findings = [f for o in members for f in o.findings]
     by_status = {s: [o for o in members if o.status == s] for s in ("passed", "skipped", "crashed")}
     passed, skipped, crashed = (len(by_status[s]) for s in ("passed", "skipped", "crashed"))
+    known = sum(len(o.known) for o in members)
     silenced = sum(len(o.suppressed) for o in members)
     counts = [severities(findings)]
-    counts += [f"{silenced} suppressed" if silenced else ""]
+    counts += [f"{known} known" if known else "", f"{silenced} suppressed" if silenced else ""]
     counts += [count(passed, "rule") + " passed" if passed else ""]
     counts += [f"{skipped} skipped" if skipped else ""]
     counts += [f"{count(crashed, 'rule')} crashed (our bug: please report)" if crashed else ""]
