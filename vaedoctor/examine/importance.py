@@ -1,4 +1,9 @@
-"""Importance weights: over which axis, and with which sign, the loss joins the K samples."""
+"""Importance weights: over which axis, and with which sign, the loss joins the K samples.
+
+Judged by the gradient alone, so that `logsumexp`, `log(mean(exp(w)))`, a loop of `logaddexp` and
+normalised weights that multiply detached are one thing: at log-weights `w` of K samples and B rows
+the log-mean-exp has minus its softmax over the samples as gradient, times the row's weight.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +14,23 @@ import torch
 from torch import Tensor
 
 from .anatomy import Anatomy
+from .flow import RESHAPES
+from .latents import ADDS, MULS
 from .likelihood import fits
 from .recording import Op, Value
 
 CLOSE = 1e-3
+UNEVEN = 1e-2  # of the weights over the samples: equal ones have the same softmax everywhere
+MOST = 40  # values that are looked at, those next to the loss first
 
 
 @dataclass(frozen=True, slots=True)
 class Aggregation:
-    """One log-sum-exp over log-weights of K samples.
+    """How log-weights of K samples are joined.
 
-    `axis` is "samples" or "rows", `rewards` whether a better reconstruction raises the weights.
+    `axis` is "samples", "rows", "both", "units" (every unit by itself) or "none" (a mean of logs
+    behind an exponential that is undone); `detached` says that no gradient passes normalised
+    weights, `rewards` that a better reconstruction raises the weights.
     """
 
     op: Op
@@ -27,54 +38,109 @@ class Aggregation:
     rows: int
     axis: str
     rewards: bool
+    detached: bool = True
 
 
 def aggregations(anatomy: Anatomy, rows: int | None) -> Iterator[Aggregation]:
-    """Every `logsumexp` over a [K, B] or [B, K] tensor that decides the loss."""
+    """Every tensor of [K, B] or [B, K] log-weights that the loss joins."""
     loss, x_hat = anatomy.recording.loss, anatomy.x_hat
     if rows is None or not isinstance(loss, Tensor) or not loss.requires_grad or x_hat is None:
         return
-    behind = [latent.z for latent in anatomy.sampled]
-    for op in anatomy.recording.ops:
-        weights = op.reads[0] if op.reads else None
-        if op.name != "logsumexp" or weights is None or len(weights.shape) != 2:
+    known = _candidates(anatomy, loss, x_hat, rows)
+    edges = [value.edge for value, _ in known if value.edge is not None]
+    if not edges:
+        return
+    found = torch.autograd.grad(loss.sum(), edges, retain_graph=True, allow_unused=True)
+    seen: set[str] = set()
+    for (weights, axis), gradient in zip(known, found, strict=True):
+        joined = _joined(weights.tensor.detach(), gradient, axis) if gradient is not None else None
+        undone = _undone(anatomy, weights) if gradient is not None and joined is None else None
+        rewards = _rewards(anatomy, weights) if joined or undone else None
+        op = undone or _reader(anatomy, loss, weights)
+        if rewards is None or op is None:
             continue
-        if x_hat.index not in anatomy.flow.ancestors(weights):
-            continue
-        sample_axis = _sample_axis(weights, behind, rows)
-        axis = _axis(loss, weights, sample_axis) if sample_axis is not None else None
-        rewards = _rewards(anatomy, weights)
-        if axis is not None and sample_axis is not None and rewards is not None:
-            name = "samples" if axis == sample_axis else "rows"
-            yield Aggregation(op, weights.shape[sample_axis], rows, name, rewards)
+        name, detached = joined or ("none", True)
+        if name not in seen:
+            seen.add(name)
+            yield Aggregation(op, weights.shape[axis], rows, name, rewards, detached)
 
 
-def _sample_axis(weights: Value, latents: list[Value], rows: int) -> int | None:
-    """The axis of K samples, if z has one beside the batch and its units."""
-    for z in latents:
-        first = z.shape[:2]
-        fits_z = len(z.shape) == 3 and sorted(first) == sorted(weights.shape)
-        if fits_z and rows in first and first[0] != first[1]:
-            return 0 if weights.shape[1] == rows else 1
+def _candidates(anatomy: Anatomy, loss: Tensor, x_hat: Value, rows: int) -> list[tuple[Value, int]]:
+    """Values with an axis of samples and one of rows between x_hat and the loss."""
+    flow = anatomy.flow
+    end = anatomy.recording.value_of(loss)
+    behind = flow.ancestors(end) if end is not None else frozenset()
+    counts = set(_counts(anatomy, rows))
+    found = []
+    for value in flow.recording.values:
+        if value.index not in behind or value is x_hat or value.edge is None:
+            continue
+        shape, units = value.shape[:2], value.shape[2:]
+        if len(shape) < 2 or len(units) > 1 or (units and units[0] < 2):
+            continue
+        axis = next((i for i, n in enumerate(shape) if n in counts and shape[1 - i] == rows), None)
+        if axis is not None and x_hat.index in flow.ancestors(value):
+            found.append((value, axis))
+    return found[-MOST:]
+
+
+def _counts(anatomy: Anatomy, rows: int) -> Iterator[int]:
+    """How many samples a row has: an axis of z, a multiple of the batch, or draws in a loop."""
+    alike: dict[int, int] = {}
+    for latent in anatomy.latents:
+        shape = latent.z.shape
+        if len(shape) == 3 and rows in shape[:2] and shape[0] != shape[1]:
+            yield shape[0] if shape[1] == rows else shape[1]
+        elif len(shape) == 2 and shape[0] > rows and shape[0] % rows == 0:
+            yield shape[0] // rows
+        elif latent.loc is not None:
+            alike[latent.loc.index] = alike.get(latent.loc.index, 0) + 1
+    yield from (n for n in alike.values() if n > 1 and n != rows)
+
+
+def _joined(weights: Tensor, gradient: Tensor, axis: int) -> tuple[str, bool] | None:
+    """The axis whose softmax the gradient is, and whether normalised weights are detached."""
+    w, g = weights.double(), gradient.double()
+    if float((w - w.mean(axis, keepdim=True)).abs().max()) < UNEVEN:
+        return None
+    shares = {"rows": torch.softmax(w, 1 - axis), "samples": torch.softmax(w, axis)}
+    if w.dim() == 2:
+        shares["both"] = torch.softmax(w.flatten(), 0).reshape(w.shape)
+    axes: dict[str, tuple[int, ...]] = {"rows": (1 - axis,), "samples": (axis,), "both": (0, 1)}
+    for name, share in shares.items():
+        mean = (share * w).sum(axes[name], keepdim=True)
+        for reference, detached in ((share, True), (share * (1 + w - mean), False)):
+            scale = float((g * reference).sum() / reference.pow(2).sum())
+            error = float((g - scale * reference).abs().max())
+            if scale < 0 and error < CLOSE * abs(scale):
+                return ("units" if w.dim() == 3 and name == "samples" else name), detached
     return None
 
 
-def _axis(loss: Tensor, weights: Value, sample_axis: int) -> int | None:
-    """The axis whose softmax the loss's gradient at the weights is, times one negative number."""
-    if weights.edge is None:
-        return None
-    (gradient,) = torch.autograd.grad(
-        loss.sum(), [weights.edge], retain_graph=True, allow_unused=True
-    )
-    if gradient is None:
-        return None
-    for axis in (sample_axis, 1 - sample_axis):
-        shares = torch.softmax(weights.tensor.detach().double(), axis)
-        sums = gradient.double().sum(axis)
-        scale = float(sums.mean())
-        error = (gradient.double() - scale * shares).abs().max()
-        if scale < 0 and float(error) < CLOSE * abs(scale):
-            return axis
+def _undone(anatomy: Anatomy, weights: Value) -> Op | None:
+    """A logarithm of these weights' exponential with nothing added up in between."""
+    flow = anatomy.flow
+    waiting = [op.out for op in flow.consumers.get(weights.index, ()) if op.name == "exp"]
+    while waiting:
+        value = waiting.pop()
+        for op in flow.consumers.get(value.index, ()):
+            if not op.makes or op.out.tensor.numel() != weights.tensor.numel():
+                continue
+            if op.name == "log":
+                return op
+            if op.name in RESHAPES | ADDS | MULS and len(op.reads) == 1:
+                waiting.append(op.out)
+    return None
+
+
+def _reader(anatomy: Anatomy, loss: Tensor, weights: Value) -> Op | None:
+    """The operation that joins the weights: the first that reads them on the way to the loss."""
+    flow = anatomy.flow
+    end = anatomy.recording.value_of(loss)
+    behind = flow.ancestors(end) if end is not None else frozenset()
+    for op in flow.consumers.get(weights.index, ()):
+        if op.name not in RESHAPES and any(m.index in behind for m in op.makes):
+            return op
     return None
 
 
@@ -89,12 +155,21 @@ def _rewards(anatomy: Anatomy, weights: Value) -> bool | None:
     if gradient is None:
         return None
     made, given = x_hat.tensor.detach(), x.tensor.detach()
-    for target in (given, given.unsqueeze(0), given.unsqueeze(1)):
-        try:
-            target = target.expand_as(made)
-        except RuntimeError:
-            continue
+    for target in _targets(given, made):
         found = [weight for _, weight, _ in fits(gradient, made, target)]
         if found:
             return found[0] < 0
     return None
+
+
+def _targets(given: Tensor, made: Tensor) -> Iterator[Tensor]:
+    """The input in the shape of the reconstruction of K samples."""
+    for target in (given, given.unsqueeze(0), given.unsqueeze(1)):
+        try:
+            yield target.expand_as(made)
+        except RuntimeError:
+            continue
+    times = len(made) // max(1, len(given))
+    if times > 1 and made[0].numel() == given[0].numel():
+        yield given.repeat_interleave(times, 0).reshape(made.shape)
+        yield given.repeat(times, *[1] * (given.dim() - 1)).reshape(made.shape)

@@ -10,27 +10,31 @@ from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
+    from ...examine.importance import Aggregation
 
 
-@rule("VAE720", Severity.ERROR, before=("VAE703", "VAE707"))
+@rule("VAE720", Severity.ERROR, before=("VAE703", "VAE707", "VAE803"))
 def importance_weights_misaggregated(examination: Examination) -> Iterator[Finding | Verified]:
     """The importance-weighted bound is not the log-mean-exp over the samples.
 
     ## What it checks
-    Where z has an axis of K samples and the loss takes a `logsumexp` of one number per sample
-    and row: the loss's gradient at these log-weights is minus their softmax over the axis that
-    is joined, which has to be that of the samples; and the log-weights rise as the
-    reconstruction gets better.
+    Where a row has K samples (an axis of z, a batch repeated K times, K draws from one posterior)
+    and the loss joins one number per sample and row, be it by `logsumexp`, `log(mean(exp(w)))` or
+    normalised weights: the loss's gradient at these log-weights is minus their softmax over the
+    axis that is joined, which has to be that of the samples; the log-weights rise as the
+    reconstruction gets better; normalised weights are detached; and an exponential is not undone
+    by a logarithm before the mean over the samples.
 
     ## Why it matters
     Over the batch's axis the rows compete with each other, and only the easiest one trains.
-    With the sign inside the `logsumexp` the worst sample counts.
+    With the sign inside the `logsumexp` the worst sample counts. A mean of logs is the ordinary
+    bound, however many samples are paid for.
 
     ## How to fix
     `-(torch.logsumexp(log_w, dim=0) - math.log(K)).mean()` for `log_w` of shape [K, B].
 
     ## False alarms
-    A mean of log-weights is the ordinary bound with K samples and is fine. Tempered, doubly
+    A plain mean of log-weights is the ordinary bound with K samples and is fine. Tempered, doubly
     reparametrised and truncated variants have another gradient and are not judged, nor is
     K equal to the batch size.
 
@@ -41,16 +45,11 @@ def importance_weights_misaggregated(examination: Examination) -> Iterator[Findi
         raise Unavailable("no objective given or found; supply --objective")
     examination.require_latents()
     if not examination.aggregations:
-        raise Unavailable("no log-sum-exp over importance weights found")
+        raise Unavailable("no importance weights of several samples found")
     for a in examination.aggregations:
         measured = {"samples": a.samples, "rows": a.rows}
-        if a.axis == "rows":
-            said = f"the log-weights are joined over the {a.rows} rows, not the {a.samples} samples"
-            cure = "take the `logsumexp` over the axis of samples, then the mean over rows"
-        elif not a.rewards:
-            said = "the log-weights fall as the reconstruction gets better"
-            cure = "use `log p(x|z) + log p(z) - log q(z|x)` as log-weights"
-        else:
+        said, cure = _judge(a)
+        if not said:
             yield Verified("the bound is the log-mean-exp over the samples", measured)
             continue
         yield Finding(
@@ -60,3 +59,27 @@ def importance_weights_misaggregated(examination: Examination) -> Iterator[Findi
             measured=measured,
             causes=frozenset({"reconstruction", "kl"}),
         )
+
+
+def _judge(a: Aggregation) -> tuple[str, str]:
+    """What is wrong with a way to join the samples, and the cure; empty where it is right."""
+    over_samples = "take the `logsumexp` over the axis of samples, then the mean over rows"
+    joined = {
+        "rows": f"the log-weights are joined over the {a.rows} rows, not the {a.samples} samples",
+        "both": f"the log-weights are joined over all {a.rows} rows and {a.samples} samples",
+        "units": f"the {a.samples} samples are joined for every unit by itself, not for a row",
+        "none": f"the {a.samples} samples are a mean of logs: the exponential is undone before it",
+    }
+    if a.axis == "units":
+        return joined[a.axis], "sum the log-weights over units before the `logsumexp`"
+    if a.axis in joined:
+        return joined[a.axis], over_samples
+    if not a.rewards:
+        cure = "use `log p(x|z) + log p(z) - log q(z|x)` as log-weights"
+        return "the log-weights fall as the reconstruction gets better", cure
+    if not a.detached:
+        return (
+            "the normalised weights of the samples carry a gradient of their own",
+            "detach them: `torch.softmax(log_w, 0).detach()`",
+        )
+    return "", ""
