@@ -25,6 +25,7 @@ def made(code, name, severity=Severity.ERROR):
         name=name,
         severity=severity,
         family="sampling",
+        own=True,
         summary=f"What {name} is.",
         page=f"What {name} is.\n\n## What it checks\nThings.",
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import strategies
     from .checkup import Unhealthy, assert_healthy, check
-    from .finding import Finding, Outcome, Report, Severity, Span
+    from .finding import Finding, Outcome, Report, Severity, Span, Verified
 
 __version__ = "0.1.0"
 
@@ -19,6 +19,7 @@ __all__ = [
     "Severity",
     "Span",
     "Unhealthy",
+    "Verified",
     "assert_healthy",
     "check",
     "strategies",
@@ -33,6 +34,7 @@ _HOMES = {
     "Report": "finding",
     "Severity": "finding",
     "Span": "finding",
+    "Verified": "finding",
 }
 
 

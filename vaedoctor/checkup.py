@@ -18,7 +18,7 @@ from .config import parse_severity, select_rules, severities
 from .examine.examination import Examination
 from .examine.picture import draw
 from .finding import Finding, Number, Outcome, Report, Severity, fold
-from .rule import Rule
+from .rule import Rule, left_out
 from .subject.subject import Batch, Subject
 from .subject.target import from_instance
 from .subject.trace import leaves_no_trace
@@ -131,7 +131,7 @@ def examine_subject(
         target=subject.target or type(subject.model).__name__,
         outcomes=_weighed(apply_suppressions(_folded(outcomes, rules), model_at=place), levels),
         picture=picture,
-        notes=(*subject.notes, *_origins(subject)),
+        notes=(*subject.notes, *_origins(subject), *left_out()),
         environment=_environment(subject, seed),
         fail_on=threshold,
         seconds=time.perf_counter() - started,

@@ -15,7 +15,7 @@ from . import __version__
 from .config import find_rule, split_words
 from .finding import Report
 from .output import Outputs, progress, reporting, width, write
-from .rule import Rule, all_rules
+from .rule import Rule, all_rules, left_out
 
 if TYPE_CHECKING:
     from .project import Project
@@ -185,10 +185,11 @@ def rules(as_json: bool, markdown: Path | None) -> None:
     """List the rules."""
     from .report.pages import rule_to_dict, write_pages
 
+    _tell_left_out()
     if markdown is not None:
         from .demo import example
 
-        write_pages(markdown, all_rules(), example)
+        write_pages(markdown, tuple(r for r in all_rules() if r.own), example)
     elif as_json:
         _write_json([rule_to_dict(r) for r in all_rules()])
     else:
@@ -202,6 +203,7 @@ def explain(rule: str, as_json: bool) -> None:
     """Explain a rule: what it checks, why it matters, how to fix it, false alarms."""
     from .report.pages import page, rule_to_dict
 
+    _tell_left_out()
     found = find_rule(rule)
     if as_json:
         _write_json(rule_to_dict(found))
@@ -213,6 +215,11 @@ def explain(rule: str, as_json: bool) -> None:
     with console.capture() as capture:
         console.print(Markdown(page(found), code_theme="ansi_dark"))
     write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
+
+
+def _tell_left_out() -> None:
+    for note in left_out():
+        click.echo(f"note: {note}", err=True)
 
 
 def _examine(targets: tuple[str, ...], project: Project, options: dict[str, Any]) -> None:

@@ -54,7 +54,7 @@ def cost(report: Report) -> str:
 def total(reports: Sequence[Report]) -> str:
     """One line for several targets: how many are healthy, what was found, how long it took."""
     stopped = sum(r.stop is not None for r in reports)
-    healthy = sum(r.stop is None and not r.findings for r in reports)
+    healthy = sum(r.stop is None and not r.findings and not r.known for r in reports)
     found = len(reports) - stopped - healthy
     kinds = [(healthy, "healthy"), (found, "with findings"), (stopped, "not examined")]
     ended = ", ".join(f"{n} {word}" for n, word in kinds if n)
@@ -94,7 +94,8 @@ def _judge(members: list[Outcome]) -> tuple[str, str, str]:
     counts += [f"{known} known" if known else "", f"{silenced} suppressed" if silenced else ""]
     counts += [count(passed, "rule") + " passed" if passed else ""]
     counts += [f"{skipped} skipped" if skipped else ""]
-    counts += [f"{count(crashed, 'rule')} crashed (our bug: please report)" if crashed else ""]
+    ours = " (our bug: please report)" if members[0].code[:-2] in FAMILIES else ""
+    counts += [f"{count(crashed, 'rule')} crashed{ours}" if crashed else ""]
     said = ", ".join(c for c in counts if c)
     if crashed:
         return "☠", "crashed", said
