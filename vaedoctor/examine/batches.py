@@ -13,10 +13,11 @@ from ..finding import Span
 from ..rule import Unavailable
 from ..subject.subject import Batch, Subject
 from .anatomy import LOOKUPS, Anatomy, inputs_of
-from .evaluation import reconstruction_in, returned, run_forward, run_quickly
+from .evaluation import Landmark, reconstruction_in, returned, run_forward, run_quickly
 from .flow import JOINS, RESHAPES, Flow
 from .places import is_user_file
 from .recording import Op, Recording, tensors_in
+from .repeat import mark_of
 
 _TOLERANCE = 1e-3  # rounding differs with the size of a matrix product, a bug moves rows by more
 _FACTORIES = frozenset("zeros ones full empty rand randn randint normal arange eye tensor".split())
@@ -115,10 +116,9 @@ def try_sizes(
     for index in ([*range(rows - 1)], [0], [*range(rows), *range(rows)]):
         if len(index) not in (0, rows):
             trials[len(index)] = index
-    if returned(anatomy):
-        difference = _quick(subject, anatomy, seed, rewind, trials)
-        if difference is not None:
-            return Sizes(rows, tuple(trials), (), difference)
+    difference = _quick(subject, anatomy, seed, rewind, trials)
+    if difference is not None:
+        return Sizes(rows, tuple(trials), (), difference)
     return _recorded(subject, anatomy, seed, rewind, trials, compare)
 
 
@@ -131,15 +131,17 @@ def _quick(
 ) -> float | None:
     """The largest difference without a recording; None where anything is not as it should be."""
     rows, axis, largest = rows_of(subject, anatomy), subject.batch_axis or 0, 0.0
-    kept = run_quickly(subject, anatomy, seed=seed, batch=subject.batch, whole=False)
-    rewind()
+    kept, landmark = _usual(subject, anatomy, seed, rewind)
     x = anatomy.x.shape if anatomy.x is not None else ()
     where = axis_in(tuple(kept.shape), x, axis, rows) if kept is not None else None
     if kept is None or where is None:
         return None
     for size, index in trials.items():
         batch = with_rows(subject.batch, index, axis, rows)
-        found = run_quickly(subject, anatomy, seed=seed, batch=batch, whole=size > 1)
+        whole = size > 1 or landmark is not None
+        found = run_quickly(
+            subject, anatomy, seed=seed, batch=batch, whole=whole, landmark=landmark
+        )
         rewind()
         wanted = kept.index_select(where, torch.tensor(index, device=kept.device))
         if found is None or found.shape != wanted.shape:
@@ -147,6 +149,23 @@ def _quick(
         scale = float(kept.abs().max()) or 1.0
         largest = max(largest, float((found - wanted).abs().max()) / scale)
     return largest if largest <= _TOLERANCE else None
+
+
+def _usual(
+    subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None]
+) -> tuple[Tensor | None, Landmark | None]:
+    """The reconstruction at the usual size, and where it is made if forward does not return it."""
+    if returned(anatomy):
+        kept = run_quickly(subject, anatomy, seed=seed, batch=subject.batch, whole=False)
+        rewind()
+        return kept, None
+    run = run_forward(subject, seed=seed, still=True, whole=True)
+    rewind()
+    x_hat = reconstruction_in(run, anatomy)
+    mark = mark_of(x_hat) if x_hat is not None else None
+    if x_hat is None or mark is None:
+        return None, None
+    return x_hat.tensor.detach().clone(), Landmark(mark, run.turns)
 
 
 def _recorded(
@@ -176,6 +195,7 @@ def _recorded(
             subject, seed=seed, batch=batch, still=True, whole=inside or (whole and size > 1)
         )
         fault, difference = _judged(run, reference, anatomy, kept, index, axis, compare)
+        del run
         rewind()
         largest = max(largest, difference)
         faults += [fault] if fault is not None else []

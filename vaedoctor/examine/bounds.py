@@ -20,7 +20,7 @@ from .latents import Head, Latent
 from .likelihood import RANGES
 from .recorder import Edit, Edits
 from .recording import Op, Value
-from .step import run_recorded
+from .repeat import repeat
 
 FAR = 30.0  # exp(30) and its square are finite in float32, and every activation is flat by then
 ACTIVATIONS = frozenset(RANGES) | CLAMPS | {"elu", "leaky_relu", "neg", "abs", "logsigmoid"}
@@ -105,11 +105,12 @@ def _forced(
             head.value.place: _filled(to),
             latent.draw.value.place: _filled(sign),
         }
-        recording = run_recorded(subject, seed=seed, edits=edits)
-        rewind()
-        if len(recording.values) <= latent.z.index:
+        made = repeat(
+            subject, anatomy.recording, seed=seed, edits=edits, keep=[latent.z], rewind=rewind
+        )
+        if latent.z.index not in made.tensors:
             return None
-        runs.append(recording.values[latent.z.index].tensor.detach().double())
+        runs.append(made.tensors[latent.z.index].detach().double())
     plus, minus = runs
     return (plus + minus) / 2, (plus - minus) / 2
 

@@ -30,8 +30,8 @@ from .anatomy import Anatomy, inputs_of
 from .flow import RESHAPES, SLICES, Flow
 from .latents import Latent, head
 from .recorder import Edits
-from .recording import Op, Recording, Value
-from .step import run_recorded
+from .recording import Op, Value
+from .repeat import repeat
 
 AFFINE = frozenset({"gaussian", "uniform"})
 CLAMPS = frozenset("clamp clamp_ clip clamp_min clamp_max max maximum relu".split())
@@ -285,15 +285,19 @@ class Probe:
             self.mu.place: lambda t: mu.clone(),
             self.h.place: lambda t: h.clone(),
         }
-        recording = run_recorded(self.subject, seed=self.seed, edits=edits)
-        self.rewind()
-        if recording.error is not None or len(recording.ops) != len(self.anatomy.recording.ops):
+        kept = self.latent.z, *(() if term is None else (term,))
+        made = repeat(
+            self.subject,
+            self.anatomy.recording,
+            seed=self.seed,
+            edits=edits,
+            keep=kept,
+            rewind=self.rewind,
+        )
+        if not made.same or any(v.index not in made.tensors for v in kept):
             raise Unavailable("the step cannot be repeated with the posterior forced")
-        values = recording.values
-        loss = _scalar(recording) if term is None else values[term.index].tensor.sum()
-        made = loss, values[self.latent.z.index].tensor
-        recording.release()
-        return made
+        value = made.loss if term is None else made.tensors[term.index]
+        return value.sum(), made.tensors[self.latent.z.index]
 
     def _compare(
         self, loss: Tensor, location: Tensor, scale: Tensor, mu: Tensor, h: Tensor, forced: float
@@ -331,11 +335,6 @@ def _loss(anatomy: Anatomy) -> Value:
     if not bool(torch.isfinite(value.tensor.detach()).all()):
         raise Unavailable("the loss is not finite (VAE801)")
     return value
-
-
-def _scalar(recording: Recording) -> Tensor:
-    loss: Tensor = recording.loss
-    return loss.sum()
 
 
 def held(value: Value) -> Callable[[Tensor], Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from .anatomy import Anatomy, anatomize
 from .flow import Flow
 from .outputs import named_tensors
 from .recording import Recording, Value
+from .repeat import Counter, Mark
 from .step import run_recorded
 from .still import StillNoise
 
@@ -40,18 +41,26 @@ def run_forward(
 
 
 def run_quickly(
-    subject: Subject, anatomy: Anatomy, *, seed: int, batch: Batch, whole: bool
+    subject: Subject,
+    anatomy: Anatomy,
+    *,
+    seed: int,
+    batch: Batch,
+    whole: bool,
+    landmark: Landmark | None = None,
 ) -> Tensor | None:
     """The reconstruction of one pass with still noise in evaluation mode, without a recording.
 
-    None where it raises or returns no such output: the recorded pass tells why.
+    `landmark` says where it is made if forward does not return it. None where the pass raises,
+    takes another way or returns no such output: the recorded pass tells why.
     """
     model, outputs = subject.model, []
     model.eval()
     seed_everything(seed)
     hook = model.register_forward_hook(lambda _, __, output: outputs.append(output))
+    counter = Counter([landmark.mark] if landmark is not None else [])
     try:
-        with StillNoise(), torch.enable_grad(), warnings.catch_warnings():
+        with StillNoise(), counter, torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if whole and subject.objective is not None:
                 subject.objective.run(model, batch)
@@ -63,8 +72,17 @@ def run_quickly(
         return None
     finally:
         hook.remove()
-    found = dict(named_tensors(outputs[0])).get(anatomy.x_hat_name) if outputs else None
-    return found.detach() if found is not None else None
+    if landmark is not None:
+        return counter.kept.get(landmark.mark.key) if counter.turns == landmark.turns else None
+    return dict(named_tensors(outputs[0])).get(anatomy.x_hat_name) if outputs else None
+
+
+@dataclass(frozen=True, slots=True)
+class Landmark:
+    """Where a pass of `turns` calls of torch makes the reconstruction."""
+
+    mark: Mark
+    turns: int
 
 
 def returned(anatomy: Anatomy) -> bool:

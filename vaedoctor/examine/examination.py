@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
@@ -62,7 +61,6 @@ from .objective import compose
 from .recording import Again, Op, Recording
 from .step import run_recorded, runs_unrecorded
 
-HEAVY = 4 << 20  # bytes of a recording from which its graph is worth a garbage collection
 MOST_LATENTS = 3  # of a hierarchy or sequence: the KL of the first ones is isolated
 
 
@@ -75,14 +73,7 @@ class Examination:
     def __init__(self, subject: Subject, *, seed: int, rewind: Callable[[], None]) -> None:
         self.subject = subject
         self.seed = seed
-        self._restore = rewind
-        self._heavy = False
-
-    def _rewind(self) -> None:
-        """Put the model back, and free the graphs of the experiment where they are large."""
-        self._restore()
-        if self._heavy:
-            gc.collect()
+        self._rewind = rewind
 
     @property
     def place(self) -> Span | None:
@@ -93,7 +84,6 @@ class Examination:
     def _pair(self) -> tuple[Recording, Again]:
         """One training step, and the same again with the generators running on."""
         first = run_recorded(self.subject, seed=self.seed)
-        self._heavy = sum(v.tensor.nbytes for v in first.values) > HEAVY
         if first.error is None:
             second = run_recorded(self.subject, seed=None)
             again = Again.of(second)

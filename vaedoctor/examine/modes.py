@@ -50,7 +50,7 @@ class EvalLatent:
     shift: float | None
     by_scale: float
     by_loc: float
-    op: Op | None
+    at: Span | None
 
     @property
     def consistent(self) -> bool:
@@ -120,7 +120,7 @@ def _compare(anatomy: Anatomy, latent: Latent, run: Recording) -> EvalLatent | N
     op = taken.op
     while op is not None and op.name in RESHAPES and op.reads:
         op = op.reads[0].op
-    return EvalLatent(latent, shift, by_scale, by_loc, op)
+    return EvalLatent(latent, shift, by_scale, by_loc, op.span if op is not None else None)
 
 
 def _plays_no_part(anatomy: Anatomy, latent: Latent, train: Recording) -> bool:

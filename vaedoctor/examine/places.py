@@ -40,6 +40,7 @@ class Frame:
         return span_of(self.code, self.instruction)
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def span_of(code: CodeType, instruction: int) -> Span | None:
     """The source span of an instruction: exact columns from `co_positions` (PEP 657)."""
     line, end_line, col, end_col = _positions(code)[instruction // 2]
@@ -76,6 +77,7 @@ def user_frames(frame: FrameType | None) -> Iterator[Frame]:
         frame = frame.f_back
 
 
+@functools.cache
 def is_user_file(file: str) -> bool:
     """Whether a source file is the user's (or a library's) rather than torch's or ours."""
     if file.startswith(_OURS):

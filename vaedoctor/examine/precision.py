@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..finding import Span
-from ..subject.subject import Subject
+from ..subject.subject import Batch, Subject
 from .census import hiding_places
 from .flow import Flow
 from .headroom import mapped
@@ -18,7 +19,7 @@ from .leftbehind import hidden_owners
 from .numerics import LOGARITHMS, QUOTIENTS, ROOTS, NonFinite, Watch, first_non_finite
 from .recorder import Edits
 from .recording import Op, Recording, Value, tensors_in
-from .step import run_recorded
+from .step import run_recorded, runs_unrecorded
 
 LARGEST = 3e4  # below half of float16's largest number nothing overflows
 SMALLEST = 1e-6  # above float16's smallest normal number nothing is lost
@@ -61,13 +62,36 @@ def run_in(
 
     The caller rewinds when it has looked: until then the parameters keep that type.
     """
-    model = subject.model
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.is_floating_point():
-            tensor.data = tensor.data.to(dtype)
-    batch = mapped(subject.batch, lambda t: t.detach().to(dtype) if t.is_floating_point() else t)
+    batch = _cast(subject, dtype)
     edits = replay(recording) if recording is not None else None
     return run_recorded(subject, seed=seed, batch=batch, edits=edits)
+
+
+def _cast(subject: Subject, dtype: torch.dtype) -> Batch:
+    """The batch in another type, and the model's parameters and buffers too, until the rewind."""
+    for tensor in (*subject.model.parameters(), *subject.model.buffers()):
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
+    cast = mapped(subject.batch, lambda t: t.detach().to(dtype) if t.is_floating_point() else t)
+    return cast
+
+
+class _Asking(TorchFunctionMode):
+    """Notes whether a call names the type of its result."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.found = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if isinstance(out, Tensor) and out.dtype is self.dtype:
+            self.found |= _names(getattr(func, "__name__", ""), args, kwargs, self.dtype)
+        return out
 
 
 def replay(recording: Recording) -> Edits:
@@ -94,6 +118,12 @@ def fixed_type(
     types = {p.dtype for p in model.parameters() if p.is_floating_point()}
     if types != {torch.float32}:
         return None, ""
+    asking = _Asking(torch.float32)
+    with asking:
+        ran = runs_unrecorded(subject, seed=seed, batch=_cast(subject, torch.float64), grad=False)
+    rewind()
+    if ran and not asking.found:
+        return None, "float64"
     double = run_in(subject, None, torch.float64, seed)
     found = _judged(model, double, torch.float64)
     rewind()
@@ -111,8 +141,12 @@ def _asks(op: Op, dtype: torch.dtype) -> bool:
     """Whether a call names the type of its result."""
     if not op.makes or op.out.tensor.dtype is not dtype:
         return False
-    asked = any(a is dtype for a in op.args) or op.kwargs.get("dtype") is dtype
-    return asked or op.name in ("float", "double", "half", "bfloat16")
+    return _names(op.name, op.args, op.kwargs, dtype)
+
+
+def _names(name: str, args: Iterable[Any], kwargs: Mapping[str, Any], dtype: torch.dtype) -> bool:
+    asked = any(a is dtype for a in args) or kwargs.get("dtype") is dtype
+    return asked or name in ("float", "double", "half", "bfloat16")
 
 
 def _judged(model: nn.Module, recording: Recording, dtype: torch.dtype) -> FixedType | None:

@@ -41,6 +41,15 @@ Edit = Callable[[Tensor], Tensor]
 Edits = Mapping[int | tuple[int, int], Edit]
 
 
+def by_operation(edits: Edits) -> dict[int, dict[int, Edit]]:
+    """The edits of each operation, by its index and the position among its results."""
+    found: dict[int, dict[int, Edit]] = {}
+    for key, edit in edits.items():
+        index, position = key if isinstance(key, tuple) else (key, 0)
+        found.setdefault(index, {})[position] = edit
+    return found
+
+
 @dataclass(slots=True)
 class _Reading:
     """What an operation is about to read, and the version of every tensor it was given."""
@@ -68,10 +77,7 @@ class Recorder(TorchFunctionMode):
         self.recording = Recording()
         self._model = model
         self._named = named
-        self._edits: dict[int, dict[int, Edit]] = {}
-        for key, edit in (edits or {}).items():
-            index, position = key if isinstance(key, tuple) else (key, 0)
-            self._edits.setdefault(index, {})[position] = edit
+        self._edits = by_operation(edits or {})
         self._paths = {id(m): name for name, m in model.named_modules(remove_duplicate=False)}
         self._stack: list[Call] = []
         self._storages: dict[int, list[Value]] = {}
@@ -149,6 +155,7 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self._paused:
             return func(*args, **kwargs)
+        self.recording.turns += 1
         name = getattr(func, "__name__", "")
         if name == "_set_grad_enabled":
             return self._switch(func, args)
@@ -198,8 +205,13 @@ class Recorder(TorchFunctionMode):
     def _read(self, name: str, args: Any, kwargs: Any) -> _Reading:
         """The values an operation is about to read: before an in-place one changes them."""
         found: list[Value] = []
-        with self._bookkeeping():
+        self._paused = True
+        try:
             found = [self._value(t) for t in tensors_in((args, kwargs))]
+        except Exception as bug:
+            self.recording.fault = self.recording.fault or bug
+        finally:
+            self._paused = False
         versions = [(v.tensor, _version(v.tensor)) for v in found]
         by_shape = slice(0, 0)
         if name in ("bernoulli_", "copy_") and len(found) > 1:
@@ -241,10 +253,11 @@ class Recorder(TorchFunctionMode):
             if outs and not fresh and not changed:
                 return out
             op = self._op(name, args, kwargs, read)
+            op.turn = self.recording.turns
             op.inplace = bool(changed)
             for position, edit in self._edits.get(op.index, {}).items():
                 if position < len(outs):
-                    out, outs = _edited(edit, out, outs, position, op.inplace)
+                    out, outs = edited(edit, out, outs, position, op.inplace)
             if name in DRAWS and outs:
                 op.noise = outs[0].detach().clone()
             made = [self._new(outs[i], op) for i in fresh]
@@ -376,7 +389,7 @@ def storage_of(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr() if plain else 0
 
 
-def _edited(
+def edited(
     edit: Edit, out: Any, outs: list[Tensor], position: int, inplace: bool
 ) -> tuple[Any, list[Tensor]]:
     """Replace one tensor an operation returns; an in-place one keeps its identity."""

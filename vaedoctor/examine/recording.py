@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import gc
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
@@ -19,6 +21,9 @@ DRAWS = frozenset(
     "poisson binomial _standard_gamma _sample_dirichlet gumbel_softmax rrelu randperm".split()
 )
 """Operations that draw from torch's random generators."""
+
+HEAVY = 4 << 20
+"""Bytes of results from which a recording that nobody holds is worth a garbage collection."""
 
 ESCAPES = frozenset("item tolist numpy __array__ __float__ __int__ __index__ __complex__".split())
 """Operations through which values leave torch, out of autograd's and the recorder's sight."""
@@ -51,7 +56,10 @@ class Value:
 
 @dataclass(slots=True, eq=False)
 class Op:
-    """One recorded operation. `reads` flow by value, `shapes` only by shape."""
+    """One recorded operation. `reads` flow by value, `shapes` only by shape.
+
+    `turn` counts the calls of torch until then, recorded or not; 0 for one found afterwards.
+    """
 
     index: int
     name: str
@@ -68,6 +76,7 @@ class Op:
     error: BaseException | None = None
     noise: Tensor | None = None
     positions: tuple[int, ...] = ()
+    turn: int = 0
 
     @property
     def out(self) -> Value:
@@ -128,7 +137,17 @@ class Recording:
     fault: Exception | None = None
     forward_end: int = -1
     registered: frozenset[int] = frozenset()
+    turns: int = 0
     current: dict[int, Value] = field(default_factory=dict)
+
+    def __del__(self) -> None:
+        """Free a large graph at once: its cycles would keep it until the next full collection."""
+        heavy = sum(v.tensor.nbytes for v in self.values if not v.tensor.is_sparse) > HEAVY
+        for held in (self.ops, self.values, self.calls, self.current):
+            held.clear()
+        self.output = self.loss = self.returned = self.error = None
+        if heavy:
+            gc.collect()
 
     def release(self) -> None:
         """Let go of every tensor and graph at once: values and operations refer to each other."""
@@ -175,19 +194,29 @@ class Again:
         )
 
 
+_PLAIN = (str, bytes, int, float, complex, type(None), nn.Module, type, torch.dtype, torch.device)
+
+
 def tensors_in(thing: Any, depth: int = 6) -> Iterator[Tensor]:
     """Every tensor inside nested containers, dataclasses, distributions and plain objects."""
     if isinstance(thing, Tensor):
         yield thing
-    elif depth == 0 or thing is None or isinstance(thing, (str, bytes, int, float, nn.Module)):
         return
-    elif isinstance(thing, Mapping):
-        for item in thing.values():
-            yield from tensors_in(item, depth - 1)
+    if depth <= 0 or isinstance(thing, _PLAIN):
+        return
+    if isinstance(thing, Mapping):
+        inner: Iterable[Any] = thing.values()
     elif isinstance(thing, (list, tuple, set)):
-        for item in thing:
-            yield from tensors_in(item, depth - 1)
+        inner = thing
     elif isinstance(thing, slice):
-        yield from tensors_in((thing.start, thing.stop, thing.step), depth - 1)
-    elif hasattr(thing, "__dict__") and not isinstance(thing, type):
-        yield from tensors_in(vars(thing), depth - 1)
+        inner = (thing.start, thing.stop, thing.step)
+    elif hasattr(thing, "__dict__"):
+        inner = vars(thing).values()
+        depth -= 1  # as deep as its dictionary would be
+    else:
+        return
+    for item in inner:
+        if isinstance(item, Tensor):
+            yield item
+        elif not isinstance(item, _PLAIN):
+            yield from tensors_in(item, depth - 1)

@@ -41,7 +41,7 @@ def run_recorded(
     recording = recorder.recording
     with torch.enable_grad():
         try:
-            with _without_checkpointing(), recorder:
+            with without_checkpointing(), recorder:
                 if run is not None:
                     recording.output = run(model)
                 elif subject.objective is None:
@@ -58,16 +58,17 @@ def run_recorded(
     return recording
 
 
-def runs_unrecorded(subject: Subject, *, seed: int) -> bool:
+def runs_unrecorded(subject: Subject, *, seed: int, batch: Any = None, grad: bool = True) -> bool:
     """Whether the step runs when nobody watches: then an exception while recording is ours."""
+    batch = batch or subject.batch
     subject.model.train()
     seed_everything(seed)
-    with torch.enable_grad():
+    with torch.set_grad_enabled(grad):
         try:
             if subject.objective is None:
-                subject.batch.run(subject.model)
+                batch.run(subject.model)
             else:
-                subject.objective.run(subject.model, subject.batch)
+                subject.objective.run(subject.model, batch)
         except KeyboardInterrupt:
             raise
         except BaseException:  # the user's model may raise anything, SystemExit too
@@ -76,7 +77,7 @@ def runs_unrecorded(subject: Subject, *, seed: int) -> bool:
 
 
 @contextmanager
-def _without_checkpointing() -> Iterator[None]:
+def without_checkpointing() -> Iterator[None]:
     """Run reentrant checkpoints' functions directly: same values, and a graph that can be asked.
 
     `torch.autograd.grad` refuses a graph with reentrant checkpoints, which only save memory.

@@ -20,7 +20,6 @@ from .source import (
     called_name,
     function_tree,
     own_expressions,
-    places,
     root_name,
 )
 from .subject import Batch
@@ -317,8 +316,10 @@ def by_own_call(
     is_method: bool,
 ) -> Recipe | None:
     """Call the loss as the file's own code does after `recon, mu, logvar = model(x)`."""
+    if name not in source.called:
+        return None
     models = user_names(source, type(binding.model).__name__)
-    for place in places(source.tree):
+    for place in source.places:
         for node in own_expressions(place.stmt):
             if not isinstance(node, ast.Call) or called_name(node) != name:
                 continue
@@ -339,7 +340,7 @@ def own_use(sources: Iterable[Source], name: str) -> tuple[bool, bool]:
     """Whether a file's own code calls a loss, and whether it minimises the negative of it."""
     used = False
     for source in sources:
-        for node in ast.walk(source.tree):
+        for node in ast.walk(source.tree) if name in source.called else ():
             match node:
                 case ast.UnaryOp(op=ast.USub(), operand=ast.Call() as call):
                     if called_name(call) == name:

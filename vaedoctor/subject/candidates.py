@@ -8,7 +8,7 @@ import inspect
 from torch import nn
 
 from .loading import Loaded
-from .source import called_name, names_read, places, stripped
+from .source import called_name, names_read, stripped
 
 _LOSSES = ("loss", "criterion", "objective")
 
@@ -83,7 +83,7 @@ def _instantiated(loaded: Loaded) -> set[str]:
     """Classes of which the file binds an instance: `vae = VAE(...)`."""
     assert loaded.source is not None
     found: set[str] = set()
-    for place in places(loaded.source.tree):
+    for place in loaded.source.places:
         if place.in_class or not isinstance(place.stmt, ast.Assign):
             continue
         call = stripped(place.stmt.value)

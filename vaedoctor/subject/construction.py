@@ -21,7 +21,6 @@ from .source import (
     is_main_guard,
     names_read,
     own_expressions,
-    places,
     root_name,
     stripped,
 )
@@ -71,7 +70,7 @@ def constructions(source: Source, name: str) -> list[Construction]:
     """Calls of `name` outside classes: the top level first, then the main guard, functions."""
     found: list[Construction] = []
     guarded = {id(s) for top in source.tree.body if is_main_guard(top) for s in ast.walk(top)}
-    for place in places(source.tree):
+    for place in source.places:
         if place.in_class:
             continue
         found += [
@@ -84,7 +83,7 @@ def constructions(source: Source, name: str) -> list[Construction]:
 
 def binding_of(source: Source, name: str) -> Construction | None:
     """The top-level statement that binds an instance to a name: `vae = VAE(...)`."""
-    for place in places(source.tree):
+    for place in source.places:
         if place.owners or not isinstance(place.stmt, ast.Assign):
             continue
         call = stripped(place.stmt.value)
@@ -236,7 +235,7 @@ def _elsewhere(
 ) -> tuple[list[torch.optim.Optimizer], Span | None]:
     """An optimizer the file builds for the same name in another block."""
     assert construction.name is not None
-    for place in places(construction.source.tree):
+    for place in construction.source.places:
         if place.in_class or not _builds_from_parameters(place.stmt, construction.name):
             continue
         source = construction.source

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .construction import user_names
 from .scope import Scope, Unknown
-from .source import Source, own_expressions, places
+from .source import Source, own_expressions
 from .trace import generators_restored
 
 
@@ -31,7 +31,7 @@ def own_examples(
     """Calls of the model whose arguments are example tensors, in the file's order."""
     kind = type(model).__name__
     names = user_names(source, kind) - {"self"}
-    for place in places(source.tree):
+    for place in source.places:
         if place.in_class:
             continue
         for node in own_expressions(place.stmt):

@@ -7,6 +7,7 @@ import inspect
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,24 @@ _MOVES = {"to", "cuda", "cpu", "train", "eval", "float", "share_memory"}
 _FOREIGN = ("site-packages", "dist-packages", "/torch/", "/lib/python3")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
-    """One file: path, text and syntax tree."""
+    """One file: path, text and syntax tree. Read once and shared: the tree is not to be changed."""
 
     path: Path
     text: str = field(repr=False)
     tree: ast.Module = field(repr=False)
+
+    @cached_property
+    def places(self) -> tuple[Place, ...]:
+        """Every statement of the file with its surroundings, from top to bottom."""
+        return tuple(_places(self.tree.body, ()))
+
+    @cached_property
+    def called(self) -> frozenset[str]:
+        """The names of everything the file calls."""
+        calls = (n for n in ast.walk(self.tree) if isinstance(n, ast.Call))
+        return frozenset(called_name(c) for c in calls)
 
     def span(self, node: ast.stmt | ast.expr) -> Span:
         """The node's place, columns counted in characters from 1."""
@@ -65,6 +77,13 @@ class Place:
 
 def read(path: Path) -> Source:
     """Read and parse a file; what Python cannot parse becomes a `TargetError`."""
+    about = path.stat()
+    return _read(path, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=32)
+def _read(path: Path, changed: int, size: int) -> Source:
+    """The file as it was at that time: one check-up asks for it a dozen times."""
     try:
         with tokenize.open(path) as file:
             text = file.read()
@@ -118,17 +137,13 @@ def span_of(thing: Any) -> Span | None:
     return Span(file, first, 1, first, len(lines[0].rstrip()) + 1 if lines else 1)
 
 
-def places(tree: ast.Module) -> Iterator[Place]:
-    """Every statement of the file with its surroundings, from top to bottom."""
-
-    def walk(block: list[ast.stmt], owners: tuple[Any, ...]) -> Iterator[Place]:
-        for index, stmt in enumerate(block):
-            yield Place(stmt, tuple(block), index, owners)
-            inside = (*owners, stmt) if isinstance(stmt, (*_FUNCTIONS, ast.ClassDef)) else owners
-            for inner in blocks(stmt):
-                yield from walk(inner, inside)
-
-    return walk(tree.body, ())
+def _places(block: list[ast.stmt], owners: tuple[Any, ...]) -> Iterator[Place]:
+    listed = tuple(block)
+    for index, stmt in enumerate(block):
+        yield Place(stmt, listed, index, owners)
+        inside = (*owners, stmt) if isinstance(stmt, (*_FUNCTIONS, ast.ClassDef)) else owners
+        for inner in blocks(stmt):
+            yield from _places(inner, inside)
 
 
 def blocks(stmt: ast.stmt) -> Iterator[list[ast.stmt]]:
@@ -213,7 +228,8 @@ def function_tree(function: Any) -> Function | None:
     source = source_of(function)
     if code is None or source is None:
         return None
-    for node in ast.walk(source.tree):
+    for place in source.places:
+        node = place.stmt
         if isinstance(node, _FUNCTIONS) and node.name == code.co_name:
             lines = {node.lineno, *(d.lineno for d in node.decorator_list)}
             if code.co_firstlineno in lines:

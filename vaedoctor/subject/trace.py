@@ -122,6 +122,7 @@ class _ObjectState:
         self.thing = thing
         self.kind = type(thing)
         self.content = self._content().copy()
+        self.identities = _identities(self.content)
 
     def _content(self) -> Any:
         return self.thing if isinstance(self.thing, _MUTABLE) else self.thing.__dict__
@@ -130,7 +131,7 @@ class _ObjectState:
         if type(self.thing) is not self.kind:
             self.thing.__class__ = self.kind
         content = self._content()
-        if _identical(content, self.content):
+        if _identities(content) == self.identities:
             return
         content.clear()
         if isinstance(content, (list, collections.deque)):
@@ -139,15 +140,11 @@ class _ObjectState:
             content.update(self.content)
 
 
-def _identical(now: Any, then: Any) -> bool:
-    if len(now) != len(then):
-        return False
-    if isinstance(now, dict):
-        pairs = zip(now.items(), then.items(), strict=True)
-        return all(a is c and b is d for (a, b), (c, d) in pairs)
-    if isinstance(now, set):
-        return bool(now == then)
-    return all(a is b for a, b in zip(now, then, strict=True))
+def _identities(content: Any) -> Any:
+    """What tells whether a container holds the same objects in the same order."""
+    if isinstance(content, dict):
+        return [*map(id, content), *map(id, content.values())]
+    return set(map(id, content)) if isinstance(content, set) else [*map(id, content)]
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:

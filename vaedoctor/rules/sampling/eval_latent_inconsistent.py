@@ -45,7 +45,7 @@ def eval_latent_inconsistent(examination: Examination) -> Iterator[Finding | Ver
         yield Finding(
             f"in evaluation mode the latent {what}",
             help="return the location, or a sample `mu + std * torch.randn_like(std)`",
-            at=bad.op.span if bad.op is not None else None,
+            at=bad.at,
             measured={**shift, "dz/d scale head": bad.by_scale, "dz/d location head": bad.by_loc},
             causes=frozenset({f"latent:{bad.latent.z.index}", "latent"}),
         )

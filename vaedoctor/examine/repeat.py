@@ -1,0 +1,152 @@
+"""A recorded step once more with edits, without recording it: only what is asked for is kept.
+
+In a run that takes the same way the n-th call of torch is the same operation, so edits and
+results are found by counting. That costs little more than the bare step and keeps no intermediate
+result alive.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from ..subject.objective import total
+from ..subject.subject import Subject
+from ..subject.trace import seed_everything
+from .recorder import Edit, Edits, by_operation, edited
+from .recording import Recording, Value, tensors_in
+from .step import run_recorded, without_checkpointing
+
+
+@dataclass(slots=True)
+class Repeated:
+    """The loss of the second run and the tensors that stand for the values asked for, by index.
+
+    `same` says whether the run took the way of the recorded one to its end.
+    """
+
+    tensors: dict[int, Tensor] = field(default_factory=dict)
+    loss: Any = None
+    same: bool = False
+
+
+def repeat(
+    subject: Subject,
+    recording: Recording,
+    *,
+    seed: int,
+    edits: Edits,
+    keep: Iterable[Value],
+    rewind: Callable[[], None],
+) -> Repeated:
+    """Run the step of `recording` again with `edits`, in train mode, and rewind."""
+    wanted = list(keep)
+    changes = by_operation(edits)
+    if all(recording.ops[i].turn for i in changes) and all(_returned(v) for v in wanted):
+        return _counted(subject, recording, seed, changes, wanted, rewind)
+    other = run_recorded(subject, seed=seed, edits=edits)
+    rewind()
+    found = {v.index: other.values[v.index].tensor for v in wanted if v.index < len(other.values)}
+    same = other.error is None and len(other.ops) == len(recording.ops)
+    repeated = Repeated(found, other.loss, same)
+    other.release()
+    return repeated
+
+
+def mark_of(value: Value) -> Mark | None:
+    """How to find a value again without a recording; None where no call of torch returns it."""
+    return _mark(value) if _returned(value) else None
+
+
+def _returned(value: Value) -> bool:
+    """Whether the operation hands the value out, rather than changing it behind a view."""
+    op = value.op
+    return op is not None and op.turn > 0 and op.makes.index(value) < len(op.positions)
+
+
+def _counted(
+    subject: Subject,
+    recording: Recording,
+    seed: int,
+    changes: dict[int, dict[int, Edit]],
+    wanted: list[Value],
+    rewind: Callable[[], None],
+) -> Repeated:
+    model = subject.model
+    model.train()
+    seed_everything(seed)
+    edits = {recording.ops[i].turn: (recording.ops[i].inplace, c) for i, c in changes.items()}
+    counter = Counter([_mark(v) for v in wanted], edits)
+    repeated = Repeated(counter.kept)
+    with torch.enable_grad():
+        try:
+            with without_checkpointing(), counter:
+                if subject.objective is None:
+                    subject.batch.run(model)
+                else:
+                    repeated.loss = total(subject.objective.run(model, subject.batch))
+            repeated.same = counter.turns == recording.turns
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # the user's model may raise anything, SystemExit too
+            repeated.loss = None
+    rewind()
+    return repeated
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a value comes from: the call of torch, counted, and the position in its result."""
+
+    turn: int
+    position: int
+    key: int
+
+
+def _mark(value: Value) -> Mark:
+    assert value.op is not None
+    return Mark(value.op.turn, value.place[1], value.index)
+
+
+class Counter(TorchFunctionMode):
+    """Counts the calls of torch, keeps the tensors at `marks` and edits what some calls return.
+
+    `edits` are by turn: whether the call works in place, and the edit of each position.
+    """
+
+    def __init__(
+        self,
+        marks: Iterable[Mark],
+        edits: Mapping[int, tuple[bool, Mapping[int, Edit]]] = types.MappingProxyType({}),
+    ) -> None:
+        super().__init__()
+        self.turns = 0
+        self.kept: dict[int, Tensor] = {}
+        self._edits = edits
+        self._marks: dict[int, list[Mark]] = {}
+        for mark in marks:
+            self._marks.setdefault(mark.turn, []).append(mark)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.turns += 1
+        turn = self.turns
+        out = func(*args, **(kwargs or {}))
+        if turn not in self._edits and turn not in self._marks:
+            return out
+        outs = [out] if isinstance(out, Tensor) else list(tensors_in(out))
+        inplace, edits = self._edits.get(turn, (False, {}))
+        for position, edit in edits.items():
+            if position < len(outs):
+                out, outs = edited(edit, out, outs, position, inplace)
+        for mark in self._marks.get(turn, ()):
+            if mark.position < len(outs):
+                self.kept[mark.key] = outs[mark.position]
+        return out
