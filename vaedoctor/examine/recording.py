@@ -143,8 +143,7 @@ class Recording:
     def __del__(self) -> None:
         """Free a large graph at once: its cycles would keep it until the next full collection."""
         heavy = sum(v.tensor.nbytes for v in self.values if not v.tensor.is_sparse) > HEAVY
-        for held in (self.ops, self.values, self.calls, self.current):
-            held.clear()
+        self.ops, self.values, self.calls, self.current = [], [], [], {}
         self.output = self.loss = self.returned = self.error = None
         if heavy:
             gc.collect()
