@@ -42,6 +42,7 @@ def check(
     conditions: Iterable[int | str] = (),
     beta: float | None = None,
     batch_axis: int | None = 0,
+    call: Mapping[str, Any] | None = None,
     select: Iterable[str] | None = None,
     ignore: Iterable[str] = (),
     fail_on: str | Severity = Severity.ERROR,
@@ -59,6 +60,7 @@ def check(
         conditions: batch items (positions or names) that are conditions or masks, not data.
         beta: the intended weight of the KL.
         batch_axis: the axis of samples; None says that rows are not samples (a graph).
+        call: keyword arguments for every call of `forward`, as in `{"sample_posterior": True}`.
         select: rules to run (codes, prefixes, names); all if None.
         ignore: rules not to run.
         fail_on: the severity from which `report.ok` is False.
@@ -76,6 +78,7 @@ def check(
         conditions=conditions,
         beta=beta,
         batch_axis=batch_axis,
+        call=call,
         seed=seed,
     )
     return examine_subject(subject, select=select, ignore=ignore, fail_on=fail_on, seed=seed)
@@ -112,6 +115,7 @@ def examine_subject(
     loss = subject.objective.run if subject.objective else None
     touched = (subject.model, subject.batch.args, dict(subject.batch.kwargs), loss)
     with ExitStack() as stack:
+        stack.enter_context(subject.calling.on(subject.model))
         rewind = stack.enter_context(leaves_no_trace(*touched))
         if any(is_lazy(p) for p in subject.model.parameters()):
             _materialize(subject)
@@ -200,7 +204,9 @@ def _weighed(outcomes: tuple[Outcome, ...], levels: Mapping[str, Severity]) -> t
 
 
 def _origins(subject: Subject) -> Iterator[str]:
-    """Where the batch and the loss come from, unless the caller gave them."""
+    """How forward is called, where the batch and the loss come from, unless the caller said so."""
+    if subject.calling.text:
+        yield f"forward: {subject.calling.text}"
     if subject.batch.origin != "given":
         yield f"batch: {subject.batch.origin}"
     if subject.objective is not None and subject.objective.origin != "given":

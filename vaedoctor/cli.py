@@ -110,6 +110,9 @@ def _judging(command: Any) -> Any:
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
 @_judging
 @click.option("--arg", "args", multiple=True, metavar="NAME=VALUE", help="Constructor argument.")
+@click.option(
+    "--call", multiple=True, metavar="NAME=VALUE", help="Argument of every call of forward."
+)
 @click.option("--input", metavar="SPEC", help="The batch: `data.py:one_batch`, a shape, a file.")
 @click.option("--objective", metavar="NAME", help="The loss: a function or method of the file.")
 @click.option(
@@ -156,6 +159,7 @@ def check(targets: tuple[str, ...], **options: Any) -> None:
     isolated, config = options.pop("isolated"), options.pop("config")
     project = Project() if isolated else find_project(Path.cwd(), config=config)
     options["args"] = dict(_argument(a) for a in options["args"])
+    options["call"] = dict(_argument(c, "--call") for c in options["call"])
     words = split_words(options["conditions"])
     options["conditions"] = [int(w) if w.lstrip("-").isdigit() else w for w in words]
     _examine(targets, project, options)
@@ -285,10 +289,10 @@ def _examine_several(
     click.get_current_context().exit(outputs.exit_code(reports))
 
 
-def _argument(text: str) -> tuple[str, str]:
+def _argument(text: str, option: str = "--arg") -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip().isidentifier():
-        raise click.BadParameter(f"`{text}` is not `name=value`", param_hint="--arg")
+        raise click.BadParameter(f"`{text}` is not `name=value`", param_hint=option)
     return name.strip(), value
 
 

@@ -47,6 +47,7 @@ _SUBJECT_OPTIONS = (
     "conditions",
     "beta",
     "batch_axis",
+    "call",
     "batch_size",
     "checkpoint",
     "seed",

@@ -36,6 +36,7 @@ def draw(examination: Examination) -> Picture:
         arrows=tuple(Arrow(start, end) for start, end in fed(anatomy.flow, found)),
         outputs=tuple(results(anatomy)),
         terms=tuple(terms(anatomy)),
+        forward=examination.subject.calling.text,
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..finding import Span
+from .calling import Calling
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ class Subject:
     `conditions` are the positions or names of batch items that are conditions or masks rather
     than data; `batch_axis` None says that rows are not samples; `beta` is the intended KL weight;
     `rebuild` makes a fresh, equal instance where that is known to be possible; `notes` tell how
-    the subject was loaded; `at` is the class line, the place of last resort for a finding.
+    the subject was loaded; `at` is the class line, the place of last resort for a finding;
+    `calling` is how the forward pass is called.
     """
 
     model: nn.Module
@@ -68,3 +70,4 @@ class Subject:
     target: str = ""
     at: Span | None = None
     notes: tuple[str, ...] = ()
+    calling: Calling = field(default_factory=Calling)

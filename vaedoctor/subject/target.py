@@ -18,6 +18,7 @@ from torch import nn
 from ..spelling import closest, did_you_mean
 from .batch import find_batch, parse_input
 from .build import Built, builds
+from .calling import Calling, calling_of, typed_arguments
 from .candidates import candidates, commands
 from .checkpoint import load_checkpoint
 from .construction import Aftermath, apply_following, binding_of
@@ -44,6 +45,7 @@ def load(
     batch_axis: int | None = 0,
     batch_size: int | None = None,
     checkpoint: str | None = None,
+    call: Mapping[str, str] = types.MappingProxyType({}),
     seed: int = 0,
 ) -> Subject:
     """The subject that `mymodel.py:VAE`, `mymodel.py` or `pkg.module:VAE` names.
@@ -69,6 +71,7 @@ def load(
             source=loaded.source or source_of(thing),
             namespace=loaded.namespace,
             batch_size=batch_size,
+            call=typed_arguments(call),
             seed=seed,
             target=label,
         )
@@ -97,6 +100,7 @@ def from_instance(
     conditions: Iterable[int | str] = (),
     beta: float | None = None,
     batch_axis: int | None = 0,
+    call: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Subject:
     """The subject for a model, a class or a factory that is already in memory."""
@@ -112,6 +116,7 @@ def from_instance(
         source=source,
         namespace=namespace,
         batch_size=None,
+        call=call or {},
         seed=seed,
         target=label,
     )
@@ -153,14 +158,19 @@ def _subject(
     source: Source | None,
     namespace: Mapping[str, Any],
     batch_size: int | None,
+    call: Mapping[str, Any],
     seed: int,
     target: str,
 ) -> Subject:
-    built, found = _first_that_runs(models, batch, source, namespace, batch_size, seed, target)
-    model = built.model
-    chosen, notes = find_objective(
-        model, found, objective, source=source, namespace=namespace, seed=seed
+    built, found, calling = _first_that_runs(
+        models, batch, source, namespace, batch_size, call, seed, target
     )
+    model = built.model
+    calling = calling.settled(model, found, seed)
+    with calling.on(model):
+        chosen, notes = find_objective(
+            model, found, objective, source=source, namespace=namespace, seed=seed
+        )
     after = built.aftermath
     return Subject(
         model=model,
@@ -168,10 +178,11 @@ def _subject(
         objective=chosen,
         optimizers=after.optimizers or _attached_optimizers(model),
         optimizer_at=after.optimizer_at,
-        rebuild=built.rebuild,
+        rebuild=calling.rebuilding(built.rebuild),
         target=target,
         at=span_of(type(model)),
         notes=(*built.notes, *notes),
+        calling=calling,
     )
 
 
@@ -181,32 +192,35 @@ def _first_that_runs(
     source: Source | None,
     namespace: Mapping[str, Any],
     batch_size: int | None,
+    call: Mapping[str, Any],
     seed: int,
     target: str,
-) -> tuple[Built, Batch]:
+) -> tuple[Built, Batch, Calling]:
     """The first model; of several with made-up arguments the first whose forward pass ends."""
-    best: tuple[Built, Batch] | None = None
+    best: tuple[Built, Batch, Calling] | None = None
     refused: TargetError | None = None
     for built in islice(models, _MOST_MADE_UP):
         model = built.model
         given = parse_input(batch, model, seed=seed) if isinstance(batch, str) else batch
+        calling = calling_of(model, call)
         try:
-            found = find_batch(
-                model,
-                given,
-                source=source,
-                namespace=namespace,
-                hints=built.hints,
-                batch_size=batch_size,
-                seed=seed,
-                target=target,
-            )
+            with calling.on(model):
+                found = find_batch(
+                    model,
+                    given,
+                    source=source,
+                    namespace=namespace,
+                    hints=built.hints,
+                    batch_size=batch_size,
+                    seed=seed,
+                    target=target,
+                )
         except TargetError as error:
             refused = error
             continue
         if found.ran or not built.made_up:
-            return built, found
-        best = best or (built, found)
+            return built, found, calling
+        best = best or (built, found, calling)
     if best is None:
         raise refused or TargetError("nothing to examine", next_step=f"vaedoctor check {target}")
     return best
