@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..finding import Span
 from ..subject.subject import Subject
 from .anatomy import Anatomy
 from .divergence import AFFINE, CLAMPS
 from .flow import Flow
 from .latents import Head, Latent
 from .likelihood import RANGES
-from .recorder import Edit, Edits
+from .recorder import Edit
 from .recording import Op, Value
 from .repeat import repeat
 
@@ -40,32 +41,54 @@ class Reach:
     activation: Op
 
 
-MOST_LATENTS = 1  # three runs a head: of a hierarchy or sequence the first latent is measured
+MOST_LATENTS = 3  # of a hierarchy; of a sequence each activation is looked at once
 
 
 def reaches(
     subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None]
 ) -> Iterator[Reach]:
-    """The reach of every head that an activation follows."""
-    for latent in anatomy.sampled[:MOST_LATENTS]:
-        for part, operand, head in (
-            ("location", latent.loc, latent.loc_head),
-            ("scale", latent.scale, latent.scale_head),
-        ):
-            if operand is None or head is None or latent.family not in AFFINE:
+    """The reach of every head that an activation follows; all latents are forced together."""
+    for part in ("location", "scale"):
+        bound = _bound(anatomy, part)
+        if not bound:
+            continue
+        read = [_forced(subject, anatomy, bound, v, seed, rewind) for v in (-FAR, 0.0, FAR)]
+        for i, b in enumerate(bound):
+            values = [r[i][part == "scale"] for r in read if r is not None]
+            if len(values) < 3 or not all(bool(torch.isfinite(v).all()) for v in values):
                 continue
-            activation = _activation(anatomy.flow, operand, head)
-            if activation is None or _shared(latent):
-                continue
-            found = [
-                _forced(subject, anatomy, latent, head, v, seed, rewind) for v in (-FAR, 0.0, FAR)
-            ]
-            read = [f[part == "scale"] for f in found if f is not None]
-            if len(read) == 3 and all(bool(torch.isfinite(r).all()) for r in read):
-                together = torch.stack(read)
-                low, high = float(together.min()), float(together.max())
-                if high - low > 1e-6:
-                    yield Reach(latent, part, low, high, activation)
+            together = torch.stack(values)
+            low, high = float(together.min()), float(together.max())
+            if high - low > 1e-6:
+                yield Reach(b.latent, part, low, high, b.activation)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """A head that an activation follows."""
+
+    latent: Latent
+    head: Head
+    activation: Op
+
+
+def _bound(anatomy: Anatomy, part: str) -> list[_Bound]:
+    """Heads of one part with an activation, one for each line."""
+    found: dict[Span | None, _Bound] = {}
+    for latent in anatomy.sampled:
+        operand, head = (
+            (latent.loc, latent.loc_head)
+            if part == "location"
+            else (latent.scale, latent.scale_head)
+        )
+        if operand is None or head is None or latent.family not in AFFINE or _shared(latent):
+            continue
+        if head.value.op is None or latent.draw.op is None or latent.draw.op is latent.meeting:
+            continue
+        activation = _activation(anatomy.flow, operand, head)
+        if activation is not None:
+            found.setdefault(activation.span, _Bound(latent, head, activation))
+    return list(found.values())[:MOST_LATENTS]
 
 
 def _shared(latent: Latent) -> bool:
@@ -91,28 +114,24 @@ def _activation(flow: Flow, operand: Value, head: Head) -> Op | None:
 def _forced(
     subject: Subject,
     anatomy: Anatomy,
-    latent: Latent,
-    head: Head,
+    bound: list[_Bound],
     to: float,
     seed: int,
     rewind: Callable[[], None],
-) -> tuple[Tensor, Tensor] | None:
-    if head.value.op is None or latent.draw.op is None or latent.draw.op is latent.meeting:
-        return None
+) -> list[tuple[Tensor, Tensor]] | None:
+    """Location and scale of every sampler with the heads at `to`."""
     runs = []
     for sign in (1.0, -1.0):
-        edits: Edits = {
-            head.value.place: _filled(to),
-            latent.draw.value.place: _filled(sign),
-        }
-        made = repeat(
-            subject, anatomy.recording, seed=seed, edits=edits, keep=[latent.z], rewind=rewind
-        )
-        if latent.z.index not in made.tensors:
+        edits: dict[int | tuple[int, int], Edit] = {}
+        for b in bound:
+            edits[b.head.value.place] = _filled(to)
+            edits[b.latent.draw.value.place] = _filled(sign)
+        keep = [b.latent.z for b in bound]
+        made = repeat(subject, anatomy.recording, seed=seed, edits=edits, keep=keep, rewind=rewind)
+        if any(z.index not in made.tensors for z in keep):
             return None
-        runs.append(made.tensors[latent.z.index].detach().double())
-    plus, minus = runs
-    return (plus + minus) / 2, (plus - minus) / 2
+        runs.append([made.tensors[z.index].detach().double() for z in keep])
+    return [((p + m) / 2, (p - m) / 2) for p, m in zip(*runs, strict=True)]
 
 
 def _filled(with_: float) -> Edit:

@@ -31,7 +31,7 @@ from .flow import RESHAPES, SLICES, Flow
 from .latents import Latent, head
 from .recorder import Edits
 from .recording import Op, Value
-from .repeat import repeat
+from .repeat import Repeated, repeat
 
 AFFINE = frozenset({"gaussian", "uniform"})
 CLAMPS = frozenset("clamp clamp_ clip clamp_min clamp_max max maximum relu".split())
@@ -227,14 +227,17 @@ class Probe:
         latent: Latent,
         seed: int,
         rewind: Callable[[], None],
+        *,
+        families: Set[str] = AFFINE,
     ) -> None:
         self.subject, self.anatomy, self.latent = subject, anatomy, latent
         self.seed, self.rewind = seed, rewind
         flow, loss = anatomy.flow, _loss(anatomy)
-        if latent.loc is None or latent.scale is None or latent.family not in AFFINE:
+        if latent.loc is None or latent.scale is None or latent.family not in families:
             raise Unavailable("the sampler is not location + scale * Gaussian noise")
         if latent.draw.op is None or latent.draw.op is latent.meeting:
             raise Unavailable("the noise cannot be owned: it is drawn together with the sample")
+        self.noise = owned_noise(flow, latent)
         self.pins = first_layers(flow, latent.z, anatomy.x_hat or loss)
         outputs = [v for op in self.pins for v in op.makes]
         reached = flow.ancestors(loss, stop=outputs)
@@ -261,7 +264,7 @@ class Probe:
 
     def read(self, mu: Tensor, h: Tensor, term: Value | None = None) -> tuple[Tensor, ...]:
         """The loss (or the sum of a term) and the sampler's location and scale, by both signs."""
-        (above, plus), (below, minus) = (self._run(mu, h, sign, term) for sign in (1.0, -1.0))
+        (above, plus), (below, minus) = (self.run_at(mu, h, sign, term) for sign in (1.0, -1.0))
         return (above + below) / 2, (plus + minus) / 2, (plus - minus) / 2
 
     def leaves(self, forced: float, reach: float) -> tuple[Tensor, Tensor]:
@@ -277,15 +280,23 @@ class Probe:
         h = torch.full_like(self.h.tensor.detach(), forced)
         return mu.requires_grad_(True), h.requires_grad_(True)
 
-    def _run(self, mu: Tensor, h: Tensor, sign: float, term: Value | None) -> tuple[Tensor, Tensor]:
-        """The loss or term and the sample of one run with the noise at `sign`."""
+    def run_at(
+        self, mu: Tensor, h: Tensor, level: float, term: Value | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The loss or term and the sample of one run with the noise at `level`."""
+        made = self.forced(mu, h, level, *(() if term is None else (term,)))
+        value = made.loss if term is None else made.tensors[term.index]
+        return value.sum(), made.tensors[self.latent.z.index]
+
+    def forced(self, mu: Tensor, h: Tensor, level: float, *keep: Value) -> Repeated:
+        """One run with the heads and the noise forced and the decoder held; rewound."""
         edits: Edits = {
-            self.latent.draw.value.place: lambda t: torch.full_like(t, sign),
+            self.noise.place: lambda t: torch.full_like(t, level),
             **{v.place: held(v) for op in self.pins for v in op.makes},
             self.mu.place: lambda t: mu.clone(),
             self.h.place: lambda t: h.clone(),
         }
-        kept = self.latent.z, *(() if term is None else (term,))
+        kept = self.latent.z, *keep
         made = repeat(
             self.subject,
             self.anatomy.recording,
@@ -296,8 +307,7 @@ class Probe:
         )
         if not made.same or any(v.index not in made.tensors for v in kept):
             raise Unavailable("the step cannot be repeated with the posterior forced")
-        value = made.loss if term is None else made.tensors[term.index]
-        return value.sum(), made.tensors[self.latent.z.index]
+        return made
 
     def _compare(
         self, loss: Tensor, location: Tensor, scale: Tensor, mu: Tensor, h: Tensor, forced: float
@@ -341,6 +351,25 @@ def held(value: Value) -> Callable[[Tensor], Tensor]:
     """An edit that puts a value back to what it was."""
     kept = value.tensor.detach()
     return lambda t: kept.clone()  # an in-place layer may write to it
+
+
+def owned_noise(flow: Flow, latent: Latent) -> Value:
+    """The value to force so that the noise has a known size where it meets the encoder's output.
+
+    The draw itself, or what was made of it (`2 * u - 1`, `eps.abs()`) where that is no multiple.
+    """
+    draw = latent.draw
+    if draw.op is None or draw.op.noise is None:
+        return draw.value
+    carried = [v for v in latent.meeting.reads if flow.noise[v.index] and not flow.posterior(v)]
+    if len(carried) != 1 or carried[0].op is None or flow.noise[carried[0].index] != 1 << draw.bit:
+        return draw.value
+    made, drawn = carried[0].tensor.detach().flatten(), draw.op.noise.flatten()
+    if made.shape != drawn.shape or not made.numel():
+        return draw.value if latent.family == "gaussian" else carried[0]
+    factor = float((made * drawn).sum() / drawn.square().sum()) if bool(drawn.any()) else 1.0
+    multiple = bool(((made - factor * drawn).abs() <= 1e-4 * made.abs().max()).all())
+    return draw.value if multiple else carried[0]
 
 
 def first_layers(flow: Flow, z: Value, end: Value) -> list[Op]:

@@ -32,6 +32,7 @@ from . import (
     logdet,
     modes,
     noise,
+    noisefamily,
     numerics,
     offset,
     ownership,
@@ -362,6 +363,14 @@ class Examination:
     def log_dets(self) -> list[logdet.LogDet]:
         """The log-determinants that flows report, beside those of their Jacobians."""
         return list(logdet.log_dets(self.anatomy))
+
+    @cached_property
+    def noise_misfits(self) -> list[noisefamily.Misfit]:
+        """Samplers whose noise is not the one that the KL in the loss takes it for."""
+        if self.composed or not isinstance(self.loss, Tensor) or not self.loss.requires_grad:
+            return []
+        found = (self.subject, self.anatomy, self.seed, self._rewind)
+        return list(noisefamily.misfits(*found))
 
     @cached_property
     def transports(self) -> list[transport.Transport]:

@@ -1,0 +1,195 @@
+"""Is the noise that the loss's KL takes for Gaussian Gaussian? Its family, mean and spread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..finding import Span
+from ..rule import Unavailable
+from ..subject.subject import Subject
+from .anatomy import Anatomy
+from .divergence import AFFINE, EXACT, Probe
+from .flow import Flow
+from .latents import Latent
+from .recording import Op
+
+FAMILIES = AFFINE | {"laplace", "logistic", "gumbel"}
+MOST = 3  # latents that are looked at
+SHIFT = 0.2  # of a standard deviation: a clamped tail or a rounding moves the mean less
+SPREAD = 0.15  # of a standard deviation
+LEVEL = 0.5  # inside the support of every draw that makes Laplace or logistic noise
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """Noise that is not standard normal although the isolated KL is a Gaussian's.
+
+    `kind` is "family", "shape" (Gaussian noise bent on its way) or "moments".
+    """
+
+    latent: Latent
+    kind: str
+    drawn: str
+    mean: float
+    std: float
+    smallest: float
+    largest: float
+    at: Span | None
+
+
+def misfits(
+    subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None]
+) -> Iterator[Misfit]:
+    """Every sampler with another noise than the KL in the loss takes it to be."""
+    for latent in anatomy.sampled[:MOST]:
+        noise = _noise(anatomy.flow, latent)
+        found = _suspect(latent, noise) if noise is not None else None
+        if found is None or noise is None:
+            continue
+        try:
+            probe = Probe(subject, anatomy, latent, seed, rewind, families=FAMILIES)
+            if not _gaussian(probe, bent=found[0] != "moments"):
+                continue
+        except Unavailable:
+            continue
+        kind, at = found
+        drawn, values = latent.draw.name, noise.double()
+        low, high = float(values.min()), float(values.max())
+        moments = _declared(latent) if kind == "moments" else _moments(values)
+        yield Misfit(latent, kind, drawn, *moments, low, high, at)
+
+
+def _noise(flow: Flow, latent: Latent) -> Tensor | None:
+    """The noise as it meets the encoder's output; None where it is not one draw's alone."""
+    draw = latent.draw
+    if draw.op is None or draw.op.noise is None or draw.op is latent.meeting:
+        return None
+    carried = [v for v in latent.meeting.reads if flow.noise[v.index] and not flow.posterior(v)]
+    if len(carried) != 1 or flow.noise[carried[0].index] != 1 << draw.bit:
+        return None
+    if carried[0] is draw.value:
+        return draw.op.noise
+    return carried[0].tensor.detach()
+
+
+def _suspect(latent: Latent, noise: Tensor) -> tuple[str, Span | None] | None:
+    """What speaks against standard normal noise, and where."""
+    op = latent.draw.op
+    if op is None or op.noise is None:
+        return None
+    if latent.family != "gaussian":
+        return ("family", op.span) if latent.family in FAMILIES else None
+    mean, std = _declared(latent)
+    if abs(mean) > SHIFT or abs(std - 1) > SPREAD:
+        return "moments", op.span
+    drawn, made = op.noise.double().flatten(), noise.double().flatten()
+    if drawn.shape != made.shape or drawn.numel() < 8:
+        return None
+    # A multiple is the scale's matter (VAE303); what is bent or shifted is not a multiple.
+    factor = float((made * drawn).sum() / drawn.square().sum())
+    rest = made - factor * drawn
+    if float(rest.abs().max()) <= 1e-4 * float(made.abs().max()):
+        return None
+    (was, spread), (now, kept) = _moments(drawn), _moments(made)
+    if abs(now - was) > SHIFT or abs(kept / spread - 1) > SPREAD:
+        return "shape", _bent_at(latent) or op.span
+    return None
+
+
+def _bent_at(latent: Latent) -> Span | None:
+    """The operation that made the noise what it is where it meets the encoder's output."""
+    for value in latent.meeting.reads:
+        if value.op is not None and value is not latent.draw.value and value is not latent.scale:
+            behind: Op | None = value.op
+            while behind is not None and behind is not latent.draw.op:
+                before = [v.op for v in behind.reads if v.op is not None]
+                if latent.draw.op in before:
+                    return value.op.span
+                behind = before[0] if before else None
+    return None
+
+
+def _moments(values: Tensor) -> tuple[float, float]:
+    return float(values.mean()), float(values.std())
+
+
+def _declared(latent: Latent) -> tuple[float, float]:
+    """Mean and standard deviation that a draw names as numbers: `normal_(0, 0.1)`."""
+    op = latent.draw.op
+    if op is None or op.name not in ("normal", "normal_"):
+        return 0.0, 1.0
+    given = op.args[1:] if op.name == "normal_" else op.args
+    numbers = [a for a in given if isinstance(a, (int, float)) and not isinstance(a, bool)]
+    mean = op.kwargs.get("mean", numbers[0] if numbers else 0.0)
+    std = op.kwargs.get("std", numbers[1] if len(numbers) > 1 else 1.0)
+    if isinstance(mean, (int, float)) and isinstance(std, (int, float)):
+        return float(mean), float(std)
+    return 0.0, 1.0
+
+
+def _gaussian(probe: Probe, *, bent: bool) -> bool:
+    """Whether the KL is that of a Gaussian with the sampler's location and scale to N(0, I).
+
+    The noise is forced to two sizes n: a KL in closed form does not see them, an estimate by one
+    sample of a *Gaussian* density grows by ½(n₂² - n₁²)(s² - 1) a unit, of another by something
+    else.
+    """
+    heads = (1.0, -1.0) if probe.signed else (2.0, 0.5)
+    if probe.latent.family not in AFFINE:
+        return all(_closed(probe, head) for head in heads)
+    settings = [probe.measure(h) for h in heads]
+    low, high = (s.weight for s in settings)
+    even = all(s.spread < EXACT and abs(s.ratio - 1) < EXACT for s in settings)
+    if low == 0 or not even or abs(low - high) > EXACT * abs(low):
+        return False
+    return not bent or _blind_or_gaussian(probe, heads[0], low)
+
+
+def _blind_or_gaussian(probe: Probe, head: float, weight: float) -> bool:
+    mu, h = probe.leaves(head, 1.0)
+    means = []
+    for level in (1.0, 2.0):
+        runs = [probe.run_at(mu, h, sign * level) for sign in (1.0, -1.0)]
+        means.append(sum(float(loss.detach()) for loss, _ in runs) / 2)
+        scale = (runs[0][1] - runs[1][1]).detach().double() / (2 * level)
+    grown = means[1] - means[0]
+    expected = weight * float((1.5 * (scale.square() - 1)).sum())
+    size = abs(weight) * scale.numel()
+    return abs(grown) < EXACT * size or abs(grown - expected) < EXACT * size
+
+
+def _closed(probe: Probe, head: float) -> bool:
+    """Of noise whose size is not known beforehand: a KL that sees no noise, and fits."""
+    mu, h = probe.leaves(head, 1.0)
+    losses = [
+        float(probe.run_at(mu, h, level)[0].detach()) for level in (-LEVEL, LEVEL, 1.5 * LEVEL)
+    ]
+    latent = probe.latent
+    if latent.scale is None or latent.loc is None:
+        return False
+    made = probe.forced(mu, h, LEVEL, latent.loc, latent.scale)
+    if not made.loss.requires_grad:
+        return False
+    if max(losses) - min(losses) > 1e-5 * max(1.0, abs(losses[0])):
+        return False
+    loc, scale = made.tensors[latent.loc.index], made.tensors[latent.scale.index]
+    return _fits(made.loss.sum(), loc, scale, mu, h)
+
+
+def _fits(loss: Tensor, loc: Tensor, scale: Tensor, mu: Tensor, h: Tensor) -> bool:
+    """Whether the gradient at both heads is that of w · ½ Σ(m² + s² - log s²)."""
+    if mu is h or bool((scale <= 0).any()):
+        return False
+    reference = 0.5 * (loc.square() + scale.square() - scale.square().log()).sum()
+    given = torch.autograd.grad(loss, (mu, h), allow_unused=True, retain_graph=True)
+    wanted = torch.autograd.grad(reference, (mu, h), allow_unused=True)
+    if any(g is None for g in (*given, *wanted)):
+        return False
+    a = torch.cat([g.double().flatten() for g in given])
+    b = torch.cat([g.double().flatten() for g in wanted])
+    weight = float((a * b).sum() / b.square().sum())
+    return weight != 0 and float((a - weight * b).norm()) < EXACT * float(a.norm())
