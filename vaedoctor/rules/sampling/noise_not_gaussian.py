@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @rule("VAE304", Severity.ERROR, before=("VAE303", "VAE311", "VAE701", "VAE202"))
 def noise_not_gaussian(examination: Examination) -> Iterator[Finding | Verified]:
-    """Noise that is not standard normal enters the sampler where the KL is that of a Gaussian.
+    """The sampler's noise is not standard normal where the KL is that of a Gaussian.
 
     ## What it checks
     The noise that meets location and scale is uniform (`rand_like`, also `2 * rand - 1`), Laplace
