@@ -73,9 +73,16 @@ def as_text(
     lines = _all(reports, width, verbose=verbose, quiet=quiet, statistics=statistics)
     for line in lines:
         line.rstrip()
+        if line.plain.lstrip().startswith("::"):  # GitHub Actions would take it for a command
+            line = Text("\\").append_text(line)
         shown = Text(ascii_only(line.plain)) if ascii and not line.plain.isascii() else line
         console.print(shown, soft_wrap=True)
     return out.getvalue()
+
+
+def finding_text(finding: Finding, *, width: int = 100) -> str:
+    """One finding with its code frame, without colours."""
+    return "\n".join(line.plain.rstrip() for line in _finding_lines(finding, width))
 
 
 def _all(
@@ -104,7 +111,7 @@ def _lines(report: Report, *, width: int, verbose: bool, quiet: bool) -> Iterato
         yield from _stop(report.stop, width)
         return
     for finding in report.findings:
-        yield from _finding(finding, width)
+        yield from _finding_lines(finding, width)
         yield Text()
     if not quiet:
         yield from _hunt(report, width)
@@ -196,7 +203,7 @@ def _cells(part: Part) -> tuple[str, str, str, str]:
     return plain(part.role), f"`{plain(part.name)}`" if part.name else "", shape, at
 
 
-def _finding(finding: Finding, width: int) -> Iterator[Text]:
+def _finding_lines(finding: Finding, width: int) -> Iterator[Text]:
     colour = _COLOURS[finding.severity]
     head = f"{finding.severity}[{finding.code}] {finding.name}:"
     message = Text.assemble((head, colour), (f" {plain(finding.message)}", "bold"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import linecache
 import os
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
 from ..finding import Finding, Report, Span
 
@@ -21,6 +23,42 @@ def target_file(target: str) -> str:
     if "/" in file or os.sep in file or Path(file).suffix in (".py", ".ipynb"):
         return file
     return f"{file.replace('.', '/')}.py"
+
+
+def shown_in(at: Span, report: Report) -> Span:
+    """The place as a repository's page can show it: a relative path and a whole extent.
+
+    A place outside the repository (an installed package) goes to the target's file, else to the
+    project's configuration, else to the name that the target's file would have.
+    """
+    root = repository()
+    own = inside(at.file, root)
+    if own is not None:
+        return replace(extent(at), file=own)
+    for file in (target_file(report.target), str(root / "pyproject.toml")):
+        found = inside(file, root)
+        if found is not None:
+            return replace(extent(Span(file, 1)), file=found)
+    parts = [
+        p for p in PurePosixPath(Path(target_file(report.target)).as_posix()).parts if p != "/"
+    ]
+    named = "/".join(p for p in parts if p not in ("..", ".")) or "pyproject.toml"
+    return Span(named, 1, 1, 1, 2)
+
+
+def extent(at: Span) -> Span:
+    """The place with an end that lies behind its start, in positive numbers."""
+    line, col = max(at.line, 1), max(at.col, 1)
+    if at.end_line > line and at.end_col >= 1:
+        return replace(at, line=line, col=col)
+    code = line_at(at)
+    end = at.end_col if at.end_line in (0, line) and at.end_col > col else len(code) + 1
+    return replace(at, line=line, col=col, end_line=line, end_col=max(end, col + 1))
+
+
+def line_at(at: Span) -> str:
+    """The source line of a place; empty where it cannot be read."""
+    return linecache.getline(at.file, at.line).rstrip("\n")
 
 
 def repository() -> Path:

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 
 from ..finding import Number
 
-# Control characters, and those that reorder or break lines: a name must not move the cursor.
+# Control characters, those that reorder, hide or break lines, and those that no XML holds: a name
+# must not move the cursor or look like another.
 _UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069"
+    "\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
 _ASCII = str.maketrans(
