@@ -91,8 +91,9 @@ class Outputs:
         for form, path in self.files:
             replace_file(path, self._render(form, reports))
         if self.summary is not None:
-            with self.summary.open("a", encoding="utf-8", newline="\n") as file:
-                file.write(self._render("markdown", reports))
+            data = self._render("markdown", reports).encode("utf-8", "backslashreplace")
+            with self.summary.open("ab") as file:
+                file.write(data)
 
     def stopped(self, report: Report) -> None:
         """Tell all but people, who are told on stderr, that a target could not be examined."""
@@ -184,12 +185,12 @@ def _files(words: Iterable[str]) -> tuple[tuple[str, Path], ...]:
 
 def _require_writable(path: Path, option: str) -> None:
     """Try what `replace_file` will do. Raises ConfigError where it would fail."""
-    folder = path.resolve().parent
-    if path.is_dir():
-        raise ConfigError(f"`{option}`: `{path}` is a folder; name a file in it")
-    if not folder.is_dir():
-        raise ConfigError(f"`{option}`: the folder `{folder}` does not exist; make it first")
     try:
+        folder = path.resolve().parent
+        if path.is_dir():
+            raise ConfigError(f"`{option}`: `{path}` is a folder; name a file in it")
+        if not folder.is_dir():
+            raise ConfigError(f"`{option}`: the folder `{folder}` does not exist; make it first")
         if path.exists():
             with path.open("ab"):
                 pass
@@ -197,8 +198,9 @@ def _require_writable(path: Path, option: str) -> None:
             trial = folder / f".{path.name}.{os.getpid()}.part"
             trial.write_bytes(b"")
             trial.unlink()
-    except OSError as error:
-        raise ConfigError(f"`{option}` cannot be written: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"`{option}` cannot be written: {why}") from None
 
 
 def _summary() -> Path:

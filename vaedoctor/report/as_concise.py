@@ -16,8 +16,11 @@ def as_concise(reports: Report | Sequence[Report], *, statistics: bool = False) 
     found = several(reports)
     lines = [line for report in found for line in _lines(report)]
     if statistics:
-        lines += [f"{n:>5}  {f.code:<6}  {f.name}" for n, f in counted(found)]
-    return "".join(f"{line}\n" for line in lines)
+        lines += [f"{n:>5}  {f.code:<6}  {plain(f.name)}" for n, f in counted(found)]
+    # GitHub Actions takes `::` at the start of a line for a command.
+    return "".join(
+        f"{line}\n".replace("::", "\\::", line.lstrip().startswith("::")) for line in lines
+    )
 
 
 def _lines(report: Report) -> Iterator[str]:
@@ -25,7 +28,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"{place_of_target(report.target)}: {STOPPED}: {plain(report.stop.message)}"
     for finding in report.findings:
         at = located(finding, report)
-        yield f"{_place(at)}: {finding.code} {plain(finding.message)}"
+        yield f"{_place(at)}: {plain(finding.code)} {plain(finding.message)}"
 
 
 def _place(at: Span) -> str:

@@ -15,10 +15,11 @@ from typing import Any
 from urllib.parse import quote
 
 from .. import __version__
-from ..finding import Finding, Report, Severity, several
+from ..finding import Finding, Number, Report, Severity, several
 from ..rule import FAMILIES, Rule, all_rules
 from ..serial import plain_numbers
-from .location import line_at, located, shown_in
+from .frame import line_at
+from .location import located, shown_in
 from .plain import place, place_of_target, plain
 from .verdict import STOPPED
 
@@ -120,7 +121,10 @@ def _result(
         "locations": [
             {
                 "physicalLocation": {
-                    "artifactLocation": {"uri": quote(shown.file), "uriBaseId": "%SRCROOT%"},
+                    "artifactLocation": {
+                        "uri": quote(shown.file, errors="replace"),
+                        "uriBaseId": "%SRCROOT%",
+                    },
                     "region": {
                         "startLine": shown.line,
                         "startColumn": shown.col,
@@ -136,10 +140,16 @@ def _result(
         "properties": {
             "target": place_of_target(report.target),
             "place": f"{place(at.file)}:{at.line}:{at.col}",
-            "measured": {plain(k): v for k, v in plain_numbers(finding.measured).items()},
+            "measured": {plain(k): _value(v) for k, v in plain_numbers(finding.measured).items()},
             "notes": [plain(n) for n in finding.notes],
         },
     }
+
+
+def _value(value: Number) -> Number:
+    if isinstance(value, list):
+        return [_value(v) for v in value]
+    return plain(value) if isinstance(value, str) else value
 
 
 def _fingerprint(code: str, file: str, line: str, seen: Counter[str]) -> str:

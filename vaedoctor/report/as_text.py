@@ -205,7 +205,7 @@ def _cells(part: Part) -> tuple[str, str, str, str]:
 
 def _finding_lines(finding: Finding, width: int) -> Iterator[Text]:
     colour = _COLOURS[finding.severity]
-    head = f"{finding.severity}[{finding.code}] {finding.name}:"
+    head = f"{finding.severity}[{plain(finding.code)}] {plain(finding.name)}:"
     message = Text.assemble((head, colour), (f" {plain(finding.message)}", "bold"))
     yield from hang(message, width, indent=2)
     gutter = 1
@@ -256,7 +256,7 @@ def _not_judged(outcomes: Iterable[Outcome], width: int, *, verbose: bool) -> It
         for rules in reasons.values():
             names = ", ".join(o.code for o in rules)
             if verbose:
-                names = f"{rules[0].code} {rules[0].name}"
+                names = f"{plain(rules[0].code)} {plain(rules[0].name)}"
             elif len(rules) > MOST_CODES:
                 names = f"{len(rules)} rules"
             yield from wrap(f"{names}: {plain(rules[0].reason)}", width, first="  ", rest="    ")
@@ -269,7 +269,7 @@ def _passed(outcomes: Iterable[Outcome], width: int) -> Iterator[Text]:
     if passed:
         yield Text("passed:")
         for o in passed:
-            yield Text(f"  {o.code} {o.name}")
+            yield Text(f"  {plain(o.code)} {plain(o.name)}")
         yield Text()
 
 
@@ -288,6 +288,6 @@ def _statistics(reports: Sequence[Report]) -> Iterator[Text]:
     said = counted(reports)
     for n, finding in said:
         code = (f"{finding.code:<6}", _COLOURS[finding.severity])
-        yield Text.assemble(f"{n:>5}  ", code, f"  {finding.name}")
+        yield Text.assemble(f"{n:>5}  ", code, f"  {plain(finding.name)}")
     if said:
         yield Text()

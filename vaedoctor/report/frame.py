@@ -35,7 +35,7 @@ class Frame:
 def frame(at: Span, *, width: int = 80) -> Frame:
     """The frame for a place; without source lines when the file cannot be read."""
     where = f"{place(at.file)}:{at.line}:{at.col}"
-    raw = linecache.getline(at.file, at.line).rstrip("\n")
+    raw = line_at(at)
     number = str(at.line)
     if not raw.strip():
         return Frame(len(number), where)
@@ -43,6 +43,14 @@ def frame(at: Span, *, width: int = 80) -> Frame:
     before, guilty, after = (plain(part) for part in _cut(raw, start, end))
     source, lead, length = _window(before, guilty, after, room=width - len(number) - 3)
     return Frame(len(number), where, number, source, " " * lead + "^" * max(1, length))
+
+
+def line_at(at: Span) -> str:
+    """The source line of a place; empty where it cannot be read."""
+    try:
+        return linecache.getline(at.file, at.line).rstrip("\n")
+    except ValueError:  # no file has such a name
+        return ""
 
 
 def _columns(at: Span, raw: str) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from ..finding import Number
 
 # Control characters, those that reorder, hide or break lines, and those that no XML holds: a name
 # must not move the cursor or look like another.
-_UNSAFE = re.compile(
+UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069"
     "\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f]"
 )
@@ -40,9 +40,12 @@ _ASCII = str.maketrans(
 
 
 def plain(text: str, *, lines: bool = False) -> str:
-    """The text with every control character visible; line breaks stay only if `lines`."""
-    text = text.replace("\r\n", "\n").replace("\t", "    ")
-    text = _UNSAFE.sub(lambda m: m[0].encode("unicode_escape").decode(), text)
+    """The text with every control character visible; line breaks stay only if `lines`.
+
+    Nor does it hold `##[`, with which GitHub Actions' older commands start, anywhere on a line.
+    """
+    text = text.replace("\r\n", "\n").replace("\t", "    ").replace("##[", "##\\[")
+    text = UNSAFE.sub(lambda m: m[0].encode("unicode_escape").decode(), text)
     return text if lines else text.replace("\n", "\\n")
 
 
