@@ -108,6 +108,8 @@ def outcomes(draw, code):
         findings=tuple(draw(found)) if status == "failed" else (),
         verified=tuple(draw(st.lists(verified, max_size=2))),
         reason=draw(texts),
+        suppressed=tuple(draw(st.lists(findings(code), max_size=1))),
+        known=tuple(draw(st.lists(findings(code), max_size=1))),
     )
 
 

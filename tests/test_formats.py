@@ -26,7 +26,7 @@ from vaedoctor.serial import from_json
 
 ROOT = Path(__file__).parents[1]
 # A report is too large to shrink in a reasonable time.
-some = settings(max_examples=60, deadline=None, phases=set(Phase) - {Phase.shrink, Phase.explain})
+some = settings(max_examples=30, deadline=None, phases=set(Phase) - {Phase.shrink, Phase.explain})
 one_or_several = reports() | st.lists(reports(), max_size=3)
 
 

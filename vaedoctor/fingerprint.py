@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import linecache
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from .finding import Finding
-from .report.location import inside, repository
+from .report.location import inside, line_at, repository
 
 _PACKAGES = ("site-packages", "dist-packages")
 
@@ -32,7 +31,7 @@ def fingerprints(findings: Sequence[Finding]) -> tuple[str, ...]:
 def _key(finding: Finding, root: Path) -> str:
     at = finding.at
     file = _relative(at.file, root) if at else ""
-    line = linecache.getline(at.file, at.line).strip() if at else ""
+    line = line_at(at).strip() if at else ""
     text = "\0".join((finding.code, file, line))
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
 

@@ -6,7 +6,6 @@ what was skipped or crashed is told as a notification of the invocation.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -16,9 +15,9 @@ from urllib.parse import quote
 
 from .. import __version__
 from ..finding import Finding, Number, Report, Severity, several
+from ..fingerprint import fingerprints
 from ..rule import FAMILIES, Rule, all_rules
 from ..serial import plain_numbers
-from .frame import line_at
 from .location import located, shown_in
 from .plain import place, place_of_target, plain
 from .verdict import STOPPED
@@ -103,13 +102,14 @@ def _properties(family: str, severity: Severity) -> dict[str, Any]:
 def _results(reports: Iterable[Report], codes: list[str]) -> Iterator[dict[str, Any]]:
     seen: Counter[str] = Counter()
     for report in reports:
-        for finding in report.findings:
-            yield _result(finding, report, codes, seen)
+        found = report.findings
+        for finding, mark in zip(found, fingerprints(found), strict=True):
+            seen[mark] += 1  # two targets may share the class that is wrong
+            once = mark if seen[mark] == 1 else f"{mark}-{seen[mark]}"
+            yield _result(finding, report, codes, once)
 
 
-def _result(
-    finding: Finding, report: Report, codes: list[str], seen: Counter[str]
-) -> dict[str, Any]:
+def _result(finding: Finding, report: Report, codes: list[str], fingerprint: str) -> dict[str, Any]:
     at = located(finding, report)
     shown = shown_in(at, report)
     message = finding.message + (f"\nhelp: {finding.help}" if finding.help else "")
@@ -134,9 +134,7 @@ def _result(
                 }
             }
         ],
-        "partialFingerprints": {
-            "primaryLocationLineHash": _fingerprint(finding.code, shown.file, line_at(at), seen)
-        },
+        "partialFingerprints": {"primaryLocationLineHash": fingerprint},
         "properties": {
             "target": place_of_target(report.target),
             "place": f"{place(at.file)}:{at.line}:{at.col}",
@@ -150,14 +148,6 @@ def _value(value: Number) -> Number:
     if isinstance(value, list):
         return [_value(v) for v in value]
     return plain(value) if isinstance(value, str) else value
-
-
-def _fingerprint(code: str, file: str, line: str, seen: Counter[str]) -> str:
-    """The same for the same mistake, whatever else changes: neither line numbers nor values."""
-    key = hashlib.sha256("\0".join((code, file, line.strip())).encode(errors="replace"))
-    short = key.hexdigest()[:16]
-    seen[short] += 1
-    return f"{short}:{seen[short]}"
 
 
 def _notifications(report: Report) -> Iterator[dict[str, Any]]:

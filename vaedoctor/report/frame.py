@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import linecache
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
 
 from ..finding import Span
+from .location import line_at
 from .plain import place, plain
 
 
@@ -43,14 +43,6 @@ def frame(at: Span, *, width: int = 80) -> Frame:
     before, guilty, after = (plain(part) for part in _cut(raw, start, end))
     source, lead, length = _window(before, guilty, after, room=width - len(number) - 3)
     return Frame(len(number), where, number, source, " " * lead + "^" * max(1, length))
-
-
-def line_at(at: Span) -> str:
-    """The source line of a place; empty where it cannot be read."""
-    try:
-        return linecache.getline(at.file, at.line).rstrip("\n")
-    except ValueError:  # no file has such a name
-        return ""
 
 
 def _columns(at: Span, raw: str) -> tuple[int, int]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ..finding import Finding, Report, Span
-from .frame import line_at
 
 
 def located(finding: Finding, report: Report) -> Span:
@@ -54,6 +54,14 @@ def extent(at: Span) -> Span:
     code = line_at(at)
     end = at.end_col if at.end_line in (0, line) and at.end_col > col else len(code) + 1
     return replace(at, line=line, col=col, end_line=line, end_col=max(end, col + 1))
+
+
+def line_at(at: Span) -> str:
+    """The source line of a place; empty where it cannot be read."""
+    try:
+        return linecache.getline(at.file, at.line).rstrip("\n")
+    except ValueError:  # no file has such a name
+        return ""
 
 
 def repository() -> Path:
