@@ -166,3 +166,61 @@ class Mean(nn.Module):
 
 def test_heads_that_only_the_loss_sees():
     assert [f.code for f in _findings(vaedoctor.check(Mean(), torch.rand(8, 12)))] == ["VAE301"]
+
+
+class Zeroed(FreeNats):
+    """In evaluation mode the recurrent latent is 0, which the decoder never saw."""
+
+    def state(self, parameters):
+        q = super().state(parameters)
+        return q if self.training else Normal(q.loc * 0, q.scale)
+
+    def forward(self, x):
+        h, z = x.new_zeros(len(x), 11), x.new_zeros(len(x), 3)
+        decoded, kl = [], 0.0
+        for observed in x.unbind(1):
+            h = self.cell(z, h)
+            p = self.state(self.prior(h))
+            q = self.state(self.posterior(torch.cat([h, self.embed(observed)], dim=-1)))
+            z = q.rsample() if self.training else q.loc
+            decoded.append(self.decoder(torch.cat([h, z], dim=-1)))
+            kl = kl + kl_divergence(q, p).sum(-1).mean()
+        return torch.stack(decoded, dim=1), kl
+
+
+class PriorInEval(nn.Module):
+    """Predicts from the prior's network when it is not trained, as trajectory models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.posterior, self.prior = nn.Linear(12 + 5, 6), nn.Linear(5, 6)
+        self.decoder = nn.Linear(3 + 5, 12)
+
+    def forward(self, x, past):
+        mu, logvar = self.posterior(torch.cat([x, past], 1)).chunk(2, dim=1)
+        mu_p, logvar_p = self.prior(past).chunk(2, dim=1)
+        if self.training:
+            z = mu + torch.randn_like(mu) * torch.exp(0.5 * logvar)
+        else:
+            z = mu_p + torch.randn_like(mu) * torch.exp(0.5 * logvar_p)
+        return self.decoder(torch.cat([z, past], 1)), (mu, logvar), (mu_p, logvar_p)
+
+
+def conditional_loss(model, x, past):
+    x_hat, (mu, logvar), (mu_p, logvar_p) = model(x, past)
+    ratio = (logvar.exp() + (mu - mu_p) ** 2) / logvar_p.exp()
+    return (0.5 * (x_hat - x) ** 2).sum() + 0.5 * (ratio - 1 + logvar_p - logvar).sum()
+
+
+def test_a_recurrent_latent_is_met_again_in_evaluation_mode():
+    x = torch.rand(6, 4, 7)
+    report = vaedoctor.check(Zeroed(), x, objective=free_nats_loss)
+    assert "VAE309" in [f.code for f in _findings(report)]
+    report = vaedoctor.check(FreeNats(), x, objective=free_nats_loss)
+    assert next(o for o in report.outcomes if o.code == "VAE309").status == "passed"
+
+
+def test_a_prior_network_may_stand_in_for_the_posterior_in_evaluation_mode():
+    batch = (torch.rand(8, 12), torch.rand(8, 5))
+    report = vaedoctor.check(PriorInEval(), batch, objective=conditional_loss, conditions=["past"])
+    assert not _findings(report)

@@ -78,8 +78,6 @@ def eval_latents(
     finally:
         rewind()
     seen = [f for f in found if f is not None]
-    if len(judged) > 1:  # of several latents, one that is not met again is no proof
-        seen = [f for f in seen if f.by_loc > 0 or f.by_scale > 0]
     if any(f.by_scale > 0 for f in seen):
         train = run_forward(subject, seed=seed, train=True, still=True)
         seen = [f for f in seen if _plays_no_part(anatomy, f.latent, train)]
@@ -97,8 +95,8 @@ def _compare(anatomy: Anatomy, latent: Latent, run: Recording) -> EvalLatent | N
     assert latent.scale_head is not None
     loc = _twin_head(flow, latent.loc_head, run)
     scale = _twin_head(flow, latent.scale_head, run)
-    taken = _operand(reader, entry, run) if reader is not None else None
-    if loc is None or taken is None:
+    taken = _operand(flow, reader, entry, run) if reader is not None else None
+    if loc is None or taken is None or _by_other_layers(run, taken, loc, scale):
         return None
     shift = None
     plain = _unmoved(entry, latent.z) and latent.loc is not None
@@ -131,7 +129,7 @@ def _plays_no_part(anatomy: Anatomy, latent: Latent, train: Recording) -> bool:
     if train.error is not None or reader is None or latent.scale_head is None:
         return False
     scale = _twin_head(flow, latent.scale_head, train)
-    taken = _operand(reader, entry, train)
+    taken = _operand(flow, reader, entry, train)
     if scale is None or taken is None:
         return False
     try:
@@ -158,17 +156,32 @@ def _weights(op: Op) -> tuple[str, ...]:
     return tuple(v.name for v in op.reads if v.source == "parameter")
 
 
-def _twin(op: Op, run: Recording) -> Op | None:
-    """The first operation of another run that applies the same weights."""
-    names = _weights(op)
+def _twin(flow: Flow, op: Op, run: Recording) -> Op | None:
+    """The operation of another run that applies the same weights, and as often before.
+
+    None where a layer that is used again and again is used another number of times there.
+    """
+    names, recording = _weights(op), flow.recording
     if not names:
         return None
-    return next((o for o in run.ops if o.name == op.name and _weights(o) == names), None)
+    end = recording.forward_end if op.index < recording.forward_end else len(recording.ops)
+    mine = [o for o in recording.ops[:end] if o.name == op.name and _weights(o) == names]
+    theirs = [o for o in run.ops if o.name == op.name and _weights(o) == names]
+    if len(mine) == len(theirs):
+        return theirs[mine.index(op)]
+    return theirs[0] if len(mine) == 1 and theirs else None
 
 
-def _operand(op: Op, value: Value, run: Recording) -> Value | None:
+def _by_other_layers(run: Recording, taken: Value, *heads: Value | None) -> bool:
+    """Whether other layers make the latent in evaluation mode, as a prior's network does."""
+    flow = Flow(run)
+    behind = flow.ancestors(taken)
+    return flow.posterior(taken) and not any(h.index in behind for h in heads if h is not None)
+
+
+def _operand(flow: Flow, op: Op, value: Value, run: Recording) -> Value | None:
     """What an operation's twin reads in the place of a value."""
-    twin = _twin(op, run)
+    twin = _twin(flow, op, run)
     where = next((i for i, v in enumerate(op.reads) if v is value), None)
     if twin is None or where is None or where >= len(twin.reads):
         return None
@@ -177,7 +190,7 @@ def _operand(op: Op, value: Value, run: Recording) -> Value | None:
 
 def _twin_head(flow: Flow, head: Head, run: Recording) -> Value | None:
     """The head of another run: its layer's result, cut in the same way."""
-    twin = _twin(head.op, run)
+    twin = _twin(flow, head.op, run)
     if twin is None:
         return None
     value, way = head.value, []
