@@ -36,6 +36,7 @@ def test_without_words_all_that_are_listed_are_examined(project, tmp_path):
         "batch_axis": None,
         "call": {},
         "checkpoint": None,
+        "exec": False,
         "hunt": False,
         "folder": str(tmp_path),
     }

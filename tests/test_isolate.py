@@ -20,14 +20,16 @@ from vaedoctor.isolate import CouldNotRun, Isolated, run_isolated, user_frames
 
 STUB = """
 import sys
+from contextlib import contextmanager
 from types import ModuleType
 
 target, checkup = ModuleType("vaedoctor.subject.target"), ModuleType("vaedoctor.checkup")
 
-def load(file, **options):
+@contextmanager
+def loaded(file, **options):
     space = {"options": options}
     exec(compile(open(file).read(), file, "exec"), space)
-    return space
+    yield space
 
 def examine_subject(subject, **options):
     from vaedoctor.finding import Report
@@ -35,7 +37,7 @@ def examine_subject(subject, **options):
     notes = subject["examine"]() if "examine" in subject else ()
     return Report(str(options), notes=(repr(subject["options"]), *map(str, notes or ())))
 
-target.load, checkup.examine_subject = load, examine_subject
+target.loaded, checkup.examine_subject = loaded, examine_subject
 sys.modules |= {"vaedoctor.subject.target": target, "vaedoctor.checkup": checkup}
 """
 
@@ -93,10 +95,11 @@ def test_prints_go_to_stderr_and_stdin_is_empty(run, capfd):
     assert err == "loud\nlouder\n"
 
 
-def test_the_child_works_in_the_same_folder_and_finds_its_modules(run, folder):
-    (folder / "beside.py").write_text("")
+def test_the_child_works_in_the_same_folder_without_its_modules_being_taken_for_libraries(
+    run, folder
+):
     (folder / "json.py").write_text("raise SystemExit('not the library')")
-    report = run("import beside, os\ndef examine(): return [os.getcwd()]")
+    report = run("import os\ndef examine(): return [os.getcwd()]")
     assert report.notes[-1] == str(folder)
 
 

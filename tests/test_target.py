@@ -209,7 +209,7 @@ def test_an_instance_breaks_the_tie(write: Write) -> None:
         ("mymodel.py:SIZE", "is an `int`, not a model", "mymodel.py:VAE"),
         ("mymodel.py:nothing", "returned None, not a module", "return the model"),
         ("wrong.py:VAE", "not valid Python", "line 1 of wrong.py"),
-        ("./:VAE", "is neither a Python file nor a module", "vaedoctor check"),
+        ("./:VAE", "is neither a Python file, a notebook nor a module", "vaedoctor check"),
         ("folder.py:VAE", "is a folder", "vaedoctor check folder.py/model.py:VAE"),
     ],
 )
@@ -243,7 +243,7 @@ def test_the_traceback_is_the_users_own(write: Write) -> None:
     assert "vaedoctor/subject" not in error.traceback
 
 
-@pytest.mark.parametrize("statement", ["raise SystemExit(3)", "import a_library_nobody_has"])
+@pytest.mark.parametrize("statement", ["raise SystemExit(3)", "1 / 0"])
 def test_what_the_target_needs_must_load(write: Write, statement: str) -> None:
     text = f"class VAE:\n    {statement}\n"
     error = refusal(write(text) + ":VAE")

@@ -133,6 +133,7 @@ def _judging(command: Any) -> Any:
     help="The axis of the samples; `none` if rows are not samples.",
 )
 @click.option("--checkpoint", metavar="PATH", help="A state_dict to load into the model.")
+@click.option("--exec", is_flag=True, help="Run the whole file, not its definitions alone.")
 @click.option("--hunt", is_flag=True, help="Search for an input that makes the model fail.")
 @click.option(
     "--baseline",
@@ -147,12 +148,12 @@ def _judging(command: Any) -> Any:
 )
 @click.option("--isolated", is_flag=True, help="Ignore every pyproject.toml.")
 def check(targets: tuple[str, ...], **options: Any) -> None:
-    """Examine TARGET: `mymodel.py:VAE`, `mymodel.py`, `package.module:make_vae`.
+    """Examine TARGET: `mymodel.py:VAE`, `notebook.ipynb`, `package.module:make_vae`.
 
     Without TARGET, examine all that `[tool.vaedoctor]` in pyproject.toml lists.
 
-    This EXECUTES the code of the file. Exit codes: 0 healthy, 1 findings at or above --fail-on,
-    2 could not run.
+    This EXECUTES the file's definitions; all of the file with --exec.
+    Exit codes: 0 healthy, 1 findings at or above --fail-on, 2 could not run.
     """
     from .project import Project, find_project
 

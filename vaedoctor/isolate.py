@@ -29,7 +29,7 @@ import click
 
 from .finding import Report, Stop
 from .report.plain import plain
-from .subject.errors import user_traceback
+from .subject.errors import in_its_cell, user_traceback
 
 GRACE = 3.0  # seconds that faulthandler gets to say where a hang is, before the group is killed
 
@@ -51,6 +51,7 @@ _SUBJECT_OPTIONS = (
     "batch_size",
     "checkpoint",
     "seed",
+    "exec",
 )
 _EXAMINE_OPTIONS = ("select", "ignore", "severity", "fail_on", "seed", "hunt")
 
@@ -230,7 +231,8 @@ def user_frames(dump: str) -> str:
         if line.endswith("(most recent call first):"):
             threads.append((line, []))
         elif threads and (m := re.fullmatch(r'  File "(.*)", line (\d+) in (.*)', line)):
-            threads[-1][1].insert(0, traceback.FrameSummary(m[1], int(m[2]), m[3]))
+            frame = traceback.FrameSummary(m[1], int(m[2]), m[3], lookup_line=False)
+            threads[-1][1].insert(0, in_its_cell(frame))
     # The thread at fault is marked; for a hang it is the main thread, which is listed last.
     marked = [t for t in threads if t[0].startswith("Current")]
     for _, frames in [*marked, *reversed(threads)]:
@@ -241,14 +243,14 @@ def user_frames(dump: str) -> str:
 
 def _examine(request: Mapping[str, Any], place: Path) -> str:
     _enter(place, "loading vaedoctor")
-    load = importlib.import_module("vaedoctor.subject.target").load
+    loaded = importlib.import_module("vaedoctor.subject.target").loaded
     examine_subject = importlib.import_module("vaedoctor.checkup").examine_subject
-    # `python mymodel.py` and `pkg.module:VAE` find the modules of the working folder; after ours.
-    sys.path.insert(0, os.getcwd())
     _enter(place, f"loading {request['target']}")
-    subject = load(request["target"], **{k: request[k] for k in _SUBJECT_OPTIONS if k in request})
-    _enter(place, f"examining {request['target']}")
-    report = examine_subject(subject, **{k: request[k] for k in _EXAMINE_OPTIONS if k in request})
+    options = {k: request[k] for k in _SUBJECT_OPTIONS if k in request}
+    with loaded(request["target"], **options) as subject:
+        _enter(place, f"examining {request['target']}")
+        judging = {k: request[k] for k in _EXAMINE_OPTIONS if k in request}
+        report = examine_subject(subject, **judging)
     text: str = report.to_json()
     return text
 

@@ -35,6 +35,12 @@ def _whole(value: Any) -> int:
     raise Wrong("a whole number")
 
 
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise Wrong("true or false")
+
+
 def _rows(value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
@@ -113,4 +119,5 @@ TARGET: Mapping[str, Kind] = {
     "batch-axis": _axis,
     "call": _arguments,
     "checkpoint": _text,
+    "exec": _flag,
 }

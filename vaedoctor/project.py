@@ -41,6 +41,7 @@ class Target:
     batch_axis: int | None = 0
     call: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: str | None = None
+    exec: bool = False
 
     def request(self) -> dict[str, Any]:
         """The target as the child process takes it."""
@@ -55,6 +56,7 @@ class Target:
             "batch_axis": self.batch_axis,
             "call": spelled(self.call),
             "checkpoint": self.checkpoint,
+            "exec": self.exec,
         }
 
 

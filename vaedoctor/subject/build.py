@@ -117,7 +117,7 @@ def builds(
         succeeded = True
         yield _built(plan, model, namespace, seed)
     if not succeeded and failure is not None:
-        raise _cannot_construct(*failure, label)
+        raise _cannot_construct(*failure, label) from failure[1]
 
 
 def _built(plan: Plan, model: nn.Module, namespace: dict[str, Any], seed: int) -> Built:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib.util
+import os
 import traceback
 from pathlib import Path
 
 import click
 
-_OURS = Path(__file__).resolve().parents[1]
-_MACHINERY = ("<frozen importlib", "importlib/_bootstrap", "/torch/", "/click/", "contextlib.py")
+from ..notebook import is_notebook, place_in, source_line
+
+OURS = Path(__file__).resolve().parents[1]
 
 
 class TargetError(click.ClickException):
@@ -43,8 +48,8 @@ def user_traceback(error: BaseException) -> str:
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
-        frames = list(one.stack)
-        one.stack = traceback.StackSummary.from_list(f for f in frames if not _is_ours(f.filename))
+        shown = (in_its_cell(f) for f in one.stack if not is_own_frame(f.filename))
+        one.stack = traceback.StackSummary.from_list(shown)
         pending += [one.__cause__, one.__context__]
     lines = [line for line in told.format() if "Traceback" not in line or told.stack]
     return "".join(lines).rstrip()
@@ -65,7 +70,31 @@ def a_kind(value: object) -> str:
     return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} `{name}`"
 
 
-def _is_ours(filename: str) -> bool:
-    if Path(filename).is_relative_to(_OURS):
-        return True
-    return any(part in filename for part in _MACHINERY)
+def in_its_cell(frame: traceback.FrameSummary) -> traceback.FrameSummary:
+    """A frame of a notebook as a frame of its cell."""
+    if not is_notebook(frame.filename) or frame.lineno is None:
+        return frame
+    file, line = place_in(frame.filename, frame.lineno)
+    one_line = frame.end_lineno == frame.lineno
+    return traceback.FrameSummary(
+        file,
+        line,
+        frame.name,
+        line=source_line(file, line),
+        end_lineno=line if one_line else None,
+        colno=frame.colno if one_line else None,
+        end_colno=frame.end_colno if one_line else None,
+    )
+
+
+def is_own_frame(filename: str) -> bool:
+    """Whether a frame is ours, torch's or the import machinery's rather than the user's."""
+    return filename.startswith(_machinery()) or Path(filename).is_relative_to(OURS)
+
+
+@functools.cache
+def _machinery() -> tuple[str, ...]:
+    specs = [importlib.util.find_spec(name) for name in ("click", "torch")]
+    folders = [f"{Path(s.origin).parent}{os.sep}" for s in specs if s is not None and s.origin]
+    files = [m.__file__ or "<" for m in (importlib, importlib.util, contextlib)]
+    return ("<frozen ", "<string>", *files, *folders)

@@ -1,93 +1,129 @@
-"""From `file.py` or `pkg.module` to a loaded module, without running what a script would do."""
+"""From `file.py`, `notebook.ipynb` or `pkg.module` to a loaded module, without what it would do."""
 
 from __future__ import annotations
 
-import importlib
+import copy
 import itertools
 import sys
 import types
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..spelling import closest
+from . import cuda
 from .errors import TargetError, summary, user_traceback
-from .slicing import Stopped, execute
-from .source import Source, read
+from .packages import enter_packages, package_of
+from .slicing import Executed, execute, execute_whole
+from .source import Source, is_foreign, read
+from .stubs import StubUsed, explain
+from .surroundings import Surroundings
 from .trace import generators_restored, seed_everything
 
 _NUMBERS = itertools.count(1)
+_SUFFIXES = (".py", ".ipynb", ".pyw")
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A loaded module, its syntax tree (None without a readable file), and what was left out."""
+    """A loaded module, its source (None without a readable file), and how it was executed."""
 
     module: types.ModuleType
     source: Source | None
-    left_out: int | None = None
+    executed: Executed = field(default_factory=Executed)
+    whole: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def namespace(self) -> dict[str, Any]:
         """The module's names."""
         return self.module.__dict__
 
-
-@contextmanager
-def as_a_script(folder: Path, argv: str) -> Iterator[None]:
-    """The folder first on `sys.path`, no arguments, and no bytecode beside the user's files."""
-    before = sys.dont_write_bytecode, sys.argv
-    entry = str(folder)
-    sys.path.insert(0, entry)
-    sys.dont_write_bytecode, sys.argv = True, [argv]
-    try:
-        yield
-    finally:
-        sys.dont_write_bytecode, sys.argv = before
-        if entry in sys.path:
-            sys.path.remove(entry)
+    def said(self) -> tuple[str, ...]:
+        """How the file was loaded, as notes for the report."""
+        notes: list[str] = []
+        line = self.executed.left_out
+        if self.whole and self.source is not None:
+            notes.append('ran the file in full (`--exec`), as an import does: no `"__main__"` part')
+        elif line is not None and self.source is not None:
+            where = self.source.line(line)
+            notes.append(f"loaded definitions only: {where} would run code on import")
+        own = self.source.notes if self.source is not None else ()
+        return (*notes, *own, *self.notes, *self.executed.notes)
 
 
-def load_file(path: Path, wanted: Iterable[str] = (), seed: int = 0) -> Loaded:
-    """Execute a file's definitions as a module with a unique name, kept in `sys.modules`."""
+def is_file(place: str) -> bool:
+    """Whether the part of a target before the colon is a file rather than a module."""
+    return place.endswith(_SUFFIXES)
+
+
+def load_file(
+    path: Path,
+    surroundings: Surroundings,
+    wanted: Iterable[str] = (),
+    seed: int = 0,
+    *,
+    whole: bool = False,
+    name: str = "",
+) -> Loaded:
+    """Execute a file's definitions, or all of it, as a module.
+
+    A file outside packages gets a unique name and is kept in `sys.modules`; one inside a package
+    gets its right name there, so that its relative imports work, as long as the target loads.
+    """
     source = read(path)
-    module = types.ModuleType(f"{path.stem}__vaedoctor{next(_NUMBERS)}")
-    module.__file__ = str(path)
-    module.__package__ = _package_of(path)
-    sys.modules[module.__name__] = module
-    with generators_restored():
+    if cuda.is_missing() and "cuda" in source.text:
+        source = _without_gpu(source)
+    with generators_restored(), cuda.moves_ignored():
         seed_everything(seed)
+        package, notes = enter_packages(surroundings, path, package_of(path, source.tree))
+        name = name or (f"{package}.{path.stem}" if package else "")
+        there = sys.modules.get(name)
+        if there is not None and getattr(there, "__file__", None) == str(path) and not whole:
+            done = surroundings.executed.get(name, Executed())
+            return Loaded(there, source, done, notes=tuple(notes))
+        module = _new_module(path, name, package, surroundings)
+        if not whole:
+            done = execute(source, module.__dict__, wanted)
+            return Loaded(module, source, done, notes=tuple(notes))
         try:
-            left_out = execute(source, module.__dict__, wanted)
-        except Stopped as stopped:
-            raise _stopped(path, stopped.error, stopped.line) from None
+            execute_whole(source, module.__dict__)
         except KeyboardInterrupt:
             raise
+        except SystemExit as end:
+            if end.code not in (None, 0):
+                raise stopped(source, end, None) from None
         except BaseException as error:
-            raise _stopped(path, error, None) from None
-    return Loaded(module, source, left_out)
+            raise stopped(source, error, None) from None
+    return Loaded(module, source, Executed(), whole=True, notes=tuple(notes))
 
 
-def load_module(name: str) -> Loaded:
-    """Import a module the ordinary way."""
+def load_module(
+    name: str,
+    surroundings: Surroundings,
+    wanted: Iterable[str] = (),
+    seed: int = 0,
+    *,
+    whole: bool = False,
+) -> Loaded:
+    """Load a module by its dotted name: the user's own like a file, a library's by importing it."""
     try:
         with generators_restored():
-            module = importlib.import_module(name)
-    except KeyboardInterrupt:
+            origin = _origin(name, surroundings)
+            own = origin is not None and not is_foreign(str(origin))
+            if origin is not None and own and origin.name != "__init__.py":
+                return load_file(origin, surroundings, wanted, seed, whole=whole, name=name)
+            module = surroundings.import_module(name)
+    except (KeyboardInterrupt, TargetError):
         raise
     except BaseException as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name is not None
         if missing and f"{name}.".startswith(f"{error.name}."):  # type: ignore[attr-defined]
             raise _no_module(name) from None
-        file = Path(f"{name.replace('.', '/')}.py")
-        raise _stopped(file, error, None) from None
-    file_name = getattr(module, "__file__", None)
-    source = None
-    if file_name and Path(file_name).suffix == ".py" and "-packages" not in file_name:
-        source = read(Path(file_name))
-    return Loaded(module, source)
+        raise stopped(Path(f"{name.replace('.', '/')}.py"), error, None) from None
+    source = read(origin) if origin is not None and own else None
+    return Loaded(module, source, surroundings.executed.get(name, Executed()))
 
 
 def existing(path: Path, name: str) -> Path:
@@ -97,20 +133,20 @@ def existing(path: Path, name: str) -> Path:
         return resolved
     suffix = f":{name}" if name else ""
     if resolved.is_dir():
-        inside = sorted(p.name for p in resolved.glob("*.py"))[:8]
+        inside = sorted(p.name for p in _files(resolved))[:8]
         example = path / inside[0] if inside else path / "model.py"
         raise TargetError(
             f"`{path}` is a folder, not a file", next_step=f"vaedoctor check {example}{suffix}"
         )
     folder = resolved.parent
-    siblings = [p.name for p in folder.glob("*.py")] if folder.is_dir() else []
+    siblings = sorted(p.name for p in _files(folder))
     stem = closest(path.stem, [Path(s).stem for s in siblings])
-    close = f"{stem}.py" if stem else None
+    close = next((s for s in siblings if Path(s).stem == stem), None)
     if close:
         proposal = f"vaedoctor check {path.parent / close}{suffix}"
     elif siblings:
-        shown = ", ".join(f"`{s}`" for s in sorted(siblings)[:8])
-        proposal = f"the folder has {shown}: vaedoctor check {sorted(siblings)[0]}"
+        shown = ", ".join(f"`{s}`" for s in siblings[:8])
+        proposal = f"the folder has {shown}: vaedoctor check {siblings[0]}"
     else:
         proposal = f"vaedoctor check path/to/{path.name}{suffix}"
     raise TargetError(
@@ -119,19 +155,13 @@ def existing(path: Path, name: str) -> Path:
     )
 
 
-def _package_of(path: Path) -> str:
-    """The package a file belongs to, importable from then on, so that relative imports work."""
-    folder, parts = path.parent, list[str]()
-    while (folder / "__init__.py").is_file():
-        parts.insert(0, folder.name)
-        folder = folder.parent
-    if parts and str(folder) not in sys.path:
-        sys.path.append(str(folder))
-    return ".".join(parts)
-
-
-def _stopped(path: Path, error: BaseException, line: int | None) -> TargetError:
-    where = f"line {line} of {path.name}" if line else path.name
+def stopped(file: Source | Path, error: BaseException, line: int | None) -> TargetError:
+    """What is said when loading cannot go on because a statement raised."""
+    if isinstance(error, StubUsed):
+        return explain(error)
+    path = file.path if isinstance(file, Source) else file
+    at = file.line(line) if isinstance(file, Source) and line else f"line {line}" if line else ""
+    where = f"{at} of {path.name}" if at else path.name
     step = f"correct {where}, `python {path.name}` shows the same error"
     if isinstance(error, ModuleNotFoundError) and error.name:
         top = error.name.partition(".")[0]
@@ -143,6 +173,46 @@ def _stopped(path: Path, error: BaseException, line: int | None) -> TargetError:
         traceback=user_traceback(error),
         next_step=step,
     )
+
+
+def _without_gpu(source: Source) -> Source:
+    tree = copy.deepcopy(source.tree)  # the source is shared
+    lines = cuda.read_as_cpu(tree)
+    notes = source.notes
+    if lines:
+        more = f" and {len(lines) - 1} more" if len(lines) > 1 else ""
+        notes += (f"no GPU here: `cuda` in {source.line(lines[0])}{more} is read as `cpu`",)
+    return replace(source, tree=tree, notes=notes)
+
+
+def _new_module(
+    path: Path, name: str, package: str, surroundings: Surroundings
+) -> types.ModuleType:
+    module = types.ModuleType(name or f"{path.stem}__vaedoctor{next(_NUMBERS)}")
+    module.__file__ = str(path)
+    module.__package__ = package
+    sys.modules[module.__name__] = module
+    if name:
+        surroundings.made.add(name)
+        parent, _, last = name.rpartition(".")
+        if parent in sys.modules:
+            setattr(sys.modules[parent], last, module)
+    elif path.stem.isidentifier() and surroundings.is_free(path.stem):
+        # A sibling that imports the target back gets this very module.
+        surroundings.alias(path.stem, module)
+    return module
+
+
+def _origin(name: str, surroundings: Surroundings) -> Path | None:
+    """The file of a module; its packages are imported on the way."""
+    spec = surroundings.spec_of(name)
+    if spec is None or not spec.has_location or not str(spec.origin).endswith(".py"):
+        return None
+    return Path(str(spec.origin)).resolve()
+
+
+def _files(folder: Path) -> list[Path]:
+    return [p for p in folder.glob("*") if p.suffix in _SUFFIXES] if folder.is_dir() else []
 
 
 def _no_module(name: str) -> TargetError:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import inspect
+import linecache
+import os
+import sysconfig
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,12 +14,19 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..finding import Span
-from .errors import TargetError
+from ..notebook import NotebookError, is_notebook, place_in, read_notebook
+from .errors import OURS, TargetError
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 _MOVES = {"to", "cuda", "cpu", "train", "eval", "float", "share_memory"}
-_FOREIGN = ("site-packages", "dist-packages", "/torch/", "/lib/python3")
+_PACKAGES = ("site-packages", "dist-packages")
+_FOREIGN = tuple(
+    f"{os.path.realpath(folder)}{os.sep}"
+    for folder in (sysconfig.get_path("stdlib"), Path(torch.__file__).parent)
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,13 @@ class Source:
     path: Path
     text: str = field(repr=False)
     tree: ast.Module = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    def line(self, number: int) -> str:
+        """How a line is called: `line 12`, in a notebook `line 12 of cell 3`."""
+        file, line = place_in(str(self.path), number)
+        cell = file.removeprefix(str(self.path)).removeprefix(":")
+        return f"line {line} of {cell}" if cell else f"line {line}"
 
     @cached_property
     def places(self) -> tuple[Place, ...]:
@@ -85,9 +102,7 @@ def read(path: Path) -> Source:
 def _read(path: Path, changed: int, size: int) -> Source:
     """The file as it was at that time: one check-up asks for it a dozen times."""
     try:
-        with tokenize.open(path) as file:
-            text = file.read()
-        tree = ast.parse(text, filename=str(path))
+        return parse(path)
     except SyntaxError as error:
         at = f"line {error.lineno}" if error.lineno else "the file"
         where = f'  File "{path}", line {error.lineno}\n' if error.lineno else ""
@@ -97,21 +112,49 @@ def _read(path: Path, changed: int, size: int) -> Source:
             traceback=f"{where}{guilty}{type(error).__name__}: {error.msg}",
             next_step=f"correct {at} of {path.name}, `python -m py_compile {path.name}` tries it",
         ) from None
+    except NotebookError as error:
+        raise TargetError(
+            f"`{path.name}` cannot be read as a notebook: {error}",
+            next_step="open it in Jupyter and save it again, or export it: "
+            f"jupyter nbconvert --to script {path.name}",
+        ) from None
     except (UnicodeDecodeError, ValueError) as error:
         raise TargetError(
             f"`{path.name}` is not a Python text file: {error}",
             next_step="vaedoctor check mymodel.py:VAE",
         ) from None
-    return Source(path, text, tree)
+
+
+def parse(path: Path) -> Source:
+    """Read and parse a file or a notebook; raises what Python raises, or `NotebookError`."""
+    if not is_notebook(path.name):
+        with tokenize.open(path) as file:
+            text = file.read()
+        return Source(path, text, ast.parse(text, filename=str(path)))
+    notebook = read_notebook(path)
+    lines = notebook.text.splitlines(keepends=True)
+    # `inspect` and tracebacks then read the Python text, not the JSON.
+    linecache.cache[str(path)] = (len(notebook.text), None, lines, str(path))
+    notes = [
+        f"cell {c.number} is not valid Python (line {c.error.lineno}: {c.error.msg}): left out"
+        for c in notebook.cells
+        if c.error is not None
+    ]
+    return Source(path, notebook.text, ast.parse(notebook.text, str(path)), tuple(notes))
+
+
+def is_foreign(file: str) -> bool:
+    """Whether a file is a library's, Python's or ours, or none at all, rather than the user's."""
+    if file.startswith("<") or any(p in Path(file).parts for p in _PACKAGES):
+        return True
+    real = os.path.realpath(file)
+    return real.startswith(_FOREIGN) or Path(real).is_relative_to(OURS)
 
 
 def source_of(thing: Any) -> Source | None:
     """The file that defines a class or function, if it is the user's own and readable."""
-    try:
-        file = inspect.getsourcefile(inspect.unwrap(thing) if callable(thing) else thing)
-    except (TypeError, OSError, ValueError):
-        return None
-    if not file or any(part in file for part in _FOREIGN) or not Path(file).is_file():
+    file = file_of(thing)
+    if not file or is_foreign(file) or not Path(file).is_file():
         return None
     try:
         return read(Path(file))
@@ -119,22 +162,55 @@ def source_of(thing: Any) -> Source | None:
         return None
 
 
+def file_of(thing: Any) -> str:
+    """The file that defines a class or function; empty if none is known.
+
+    A class is where its methods are: its module may be gone, or a notebook's `__main__`.
+    """
+    try:
+        thing = inspect.unwrap(thing) if callable(thing) else thing
+    except ValueError:
+        return ""
+    if isinstance(thing, type):
+        for held in vars(thing).values():
+            code = getattr(getattr(held, "__func__", held), "__code__", None)
+            own = getattr(held, "__qualname__", "").startswith(f"{thing.__qualname__}.")
+            if code is not None and own and not code.co_filename.startswith("<string>"):
+                return str(code.co_filename)
+    try:
+        return inspect.getsourcefile(thing) or ""
+    except (TypeError, OSError, ValueError):
+        return ""
+
+
 def span_of(thing: Any) -> Span | None:
     """The line on which a class or function is defined."""
+    file = file_of(thing)
+    source = "".join(linecache.getlines(file)) if file else ""
     try:
-        file = inspect.getsourcefile(thing)
-        lines, first = inspect.getsourcelines(thing)
-    except (TypeError, OSError, IndentationError):
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
         return None
-    if file is None:
+    node = _definition(thing, tree)
+    if node is None:
         return None
-    for number, line in enumerate(lines):
-        bare = line.lstrip()
-        if bare.startswith(("class ", "def ", "async def ")):
-            col = len(line) - len(bare) + 1
-            end = len(line.rstrip()) + 1
-            return Span(file, first + number, col, first + number, end)
-    return Span(file, first, 1, first, len(lines[0].rstrip()) + 1 if lines else 1)
+    line = linecache.getline(file, node.lineno).rstrip()
+    return Span(file, node.lineno, node.col_offset + 1, node.lineno, len(line) + 1)
+
+
+def _definition(thing: Any, tree: ast.Module) -> Function | ast.ClassDef | None:
+    """The statement that defines a class (the one that holds its methods) or a function."""
+    name = getattr(thing, "__name__", "")
+    named = [n for n in ast.walk(tree) if isinstance(n, (*_FUNCTIONS, ast.ClassDef))]
+    named = [n for n in named if n.name == name]
+    held = vars(thing).values() if isinstance(thing, type) else [thing]
+    codes = [getattr(getattr(f, "__func__", f), "__code__", None) for f in held]
+    lines = [c.co_firstlineno for c in codes if c is not None]
+    for node in named:
+        first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+        if any(first <= line <= (node.end_lineno or line) for line in lines):
+            return node
+    return named[-1] if named else None
 
 
 def _places(block: list[ast.stmt], owners: tuple[Any, ...]) -> Iterator[Place]:

@@ -1,0 +1,103 @@
+"""Which object of a loaded file a name means, and what to type when it means none."""
+
+from __future__ import annotations
+
+import ast
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from ..spelling import closest, did_you_mean
+from .candidates import candidates, commands
+from .errors import TargetError, a_kind
+from .lacking import unbound
+from .loading import Loaded
+from .stubs import Absent
+
+
+def only_candidate(loaded: Loaded, place: str) -> str:
+    """The name of the one model a file offers; `TargetError` when there is none or several."""
+    found = candidates(loaded)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        for failed in _failed_classes(loaded):
+            raise unbound(failed, loaded, place) or AssertionError(failed)
+        raise TargetError(
+            f"`{place}` defines no `nn.Module`",
+            next_step=f"vaedoctor check {place}:make_model   (a function that returns one)",
+        )
+    raise TargetError(
+        f"`{place}` holds {len(found)} models: which one?", next_step=commands(place, found)
+    )
+
+
+def _failed_classes(loaded: Loaded) -> Iterator[str]:
+    """Names of classes that could not be defined, those with a model's base first."""
+    failed = loaded.executed.failures.items()
+    classes = [(n, f.stmt) for n, f in failed if isinstance(f.stmt, ast.ClassDef)]
+    yield from sorted(
+        (name for name, _ in classes),
+        key=lambda n: (
+            not any("Module" in ast.unparse(b) for m, s in classes if m == n for b in s.bases)
+        ),
+    )
+
+
+def resolve(loaded: Loaded, name: str, place: str, *, modules_only: bool = True) -> Any:
+    """The object a dotted name means; `TargetError` when there is none or it is no model."""
+    thing: Any = loaded.module
+    first = name.partition(".")[0]
+    if not isinstance(loaded.namespace.get(first, Absent("")), Absent):
+        pass
+    elif (reason := unbound(first, loaded, f"{place}:{name}")) is not None:
+        raise reason
+    for part in name.split("."):
+        if isinstance(thing, Mapping) and part in thing:
+            thing = thing[part]
+            continue
+        if not hasattr(thing, part):
+            raise _no_name(loaded, thing, part, name, place)
+        thing = getattr(thing, part)
+    if not modules_only or isinstance(thing, nn.Module):
+        return thing
+    found = candidates(loaded)
+    if isinstance(thing, type):
+        if issubclass(thing, nn.Module):
+            return thing
+        raise TargetError(
+            f"`{name}` is a class, but not an `nn.Module`",
+            next_step=commands(place, found) or f"let `{name}` inherit from `nn.Module`",
+        )
+    if callable(thing):
+        return thing
+    kind = "a module" if isinstance(thing, types.ModuleType) else a_kind(thing)
+    raise TargetError(
+        f"`{name}` is {kind}, not a model, class or factory",
+        next_step=commands(place, found) or f"vaedoctor check {place}:VAE",
+    )
+
+
+def _no_name(loaded: Loaded, owner: Any, part: str, name: str, place: str) -> TargetError:
+    found = candidates(loaded)
+    known = list(found)
+    if owner is not loaded.module:
+        known = [k for k in dir(owner) if not k.startswith("_")]
+    elif loaded.source is not None:
+        known += [
+            s.name
+            for s in loaded.source.tree.body
+            if isinstance(s, ast.FunctionDef | ast.ClassDef) and s.name not in known
+        ]
+    where = f"`{place}`" if owner is loaded.module else f"`{name.rpartition('.')[0]}`"
+    close = closest(part, known)
+    dotted = name.rpartition(".")[0]
+    if close:
+        step = f"vaedoctor check {place}:{f'{dotted}.' if dotted else ''}{close}"
+        others = [f for f in found if f != close]
+        step += f"\n{commands(place, others)}" if others and owner is loaded.module else ""
+    else:
+        step = commands(place, found) or f"vaedoctor check {place}"
+    return TargetError(f"{where} has no `{part}`{did_you_mean(part, known)}", next_step=step)

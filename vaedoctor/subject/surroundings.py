@@ -1,0 +1,259 @@
+"""Where the user's own modules are, and how they are imported while a target loads.
+
+`import layers` finds the file beside the target, in the working folder, in the folders above (a
+checkout whose root is not on the path, `src/`), as the user's own start of the script would. A
+module of the user's is executed without what trains, loads data or writes. A library that is not
+installed is replaced by a stand-in, unless the import expects to fail.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import sys
+import types
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from .errors import is_own_frame
+from .slicing import Executed, execute_module
+from .source import is_foreign, parse
+from .stubs import StubLoader, StubModule
+
+_ROOT_FILES = (".git", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
+_MOST_FOLDERS_UP = 4
+_CATCHES = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
+
+
+class UserLoader(SourceFileLoader):
+    """Executes a module of the user's without what it would do to the world."""
+
+    def __init__(self, name: str, path: str, surroundings: Surroundings) -> None:
+        super().__init__(name, path)
+        self.surroundings = surroundings
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Run the module; what was left out is kept in the surroundings."""
+        source = parse(Path(self.path))
+        self.surroundings.executed[module.__name__] = execute_module(source, module.__dict__)
+
+
+class Surroundings(MetaPathFinder):
+    """The user's folders, as a finder that is in force while a target loads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.near = list(dict.fromkeys([folder, Path.cwd()]))
+        self.above = list(_above(folder))
+        self.stubs = StubLoader()
+        self.executed: dict[str, Executed] = {}
+        self.made: set[str] = set()
+        self.aliases: set[str] = set()
+        self._path = list(sys.path)
+        self._asking = False
+
+    @contextmanager
+    def in_force(self) -> Iterator[Surroundings]:
+        """Imports look here first; afterwards `sys.modules` is as before."""
+        importlib.invalidate_caches()
+        hidden = self._hide()
+        before = set(sys.modules)
+        sys.meta_path.insert(0, self)
+        try:
+            yield self
+        finally:
+            if self in sys.meta_path:
+                sys.meta_path.remove(self)
+            for name in set(sys.modules) - before:
+                if name in self.aliases or self._is_ours(sys.modules[name]):
+                    _forget(name)
+            sys.modules.update(hidden)
+
+    def import_module(self, name: str) -> types.ModuleType:
+        """Import on the user's behalf."""
+        before, self._asking = self._asking, True
+        try:
+            return importlib.import_module(name)
+        finally:
+            self._asking = before
+
+    def spec_of(self, name: str) -> ModuleSpec | None:
+        """The spec of a module, or None; its packages are imported on the way."""
+        before, self._asking = self._asking, True
+        try:
+            parent = name.rpartition(".")[0]
+            path = importlib.import_module(parent).__path__ if parent else None
+            there = sys.modules.get(name)
+            if there is not None and there.__spec__ is not None:
+                return there.__spec__
+            return self._inside(name, path) if path is not None else self._top(name, mine=True)
+        finally:
+            self._asking = before
+
+    def is_free(self, name: str) -> bool:
+        """Whether a module name belongs neither to Python nor to an installed library."""
+        return name not in sys.modules and self._system(name, None) is None
+
+    def alias(self, name: str, module: types.ModuleType) -> None:
+        """Let `import name` give a module, as long as this is in force."""
+        self.aliases.add(name)
+        sys.modules[name] = module
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: Any = None
+    ) -> ModuleSpec | None:
+        """The spec of a module of the user's, or of a stand-in; None leaves it to Python."""
+        if name in sys.builtin_module_names:
+            return None
+        frame, probing = _importer()
+        asked = self._asking and (frame is None or is_own_frame(frame.f_code.co_filename))
+        mine = asked or (frame is not None and not is_foreign(frame.f_code.co_filename))
+        spec = self._inside(name, path) if path is not None else self._top(name, mine)
+        if spec is not None or asked or not mine or probing or _expects_failure(frame):
+            return spec
+        if self._system(name, path) is not None:
+            return None
+        parent = sys.modules.get(name.rpartition(".")[0])
+        if parent is None or isinstance(parent, StubModule) or is_foreign(_file(parent)):
+            return self.stubs.spec(name)
+        return None
+
+    def _top(self, name: str, mine: bool) -> ModuleSpec | None:
+        near = self._search(name, self._nearest())
+        if mine and near is not None and near.loader is not None:
+            return near
+        system = self._system(name, None)
+        if system is not None and system.loader is not None:
+            return self._user_spec(system)
+        return near or system or self._search(name, self.above)
+
+    def _inside(self, name: str, path: Sequence[str]) -> ModuleSpec | None:
+        return self._user_spec(PathFinder.find_spec(name, list(path)))
+
+    def _system(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+        for finder in sys.meta_path:
+            if finder is not self and (spec := finder.find_spec(name, path)) is not None:
+                return spec
+        return None
+
+    def _nearest(self) -> list[Path]:
+        """The target's folder, the working folder, and what the user put on the path."""
+        added = [Path(p) for p in sys.path if p not in self._path]
+        return [
+            *((self.near[0] / p).resolve() for p in added),
+            *self.near,
+            *(Path.cwd() / p for p in added),
+        ]
+
+    def _search(self, name: str, folders: list[Path]) -> ModuleSpec | None:
+        namespace: ModuleSpec | None = None
+        for folder in folders:
+            spec = PathFinder.find_spec(name, [str(folder)])
+            if spec is not None and spec.loader is not None:
+                return self._user_spec(spec)
+            # A folder of that name counts if it holds code: `wandb/` and `data/` rarely do.
+            inside = folder / name
+            if spec is not None and namespace is None and any(inside.glob("**/*.py")):
+                namespace = ModuleSpec(name, None, is_package=True)
+                namespace.submodule_search_locations = [str(inside)]
+        return namespace
+
+    def _user_spec(self, spec: ModuleSpec | None) -> ModuleSpec | None:
+        origin = spec.origin if spec is not None and spec.has_location else None
+        if spec is not None and origin and origin.endswith(".py") and not is_foreign(origin):
+            spec.loader = UserLoader(spec.name, origin, self)
+        return spec
+
+    def _hide(self) -> dict[str, types.ModuleType]:
+        """Take away modules of another project whose names this one's folder has too."""
+        names = {p.stem for p in self.near[0].glob("*.py")}
+        names |= {p.parent.name for p in self.near[0].glob("*/*.py")}
+        hidden = {}
+        for name, module in list(sys.modules.items()):
+            file = _file(module)
+            if name.partition(".")[0] not in names or is_foreign(file) or not file:
+                continue
+            if not Path(file).is_relative_to(self.near[0]) and name != "__main__":
+                hidden[name] = sys.modules.pop(name)
+        return hidden
+
+    def _is_ours(self, module: types.ModuleType) -> bool:
+        spec = getattr(module, "__spec__", None)
+        loader = getattr(spec, "loader", None)
+        locations = getattr(spec, "submodule_search_locations", None) or ()
+        return (
+            isinstance(loader, UserLoader | StubLoader)
+            or module.__name__ in self.made
+            or (getattr(module, "__file__", None) is None and not _all_foreign(locations))
+        )
+
+
+def _above(folder: Path) -> Iterator[Path]:
+    """`src/` beside the target and the folders above it, up to the root of the checkout."""
+    for up in [folder, *folder.parents][: _MOST_FOLDERS_UP + 1]:
+        if up in (Path.home(), Path(up.anchor)):
+            return
+        yield from (up, up / "src")
+        if any((up / name).exists() for name in _ROOT_FILES):
+            return
+
+
+def _importer() -> tuple[FrameType | None, bool]:
+    """The frame that imports, and whether it only asks if a module is there."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file == "<frozen importlib.util>" or file == importlib.util.__file__:
+            return frame.f_back, True
+        if not file.startswith("<frozen importlib") and file != importlib.__file__:
+            return frame, False
+        frame = frame.f_back
+    return None, False
+
+
+def _expects_failure(frame: FrameType | None) -> bool:
+    """Whether the import stands in a `try` that catches its failure."""
+    if frame is None:
+        return True
+    try:
+        tree = parse(Path(frame.f_code.co_filename)).tree
+    except (OSError, SyntaxError, ValueError):
+        return True
+    return any(
+        _catches(node)
+        and any(s.lineno <= frame.f_lineno <= (s.end_lineno or s.lineno) for s in node.body)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Try | ast.With)
+    )
+
+
+def _catches(node: ast.Try | ast.With) -> bool:
+    if isinstance(node, ast.With):
+        return any("suppress" in ast.unparse(i.context_expr) for i in node.items)
+    return any(
+        h.type is None
+        or bool(_CATCHES & {n.id for n in ast.walk(h.type) if isinstance(n, ast.Name)})
+        for h in node.handlers
+    )
+
+
+def _forget(name: str) -> None:
+    """Remove a module, and the attribute that its parent got for it."""
+    module = sys.modules.pop(name)
+    parent, _, last = name.rpartition(".")
+    if parent in sys.modules and vars(sys.modules[parent]).get(last) is module:
+        delattr(sys.modules[parent], last)
+
+
+def _file(module: Any) -> str:
+    locations = getattr(module, "__path__", None) or ()
+    return getattr(module, "__file__", None) or next((str(p) for p in locations), "")
+
+
+def _all_foreign(locations: Any) -> bool:
+    return all(is_foreign(str(p)) for p in locations)
