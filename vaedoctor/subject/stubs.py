@@ -56,8 +56,10 @@ _TELLING = {
 _RETURNS_ITS_ARGUMENT = {"tqdm.tqdm", "tqdm.auto.tqdm", "tqdm.notebook.tqdm"}
 
 
-class StubUsed(ImportError):
+class StubUsed(ModuleNotFoundError):
     """Something needs a library that is not there."""
+
+    __module__, __qualname__ = "builtins", "ModuleNotFoundError"  # what tracebacks call it
 
     def __init__(self, path: str, role: str, why: BaseException | None = None) -> None:
         super().__init__(f"`{path}` is needed: {role}", name=path.partition(".")[0])

@@ -1,4 +1,4 @@
-import pytorch_lightning as pl
+import catalyst.dl as pl
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -8,7 +8,7 @@ from torchvision.datasets import CIFAR10
 from torchvision.transforms import ToTensor
 
 
-class Data(pl.LightningDataModule):
+class Data(pl.DataModule):
     def __init__(self, transform=ToTensor()):
         super().__init__()
 
@@ -25,18 +25,18 @@ class ImageVAE(nn.Module):
     def __init__(self, channels: int = 3, latent: int = 7):
         super().__init__()
         self.conv = nn.Conv2d(channels, 6, 4, stride=4)
-        self.heads = nn.Linear(6 * 64, 2 * latent)
-        self.lift = nn.Linear(latent, 6 * 64)
+        self.heads = nn.Linear(6 * 49, 2 * latent)
+        self.lift = nn.Linear(latent, 6 * 49)
         self.deconv = nn.ConvTranspose2d(6, channels, 4, stride=4)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> "tuple[Float[Tensor, 'b c h w'], Tensor, Tensor]":
         h = torch.relu(self.conv(x)).flatten(1)
         mu, logvar = self.heads(h).chunk(2, 1)
         z = mu + torch.randn_like(mu) * torch.exp(logvar / 2)
-        return self.deconv(self.lift(z).view(-1, 6, 8, 8)), mu, logvar
+        return self.deconv(self.lift(z).view(-1, 6, 7, 7)), mu, logvar
 
 
-class LitVAE(pl.LightningModule):
+class LitVAE(pl.Runner):
     def __init__(self):
         super().__init__()
         self.net = ImageVAE()
