@@ -33,7 +33,8 @@ LAYERS = (
     {"output"},
     {"baseline", "isolate"},
     {"agenda"},
-    {"jobs"},
+    {"jobs", "shelf", "pytest_items", "pytest_summary"},
+    {"pytest_gate"},
     {"cli", "__main__", "demo", "pytest_plugin"},
 )
 RANK = {room: i for i, rooms in enumerate(LAYERS) for room in rooms}
