@@ -88,7 +88,7 @@ def take_census(model: nn.Module, first: Recording, again: Again) -> Census:
     used = {v.name for v in first.values if v.source == "parameter" and v.op is None}
     places = dict(hiding_places(model))
     twins = again.modules
-    original = {id(m) for m in model.modules()}
+    original = {id(m) for m in (*model.modules(), *model.parameters())}
     created = [
         c
         for c in _unregistered_calls(first, original)
@@ -139,14 +139,17 @@ def _judged(model: nn.Module, branch: Branch, used: set[str]) -> Branch:
 
 
 def _unregistered_calls(recording: Recording, registered: Set[int]) -> list[Call]:
-    """First calls of topmost modules with trainable weights that are not registered."""
+    """First calls of topmost modules that, and whose trainable weights, are not registered.
+
+    A slice of an `nn.Sequential` is a new module around registered layers.
+    """
     found: dict[int, Call] = {}
     for call in recording.calls:
         if id(call.module) in registered or _after_forward(recording, call):
             continue
         if any(id(c.module) in found for c in call.chain()):
             continue
-        trained = any(p.requires_grad for p in call.module.parameters())
+        trained = any(p.requires_grad and id(p) not in registered for p in call.module.parameters())
         if trained and _with_gradient(recording, call):
             found[id(call.module)] = call
     return list(found.values())

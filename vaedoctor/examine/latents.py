@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from .flow import CUTS, RESHAPES, SLICES, Draw, Flow
+from .flow import CUTS, JOINS, RESHAPES, SLICES, Draw, Flow
 from .recording import Op, Value
 
 ADDS = frozenset("add add_ sub sub_ rsub __rsub__ __iadd__ subtract".split())
@@ -219,6 +219,8 @@ def _head(flow: Flow, value: Value, known: dict[int, Head | None]) -> Head | Non
         parents = {p.index: p for p in flow.parents(value) if flow.data[p.index]}
         if flow.layer(op):
             return Head(part or value, op, path_of(op))
+        if part is not None and op.name in JOINS and len(parents) < len(op.reads):
+            return Head(part, op, path_of(op))  # the part may be the constant that was joined
         if len(parents) != 1:
             common = _common_head(flow, list(parents.values()), known) if part is None else None
             return common or Head(part or value, op, path_of(op))
