@@ -17,6 +17,7 @@ from torch import Tensor
 from ..subject.subject import Subject
 from .anatomy import Anatomy
 from .flow import Flow
+from .headroom import WIDER, scaled
 from .latents import path_of
 from .numerics import LOGARITHMS, QUOTIENTS, ROOTS, trouble
 from .outputs import named_tensors
@@ -24,6 +25,9 @@ from .recorder import Edits
 from .recording import Op, Recording, Value
 from .step import run_recorded
 
+# Never negative and never 0: a zero is lost digits.
+UNDERFLOWING = frozenset("exp exp2 softplus sigmoid softmax pow square".split())
+NEAR = 1e-4  # its tenth power is far below the smallest number of float32
 REACH = 20.0  # a linear layer's output; beyond it sigmoid and tanh are flat in float32
 _MOST = 0.05  # the share of exact zeros from which they are no coincidence
 _UNBOUNDED = frozenset(
@@ -35,7 +39,11 @@ _UNBOUNDED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """A logarithm, root or division that is fed zero or less when its layers return anything."""
+    """A logarithm, root or division that is fed zero or less when its layers return anything.
+
+    `lost` says that the zero is lost digits of a positive number (`exp`, `softmax`), `by_input`
+    that a batch of ten times the size reaches it as well.
+    """
 
     op: Op
     smallest: float
@@ -44,6 +52,8 @@ class Reached:
     layers: tuple[str, ...]
     learned_number: bool
     of_scale: bool
+    lost: bool = False
+    by_input: bool = False
 
 
 def reach(
@@ -54,7 +64,7 @@ def reach(
 ) -> Iterator[Reached]:
     """Sweep the layers behind every logarithm, root and division; report what gets there.
 
-    The caller rewinds when it has looked: until then bare parameters hold the swept values.
+    The caller rewinds when it has looked.
     """
     flow = anatomy.flow
     watched = {op.index: op for op in flow.recording.ops if _watched(flow, op, ends)}
@@ -65,13 +75,25 @@ def reach(
     layers = {v.index: v for i in watched for v in sources[i][0]}
     numbers = {id(v.tensor): v.tensor for i in watched for v in sources[i][1]}
     edits: Edits = {v.place: _sweep for v in layers.values()}
-    for tensor in numbers.values():
-        tensor.data = _sweep(tensor.data)
+    kept = [(tensor, tensor.data) for tensor in numbers.values()]
+    for tensor, data in kept:
+        tensor.data = _sweep(data)
     recording = run_recorded(subject, seed=seed, edits=edits)
     poisoned = _poisoned(recording, [v.place for v in layers.values()])
     scales = {x.scale.index for x in anatomy.latents if x.scale is not None}
+    fed = {i: _fed(recording, op, poisoned=poisoned) for i, op in watched.items()}
+    lost = {i: _lost(recording, op, fed[i]) for i, op in watched.items()}
+    for tensor, data in kept:
+        tensor.data = data
+    wider: Recording | None = None
     for index, op in watched.items():
-        operand = _fed(recording, op, poisoned=poisoned)
+        by_input = False
+        if lost[index] or (fed[index] is None and _near(op)):
+            wider = wider or run_recorded(subject, seed=seed, batch=scaled(subject, WIDER))
+            found = _fed(wider, op, poisoned=False)
+            by_input = found is not None
+            fed[index] = found if fed[index] is None else fed[index]
+        operand = fed[index]
         if operand is None:
             continue
         bad = operand <= 0 if op.name in LOGARITHMS | ROOTS else operand == 0
@@ -84,6 +106,8 @@ def reach(
             tuple(dict.fromkeys(path_of(v.op) for v in sources[index][0] if v.op is not None)),
             not sources[index][0],
             bool(scales & flow.ancestors(source)),
+            lost[index],
+            by_input,
         )
 
 
@@ -102,6 +126,26 @@ def _fed(recording: Recording, op: Op, *, poisoned: bool) -> Tensor | None:
         return operand if poisoned else None  # the root of 0 is fine, its slope is not
     shows = recording.error is not None or _ends_badly(recording)
     return operand if shows and trouble(twin.out.tensor) else None
+
+
+def _lost(recording: Recording, op: Op, operand: Tensor | None) -> bool:
+    """Whether a zero is a positive number too small to be held: its own operand is not zero."""
+    if operand is None or float(operand.min()) < 0:
+        return False
+    producer = _operand(recording.ops[op.index]).op
+    if producer is None or producer.name not in UNDERFLOWING or not producer.reads:
+        return False
+    zero, behind = operand == 0, producer.reads[0].tensor.detach()
+    power = producer.name in ("pow", "square")
+    return not power or behind.shape != zero.shape or bool((behind[zero] != 0).any())
+
+
+def _near(op: Op) -> bool:
+    """Whether an operand that can lose its digits is already small on the observed batch."""
+    operand = _operand(op)
+    if operand.op is None or operand.op.name not in UNDERFLOWING or not operand.tensor.numel():
+        return False
+    return float(operand.tensor.detach().min()) < NEAR
 
 
 def _poisoned(recording: Recording, layers: list[tuple[int, int]]) -> bool:

@@ -10,9 +10,7 @@ from ...rule import rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
-
-# Never negative: a zero is lost digits, or one point, at values that the sweep reached: no proof.
-UNDERFLOWING = frozenset("exp exp2 softplus sigmoid softmax pow square".split())
+    from ...examine.reach import Reached
 
 
 @rule("VAE803", Severity.ERROR, before=("VAE802",))
@@ -36,21 +34,35 @@ def log_or_sqrt_of_nonpositive(examination: Examination) -> Iterator[Finding | V
     ## False alarms
     Judged by intervention, never by a name: what `exp`, `softplus`, `clamp` or an added constant
     keeps positive stays positive. What a `where` discards does not reach the loss. A bare
-    parameter that may become negative is a warning.
+    parameter that may become negative is a warning; so is a zero that is only the lost digits of
+    `exp`, `sigmoid` or `softmax`, unless a batch of ten times the size reaches it too.
     """
-    found = [r for r in examination.reached if not (r.smallest == 0 and r.producer in UNDERFLOWING)]
+    found = examination.reached
     places = {(r.op.span.file, r.op.span.line): r for r in reversed(found) if r.op.span}
     for r in sorted(places.values(), key=lambda r: r.op.index):
-        layers = ", ".join(f"`{path}`" for path in r.layers if path)
         what = "zero" if r.smallest == 0 else "values below zero"
         yield Finding(
             f"`{r.op.name}` can be fed {what}: `{r.producer}` does not keep it positive",
             help="make the operand positive: `softplus(h) + 1e-6`, or `clamp(min=1e-6)`",
             at=r.op.span,
             measured={"smallest operand reached": r.smallest, "share not positive": r.share},
-            notes=(f"with {layers} returning values from -20 to 20",) if layers else (),
-            severity=Severity.WARNING if r.learned_number else None,  # type: ignore[arg-type]
+            notes=_notes(r),
+            severity=_severity(r),  # type: ignore[arg-type]
             causes=frozenset({"scale"} if r.of_scale else ()),
         )
     if not found:
         yield Verified("no logarithm, root or division can be fed zero or less")
+
+
+def _severity(r: Reached) -> Severity | None:
+    """A warning where training may never get there."""
+    unproved = r.learned_number or (r.lost and not r.by_input)
+    return Severity.WARNING if unproved else None
+
+
+def _notes(r: Reached) -> tuple[str, ...]:
+    """How the value was reached."""
+    layers = ", ".join(f"`{path}`" for path in r.layers if path)
+    if r.by_input:
+        return ("with the weights as they are, on the batch times 10",)
+    return (f"with {layers} returning values from -20 to 20",) if layers else ()
