@@ -80,6 +80,8 @@ def main() -> None:
 
     \b
     vaedoctor check mymodel.py:VAE     examine the class VAE of mymodel.py
+    vaedoctor check                    examine what pyproject.toml lists
+    vaedoctor init                     list the models in pyproject.toml
     vaedoctor rules                    list what is judged
     vaedoctor explain VAE302           why it matters and how to fix it
     vaedoctor demo VAE302              see the rule find a broken model
@@ -176,6 +178,25 @@ def demo(rule: str, **options: Any) -> None:
 
     target = demo_target(find_rule(rule))
     _examine((target.model,), Project(targets=(target,)), options)
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Print the section, write nothing.")
+def init(dry_run: bool) -> None:
+    """Write a section [tool.vaedoctor] that lists the models below this folder.
+
+    Files are read, not executed. An existing section is left as it is: what it does not list is
+    printed.
+    """
+    from .init import append, section, told
+
+    made = section(Path.cwd())
+    if made.whole and not dry_run:
+        append(made)
+    else:
+        write(made.text, utf8=True)
+    for line in told(made, dry_run=dry_run):
+        click.echo(line, err=True)
 
 
 @main.command()
