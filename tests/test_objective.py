@@ -403,3 +403,37 @@ def test_totals() -> None:
 )
 def test_roles(name: str, meaning: str | None) -> None:
     assert role(name) == meaning
+
+
+LOOP = """
+import torch
+from torch import nn, optim
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(12, 8), nn.Linear(4, 12)
+
+    def forward(self, x):
+        m, v = self.a(x).chunk(2, 1)
+        y = self.b(m + torch.randn_like(m) * (0.5 * v).exp())
+        kl = 0.5 * (m ** 2 + v.exp() - 1 - v).sum(1)
+        return y, kl.sum(), kl.mean() + ((y - x) ** 2).sum(1).mean()
+
+if __name__ == "__main__":
+    net = Net()
+    optimizer = optim.Adam(net.parameters())
+    for _ in range(100):
+        y, divergence, total = net(torch.rand(16, 12))
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+"""
+
+
+def test_a_loss_without_a_name_in_forward_is_the_one_that_the_loop_minimizes(tmp_path):
+    path = tmp_path / "loop.py"
+    path.write_text(LOOP)
+    subject = load(f"{path}:Net")
+    assert subject.objective is not None
+    assert subject.objective.name == "total"

@@ -350,6 +350,25 @@ def own_use(sources: Iterable[Source], name: str) -> tuple[bool, bool]:
     return used, False
 
 
+def minimized_place(source: Source, count: int) -> tuple[str, int] | None:
+    """Which of `count` outputs a file's own code calls `backward()` on: its name and place.
+
+    As in `x_hat, loss = model(x)` and `loss.backward()`.
+    """
+    minimized, unpacked = set(), []
+    for node in ast.walk(source.tree):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="backward")):
+                minimized.add(name)
+            case ast.Assign(targets=[ast.Tuple(elts=parts)], value=ast.Call()):
+                unpacked.append([p.id if isinstance(p, ast.Name) else "" for p in parts])
+    for names in unpacked:
+        for place, name in enumerate(names):
+            if len(names) == count and name in minimized:
+                return name, place
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class _Forward:
     """The user's own call of the model, and the target its output is assigned to."""

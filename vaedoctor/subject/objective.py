@@ -19,6 +19,7 @@ from .binding import (
     Unbound,
     by_names,
     by_own_call,
+    minimized_place,
     model_first,
     own_use,
     return_names,
@@ -278,7 +279,14 @@ class _Finder:
                     f"found: `{name}` in the output",
                     span_of(type(self.model)),
                 )
-        return None
+        own = self.source or source_of(type(self.model).forward)
+        if own is None or not isinstance(output, tuple | list):
+            return None
+        name, place = minimized_place(own, len(output)) or ("", 0)
+        if not name or not _is_loss(output[place]):
+            return None
+        origin = f"found: `{name}.backward()` in {own.path.name}"
+        return Objective(_entry(place), name, origin, span_of(type(self.model)))
 
     def _candidates(self) -> Iterator[_Loss]:
         seen: set[str] = set()
