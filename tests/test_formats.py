@@ -1,7 +1,11 @@
 """Every format: the same findings in the same order, parsed back, whatever the names are."""
 
+import dataclasses
 import json
+import linecache
 import re
+from collections import Counter
+from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,9 +17,10 @@ from jsonschema import Draft202012Validator
 from markdown_it import MarkdownIt
 from reports import ordinary, reports
 
-from vaedoctor.finding import Finding, Outcome, Report, Severity, Span, Stop
+from vaedoctor.finding import Curve, Finding, Outcome, Plot, Report, Severity, Span, Stop
 from vaedoctor.report.as_concise import as_concise
 from vaedoctor.report.as_github import as_github
+from vaedoctor.report.as_html import as_html
 from vaedoctor.report.as_json import as_json
 from vaedoctor.report.as_junit import as_junit
 from vaedoctor.report.as_markdown import LARGEST, as_markdown
@@ -342,9 +347,6 @@ def test_fingerprints_follow_the_line_not_its_number(report, tmp_path):
     def hashes():
         return [r["partialFingerprints"]["primaryLocationLineHash"] for r in results_of(report)]
 
-    import dataclasses
-    import linecache
-
     before = hashes()
     file.write_text("import torch\n" + file.read_text())
     linecache.checkcache()
@@ -358,6 +360,107 @@ def test_fingerprints_follow_the_line_not_its_number(report, tmp_path):
     assert after[0] == before[0]
     assert after[1].partition(":")[0] == after[0].partition(":")[0]
     assert after[1] != after[0]
+
+
+# -- html ------------------------------------------------------------------------------------
+
+VOID = {"meta"}
+PAGE_TAGS = set(
+    "html head meta title style body header nav ul li a strong span h1 h2 h3 main section div p "
+    "figure figcaption details summary article pre b mark table tbody tr th td code footer "
+    "i".split()
+)
+DRAWN_TAGS = set("svg title desc g rect circle line polyline polygon text a".split())
+
+
+class Page(HTMLParser):
+    """Reads a page: its tags must be known, closed in order, and point nowhere outside."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.text, self.ids, self.links, self.counts = [], [], [], [], Counter()
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        allowed = DRAWN_TAGS if "svg" in self.open or tag == "svg" else PAGE_TAGS
+        assert tag in allowed, tag
+        for name, value in attributes:
+            assert not name.startswith("on")
+            assert name not in ("src", "style", "xlink:href")
+            if name == "href":
+                assert value.startswith("#")
+                self.links.append(value[1:])
+            if name == "id":
+                self.ids.append(value)
+        self.counts[tag] += 1
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not {"style", "svg"} & set(self.open):
+            self.text.append(data)
+
+    def handle_comment(self, data):
+        raise AssertionError(data)
+
+    def handle_decl(self, decl):
+        assert decl == "doctype html"
+
+    def unknown_decl(self, data):
+        raise AssertionError(data)
+
+
+def words_of(text):
+    """What a browser shows of text between tags, where code stands for backticks."""
+    return re.sub(r"\s+", " ", re.sub(r"`([^`]*)`", r"\1", plain(text))).strip()
+
+
+@given(one_or_several)
+@some
+def test_the_page_shows_every_name_and_runs_none(given):
+    text = as_html(given)
+    page = Page(text)
+    shown = re.sub(r"\s+", " ", "".join(page.text))
+    for finding in findings_of(given):
+        assert words_of(finding.message) in shown
+        assert words_of(finding.help) in shown
+    assert page.counts["article"] == len(findings_of(given))
+    assert len(set(page.ids)) == len(page.ids)
+    assert set(page.links) <= set(page.ids)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\ufeff]", text)
+    drawings = re.findall(r"<svg .*?</svg>", text, re.DOTALL)
+    assert len(drawings) >= sum(len(f.plots) for f in findings_of(given))
+    for drawing in drawings:
+        ElementTree.fromstring(drawing)
+
+
+def test_the_page_needs_no_network_and_no_script(report):
+    text = as_html([report, report])
+    assert not re.search(r"https?:|//|@import|url\(|<script|<link|<iframe", text)
+    assert "default-src 'none'" in text
+
+
+def test_the_page_says_the_verdict_first(report):
+    page = "".join(Page(as_html(report)).text)
+    order = ["1 error, 1 warning", "Findings", "cuts the gradient", "Normal(mu, std).sample()"]
+    order += ["draw with rsample()", "What was judged", "no objective found", "2.13.0"]
+    places = [page.index(said) for said in order]
+    assert places == sorted(places)
+
+
+def test_the_page_stays_small_for_a_rule_of_each_kind(report):
+    plot = Plot("p", "unit", "nats", tuple(range(50)), (Curve("KL", (0.123456,) * 50),) * 3)
+    bars = Plot("q", "layer", "norm", ("layer",) * 50, (Curve("g", (0.123456,) * 50),))
+    (first, *_) = (f for f in report.findings)
+    busy = dataclasses.replace(first, plots=(plot, bars), notes=("note " * 30,) * 3)
+    outcomes = tuple(Outcome(f"VAE3{i:02}", "n", "failed", (busy,)) for i in range(40))
+    text = as_html(dataclasses.replace(report, outcomes=outcomes))
+    assert len(text.encode()) < 500_000
 
 
 # -- several reports -------------------------------------------------------------------------

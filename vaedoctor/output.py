@@ -18,7 +18,7 @@ from .config import ConfigError
 from .finding import Report, exit_code
 from .spelling import did_you_mean
 
-FORMATS = ("text", "concise", "json", "sarif", "markdown", "github", "junit")
+FORMATS = ("text", "concise", "json", "html", "sarif", "markdown", "github", "junit")
 FOR_TERMINALS = ("text", "concise")  # in the encoding of the terminal; all others in UTF-8
 
 

@@ -45,6 +45,42 @@ def frame(at: Span, *, width: int = 80) -> Frame:
     return Frame(len(number), where, number, source, " " * lead + "^" * max(1, length))
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A source line in three parts; the middle one is at fault, or empty."""
+
+    number: str
+    before: str
+    guilty: str
+    after: str
+
+
+def listing(at: Span, *, around: int = 2, most: int = 12) -> Iterator[Line]:
+    """The lines around a place, made safe to show; none where the file cannot be read."""
+    last = at.end_line if at.line < at.end_line < at.line + most else at.line
+    if not line_at(at).strip():
+        return
+    gutter = len(str(last + around))
+    for n in range(max(1, at.line - around), last + around + 1):
+        raw = line_at(Span(at.file, n))
+        start, end = _guilty(at, n, last, raw)
+        parts = (plain(part) for part in _cut(raw, start, end))
+        if raw or n <= last:
+            yield Line(f"{n:>{gutter}}", *parts)
+
+
+def _guilty(at: Span, n: int, last: int, raw: str) -> tuple[int, int]:
+    """The columns of a line that belong to the place."""
+    if not at.line <= n <= last:
+        return len(raw), len(raw)
+    if last == at.line:
+        return _columns(at, raw)
+    indent = len(raw) - len(raw.lstrip())
+    start = _columns(at, raw)[0] if n == at.line else indent
+    end = min(max(at.end_col - 1, start), len(raw)) if n == at.end_line else len(raw)
+    return min(start, end), end
+
+
 def _columns(at: Span, raw: str) -> tuple[int, int]:
     """The guilty part of the line, as offsets; a span of several lines goes to the line's end."""
     start = min(max(at.col - 1, 0), len(raw))
