@@ -103,8 +103,8 @@ class Axis:
     def ticks(self, most: int = 5) -> list[float]:
         """Round values on the scale."""
         if self.log:
-            step = max(1, math.ceil((self.high - self.low) / most))
-            return [10.0**k for k in range(math.ceil(self.low), math.floor(self.high) + 1, step)]
+            stride = max(1, math.ceil((self.high - self.low) / most))
+            return [10.0**k for k in range(math.ceil(self.low), math.floor(self.high) + 1, stride)]
         rough = (self.high - self.low) / most
         unit = 10.0 ** math.floor(math.log10(rough))
         step = next(m * unit for m in (1, 2, 2.5, 5, 10) if m * unit >= rough * 0.999)
