@@ -20,6 +20,7 @@ PACKAGE = ROOT / "vaedoctor"
 RULES = all_rules()
 
 LAYERS = (
+    {"notebook"},
     {"span"},
     {"picture", "plot"},
     {"finding", "spelling"},
@@ -39,6 +40,7 @@ LAYERS = (
 )
 RANK = {room: i for i, rooms in enumerate(LAYERS) for room in rooms}
 REPORT_MAY_IMPORT = {
+    "notebook",
     "span",
     "picture",
     "plot",

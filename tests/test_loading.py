@@ -12,7 +12,7 @@ import pytest
 from vaedoctor.subject.target import load
 
 TARGETS = Path(__file__).parent / "targets"
-SCRIPTS = sorted(p.name for p in TARGETS.glob("*.py"))
+SCRIPTS = sorted(p.name for p in TARGETS.iterdir() if p.suffix in (".py", ".ipynb"))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +19,7 @@ from .examine.examination import Examination
 from .examine.picture import draw
 from .finding import Finding, Number, Outcome, Report, Severity, fold
 from .rule import Rule, left_out
+from .span import Span, in_its_cell
 from .subject.subject import Batch, Subject
 from .subject.target import from_instance
 from .subject.trace import leaves_no_trace
@@ -131,10 +132,11 @@ def examine_subject(
 
             hunted = search(subject, seed, rewind)
     outcomes = [_placed(outcome, place) for outcome in outcomes]
+    judged = apply_suppressions(_folded(outcomes, rules), model_at=place)
     return Report(
         target=subject.target or type(subject.model).__name__,
-        outcomes=_weighed(apply_suppressions(_folded(outcomes, rules), model_at=place), levels),
-        picture=picture,
+        outcomes=_in_cells(_weighed(judged, levels)),
+        picture=_in_cells(picture),
         notes=(*subject.notes, *_origins(subject), *left_out()),
         environment=_environment(subject, seed),
         fail_on=threshold,
@@ -201,6 +203,20 @@ def _weighed(outcomes: tuple[Outcome, ...], levels: Mapping[str, Severity]) -> t
     return tuple(
         replace(o, findings=weigh(o.findings), suppressed=weigh(o.suppressed)) for o in outcomes
     )
+
+
+def _in_cells(thing: Any) -> Any:
+    """The same with the places of a notebook as places in its cells."""
+    if isinstance(thing, Span):
+        return in_its_cell(thing)
+    if isinstance(thing, tuple):
+        return tuple(_in_cells(one) for one in thing)
+    if is_dataclass(thing) and not isinstance(thing, type):
+        held = {f.name: getattr(thing, f.name) for f in fields(thing)}
+        moved = {name: _in_cells(value) for name, value in held.items()}
+        if any(moved[name] is not value for name, value in held.items()):
+            return replace(thing, **moved)
+    return thing
 
 
 def _origins(subject: Subject) -> Iterator[str]:

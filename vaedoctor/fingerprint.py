@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from .finding import Finding
+from .notebook import raw_line
 from .report.location import inside, line_at, repository
 
 _PACKAGES = ("site-packages", "dist-packages")
@@ -30,7 +31,7 @@ def fingerprints(findings: Sequence[Finding]) -> tuple[str, ...]:
 
 def _key(finding: Finding, root: Path) -> str:
     at = finding.at
-    file = _relative(at.file, root) if at else ""
+    file = _relative(raw_line(at.file, at.line)[0], root) if at else ""
     line = line_at(at).strip() if at else ""
     text = "\0".join((finding.code, file, line))
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import PurePath
 from typing import Any
+
+from .notebook import is_notebook, place_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +27,18 @@ def where(place: Span | None, at: Span | None) -> str:
     """How a note of a finding at `at` names a place: `line 12`, with the file if it is another."""
     if place is None:
         return "a place that is not known"
-    if at is not None and at.file == place.file:
+    place = in_its_cell(place)
+    if at is not None and in_its_cell(at).file == place.file:
         return f"line {place.line}"
     return f"line {place.line} of {PurePath(place.file).name}"
+
+
+def in_its_cell(at: Span) -> Span:
+    """A place in a notebook's joined text as the place in its cell; any other as it is."""
+    if not is_notebook(at.file):
+        return at
+    file, line = place_in(at.file, at.line)
+    return replace(at, file=file, line=line, end_line=at.end_line and at.end_line - at.line + line)
 
 
 def span_to_dict(at: Span | None) -> dict[str, Any] | None:

@@ -9,9 +9,9 @@ import re
 import tokenize
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from .finding import Finding, Outcome, Severity, Span
+from .notebook import is_notebook, joined_text
 from .rule import all_rules
 from .spelling import did_you_mean
 
@@ -49,11 +49,16 @@ def apply_suppressions(
 def read_suppressions(file: str) -> tuple[Suppression, ...]:
     """The suppression comments of a Python file; none if it cannot be read as one."""
     try:
-        with tokenize.open(file) as stream:
-            text = stream.read()
-        return tuple(_read(text, file))
+        return tuple(_read(_text(file), file))
     except (OSError, SyntaxError, ValueError, tokenize.TokenError):
         return ()
+
+
+def _text(file: str) -> str:
+    if is_notebook(file):
+        return joined_text(file)
+    with tokenize.open(file) as stream:
+        return stream.read()
 
 
 def _read(text: str, file: str) -> Iterator[Suppression]:
@@ -162,7 +167,7 @@ def _class_lines(at: Span | None) -> tuple[range, range]:
         return range(0), range(0)
     alone = range(at.line, at.line + 1)
     try:
-        tree = ast.parse(Path(at.file).read_bytes())
+        tree = ast.parse(_text(at.file))
     except (OSError, SyntaxError, ValueError):
         return alone, alone
     for node in _classes(ast.walk(tree)):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import linecache
 import os
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ..finding import Finding, Report, Span
+from ..notebook import raw_line, source_line
 
 
 def located(finding: Finding, report: Report) -> Span:
@@ -29,8 +29,11 @@ def shown_in(at: Span, report: Report) -> Span:
     """The place as a repository's page can show it: a relative path and a whole extent.
 
     A place outside the repository (an installed package) goes to the target's file, else to the
-    project's configuration, else to the name that the target's file would have.
+    project's configuration, else to the name that the target's file would have. A place in a
+    notebook's cell is the line of the notebook's JSON that holds it.
     """
+    file, line = raw_line(at.file, at.line)
+    at = at if file == at.file else Span(file, line)
     root = repository()
     own = inside(at.file, root)
     if own is not None:
@@ -59,7 +62,7 @@ def extent(at: Span) -> Span:
 def line_at(at: Span) -> str:
     """The source line of a place; empty where it cannot be read."""
     try:
-        return linecache.getline(at.file, at.line).rstrip("\n")
+        return source_line(at.file, at.line).rstrip("\n")
     except ValueError:  # no file has such a name
         return ""
 

@@ -84,4 +84,8 @@ def place(file: str) -> str:
 def place_of_target(target: str) -> str:
     """`folder/mymodel.py:VAE` with the path made short."""
     file, colon, name = target.rpartition(":")
-    return f"{place(file)}:{plain(name)}" if colon and file.endswith(".py") else plain(target)
+    return (
+        f"{place(file)}:{plain(name)}"
+        if colon and file.endswith((".py", ".ipynb"))
+        else plain(target)
+    )

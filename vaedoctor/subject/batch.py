@@ -139,7 +139,7 @@ def _readings(model: nn.Module, given: Any) -> Iterator[tuple[tuple[Any, ...], d
 
 def _rows(example: Example, batch_size: int | None, model: nn.Module, seed: int) -> Iterator[Batch]:
     """The user's example with a sensible number of rows, then exactly as it was written."""
-    origin = f"your own example in line {example.line}"
+    origin = f"your own example in {example.line}"
     written = Batch(example.args, example.kwargs, origin)
     first = next((a for a in example.args if isinstance(a, Tensor) and a.dim()), None)
     if first is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,11 +18,11 @@ from .trace import generators_restored
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """The arguments of the user's own call of the model, and its line."""
+    """The arguments of the user's own call of the model, and its line as one names it."""
 
     args: tuple[Any, ...]
-    line: int
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, Any]
+    line: str
 
 
 def own_examples(
@@ -45,10 +45,12 @@ def own_examples(
                 continue
             found = _evaluated(node, scope, seed)
             if found is not None:
-                yield found
+                yield Example(*found, line=source.line(node.lineno))
 
 
-def _evaluated(node: ast.Call, scope: Scope, seed: int) -> Example | None:
+def _evaluated(
+    node: ast.Call, scope: Scope, seed: int
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     with generators_restored():
         torch.manual_seed(seed)
         try:
@@ -59,4 +61,4 @@ def _evaluated(node: ast.Call, scope: Scope, seed: int) -> Example | None:
     values = (*args, *kwargs.values())
     if not any(isinstance(v, Tensor) for v in values):
         return None
-    return Example(args, node.lineno, kwargs)
+    return args, kwargs
