@@ -137,6 +137,8 @@ def _reconstruction(
         and o.value.tensor.dim() > 0
     ]
     partners = _partners(recording, flow)
+    if not candidates and not partners:  # forward returns only the loss
+        partners = _partners(recording, flow, latents)
     rank = {value.index: i for i, (value, _) in enumerate(partners)}
 
     def order(o: Output) -> tuple[bool, bool, bool, bool, bool, int]:
@@ -167,13 +169,24 @@ def _deep(flow: Flow, output: Output, latents: list[Latent]) -> bool:
     return any(found.z.index in behind and found.z.index != output.value.index for found in latents)
 
 
-def _partners(recording: Recording, flow: Flow) -> list[tuple[Value, Op]]:
-    """Values that the loss compares with the input, and where."""
+def _partners(
+    recording: Recording, flow: Flow, decoded_from: list[Latent] | None = None
+) -> list[tuple[Value, Op]]:
+    """Values that the loss compares with the input, and where.
+
+    With `decoded_from`, inside forward too: values that layers compute from those samples.
+    """
     raw = {v.index for v in inputs_of(recording)}
+    inside = flow.descendants(*(found.z for found in decoded_from or ()))
     found = []
     for op in recording.ops:
-        if len(op.reads) < 2 or not op.makes or op.index < recording.forward_end > 0:
+        if len(op.reads) < 2 or not op.makes:
             continue
+        if op.index < recording.forward_end > 0:
+            if decoded_from is None or (decoded_from and op.out.index not in inside):
+                continue
+            if flow.layer(op):
+                continue
         plain = [v for v in op.reads if only_moved(flow, v, raw)]
         learned = [v for v in op.reads if flow.posterior(v)]
         if plain and learned and learned[0].tensor.numel() == plain[0].tensor.numel():

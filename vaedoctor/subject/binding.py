@@ -5,25 +5,19 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from .construction import user_names
-from .scope import Scope
 from .source import (
     Function,
-    Place,
-    Source,
     called_name,
     function_tree,
-    own_expressions,
-    root_name,
 )
 from .subject import Batch
-from .trial import forward_parameters, leaves, pick
+from .trial import forward_parameters, items, leaves, pick
 
 Arguments = tuple[list[Any], dict[str, Any]]
 _ROLES = (
@@ -75,12 +69,16 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """One forward pass to bind against: the batch, the output, and the names in its `return`."""
+    """One forward pass to bind against: the batch, the output, and the names in its `return`.
+
+    `moving` tells by a second pass which outputs (paths) noise reaches.
+    """
 
     model: nn.Module
     batch: Batch
     output: Any
     names: list[Any]
+    moving: Callable[[], set[tuple[Any, ...]]] = set
 
 
 def role(name: str) -> str | None:
@@ -116,11 +114,18 @@ def model_first() -> Recipe:
 
 
 def by_names(
-    function: Callable[..., Any], parameters: list[inspect.Parameter], binding: Binding
+    function: Callable[..., Any],
+    parameters: list[inspect.Parameter],
+    binding: Binding,
+    *,
+    paired: bool = False,
 ) -> Recipe | Unbound:
-    """Bind every parameter by its name, then by shape and position."""
+    """Bind every parameter by its name, then by shape and position.
+
+    `paired` hands a loader's `(x, label)` to a parameter `batch`.
+    """
     try:
-        return _Names(function, parameters, binding).recipe()
+        return _Names(function, parameters, binding, paired).recipe()
     except Unbound as unbound:
         return unbound
 
@@ -129,16 +134,27 @@ class _Names:
     """One parameter after the other takes an output (a path into it), an input or a constant."""
 
     def __init__(
-        self, function: Callable[..., Any], parameters: list[inspect.Parameter], binding: Binding
+        self,
+        function: Callable[..., Any],
+        parameters: list[inspect.Parameter],
+        binding: Binding,
+        paired: bool = False,
     ) -> None:
         self.function = function
+        self.paired = paired
         self.parameters = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         self.spread = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         self.spare = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
         self.binding = binding
         self.inputs = _input_slots(binding)
         self.slots = {path: _slot_name(path, binding.names) for path, _ in leaves(binding.output)}
+        self.objects = {
+            _slot_name((key,), binding.names): key
+            for key, value in items(binding.output)
+            if hasattr(value, "__dict__") and not list(leaves(value))
+        }
         self.bound: dict[str, Callable[[nn.Module, Batch, Any], Any]] = {}
+        self.heads: list[tuple[Any, ...]] = []
         self.needs_output = False
 
     def recipe(self) -> Recipe:
@@ -148,7 +164,8 @@ class _Names:
                     step(p)
         self._in_order()
         self._check()
-        bound, needs = dict(self.bound), self.needs_output or self.spread
+        # A loss that is given nothing reads what the forward pass left on the model.
+        bound, needs = dict(self.bound), self.needs_output or self.spread or not self.bound
         keys = _keyword_keys(self.function, self.spare)
         positional = [p.name for p in self.parameters if p.kind is not p.KEYWORD_ONLY]
         spread = self.spread
@@ -175,6 +192,11 @@ class _Names:
         self.bound[name] = take
 
     def _exact(self, p: inspect.Parameter) -> None:
+        keys = {str(path[0]) for path in self.slots if path and isinstance(path[0], str)}
+        if _reads_attributes(self.function, p.name, keys):
+            self.needs_output = True
+            self.bound[p.name] = lambda m, b, out: out
+            return
         if () not in self.slots and _taken_apart(self.function, p.name):
             if _WHOLE.fullmatch(p.name):
                 self.needs_output = True
@@ -184,6 +206,8 @@ class _Names:
             if name and _bare(name) == _bare(p.name):
                 self._take_output(p.name, path)
                 return
+        if p.name in self.objects:  # a posterior of the user's own class
+            self._take_output(p.name, (self.objects[p.name],))
 
     def _inputs(self, p: inspect.Parameter) -> None:
         if self._is_reconstruction_called_input(p):
@@ -194,8 +218,9 @@ class _Names:
         elif role(p.name) == "label" and len(names) > 1:
             self._take_input(p.name, self.inputs[names[1]])
         elif role(p.name) == "input" and names:
-            if p.name == "batch" and (count := _parts_of(self.function, p.name)) > 1:
-                self._take_parts(p.name, count)
+            count = _parts_of(self.function, p.name)
+            if p.name == "batch" and (count > 1 or self.paired):
+                self._take_parts(p.name, max(count, 2))
             else:
                 self._take_input(p.name, self.inputs[names[0]])
 
@@ -243,9 +268,13 @@ class _Names:
             self.needs_output = True
             self.bound[p.name] = lambda m, b, out: out
         elif wanted in {"mu", "logvar"}:
-            pair = self._pair()
-            if pair:
-                self._take_output(p.name, pair[0] if wanted == "mu" or len(pair) == 1 else pair[-1])
+            other = {"mu": "logvar", "logvar": "mu"}[wanted]
+            if not self.heads:
+                known = any(role(q.name) == other and q.name in self.bound for q in self.parameters)
+                self.heads = self._pair()[: 1 if known else 2]
+            place = self.heads[0 if wanted == "mu" else -1] if self.heads else None
+            if place in self.slots:
+                self._take_output(p.name, place)
 
     def _constants(self, p: inspect.Parameter) -> None:
         if p.default is not p.empty:
@@ -294,6 +323,10 @@ class _Names:
     def _pair(self) -> list[tuple[Any, ...]]:
         """The first two outputs left that are shaped alike and are not data."""
         free = [s for s in self.slots if not self._is_input(s)]
+        if len(free) > 2:  # beside the two heads, which are the same in every run, the sample
+            moving = self.binding.moving()
+            still = [s for s in free if s not in moving]
+            free = still if len(still) > 1 else free
         shapes = {s: getattr(pick(self.binding.output, s), "shape", None) for s in free}
         for first in free:
             others = [s for s in free if s != first and shapes[s] == shapes[first]]
@@ -304,219 +337,6 @@ class _Names:
     def _is_input(self, path: tuple[Any, ...]) -> bool:
         value = pick(self.binding.output, path)
         return any(value is a for a in self.binding.batch.args)
-
-
-def by_own_call(
-    source: Source,
-    name: str,
-    parameters: list[inspect.Parameter],
-    binding: Binding,
-    namespace: Mapping[str, Any],
-    *,
-    is_method: bool,
-) -> Recipe | None:
-    """Call the loss as the file's own code does after `recon, mu, logvar = model(x)`."""
-    if name not in source.called:
-        return None
-    models = user_names(source, type(binding.model).__name__)
-    for place in source.places:
-        for node in own_expressions(place.stmt):
-            if not isinstance(node, ast.Call) or called_name(node) != name:
-                continue
-            if place.function is not None and place.function.name == name:
-                continue
-            forward = _forward_before(place, node, models)
-            if forward is not None:
-                negated = any(
-                    isinstance(n, ast.UnaryOp) and isinstance(n.op, ast.USub) and n.operand is node
-                    for n in own_expressions(place.stmt)
-                )
-                call = _OwnCall(source, node, forward, models, place, namespace)
-                return Recipe(call.arguments, own_call=True, negated=negated)
-    return None
-
-
-def own_use(sources: Iterable[Source], name: str) -> tuple[bool, bool]:
-    """Whether a file's own code calls a loss, and whether it minimises the negative of it."""
-    used = False
-    for source in sources:
-        for node in ast.walk(source.tree) if name in source.called else ():
-            match node:
-                case ast.UnaryOp(op=ast.USub(), operand=ast.Call() as call):
-                    if called_name(call) == name:
-                        return True, True
-                case ast.Call() if called_name(node) == name:
-                    used = True
-    return used, False
-
-
-def minimized_place(source: Source, count: int) -> tuple[str, int] | None:
-    """Which of `count` outputs a file's own code calls `backward()` on: its name and place.
-
-    As in `x_hat, loss = model(x)` and `loss.backward()`.
-    """
-    minimized, unpacked = set(), []
-    for node in ast.walk(source.tree):
-        match node:
-            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="backward")):
-                minimized.add(name)
-            case ast.Assign(targets=[ast.Tuple(elts=parts)], value=ast.Call()):
-                unpacked.append([p.id if isinstance(p, ast.Name) else "" for p in parts])
-    for names in unpacked:
-        for place, name in enumerate(names):
-            if len(names) == count and name in minimized:
-                return name, place
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Forward:
-    """The user's own call of the model, and the target its output is assigned to."""
-
-    call: ast.Call
-    target: ast.expr | None
-    between: tuple[ast.Assign, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _OwnCall:
-    """The user's own call of the loss, to be evaluated on our batch and output."""
-
-    source: Source
-    node: ast.Call
-    forward: _Forward
-    models: set[str]
-    place: Place
-    namespace: Mapping[str, Any]
-
-    def arguments(self, model: nn.Module, batch: Batch, output: Any) -> Arguments:
-        """The arguments, each the user's own expression."""
-        scope = Scope(self.source, self.namespace, self.place.function, self.node.lineno)
-        parts = forward_parameters(model)
-        by_name = {p.name: v for p, v in zip(parts, batch.args, strict=False)} | dict(batch.kwargs)
-        for index, arg in enumerate(self.forward.call.args):
-            if index < len(batch.args) and root_name(arg):
-                scope.known[root_name(arg)] = batch.args[index]
-        for keyword in self.forward.call.keywords:
-            if keyword.arg in by_name and root_name(keyword.value):
-                scope.known[root_name(keyword.value)] = by_name[keyword.arg]
-        for name in self.models:
-            scope.known[name] = model
-        scope.known[_OUTPUT] = output
-        if self.forward.target is not None:
-            _destructure(self.forward.target, output, scope.known)
-        for stmt in self.forward.between:
-            self._follow(stmt, scope)
-        args: list[Any] = []
-        for arg in self.node.args:
-            if isinstance(arg, ast.Starred):
-                args += list(self._value(arg.value, scope))
-            else:
-                args.append(self._value(arg, scope))
-        kwargs = {
-            k.arg: self._or_weight(k.arg, k.value, scope) for k in self.node.keywords if k.arg
-        }
-        for keyword in self.node.keywords:
-            if keyword.arg is None:
-                kwargs |= self._value(keyword.value, scope)
-        return args, kwargs
-
-    def _follow(self, stmt: ast.Assign, scope: Scope) -> None:
-        try:
-            _destructure(stmt.targets[0], self._value(stmt.value, scope), scope.known)
-        except Exception:
-            return
-
-    def _or_weight(self, name: str, expr: ast.expr, scope: Scope) -> Any:
-        """A weight that only the training script knows counts as 1."""
-        try:
-            return self._value(expr, scope)
-        except NameError:
-            if role(name) == "weight":
-                return 1.0
-            raise
-
-    def _value(self, expr: ast.expr, scope: Scope) -> Any:
-        swapped = _WithoutForward(self.forward.call).visit(
-            ast.parse(ast.unparse(expr), mode="eval")
-        )
-        code = compile(ast.fix_missing_locations(swapped), str(self.source.path), "eval")
-        try:
-            return eval(code, dict(self.namespace), scope)
-        except NameError:
-            if isinstance(expr, ast.Name) and role(expr.id) == "weight":
-                return 1.0
-            if isinstance(expr, ast.Name) and role(expr.id) == "step":
-                return 0
-            raise
-
-
-_OUTPUT = "__output__"
-
-
-class _WithoutForward(ast.NodeTransformer):
-    """Puts the output we already have in the place of `model(x)`, and moves nothing."""
-
-    def __init__(self, call: ast.Call) -> None:
-        self.text = ast.unparse(call)
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        if ast.unparse(node) == self.text:
-            return ast.Name(_OUTPUT, ast.Load())
-        if isinstance(node.func, ast.Attribute) and node.func.attr in {"cuda", "cpu", "to"}:
-            asked = ast.unparse(node)
-            if node.func.attr != "to" or "device" in asked or "cuda" in asked:
-                inner: ast.AST = self.visit(node.func.value)
-                return inner
-        return self.generic_visit(node)
-
-
-def _forward_before(place: Place, loss: ast.Call, models: set[str]) -> _Forward | None:
-    """The last call of the model above the loss in the same function, or inside its arguments."""
-    for node in ast.walk(loss):
-        if node is not loss and isinstance(node, ast.Call) and _calls_model(node, models):
-            return _Forward(node, None)
-    found: _Forward | None = None
-    between: list[ast.Assign] = []
-    body: Iterable[ast.stmt] = place.function.body if place.function else place.block
-    for stmt in _in_order(body):
-        if stmt.lineno >= place.stmt.lineno:
-            break
-        if not isinstance(stmt, ast.Assign) or len(stmt.targets) != 1:
-            continue
-        if isinstance(stmt.value, ast.Call) and _calls_model(stmt.value, models):
-            found, between = _Forward(stmt.value, stmt.targets[0]), []
-        elif found is not None:
-            between.append(stmt)
-    return None if found is None else _Forward(found.call, found.target, tuple(between))
-
-
-def _in_order(body: Iterable[ast.stmt]) -> Iterable[ast.stmt]:
-    for stmt in body:
-        yield stmt
-        for field in ("body", "orelse", "finalbody"):
-            yield from _in_order(getattr(stmt, field, ()) or ())
-
-
-def _calls_model(call: ast.Call, models: set[str]) -> bool:
-    if isinstance(call.func, ast.Name):
-        return call.func.id in models
-    return (
-        isinstance(call.func, ast.Attribute)
-        and (call.func.attr in {"forward", *models} or ast.unparse(call.func) in models)
-        and root_name(call.func) in models
-    )
-
-
-def _destructure(target: ast.expr, value: Any, into: dict[str, Any]) -> None:
-    if isinstance(target, ast.Name):
-        into[target.id] = value
-    elif isinstance(target, ast.Tuple | ast.List):
-        parts = list(value)
-        for element, part in zip(target.elts, parts, strict=False):
-            if isinstance(element, ast.Starred):
-                return
-            _destructure(element, part, into)
 
 
 def _input_slots(binding: Binding) -> dict[str, int | str]:
@@ -574,6 +394,18 @@ def _taken_apart(function: Callable[..., Any], name: str) -> bool:
                 if found == name:
                     return True
     return False
+
+
+def _reads_attributes(function: Callable[..., Any], name: str, keys: set[str]) -> bool:
+    """Whether a function reads an entry of the output as an attribute: `out.x_hat`."""
+    tree = function_tree(function) if keys else None
+    return any(
+        isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == name
+        and node.attr in keys
+        for node in (ast.walk(tree) if tree is not None else ())
+    )
 
 
 def _parts_of(function: Callable[..., Any], name: str) -> int:

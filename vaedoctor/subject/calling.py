@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ..spelling import did_you_mean
 from .errors import TargetError
+from .source import is_library
 from .trial import attempt, leaves
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def has_forward(model: nn.Module) -> bool:
 def _part(model: nn.Module, pattern: re.Pattern[str]) -> str:
     """A method of the user's own whose name fits, or else a child module."""
     for kind in type(model).__mro__:
-        if kind is nn.Module or kind.__module__.startswith(("pytorch_lightning", "lightning")):
+        if is_library(kind):
             break
         for name, thing in vars(kind).items():
             if pattern.fullmatch(name.lower()) and inspect.isroutine(thing):

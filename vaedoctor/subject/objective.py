@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,29 +16,28 @@ from .binding import (
     Recipe,
     Unbound,
     by_names,
-    by_own_call,
-    minimized_place,
     model_first,
-    own_use,
     return_names,
-    role,
 )
+from .calling import is_pyro_pair, pyro_loss
 from .errors import TargetError, summary
+from .loop import loops
+from .losses import (
+    Loss,
+    as_loss,
+    candidates,
+    names_outputs,
+    parameters_of,
+    underlying,
+    wants_model,
+)
+from .own_call import by_own_call, minimized_place, own_use
 from .source import Source, source_of, span_of
 from .subject import Batch, Objective
-from .trial import attempt, items
+from .trainerless import without_trainer
+from .trial import attempt, items, leaves
 
 _TOTAL_KEYS = ("loss", "total_loss", "total", "objective", "elbo", "nelbo", "negative_elbo")
-_LOSS = re.compile(
-    r"(.*_)?(loss|losses|elbo|nelbo|criterion|objective|lossfn|lossfunction)"
-    r"(_?(function|fn|func|vae|total|step|batch))?|loss_.*|training_step|(compute|calculate|get)_?loss",
-    re.IGNORECASE,
-)
-_PARTIAL = re.compile(
-    r"rec|kl|bce|mse|reg_|perc|adv|gan|disc|class|mmd|focal|print|plot|log_loss|save|train_|test_|val"
-    r"|huber|l1|l2|cross_entropy|backward",
-    re.IGNORECASE,
-)
 
 
 def total(value: Any) -> Tensor:
@@ -92,32 +89,16 @@ def find_objective(
 
 
 @dataclass(frozen=True, slots=True)
-class _Loss:
-    """A function that may be the loss: how to get it from a model, and how it was found."""
-
-    function: Callable[..., Any]
-    name: str
-    origin: str
-    is_method: bool = False
-
-    def of(self, model: nn.Module) -> Callable[..., Any]:
-        """The callable; a method is looked up on the model that is examined."""
-        if not self.is_method:
-            return self.function
-        method: Callable[..., Any] = getattr(model, self.name)
-        return method
-
-
-@dataclass(frozen=True, slots=True)
 class _Tried:
     """An objective with how its trial ended."""
 
     objective: Objective
     works: bool
     own_call: bool
-    loss: _Loss
+    loss: Loss
     error: BaseException | None = None
     trains: bool = False
+    given: str = ""
 
 
 class _Finder:
@@ -143,9 +124,22 @@ class _Finder:
             self._output = attempt(lambda: batch.run(model), model, seed=self.seed).value
         return self._output
 
+    def moving(self) -> set[tuple[Any, ...]]:
+        """The outputs that are not the same in a second pass with another seed."""
+        batch, model = self.batch, self.model
+        again = attempt(lambda: batch.run(model), model, seed=self.seed + 1).value
+        second = dict(leaves(again))
+        return {
+            path
+            for path, value in leaves(self.output())
+            if isinstance(value, Tensor)
+            and isinstance(other := second.get(path), Tensor)
+            and (other.shape != value.shape or not torch.equal(other, value))
+        }
+
     def given(self, thing: Callable[..., Any] | str) -> Objective:
         """The objective the user named; `TargetError` when a parameter cannot be bound."""
-        loss = self._named(thing) if isinstance(thing, str) else _as_loss(thing)
+        loss = self._named(thing) if isinstance(thing, str) else as_loss(thing)
         if not self.batch.ran:
             return self._objective(loss, self._lazy(loss))
         tried = []
@@ -167,17 +161,27 @@ class _Finder:
         """The plain objective of the model or its file."""
         if not self.batch.ran:
             return None, ()
+        if is_pyro_pair(self.model):
+            return _PYRO, ()
         contained = self._contained()
         if contained is not None:
             return contained, ()
-        tried = [t for loss in self._candidates() if (t := self._best(loss)) is not None]
+        tried = [
+            t
+            for loss in candidates(self.model, self.namespace)
+            if (t := self._best(loss)) is not None
+        ]
         works = [t for t in tried if t.works and (t.trains or t.own_call)]
-        called = [t for t in works if t.own_call]
-        for choice in (called, works):
-            if len(choice) == 1:
-                return choice[0].objective, ()
-        if len(called) > 1:
+        # Nobody calls a `training_step` but its framework.
+        called = [t for t in works if t.own_call or t.loss.name == "training_step"]
+        if called:
             return called[0].objective, ()
+        looped, refused = self._looped()
+        looped = looped or self._minimized()
+        if looped is not None:
+            return looped, ()
+        if len(works) == 1:
+            return works[0].objective, ()
         if works:
             names = ", ".join(f"`{t.loss.name}`" for t in works)
             return None, (f"several losses run ({names}): name one with `--objective`",)
@@ -187,10 +191,38 @@ class _Finder:
             return raising[0].objective, ()
         for t in tried:
             if t.error is not None:
-                return None, (f"`{t.loss.name}` raised {summary(t.error)} and is not used",)
-        return None, ("no loss found: reconstruction + KL stand in, `--objective` names yours",)
+                return None, (self._unused(t),)
+        return None, (*refused, _NO_LOSS)
 
-    def _best(self, loss: _Loss) -> _Tried | None:
+    def _looped(self) -> tuple[Objective | None, tuple[str, ...]]:
+        """The loss as a training loop of the file computes it, or why that cannot be repeated."""
+        refused: tuple[str, ...] = ()
+        for loop in loops(self.source, self.namespace, self.model) if self.source else ():
+            origin = f"found: `{loop.name}` of the training loop, line {loop.line}"
+            objective = Objective(loop.run, loop.name, origin, loop.at)
+            _, scalar, error = self._trial(objective)
+            if scalar is not None and scalar.requires_grad:
+                return objective, ()
+            if error is not None and not refused:
+                said = f"the training loop of line {loop.line} raised {summary(error)}"
+                refused = (f"{said} when repeated alone, and is not used",)
+        return None, refused
+
+    def _unused(self, tried: _Tried) -> str:
+        """Why a function that looks like the loss is not used, and what to do about it."""
+        loss, error = tried.loss, tried.error
+        assert error is not None
+        at = tried.objective.at
+        where = f" (line {at.line})" if at is not None else ""
+        given = f" with {tried.given}" if tried.given else ""
+        what = "it is not called in this file, and" if not tried.own_call else "called as here"
+        return (
+            f"loss: `{loss.name}`{where} is not used: {what} called{given} it raised "
+            f"{summary(error)}; reconstruction + KL stand in. `--objective {loss.name}` examines "
+            "why, `--objective NAME` names another"
+        )
+
+    def _best(self, loss: Loss) -> _Tried | None:
         first: _Tried | None = None
         for recipe in self._recipes(loss, given=False):
             if isinstance(recipe, Unbound):
@@ -201,36 +233,50 @@ class _Finder:
             first = first or tried
         return first
 
-    def _try(self, loss: _Loss, recipe: Recipe) -> _Tried:
+    def _try(self, loss: Loss, recipe: Recipe) -> _Tried:
         objective = self._objective(loss, recipe)
+        batch, model = self.batch, self.model
+        ran, scalar, error = self._trial(objective)
+        if scalar is None:
+            given = _shown(recipe, loss, model, batch, self.output()) if not ran else ""
+            return _Tried(objective, False, recipe.own_call, loss, error, given=given)
+        return _Tried(objective, True, recipe.own_call, loss, None, scalar.requires_grad)
+
+    def _trial(self, objective: Objective) -> tuple[bool, Tensor | None, BaseException | None]:
+        """Whether an objective runs, the scalar it gives, and what it raises."""
         batch, model = self.batch, self.model
         trial = attempt(lambda: objective.run(model, batch), model, seed=self.seed)
         if not trial.ran:
-            return _Tried(objective, False, recipe.own_call, loss, trial.error)
+            return False, None, trial.error
         try:
-            scalar = total(trial.value)
+            return True, total(trial.value), None
         except ValueError as error:
-            return _Tried(objective, False, recipe.own_call, loss, error)
-        return _Tried(objective, True, recipe.own_call, loss, None, scalar.requires_grad)
+            return True, None, error
 
-    def _objective(self, loss: _Loss, recipe: Recipe) -> Objective:
+    def _objective(self, loss: Loss, recipe: Recipe) -> Objective:
         def run(model: nn.Module, batch: Batch) -> Any:
             output = batch.run(model) if recipe.needs_output else None
             args, kwargs = recipe.arguments(model, batch, output)
-            value = loss.of(model)(*args, **kwargs)
+            if loss.is_method:
+                with without_trainer(model) as losses:
+                    value = loss.of(model)(*args, **kwargs)
+                value = losses[0] if value is None and losses else value
+            else:
+                value = loss.of(model)(*args, **kwargs)
             return -total(value) if recipe.negated else value
 
-        return Objective(run, loss.name, loss.origin, span_of(_underlying(loss.function)))
+        return Objective(run, loss.name, loss.origin, span_of(underlying(loss.function)))
 
-    def _recipes(self, loss: _Loss, *, given: bool) -> Iterator[Recipe | Unbound]:
+    def _recipes(self, loss: Loss, *, given: bool) -> Iterator[Recipe | Unbound]:
         """Ways to call the loss, the best evidence first."""
-        function = _underlying(loss.function)
-        parameters = _parameters(loss.function)
-        binding = Binding(self.model, self.batch, self.output(), return_names(self.model))
-        takes_model = bool(parameters) and _wants_model(parameters[0])
+        function = underlying(loss.function)
+        parameters = parameters_of(loss.function)
+        names = return_names(self.model)
+        binding = Binding(self.model, self.batch, self.output(), names, self.moving)
+        takes_model = bool(parameters) and wants_model(parameters[0])
         if takes_model:
             ways = [model_first(), by_names(function, parameters, binding)]
-            yield from reversed(ways) if _names_outputs(parameters[1:]) else ways
+            yield from reversed(ways) if names_outputs(parameters[1:]) else ways
             return
         sources = [s for s in (self.source, source_of(function)) if s is not None]
         for source in {s.path: s for s in sources}.values():
@@ -244,15 +290,17 @@ class _Finder:
         if used and isinstance(named, Recipe):
             named = replace(named, own_call=True, negated=negated)
         yield named
+        if loss.is_method and parameters and parameters[0].name == "batch":
+            yield by_names(function, parameters, binding, paired=True)
         if given:
             yield model_first()
 
-    def _lazy(self, loss: _Loss) -> Recipe:
+    def _lazy(self, loss: Loss) -> Recipe:
         """Bind when the forward pass comes to its end, which it did not do so far."""
-        parameters = _parameters(loss.function)
-        if parameters and _wants_model(parameters[0]) and not _names_outputs(parameters[1:]):
+        parameters = parameters_of(loss.function)
+        if parameters and wants_model(parameters[0]) and not names_outputs(parameters[1:]):
             return model_first()
-        function, names = _underlying(loss.function), return_names(self.model)
+        function, names = underlying(loss.function), return_names(self.model)
 
         def arguments(model: nn.Module, batch: Batch, output: Any) -> Any:
             recipe = by_names(function, parameters, Binding(model, batch, output, names))
@@ -279,7 +327,11 @@ class _Finder:
                     f"found: `{name}` in the output",
                     span_of(type(self.model)),
                 )
-        own = self.source or source_of(type(self.model).forward)
+        return None
+
+    def _minimized(self) -> Objective | None:
+        """The output in an unnamed place from which the file goes backward."""
+        output, own = self.output(), self.source or source_of(type(self.model).forward)
         if own is None or not isinstance(output, tuple | list):
             return None
         name, place = minimized_place(own, len(output)) or ("", 0)
@@ -288,24 +340,7 @@ class _Finder:
         origin = f"found: `{name}.backward()` in {own.path.name}"
         return Objective(_entry(place), name, origin, span_of(type(self.model)))
 
-    def _candidates(self) -> Iterator[_Loss]:
-        seen: set[str] = set()
-        for kind in type(self.model).__mro__:
-            if kind.__module__.startswith(("torch.", "lightning", "pytorch_lightning", "builtins")):
-                continue
-            for name, thing in vars(kind).items():
-                if inspect.isroutine(thing) and name not in seen and _is_total(name):
-                    seen.add(name)
-                    yield _Loss(
-                        getattr(self.model, name), name, f"found: method `{name}`", is_method=True
-                    )
-        for name, thing in list(self.namespace.items()):
-            if isinstance(thing, types.FunctionType) and name not in seen and _is_total(name):
-                source = source_of(thing)
-                if source is not None:
-                    yield _Loss(thing, name, f"found: `{name}` in {source.path.name}")
-
-    def _named(self, name: str) -> _Loss:
+    def _named(self, name: str) -> Loss:
         if ":" in name:
             from .target import load_object
 
@@ -315,13 +350,13 @@ class _Finder:
                     f"`--objective {name}` is not a function",
                     next_step="--objective losses.py:loss_function",
                 )
-            return _as_loss(thing)
+            return as_loss(thing)
         bare = name.removeprefix("self.").rpartition(".")[2]
         if callable(thing := self.namespace.get(bare)):
-            return _as_loss(thing, bare)
+            return as_loss(thing, bare)
         if callable(method := getattr(self.model, bare, None)):
-            return _Loss(method, bare, "given", is_method=True)
-        known = [loss.name for loss in self._candidates()]
+            return Loss(method, bare, "given", is_method=True)
+        known = [loss.name for loss in candidates(self.model, self.namespace)]
         known += [k for k, v in self.namespace.items() if isinstance(v, types.FunctionType)]
         model = type(self.model).__name__
         raise TargetError(
@@ -329,48 +364,6 @@ class _Finder:
             f"`{model}.{bare}`{did_you_mean(bare, known)}",
             next_step=f"--objective {known[0] if known else 'losses.py:loss_function'}",
         )
-
-
-def _as_loss(thing: Callable[..., Any], name: str = "") -> _Loss:
-    name = name or getattr(thing, "__name__", type(thing).__name__)
-    if isinstance(thing, type) and issubclass(thing, nn.Module):
-        made: Callable[..., Any] = thing()
-        return _Loss(made, name, "given")
-    return _Loss(thing, name, "given")
-
-
-def _underlying(function: Callable[..., Any]) -> Callable[..., Any]:
-    if isinstance(function, nn.Module):
-        function = function.forward
-    bare: Callable[..., Any] = inspect.unwrap(getattr(function, "__func__", function))
-    return bare
-
-
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    if isinstance(function, nn.Module):
-        function = function.forward
-    try:
-        return list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        return []
-
-
-def _wants_model(parameter: inspect.Parameter) -> bool:
-    kind = parameter.annotation
-    if isinstance(kind, type) and issubclass(kind, nn.Module):
-        return True
-    named = isinstance(kind, str) and kind.rpartition(".")[2] == "Module"
-    return named or parameter.name.lower() in {"model", "net", "vae", "module", "network", "self"}
-
-
-def _names_outputs(parameters: list[inspect.Parameter]) -> bool:
-    return any(role(p.name) in {"recon", "mu", "logvar", "z"} for p in parameters)
-
-
-def _is_total(name: str) -> bool:
-    if not _LOSS.fullmatch(name) or name.startswith("__"):
-        return False
-    return not _PARTIAL.search(name) or "vae" in name.lower() or name == "training_step"
 
 
 def _is_loss(value: Any) -> bool:
@@ -391,8 +384,27 @@ def _entry(key: Any) -> Callable[[nn.Module, Batch], Any]:
     return run
 
 
-def _cannot_bind(loss: _Loss, unbound: Unbound | None, error: BaseException | None) -> TargetError:
-    signature = ", ".join(str(p) for p in _parameters(loss.function))
+def _shown(recipe: Recipe, loss: Loss, model: nn.Module, batch: Batch, output: Any) -> str:
+    """The shapes a loss was called with, by the names of its parameters."""
+    try:
+        args, kwargs = recipe.arguments(model, batch, output)
+    except Exception:
+        return ""
+    named = dict(zip((p.name for p in parameters_of(loss.function)), args, strict=False)) | kwargs
+    shapes = {k: "×".join(map(str, v.shape)) for k, v in named.items() if isinstance(v, Tensor)}
+    return ", ".join(f"`{k}` {shape}" for k, shape in shapes.items() if shape)
+
+
+def _pyro(model: nn.Module, batch: Batch) -> Tensor:
+    return pyro_loss(model, *batch.args, **batch.kwargs)
+
+
+_PYRO = Objective(_pyro, "Trace_ELBO", "found: Pyro's `Trace_ELBO` of `model` and `guide`")
+_NO_LOSS = "no loss found: reconstruction + KL stand in, `--objective` names yours"
+
+
+def _cannot_bind(loss: Loss, unbound: Unbound | None, error: BaseException | None) -> TargetError:
+    signature = ", ".join(str(p) for p in parameters_of(loss.function))
     shown = f"`{loss.name}({signature})`"
     if unbound is not None and unbound.parameter:
         message = f"the parameter `{unbound.parameter}` of {shown} could not be bound: {unbound}"

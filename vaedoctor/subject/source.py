@@ -22,6 +22,7 @@ from .errors import OURS, TargetError
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 _MOVES = {"to", "cuda", "cpu", "train", "eval", "float", "share_memory"}
+_FRAMEWORKS = {"torch", "lightning", "pytorch_lightning", "builtins", "abc", "typing"}
 _PACKAGES = ("site-packages", "dist-packages")
 _FOREIGN = tuple(
     f"{os.path.realpath(folder)}{os.sep}"
@@ -160,6 +161,9 @@ def source_of(thing: Any) -> Source | None:
         return read(Path(file))
     except (TargetError, OSError):
         return None
+
+
+_FRAMEWORKS = {"torch", "lightning", "pytorch_lightning", "builtins", "abc", "typing"}
 
 
 def file_of(thing: Any) -> str:

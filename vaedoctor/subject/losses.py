@@ -1,0 +1,108 @@
+"""Functions that may be the loss: methods of the model, functions of its file, modules."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from .binding import role
+from .source import is_library, source_of
+
+_LOSS = re.compile(
+    r"(.*_)?(loss|losses|elbo|nelbo|criterion|objective|lossfn|lossfunction)"
+    r"(_?(function|fn|func|vae|total|step|batch))?|loss_.*|training_step|(compute|calculate|get)_?loss",
+    re.IGNORECASE,
+)
+_PARTIAL = re.compile(
+    r"rec|kl|bce|mse|reg_|perc|adv|gan|disc|class|mmd|focal|print|plot|log_loss|save|train_|test_|val"
+    r"|huber|l1|l2|cross_entropy|backward",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A function that may be the loss: how to get it from a model, and how it was found."""
+
+    function: Callable[..., Any]
+    name: str
+    origin: str
+    is_method: bool = False
+
+    def of(self, model: nn.Module) -> Callable[..., Any]:
+        """The callable; a method is looked up on the model that is examined."""
+        if not self.is_method:
+            return self.function
+        method: Callable[..., Any] = getattr(model, self.name)
+        return method
+
+
+def as_loss(thing: Callable[..., Any], name: str = "") -> Loss:
+    """The loss that the user named; of a module class an instance."""
+    name = name or getattr(thing, "__name__", type(thing).__name__)
+    if isinstance(thing, type) and issubclass(thing, nn.Module):
+        made: Callable[..., Any] = thing()
+        return Loss(made, name, "given")
+    return Loss(thing, name, "given")
+
+
+def underlying(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The plain function behind a method, a decorator or a module."""
+    if isinstance(function, nn.Module):
+        function = function.forward
+    bare: Callable[..., Any] = inspect.unwrap(getattr(function, "__func__", function))
+    return bare
+
+
+def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters of a loss, `self` left out."""
+    if isinstance(function, nn.Module):
+        function = function.forward
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return []
+
+
+def wants_model(parameter: inspect.Parameter) -> bool:
+    """Whether a parameter takes the model itself."""
+    kind = parameter.annotation
+    if isinstance(kind, type) and issubclass(kind, nn.Module):
+        return True
+    named = isinstance(kind, str) and kind.rpartition(".")[2] == "Module"
+    return named or parameter.name.lower() in {"model", "net", "vae", "module", "network", "self"}
+
+
+def names_outputs(parameters: list[inspect.Parameter]) -> bool:
+    """Whether any parameter is called like an output of a VAE."""
+    return any(role(p.name) in {"recon", "mu", "logvar", "z"} for p in parameters)
+
+
+def is_total(name: str) -> bool:
+    """Whether a name is that of a whole loss, not of one of its terms."""
+    if not _LOSS.fullmatch(name) or name.startswith("__"):
+        return False
+    return not _PARTIAL.search(name) or "vae" in name.lower() or name == "training_step"
+
+
+def candidates(model: nn.Module, namespace: Mapping[str, Any]) -> Iterator[Loss]:
+    """Methods of the model and functions beside it whose names say that they are the loss."""
+    seen: set[str] = set()
+    for kind in type(model).__mro__:
+        if is_library(kind):
+            continue
+        for name, thing in vars(kind).items():
+            if inspect.isroutine(thing) and name not in seen and is_total(name):
+                seen.add(name)
+                yield Loss(getattr(model, name), name, f"found: method `{name}`", is_method=True)
+    for name, thing in list(namespace.items()):
+        if isinstance(thing, types.FunctionType) and name not in seen and is_total(name):
+            source = source_of(thing)
+            if source is not None:
+                yield Loss(thing, name, f"found: `{name}` in {source.path.name}")

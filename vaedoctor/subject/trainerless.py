@@ -1,0 +1,106 @@
+"""A `training_step` without its trainer: what it logs is dropped, what it asks the trainer is 0."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from .source import is_library
+
+_SILENT = ("log", "log_dict", "log_metrics", "print", "toggle_optimizer", "untoggle_optimizer")
+_ASKED = ("trainer", "logger", "current_epoch", "global_step")
+
+
+class _Nothing:
+    """Answers every question with itself, and counts as 0."""
+
+    def __getattr__(self, name: str) -> _Nothing:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> _Nothing:
+        return self
+
+    def __iter__(self) -> Iterator[_Nothing]:
+        return iter((self, self))  # `generator, discriminator = self.optimizers()`
+
+    def __getitem__(self, key: Any) -> _Nothing:
+        return self
+
+    def __index__(self) -> int:
+        return 0
+
+    def __float__(self) -> float:
+        return 0.0
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        return other == 0
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __lt__(self, other: Any) -> bool:
+        return bool(other > 0)
+
+    def __le__(self, other: Any) -> bool:
+        return bool(other >= 0)
+
+    def __gt__(self, other: Any) -> bool:
+        return bool(other < 0)
+
+    def __ge__(self, other: Any) -> bool:
+        return bool(other <= 0)
+
+    def __add__(self, other: Any) -> Any:
+        return other
+
+    __radd__ = __add__
+
+    def __mul__(self, other: Any) -> int:
+        return 0
+
+    __rmul__ = __mod__ = __truediv__ = __floordiv__ = __mul__
+
+
+@contextmanager
+def without_trainer(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Let a step of a Lightning-like module run alone; yields the losses it goes backward from.
+
+    The methods and attributes that only a trainer provides are put on the instance and taken away
+    again; `manual_backward` collects its loss.
+    """
+    nothing, losses = _Nothing(), list[Tensor]()
+    ways: dict[str, Any] = dict.fromkeys(_SILENT, lambda *args, **kwargs: None)
+    ways["manual_backward"] = lambda loss, *args, **kwargs: losses.append(loss)
+    ways["optimizers"] = lambda *args, **kwargs: nothing
+    ways["lr_schedulers"] = lambda *args, **kwargs: nothing
+    inherits = any(k.__name__ == "LightningModule" for k in type(model).__mro__)
+    if inherits:
+        ways["_trainer"] = nothing
+    ways |= {name: nothing for name in _ASKED if not inherits and not hasattr(model, name)}
+    own = {name for kind in _own_classes(model) for name in vars(kind)} | set(model._modules)
+    before = dict(vars(model))
+    put = {n: w for n, w in ways.items() if n not in own and (n not in before or n[0] == "_")}
+    vars(model).update(put)
+    try:
+        yield losses
+    finally:
+        for name in put:
+            vars(model).pop(name, None)
+            if name in before:
+                vars(model)[name] = before[name]
+
+
+def _own_classes(model: nn.Module) -> Iterator[type]:
+    """The user's classes: what they define themselves is left as it is."""
+    for kind in type(model).__mro__:
+        if is_library(kind):
+            return
+        yield kind
