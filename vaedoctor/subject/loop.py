@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import builtins
 import copy
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +34,8 @@ _NEVER = {"backward", "step", "save", "open", "zero_grad", "add_scalar", "savefi
 class Loop:
     """One place where the file goes backward from a loss, and the statements the loss needs.
 
-    `batch` are the names of the loop's own variables, `models` those that hold the model.
+    `targets` are the names of the loop's own variables, `models` those that hold the model, `used`
+    what the statements use of the file: all of it that a run can change.
     """
 
     source: Source
@@ -46,6 +48,7 @@ class Loop:
     entry: ast.Call
     line: int
     owner: ast.ClassDef | None = None
+    used: tuple[Any, ...] = ()
 
     @property
     def name(self) -> str:
@@ -151,9 +154,10 @@ def loops(source: Source, namespace: Mapping[str, Any], model: nn.Module) -> Ite
         if found is None:
             continue
         statements, entry, targets = found
+        free = _free([*statements, ast.Expr(loss)])
         yield Loop(
             source,
-            namespace,
+            types.MappingProxyType(dict(namespace)),
             tuple(statements),
             loss,
             function,
@@ -162,6 +166,7 @@ def loops(source: Source, namespace: Mapping[str, Any], model: nn.Module) -> Ite
             entry,
             statement.lineno,
             None if own else owner,
+            tuple(namespace[n] for n in sorted(free) if n in namespace),
         )
 
 

@@ -6,6 +6,7 @@ model (a closure still holds the original's parameters), so the original is exam
 
 from __future__ import annotations
 
+import ast
 import collections
 import functools
 import random
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-_OPAQUE = (type, types.ModuleType, types.BuiltinFunctionType, torch.dtype, torch.device)
+_OPAQUE = (type, types.ModuleType, types.BuiltinFunctionType, torch.dtype, torch.device, ast.AST)
 _MUTABLE = (list, dict, set, collections.deque)
 _HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 _MOST = 100_000
@@ -167,7 +168,9 @@ def _is_plain_state(thing: object) -> bool:
         return False
     if isinstance(thing, (*_OPAQUE, torch.optim.Optimizer)):
         return False
-    return hasattr(thing, "__dict__") and not type(thing).__module__.startswith("torch.")
+    # An alias such as `list[int]` lends its class's dict, which is none to be restored.
+    own = isinstance(getattr(thing, "__dict__", None), dict)
+    return own and not type(thing).__module__.startswith("torch.")
 
 
 def seed_everything(seed: int) -> None:
