@@ -163,7 +163,9 @@ def source_of(thing: Any) -> Source | None:
         return None
 
 
-_FRAMEWORKS = {"torch", "lightning", "pytorch_lightning", "builtins", "abc", "typing"}
+def is_library(kind: type) -> bool:
+    """Whether a class is one of torch, Lightning or Python itself."""
+    return kind.__module__.partition(".")[0] in _FRAMEWORKS
 
 
 def file_of(thing: Any) -> str:
