@@ -137,7 +137,9 @@ class Surroundings(MetaPathFinder):
 
     def _system(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
         for finder in sys.meta_path:
-            if finder is not self and (spec := finder.find_spec(name, path)) is not None:
+            if isinstance(finder, type(self)):  # ours, or that of a load around this one
+                continue
+            if (spec := finder.find_spec(name, path)) is not None:
                 return spec
         return None
 
