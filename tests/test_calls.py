@@ -213,6 +213,20 @@ class Trainer:
         """,
         "found: `loss` of the training loop",
     ),
+    "a function of the model with an odd name, on a batch made on the spot": (
+        f"""{RETURNS_PARTS}
+def price(machine, x):
+    x_hat, mu, lv = machine(x)
+    return F.mse_loss(x_hat, x, reduction="sum") + KL
+
+if __name__ == "__main__":
+    machine = VAE()
+    for _ in range(3):
+        total = price(machine, torch.rand(16, 8))
+        total.backward()
+        """,
+        "found: `total` of the training loop",
+    ),
     "training_step on a plain module": (
         f"""{RETURNS_PARTS}
     def training_step(self, batch, batch_idx):

@@ -10,7 +10,7 @@ import ast
 import builtins
 import copy
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from .subject import Batch
 from .trial import home
 
 _RESULT = "__vaedoctor_loss__"
+_ARGUMENT = "__vaedoctor_argument_"
 _MODELS = {"model", "vae", "net", "network", "autoencoder", "module", "ae"}
 _NEVER = {"backward", "step", "save", "open", "zero_grad", "add_scalar", "savefig", "save_image"}
 
@@ -68,8 +69,11 @@ class Loop:
         result = ast.Assign([ast.Name(_RESULT, ast.Store())], self.loss)
         body = [*self.statements, ast.copy_location(result, self.loss)]
         tree = ast.Module([copy.deepcopy(s) for s in body], [])
-        tree = ast.fix_missing_locations(_OnOneDevice(self.models).visit(tree))
+        made = {p: v for p, a, v in self._given(batch) if self._is_made(a)}
+        tree = _OnBatch(self.entry, made).visit(_OnOneDevice(self.models).visit(tree))
+        tree = ast.fix_missing_locations(tree)
         space = {**self.namespace, **self._known(model, batch, tree.body)}
+        space |= {_argument(place): value for place, value in made.items()}
         exec(compile(tree, str(self.source.path), "exec"), space)
         return space[_RESULT]
 
@@ -83,20 +87,28 @@ class Loop:
         for name in sorted(_free(statements)):
             if name in known or name in self.namespace or hasattr(builtins, name):
                 continue
+            if name.startswith(_ARGUMENT):
+                continue
             known[name] = self._value(name, scope, model, batch, known)
         return known
 
+    def _given(self, batch: Batch) -> Iterator[tuple[int | str, ast.expr, Any]]:
+        """What the loop hands to the model, by place or keyword, and the batch's item for it."""
+        args = [(i, a) for i, a in enumerate(self.entry.args) if root_name(a) not in self.models]
+        for (place, arg), value in zip(args, batch.args, strict=False):
+            yield place, arg, value
+        for keyword in self.entry.keywords:
+            if (name := keyword.arg or "") in batch.kwargs:
+                yield name, keyword.value, batch.kwargs[name]
+
+    def _is_made(self, arg: ast.expr) -> bool:
+        """Whether an argument is made on the spot, as `torch.rand(8, 784)` is."""
+        name = root_name(arg)
+        return not name or name in self.namespace or hasattr(builtins, name)
+
     def _entry_values(self, batch: Batch) -> dict[str, Any]:
         """The batch under the names by which the loop hands it to the model."""
-        found: dict[str, Any] = {}
-        for arg, value in zip(self.entry.args, batch.args, strict=False):
-            if root_name(arg):
-                found[root_name(arg)] = value
-        for keyword in self.entry.keywords:
-            name = keyword.arg or ""
-            if name in batch.kwargs and root_name(keyword.value):
-                found[root_name(keyword.value)] = batch.kwargs[name]
-        return found
+        return {root_name(a): value for _, a, value in self._given(batch) if not self._is_made(a)}
 
     def _value(
         self, name: str, scope: Scope, model: nn.Module, batch: Batch, known: Mapping[str, Any]
@@ -252,7 +264,8 @@ def _entry(statement: ast.stmt, models: set[str]) -> ast.Call | None:
 def _calls(call: ast.Call, models: set[str]) -> bool:
     func = call.func
     if isinstance(func, ast.Name):
-        return func.id in models
+        takes = any(isinstance(a, ast.Name) and a.id in models for a in call.args)
+        return func.id in models or (takes and not hasattr(builtins, func.id))
     if not isinstance(func, ast.Attribute) or not (call.args or call.keywords):
         return False
     held = ast.unparse(func.value).removeprefix("self.")
@@ -304,6 +317,30 @@ def _free(statements: Sequence[ast.stmt]) -> set[str]:
         free |= read - bound - inner - loops_over
         bound |= _writes(statement)
     return free
+
+
+def _argument(place: int | str) -> str:
+    return f"{_ARGUMENT}{place}__"
+
+
+class _OnBatch(ast.NodeTransformer):
+    """Puts our batch in the place of what the loop makes for the model on the spot."""
+
+    def __init__(self, entry: ast.Call, places: Collection[int | str]) -> None:
+        self.at = (entry.lineno, entry.col_offset, entry.end_lineno, entry.end_col_offset)
+        self.places = places
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        at = (node.lineno, node.col_offset, node.end_lineno, node.end_col_offset)
+        if at != self.at:
+            return self.generic_visit(node)
+        for place in self.places:
+            ours = ast.Name(_argument(place), ast.Load())
+            if isinstance(place, int):
+                node.args[place] = ours
+            else:
+                next(k for k in node.keywords if k.arg == place).value = ours
+        return node
 
 
 class _OnOneDevice(ast.NodeTransformer):
