@@ -35,7 +35,7 @@ class GaussianVAE(nn.Module):
         return self.g(z), mu, logvar
 
 
-@hydra.main(version_base=None, config_path="conf", config_name="config")
+@hydra.main(version_base=None, config_path="configs", config_name="train")
 def main(cfg: DictConfig) -> None:
     log.info(OmegaConf.to_yaml(cfg))
     model = GaussianVAE(cfg.model)
