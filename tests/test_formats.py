@@ -364,10 +364,10 @@ def test_fingerprints_follow_the_line_not_its_number(report, tmp_path):
 
 # -- html ------------------------------------------------------------------------------------
 
-VOID = {"meta"}
+VOID = {"meta", "wbr"}
 PAGE_TAGS = set(
-    "html head meta title style body header nav ul li a strong span h1 h2 h3 main section div p "
-    "figure figcaption details summary article pre b mark table tbody tr th td code footer "
+    "html head meta wbr title style body header nav ul li a strong span h1 h2 h3 main section "
+    "div p figure figcaption details summary article pre b mark table tbody tr th td code footer "
     "i".split()
 )
 DRAWN_TAGS = set("svg title desc g rect circle line polyline polygon text a".split())

@@ -31,7 +31,7 @@ LAYERS = (
     {"examine"},
     {"rules"},
     {"checkup"},
-    {"output"},
+    {"output", "reproduce"},
     {"baseline", "isolate", "init"},
     {"agenda"},
     {"jobs", "shelf", "pytest_items", "pytest_summary"},

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -29,6 +30,7 @@ import click
 
 from .finding import Report, Stop
 from .report.plain import plain
+from .reproduce import command
 from .subject.errors import in_its_cell, user_traceback
 
 GRACE = 3.0  # seconds that faulthandler gets to say where a hang is, before the group is killed
@@ -251,7 +253,8 @@ def _examine(request: Mapping[str, Any], place: Path) -> str:
         _enter(place, f"examining {request['target']}")
         judging = {k: request[k] for k in _EXAMINE_OPTIONS if k in request}
         report = examine_subject(subject, **judging)
-    text: str = report.to_json()
+    known = {**report.environment, "command": command(request)}
+    text: str = replace(report, environment=known).to_json()
     return text
 
 

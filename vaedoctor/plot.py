@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -47,3 +48,60 @@ def _rounded(value: float | None) -> float | None:
     if value is None or value != value or value in (float("inf"), float("-inf")):
         return None
     return float(f"{value:.6g}")
+
+
+def kl_plot(heads: Sequence[float], loss: Sequence[float], true: Sequence[float]) -> Plot:
+    """The KL in a loss against that of what is sampled, in nats a unit."""
+    return Plot(
+        "the KL in the loss against the KL of what is sampled",
+        "scale head `h`",
+        "nats a unit, less that at scale 1",
+        tuple(heads),
+        (Curve("in the loss", tuple(loss)), Curve("of what is sampled", tuple(true), True)),
+    )
+
+
+def unit_plot(name: str, nats: Sequence[float], *, most: int = 24) -> Plot:
+    """The KL of each unit, the largest first; the rest of many units as a line."""
+    y = "nats, averaged over rows"
+    if len(nats) <= most:
+        units = tuple(f"no. {i}" for i in range(1, len(nats) + 1))
+        return Plot(name, "unit, by size", y, units, (Curve("KL", tuple(nats)),))
+    ranks = tuple(float(i) for i in range(1, len(nats) + 1))
+    step = max(1, len(nats) // 100)
+    return Plot(name, "unit, by size", y, ranks[::step], (Curve("KL", tuple(nats[::step])),))
+
+
+def weight_plot(kl: float, reconstruction: float) -> Plot:
+    """How much each term of the loss weighs, a row."""
+    return Plot(
+        "what each term of the loss weighs",
+        "term",
+        "weight a row",
+        ("KL", "reconstruction"),
+        (Curve("in the loss", (kl, reconstruction)), Curve("in an ELBO", (1.0, 1.0), True)),
+        log=True,
+    )
+
+
+def gradient_plot(by_layer: Sequence[tuple[str, float]]) -> Plot:
+    """How large each layer's gradient is for its weights."""
+    return Plot(
+        "the gradient, layer by layer",
+        "layer",
+        "gradient norm over weight norm",
+        tuple(name for name, _ in by_layer),
+        (Curve("at this batch", tuple(ratio for _, ratio in by_layer)),),
+        log=True,
+    )
+
+
+def swap_plot(another_row: float, prior: float) -> Plot:
+    """The reconstruction error with another latent than the row's own."""
+    return Plot(
+        "the reconstruction error with another latent",
+        "latent",
+        "error over that with the own latent",
+        ("its own", "another row's", "from the prior"),
+        (Curve("measured", (1.0, another_row, prior)),),
+    )

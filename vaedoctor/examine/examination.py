@@ -21,6 +21,7 @@ from . import (
     codebook,
     conditions,
     coverage,
+    curves,
     dead,
     decoding,
     divergence,
@@ -47,6 +48,7 @@ from . import (
     scale,
     shapes,
     survey,
+    swaps,
     transport,
     underflow,
     weights,
@@ -293,6 +295,27 @@ class Examination:
         if self.composed:
             return None
         return next((d for d in self._divergences[0] if d.latent is latent), None)
+
+    def kl_curve(self, divergence: divergence.Divergence) -> curves.KLCurve | None:
+        """The KL over the scale head, to prove a finding; None where it cannot be swept."""
+        try:
+            return curves.kl_curve(self.subject, self.anatomy, divergence, self.seed, self._rewind)
+        except (Unavailable, RuntimeError):
+            return None
+
+    def unit_kl(self, latent: Latent) -> tuple[float, ...]:
+        """The KL of each unit to N(0, I), largest first; empty where it cannot be had."""
+        with suppress(Unavailable):
+            return curves.unit_kl(latent)
+        return ()
+
+    @cached_property
+    def swaps(self) -> swaps.Swaps | None:
+        """The reconstruction error with another latent; None where it cannot be had."""
+        try:
+            return swaps.swap_latents(self.subject, self.anatomy, self.seed, self._rewind)
+        except (Unavailable, RuntimeError):
+            return None
 
     @cached_property
     def _likelihood(self) -> likelihood.Likelihood | None:

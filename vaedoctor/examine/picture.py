@@ -14,6 +14,7 @@ from ..finding import Arrow, Part, Picture
 from ..rule import Unavailable
 from ..subject.trial import forward_parameters
 from .anatomy import Anatomy
+from .idle import with_idle
 from .results import results, terms
 from .stations import Station, fed, stations
 
@@ -29,7 +30,7 @@ def draw(examination: Examination) -> Picture:
         return Picture()
     names = [p.name for p in forward_parameters(examination.subject.model)]
     found = stations(anatomy, names)
-    return Picture(
+    picture = Picture(
         family=anatomy.family,
         confidence=anatomy.confidence,
         parts=_with_gradients(anatomy, found),
@@ -38,6 +39,7 @@ def draw(examination: Examination) -> Picture:
         terms=tuple(terms(anatomy)),
         forward=examination.subject.calling.text,
     )
+    return with_idle(picture, examination.subject.model, examination.census.idle)
 
 
 def _with_gradients(anatomy: Anatomy, found: Sequence[Station]) -> tuple[Part, ...]:

@@ -18,7 +18,10 @@ from .gradients import Gradients
 
 @dataclass(frozen=True, slots=True)
 class GradientScale:
-    """Median ratio of gradient norm to weight norm in the layers before and after the sample."""
+    """Median ratio of gradient norm to weight norm in the layers before and after the sample.
+
+    `by_layer` holds the ratio of each weight matrix, in the order in which the step met them.
+    """
 
     encoder: float
     decoder: float
@@ -26,6 +29,7 @@ class GradientScale:
     largest: str
     shrinks_at: Span | None
     grows_at: Span | None
+    by_layer: tuple[tuple[str, float], ...] = ()
 
     @property
     def ratio(self) -> float:
@@ -59,6 +63,12 @@ def gradient_scale(anatomy: Anatomy, gradients: Gradients) -> GradientScale:
         smallest,
         largest,
         *_steepest(flow, gradients, before),
+        tuple(
+            (name, sides[side][name])
+            for name in gradients.values
+            for side in (True, False)
+            if name in sides[side]
+        ),
     )
 
 

@@ -22,8 +22,6 @@ from .plain import number, place, place_of_target, plain
 from .svg import plot
 from .verdict import STOPPED, cost, families, total, verdict
 
-TITLES = {"torch": "torch", "python": "Python", "command": "command"}
-
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -54,6 +52,7 @@ def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.lstrip_blocks = True
     environment.filters |= {"number": number, "words": _words, "plain": plain, "block": _block}
+    environment.filters["breakable"] = _breakable
     return environment.from_string(source)
 
 
@@ -114,6 +113,12 @@ def _words(text: str) -> Markup:
     parts = re.split(r"`([^`]*)`", plain(text))
     code = Markup("<code>{}</code>")
     return Markup("").join(code.format(p) if i % 2 else p for i, p in enumerate(parts))
+
+
+def _breakable(text: str) -> Markup:
+    """A path that may go on in the next line after a `/`, a `_` or a `:`."""
+    parts = re.split(r"(?<=[/_:.])", plain(text))
+    return Markup("<wbr>").join(parts)
 
 
 def _block(text: str) -> str:

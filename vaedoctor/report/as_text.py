@@ -190,9 +190,10 @@ def _anatomy(report: Report, width: int) -> Iterator[Text]:
     yield from wrap(f"anatomy: {plain(picture.family)}{sure}", width)
     rows = [_cells(part) for part in picture.parts]
     widths = [max(cell_len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    for i, row in enumerate(rows):
+    for i, (part, row) in enumerate(zip(picture.parts, rows, strict=True)):
         cells = [set_cell_size(cell, w) for cell, w in zip(row, widths, strict=True) if w]
-        line = f"  {'→ ' if i else '  '}{'  '.join(cells)}".rstrip()
+        mark = "- " if part.role == "idle" else "→ " if i else "  "
+        line = f"  {mark}{'  '.join(cells)}".rstrip()
         yield from hang(Text(line), width, indent=widths[0] + 6)
     yield Text()
 

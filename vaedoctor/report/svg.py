@@ -30,8 +30,9 @@ def element(tag: str, *children: str, **attributes: float | str) -> str:
 
 def label(said: str, x: float, y: float, *, room: float = math.inf, **attributes: str) -> str:
     """Text at a place, cut to its room in pixels; the whole of it shows when pointed at."""
-    shown = shorten(plain(said), room)
-    whole = element("title", safe(said)) if shown != plain(said) else ""
+    said = plain(said).replace("`", "")
+    shown = shorten(said, room)
+    whole = element("title", safe(said)) if shown != said else ""
     return element("text", safe(shown), whole, x=x, y=y, **attributes)
 
 
@@ -196,9 +197,10 @@ def _bars(data: Plot) -> str:
         )
         for k, ((colour, _), value) in enumerate(zip(_coloured(data.curves), row, strict=True)):
             parts += _bar(across, value, y + _ROW * k, colour)
-    middle = (_NAMES + WIDTH - 60) / 2
-    said = f"{data.y_label} by {data.x_label}"
-    parts.append(label(said, middle, bottom + 30, room=240, text_anchor="middle", class_="name"))
+    middle = WIDTH / 2
+    said = f"{data.y_label}, by {data.x_label}"
+    room = WIDTH - 16
+    parts.append(label(said, middle, bottom + 30, room=room, text_anchor="middle", class_="name"))
     if len(data.x) > MOST_BARS:
         more = f"and {len(data.x) - MOST_BARS} more"
         parts.append(label(more, middle, height - 4, text_anchor="middle", class_="name"))

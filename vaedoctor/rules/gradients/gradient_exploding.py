@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity
+from ...plot import gradient_plot
 from ...rule import rule
 
 if TYPE_CHECKING:
@@ -45,4 +46,5 @@ def gradient_exploding(examination: Examination) -> Iterator[Finding]:
             measured={"encoder": scale.encoder, "decoder": scale.decoder, "ratio": scale.ratio},
             notes=(f"largest at `{scale.largest}`",),
             causes=frozenset({"scale"}),
+            plots=(gradient_plot(scale.by_layer),),
         )

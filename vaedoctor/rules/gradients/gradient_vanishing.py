@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity, Verified
+from ...plot import gradient_plot
 from ...rule import rule
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def gradient_vanishing(examination: Examination) -> Iterator[Finding | Verified]
             measured={"encoder": scale.encoder, "decoder": scale.decoder, "ratio": scale.ratio},
             notes=(f"smallest at `{scale.smallest}`",),
             causes=frozenset({"scale"}),
+            plots=(gradient_plot(scale.by_layer),),
         )
     else:
         yield Verified("gradients reach the encoder", {"encoder / decoder": scale.ratio})

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity, Verified, where
+from ...plot import swap_plot
 from ...rule import rule
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def decoder_ignores_latent(examination: Examination) -> Iterator[Finding | Verif
     if decoding.sampled:
         yield Verified("the reconstruction depends on the sample")
     elif decoding.blind is not None:
+        swaps = examination.swaps
         made = examination.anatomy.latents[0].meeting.span
         yield Finding(
             "the reconstruction does not depend on the latent",
@@ -43,4 +45,5 @@ def decoder_ignores_latent(examination: Examination) -> Iterator[Finding | Verif
             measured={"latents": len(examination.anatomy.latents), "latents that reach x_hat": 0},
             notes=(f"the sample is made in {where(made, decoding.blind.span)}",),
             causes=decoding.causes,
+            plots=(swap_plot(swaps.another_row, swaps.prior),) if swaps else (),
         )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity
+from ...plot import weight_plot
 from ...rule import rule
 
 if TYPE_CHECKING:
@@ -48,4 +49,5 @@ def kl_averaged_over_latents(examination: Examination) -> Iterator[Finding]:
                     "reconstruction weight a row": likelihood.weight,
                 },
                 causes=frozenset({"kl"}),
+                plots=(weight_plot(d.weight, likelihood.weight),),
             )

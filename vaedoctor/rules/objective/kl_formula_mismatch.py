@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity, Verified
+from ...plot import kl_plot
 from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
             low, high = d.ratios
             yield Verified("the KL's formula and its ½ are right", {"R": [low, high]})
         elif not d.meaning and d.width is None:
+            curve = examination.kl_curve(d)
             yield Finding(
                 f"the KL in the loss is not that of the sample: R = {d.ratios[0]:.3g} and "
                 f"{d.ratios[1]:.3g} instead of 1",
@@ -56,4 +58,5 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
                     "sampled scale": [s.scale for s in d.settings],
                 },
                 causes=frozenset({"latent", "kl"}),
+                plots=(kl_plot(curve.heads, curve.loss, curve.true),) if curve else (),
             )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity, Verified
+from ...plot import unit_plot
 from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
@@ -46,12 +47,14 @@ def kl_missing(examination: Examination) -> Iterator[Finding | Verified]:
                 causes=frozenset({"latent", "kl"}),
             )
         elif d.missing and not d.clamped:
+            nats = examination.unit_kl(d.latent)
             yield Finding(
                 "no term of the loss pulls the posterior to a prior",
                 help="add the KL to the loss with its graph (no `.item()`, no `.detach()`)",
                 at=d.at or d.sampled_at,
                 measured={"gradient at the location": 0.0, "also at |mu| up to": 15.0},
                 causes=frozenset({"latent", "kl"}),
+                plots=(unit_plot("the KL that nothing in the loss lowers", nats),) if nats else (),
             )
         elif d.standard:
             yield Verified("a KL to N(0, I) acts on the posterior", {"weight a row": d.weight})

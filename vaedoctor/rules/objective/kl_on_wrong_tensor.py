@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity, Verified
+from ...plot import unit_plot
 from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
@@ -35,12 +36,14 @@ def kl_on_wrong_tensor(examination: Examination) -> Iterator[Finding | Verified]
     if len(judged) < 2:
         raise Unavailable("the model has one latent (VAE702 judges it)")
     for d in missing if len(missing) < len(judged) else []:
+        nats = examination.unit_kl(d.latent)
         yield Finding(
             "a latent that reaches the decoder has no KL term in the loss",
             help="add the KL of this latent's location and scale to the loss",
             at=d.sampled_at,
             measured={"latents": len(judged), "without a KL": len(missing)},
             causes=frozenset({"latent", "kl"}),
+            plots=(unit_plot("the KL that nothing in the loss lowers", nats),) if nats else (),
         )
     if not missing:
         yield Verified("every latent has a KL term", {"latents": len(judged)})

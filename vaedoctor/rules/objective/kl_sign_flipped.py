@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity, Verified
+from ...plot import kl_plot
 from ...rule import rule
 
 if TYPE_CHECKING:
@@ -37,12 +38,14 @@ def kl_sign_flipped(examination: Examination) -> Iterator[Finding | Verified]:
     """
     for d in examination.require_divergences():
         if d.standard and d.weight < 0 and d.far < 0:
+            curve = examination.kl_curve(d)
             yield Finding(
                 f"the KL pushes the posterior away from the prior: its weight is {d.weight:.3g}",
                 help="change the KL's sign in the loss",
                 at=d.at,
                 measured={"weight a row": d.weight},
                 causes=frozenset({"latent", "kl"}),
+                plots=(kl_plot(curve.heads, curve.loss, curve.true),) if curve else (),
             )
         elif d.standard and d.weight > 0:
             yield Verified("the KL's sign is right", {"weight a row": d.weight})

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity, Verified
+from ...plot import weight_plot
 from ...rule import rule
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def reconstruction_averaged_while_kl_summed(
                     "features": likelihood.features,
                 },
                 causes=frozenset({"reduction"}),
+                plots=(weight_plot(d.weight, likelihood.weight),),
             )
         else:
             yield Verified(

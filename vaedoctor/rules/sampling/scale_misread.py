@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...finding import Finding, Severity, Verified
+from ...finding import Curve, Finding, Plot, Severity, Verified
 from ...rule import rule
 
 if TYPE_CHECKING:
+    from ...examine.curves import KLCurve
     from ...examine.examination import Examination
 
 
@@ -43,6 +44,7 @@ def scale_misread(examination: Examination) -> Iterator[Finding | Verified]:
         sampled = " and ".join(f"{abs(s.scale):.3g}" for s in d.settings)
         meant = " and ".join(f"{abs(m):.3g}" for m in d.meant)
         heads = " and ".join(f"{s.head:g}" for s in d.settings)
+        curve = examination.kl_curve(d)
         yield Finding(
             f"the sampler's scale is {sampled} where the KL means {meant}",
             help=f"sample with the scale that the KL means, `{d.meaning}`, or change the KL",
@@ -55,6 +57,7 @@ def scale_misread(examination: Examination) -> Iterator[Finding | Verified]:
             },
             notes=(f"with the scale head `h` forced to {heads}; the KL fits {d.meaning}",),
             causes=frozenset({"latent", "scale"}),
+            plots=(_plot(curve, d.meaning),) if curve is not None else (),
         )
     if not wrong and any(d.judgeable and d.exact for d in judged):
         low, high = judged[0].settings
@@ -62,3 +65,14 @@ def scale_misread(examination: Examination) -> Iterator[Finding | Verified]:
             "sampler and KL mean the same scale",
             {"R": [low.ratio, high.ratio], "scale": [low.scale, high.scale]},
         )
+
+
+def _plot(curve: KLCurve, meaning: str) -> Plot:
+    meant = Curve(f"meant by the KL, {meaning}", curve.meant, True)
+    return Plot(
+        "the sampler's scale against the scale that the KL means",
+        "scale head `h`",
+        "standard deviation",
+        curve.heads,
+        (Curve("sampled", curve.scale), meant),
+    )
