@@ -27,7 +27,9 @@ class VAE(nn.Module):
 @pytest.fixture
 def examine(tmp_path):
     def examine(comment="", **options):
-        (tmp_path / "m.py").write_text(MODEL.replace("COMMENT", f"  # vaedoctor: ignore[{comment}]" if comment else ""))
+        (tmp_path / "m.py").write_text(
+            MODEL.replace("COMMENT", f"  # vaedoctor: ignore[{comment}]" if comment else "")
+        )
         subject = load(f"{tmp_path / 'm.py'}:VAE")
         return examine_subject(subject, select=["VAE302", "VAE001", "VAE109"], **options)
 
@@ -53,7 +55,7 @@ def test_a_rule_takes_the_severity_it_is_given(examine, levels, fail_on, severit
 
 def test_a_suppressed_finding_is_counted_whatever_its_severity(examine):
     report = examine("VAE302", severity={"VAE302": "note"}, fail_on="note")
-    assert report.findings == ()
+    assert [(f.code, f.at) for f in report.findings] == []
     assert [f.severity for f in report.suppressed] == [Severity.NOTE]
     assert report.exit_code == 0
     assert "no problems found (1 suppressed)" in as_text(report)
@@ -63,3 +65,10 @@ def test_an_unused_comment_takes_a_severity_too(examine):
     report = examine("VAE302, VAE109", severity={"VAE001": "error"})
     assert [(f.code, f.severity) for f in report.findings] == [("VAE001", Severity.ERROR)]
     assert report.exit_code == 1
+
+
+def test_a_copy_of_a_model_has_its_own_place(tmp_path):
+    for name in ("one.py", "two.py"):
+        (tmp_path / name).write_text(MODEL.replace("COMMENT", ""))
+        report = examine_subject(load(f"{tmp_path / name}:VAE"), select=["VAE302"])
+        assert report.findings[0].at.file == str(tmp_path / name)

@@ -40,21 +40,27 @@ class Frame:
         return span_of(self.code, self.instruction)
 
 
-@functools.lru_cache(maxsize=1 << 14)
 def span_of(code: CodeType, instruction: int) -> Span | None:
     """The source span of an instruction: exact columns from `co_positions` (PEP 657)."""
-    line, end_line, col, end_col = _positions(code)[instruction // 2]
+    return _span_of(code.co_filename, code, instruction)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _span_of(file: str, code: CodeType, instruction: int) -> Span | None:
+    # The file too is the key: code objects of two files are equal when their text is.
+    line, end_line, col, end_col = _positions(file, code)[instruction // 2]
     if line is None:
         return None
     end_line = end_line or line
-    file = code.co_filename
     start = 1 if col is None else _column(file, line, col)
     end = 0 if end_col is None else _column(file, end_line, end_col)
     return Span(file, line, start, end_line, end)
 
 
 @functools.cache
-def _positions(code: CodeType) -> list[tuple[int | None, int | None, int | None, int | None]]:
+def _positions(
+    file: str, code: CodeType
+) -> list[tuple[int | None, int | None, int | None, int | None]]:
     return list(code.co_positions())
 
 
