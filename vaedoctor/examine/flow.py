@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from torch import nn
+
 from .recording import Op, Recording, Value
 
 PAIRWISE = frozenset({"broadcast_tensors", "align_tensors"})
@@ -39,6 +41,13 @@ class Draw:
     value: Value
     op: Op | None
     origin: str = "torch"
+
+
+def _initialises(value: Value, op: Op) -> bool:
+    """Whether a draw fills a parameter: noise may require grad too, but is drawn with grad on."""
+    if isinstance(value.tensor, nn.Parameter):
+        return True
+    return value.requires_grad and value.tensor.is_leaf and not op.grad_mode
 
 
 @dataclass(slots=True, eq=False)
@@ -87,8 +96,8 @@ class Flow:
         if value.index in self.outside:
             draw = Draw(len(self.draws), "numpy", value, op, "outside torch")
         elif op is not None and op.noise is not None and value is op.out:
-            if value.requires_grad and value.tensor.is_leaf:
-                return None  # the initialisation of a parameter
+            if _initialises(value, op):
+                return None
             draw = Draw(len(self.draws), op.name, value, op)
         else:
             return None
