@@ -172,6 +172,11 @@ class Examination:
         return compose(self.anatomy) if loss is None else loss
 
     @property
+    def assembled(self) -> bool:
+        """Whether the forward pass itself was composed from the model's parts."""
+        return self.subject.calling.parts is not None
+
+    @property
     def composed(self) -> bool:
         """Whether no objective was given or found and vaedoctor made one up."""
         return self.recording.loss is None

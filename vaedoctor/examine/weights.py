@@ -10,7 +10,7 @@ import torch
 
 from ..finding import Span
 from ..subject.subject import Subject
-from .listing import assigned_at
+from .listing import assigned_at, is_own_code
 from .recording import Recording
 from .step import run_recorded
 
@@ -37,6 +37,8 @@ def dead_weights(
     """
     loss = recording.loss
     for module in subject.model.modules():
+        if not is_own_code(type(module)):
+            continue  # the `beta` of an `nn.Softplus` is its slope
         for name, value in list(vars(module).items()):
             plain = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not plain or not _WEIGHT.fullmatch(name.lower()) or value == 0:

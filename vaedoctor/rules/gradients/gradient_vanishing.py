@@ -12,7 +12,7 @@ from ...rule import rule
 if TYPE_CHECKING:
     from ...examine.examination import Examination
 
-LIMIT = 2.0**-14  # smallest normal float16 (Micikevicius et al. 2018)
+LIMIT = 2.0**-23  # an update of this share of a weight is rounded away in float32
 
 
 @rule("VAE603", Severity.WARNING)

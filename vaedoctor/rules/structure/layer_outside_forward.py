@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity, Verified, where
-from ...rule import rule
+from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
@@ -31,10 +31,13 @@ def layer_outside_forward(examination: Examination) -> Iterator[Finding | Verifi
     ## False alarms
     *Error* only where no code anywhere in the classes' files reads the attribute: then it can
     never train. *Warning* where some code reads it and this pass did not. *Note* where an `if`
-    decides about it, or where only a part of a used module is idle.
+    decides about it, or where only a part of a used module is idle. Where the model has no
+    `forward` and the step was composed from its parts, a layer that some code reads is not judged:
+    the user's own step may well take it.
     """
     census = examination.census
-    for branch in census.idle:
+    idle = [b for b in census.idle if not examination.assembled or b.reads == ()]
+    for branch in idle:
         reads = branch.reads
         if branch.partial:
             severity, why = Severity.NOTE, "the module it is part of is used"
@@ -60,6 +63,8 @@ def layer_outside_forward(examination: Examination) -> Iterator[Finding | Verifi
             severity=severity,
             causes=frozenset({f"layer:{branch.path}"}),
         )
+    if census.idle and not idle:
+        raise Unavailable("the forward pass was composed, and other code reads the idle layers")
     if not census.idle:
         yield Verified(
             "every registered parameter takes part in the step", {"parameters": len(census.used)}
