@@ -199,7 +199,7 @@ def _partners(
 
 def only_moved(flow: Flow, value: Value, raw: set[int]) -> bool:
     """Whether a value is an input, or one only reshaped or sliced."""
-    while value.op is not None and value.op.name in RESHAPES | SLICES:
+    while value.index not in raw and value.op is not None and value.op.name in RESHAPES | SLICES:
         value = flow.parents(value)[0]
     return value.index in raw
 

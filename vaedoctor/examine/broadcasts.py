@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .anatomy import Anatomy, inputs_of
+from .anatomy import Anatomy, inputs_of, only_moved
 from .flow import Flow
 from .latents import ADDS, MULS
 from .recording import Op, Value
@@ -49,7 +49,7 @@ def outer_products(anatomy: Anatomy, rows: int) -> Iterator[Outer]:
         result = _joint(large.shape, small.shape)
         if result is None or not _grows(result, large, small):
             continue
-        if _by_accident(flow, op, large, small, rows):
+        if _by_accident(anatomy, op, large, small, rows):
             yield Outer(op, operands[0].shape, operands[1].shape, result, on)
 
 
@@ -75,7 +75,8 @@ def _grows(result: tuple[int, ...], a: Value, b: Value) -> bool:
     return size > max(a.tensor.numel(), b.tensor.numel()) > 0
 
 
-def _by_accident(flow: Flow, op: Op, large: Value, small: Value, rows: int) -> bool:
+def _by_accident(anatomy: Anatomy, op: Op, large: Value, small: Value, rows: int) -> bool:
+    flow = anatomy.flow
     if rows < 2 or large.shape[0] != rows or small.shape[0] != rows:
         return False
     if not (flow.data[large.index] and flow.data[small.index]):
@@ -88,11 +89,29 @@ def _by_accident(flow: Flow, op: Op, large: Value, small: Value, rows: int) -> b
     while maker is not None and maker.name in ("detach", "clone", "contiguous", *_NUMERIC):
         parents = flow.parents(maker.out)
         maker = parents[0].op if len(parents) == 1 else None
-    if maker is not None and maker.name in _EXPLICIT:
+    if maker is not None and maker.name in _EXPLICIT and not _reconstruction(anatomy, large, small):
         return False
     return not _meets_pairs(flow, op)
 
 
+def _reconstruction(anatomy: Anatomy, large: Value, small: Value) -> bool:
+    """Whether x_hat itself is compared with x itself, and the differences are only added up.
+
+    Every x_hat then meets every x, on purpose only for a kernel or a nearest neighbour.
+    """
+    flow, x_hat = anatomy.flow, anatomy.x_hat
+    raw = {v.index for v in inputs_of(anatomy.recording)}
+    pair = (large, small) if x_hat and only_moved(flow, large, {x_hat.index}) else (small, large)
+    if x_hat is None or not only_moved(flow, pair[0], {x_hat.index}):
+        return False
+    if not only_moved(flow, pair[1], raw):
+        return False
+    after = flow.descendants(large) & flow.descendants(small)
+    names = {op.name for op in anatomy.recording.ops if op.makes and op.out.index in after}
+    return not names & _SELECTIVE
+
+
+_SELECTIVE = frozenset("exp min max amin amax softmax log_softmax logsumexp topk sort".split())
 _NUMERIC = frozenset("exp log neg pow square sqrt mul div float double".split())
 
 

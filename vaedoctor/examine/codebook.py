@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ..finding import Span
 from ..subject.subject import Subject
 from .anatomy import Anatomy
 from .evaluation import run_forward
@@ -221,6 +222,30 @@ def _edit(recording: Recording, table: Value) -> Op | None:
         if here and op.inplace and any(_memory(v) == here for v in op.makes):
             return op
     return None
+
+
+def term_at(anatomy: Anatomy, book: Codebook) -> Span | None:
+    """Where the loss compares the codes with the encoder's vectors: the codebook's own term first.
+
+    The look-up itself where no gradient passes it, or where nothing is compared.
+    """
+    flow, loss, x_hat = anatomy.flow, anatomy.recording.loss, anatomy.x_hat
+    last = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
+    if last is None or book.encoded is None or x_hat is None or not book.read.out.requires_grad:
+        return book.read.span
+    judged, decoded = flow.ancestors(last), flow.ancestors(x_hat)
+    codes, vectors = flow.descendants(book.read.out), flow.descendants(book.encoded)
+    first: Span | None = None
+    for op in anatomy.recording.ops:
+        if not op.makes or op.out.index in decoded or op.out.index not in judged:
+            continue
+        read = [v for v in op.reads if v.index in codes]
+        other = [v for v in op.reads if v.index in vectors - codes]
+        if read and other:
+            first = first or op.span
+            if read[0].requires_grad and not other[0].requires_grad:
+                return op.span
+    return first or book.read.span
 
 
 @dataclass(frozen=True, slots=True)

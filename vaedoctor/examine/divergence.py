@@ -27,7 +27,7 @@ from ..finding import Span
 from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy, inputs_of
-from .flow import RESHAPES, SLICES, Flow
+from .flow import PAIRWISE, RESHAPES, SLICES, Flow
 from .latents import Latent, head
 from .recorder import Edits
 from .recording import Op, Value
@@ -171,6 +171,8 @@ def isolate(
     scale = latent.scale.op if latent.scale is not None else None
     made = scale if latent.scale is not probe.h else None
     raw = scale is None or scale.name in RESHAPES | SLICES or anatomy.flow.layer(scale)
+    if scale is not None and scale.name in PAIRWISE:
+        raw = False  # the line that makes the distribution
     return Divergence(
         latent,
         rows,
@@ -239,6 +241,7 @@ class Probe:
             raise Unavailable("the noise cannot be owned: it is drawn together with the sample")
         self.noise = owned_noise(flow, latent)
         self.pins = first_layers(flow, latent.z, anatomy.x_hat or loss)
+        self.pins += _prior_layers(anatomy, latent, loss)
         outputs = [v for op in self.pins for v in op.makes]
         reached = flow.ancestors(loss, stop=outputs)
         around = flow.ancestors(loss, stop=[*outputs, latent.z]) - {latent.z.index}
@@ -373,7 +376,10 @@ def owned_noise(flow: Flow, latent: Latent) -> Value:
 
 
 def first_layers(flow: Flow, z: Value, end: Value) -> list[Op]:
-    """The layers that read the sample (past layerless steps) on any way to the reconstruction."""
+    """The layers that read the sample (past layerless steps) on any way to the reconstruction.
+
+    Where a way has no layer, as in the inner product of a graph's decoder, its last step.
+    """
     goal = flow.ancestors(end)
     found: dict[int, Op] = {}
     waiting, seen = [z], set()
@@ -385,11 +391,49 @@ def first_layers(flow: Flow, z: Value, end: Value) -> list[Op]:
         for op in flow.consumers.get(value.index, ()):
             if not any(m.index in goal for m in op.makes):
                 continue
-            if flow.layer(op):
+            if flow.layer(op) or (end in op.makes and end.shape):
                 found[op.index] = op
             else:
                 waiting.extend(op.makes)
     return list(found.values())
+
+
+def _prior_layers(anatomy: Anatomy, latent: Latent, loss: Value) -> list[Op]:
+    """Layers beside the decoder that make another latent's prior from this one's sample.
+
+    What they give meets that latent's posterior in the loss. A critic of the sample does not.
+    """
+    flow = anatomy.flow
+    others = [found for found in anatomy.latents if found is not latent]
+    if not others or anatomy.x_hat is None:
+        return []
+    aside = flow.ancestors(loss) - flow.ancestors(anatomy.x_hat)
+    theirs = flow.descendants(*(v for o in others for v in (o.loc, o.scale, o.z) if v is not None))
+    found: dict[int, Op] = {}
+    waiting, seen = [latent.z], set()
+    while waiting:
+        value = waiting.pop()
+        if value.index in seen:
+            continue
+        seen.add(value.index)
+        for op in flow.consumers.get(value.index, ()):
+            if not any(m.index in aside for m in op.makes):
+                continue
+            if not flow.layer(op):
+                waiting.extend(op.makes)
+            elif _meets(flow, flow.descendants(op.out), theirs, aside):
+                found[op.index] = op
+    return list(found.values())
+
+
+def _meets(flow: Flow, one: Set[int], other: Set[int], within: Set[int]) -> bool:
+    """Whether an operation reads a value of each of two sets side by side."""
+    return any(
+        any(v.index in one for v in op.reads)
+        and any(v.index in other and v.index not in one for v in op.reads)
+        for op in flow.recording.ops
+        if op.makes and op.out.index in within
+    )
 
 
 def _common(flow: Flow, operand: Value, around: frozenset[int]) -> Value | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..finding import Span
 from .anatomy import Anatomy
 from .latents import Head
 from .recording import Op
@@ -21,7 +22,7 @@ class Identical:
 
     loc: Head
     scale: Head
-    op: Op
+    at: Span | None
     shared: float
 
 
@@ -36,7 +37,22 @@ def identical_heads(anatomy: Anatomy) -> Iterator[Identical]:
         shared = _shared(loc, scale)
         if shared > 0:
             makers = [h.value.op or h.op for h in (loc, scale)]
-            yield Identical(loc, scale, max(makers, key=lambda op: op.index), shared)
+            maker = max(makers, key=lambda op: op.index)
+            yield Identical(loc, scale, _called_at(maker, loc, scale), shared)
+
+
+def _called_at(op: Op, loc: Head, scale: Head) -> Span | None:
+    """The line of an operation; of a layer that is called twice, its second call."""
+    calls = [h.op.call for h in (loc, scale)]
+    if loc.op is not scale.op and all(calls) and op is max(loc.op, scale.op, key=_index):
+        first, second = calls
+        if first is not None and second is not None and first.module is second.module:
+            return op.call.span if op.call is not None and op.call.span is not None else op.span
+    return op.span
+
+
+def _index(op: Op) -> int:
+    return op.index
 
 
 def _shared(loc: Head, scale: Head) -> float:

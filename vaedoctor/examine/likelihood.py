@@ -66,12 +66,29 @@ def likelihood(anatomy: Anatomy) -> Likelihood | None:
     )
     if gradient is None:
         return None
-    found = list(fits(gradient, made, given.reshape(made.shape)))
+    targets = [given, *(t for t in _targets(anatomy) if t.numel() == made.numel())]
+    found: list[tuple[str, float, float]] = []
+    for target in targets:
+        found = found or list(fits(gradient, made, target.reshape(made.shape)))
     if not found:
         return None
     kind, weight = min(found, key=lambda f: f[2])[:2]
     rows = x.shape[0]
     return Likelihood(kind, weight * rows, rows, given.numel() // max(1, rows))
+
+
+def _targets(anatomy: Anatomy) -> Iterator[Tensor]:
+    """What the loss compares with the reconstruction where that is no more x itself: `2 * x - 1`.
+
+    Layers and noise play no part in it.
+    """
+    flow, x_hat = anatomy.flow, anatomy.x_hat
+    after = flow.descendants(x_hat) if x_hat is not None else set()
+    for op in anatomy.recording.ops:
+        if any(v.index in after for v in op.reads):
+            for value in op.reads:
+                if _only_data(flow, value) and value.tensor.is_floating_point():
+                    yield value.tensor.detach()
 
 
 def fits(gradient: Tensor, x_hat: Tensor, x: Tensor) -> Iterator[tuple[str, float, float]]:

@@ -15,7 +15,7 @@ from ..subject.subject import Subject
 from ..subject.trace import seed_everything
 from .anatomy import Anatomy
 from .evaluation import run_forward
-from .flow import RESHAPES, SLICES, Flow
+from .flow import JOINS, RESHAPES, SLICES, Flow
 from .gradients import gradient_between
 from .latents import Head, Latent
 from .listing import methods_of
@@ -115,10 +115,18 @@ def _compare(anatomy: Anatomy, latent: Latent, run: Recording) -> EvalLatent | N
         if shift is None:
             return None
         by_loc = 1.0 if shift <= _LEAST else 0.0  # detached, and the location all the same
-    op = taken.op
-    while op is not None and op.name in RESHAPES and op.reads:
-        op = op.reads[0].op
+    op = _maker(run, taken, loc, scale)
     return EvalLatent(latent, shift, by_scale, by_loc, op.span if op is not None else None)
+
+
+def _maker(run: Recording, taken: Value, *heads: Value | None) -> Op | None:
+    """What made the latent that a layer takes, before it was reshaped or joined to a condition."""
+    flow, op = Flow(run), taken.op
+    while op is not None and op.name in RESHAPES | JOINS and op.reads:
+        known = {h.index for h in heads if h is not None}
+        own = [v for v in op.reads if known & flow.ancestors(v)]
+        op = (own or op.reads)[0].op
+    return op
 
 
 def _plays_no_part(anatomy: Anatomy, latent: Latent, train: Recording) -> bool:

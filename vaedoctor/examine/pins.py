@@ -59,7 +59,7 @@ def pin_latents(
     rewind()
     if gradient is None:
         return Pinned(0.0, False, False, None, "")
-    merge = _merge(flow, latents[0].z, x_hat, x)
+    merge = _merge(flow, held, x_hat, x)
     same = gradient.shape == direction.shape and bool(torch.allclose(gradient, direction))
     return Pinned(
         float(gradient.abs().max()),
@@ -154,15 +154,19 @@ def _causal(x_hat: Tensor, x: Tensor) -> bool:
     return False
 
 
-def _merge(flow: Flow, z: Value, x_hat: Value, x: Value) -> Op | None:
-    """The first operation on the way from z to x_hat that also reads what came around z."""
-    after = flow.descendants(z) & flow.ancestors(x_hat)
+def _merge(flow: Flow, held: list[Value], x_hat: Value, x: Value) -> Op | None:
+    """The first operation on the way from a sample to x_hat that also reads what came around it.
+
+    What another sample takes up on its own way is that sample's, not the decoder's.
+    """
+    own = {v.index for v in held}
+    after = flow.descendants(*held) & flow.ancestors(x_hat, stop=held)
     from_x = flow.descendants(x)
     for op in flow.recording.ops:
-        if not any(m.index in after for m in op.makes):
+        if not any(m.index in after - own for m in op.makes):
             continue
-        through = [v for v in op.reads if v.index in after or v is z]
-        around = [v for v in op.reads if v.index in from_x and v.index not in after and v is not z]
+        through = [v for v in op.reads if v.index in after]
+        around = [v for v in op.reads if v.index in from_x and v.index not in after]
         if through and around:
             return op
     return None

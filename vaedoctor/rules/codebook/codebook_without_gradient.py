@@ -32,7 +32,7 @@ def codebook_without_gradient(examination: Examination) -> Iterator[Finding | Ve
     A frozen table (`requires_grad=False`) is meant; a buffer that nothing moves may be a fixed
     random projection and is a *warning*. Rounding (FSQ, LFQ) has no codebook.
     """
-    from ...examine.codebook import table_gradient
+    from ...examine.codebook import table_gradient, term_at
 
     books = examination.codebooks
     trained = [b for b in books if b.table.tensor.requires_grad]
@@ -49,7 +49,7 @@ def codebook_without_gradient(examination: Examination) -> Iterator[Finding | Ve
         yield Finding(
             f"the codebook `{name}` gets no gradient and no update",
             help="add the codebook term `F.mse_loss(z_q, z_e.detach())` or a moving average",
-            at=book.read.span,
+            at=term_at(examination.anatomy, book),
             measured={"gradient": arrives, "moved by two training forwards": 0.0},
             severity=Severity.ERROR if book in trained else Severity.WARNING,
             causes=book.causes,

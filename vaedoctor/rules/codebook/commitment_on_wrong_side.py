@@ -31,7 +31,7 @@ def commitment_on_wrong_side(examination: Examination) -> Iterator[Finding | Ver
     Some published code keeps this order on purpose, hence a warning. Codebooks moved by averages
     have no codebook term and are skipped.
     """
-    from ...examine.codebook import declared_betas, weights
+    from ...examine.codebook import declared_betas, term_at, weights
 
     if examination.composed:
         raise Unavailable("the codebook's loss is not known; supply --objective")
@@ -49,7 +49,7 @@ def commitment_on_wrong_side(examination: Examination) -> Iterator[Finding | Ver
         yield Finding(
             f"the commitment weight {inverse[0]:g} is on the codebook term",
             help="weight the other term: `beta * F.mse_loss(z_e, z_q.detach())`",
-            at=book.read.span,
+            at=term_at(examination.anatomy, book),
             measured={"commitment / codebook gradient": weight.ratio, "beta": inverse[0]},
             causes=book.causes,
         )

@@ -9,7 +9,13 @@ from ...finding import Finding, Severity, Verified
 from ...rule import rule
 
 if TYPE_CHECKING:
+    from ...examine.bounds import Reach
     from ...examine.examination import Examination
+
+SLACK = 1e-3  # a scale below is lost digits of the location
+CUTTING = frozenset(
+    "relu relu_ relu6 hardtanh hardsigmoid clamp clamp_ clip clamp_min max maximum".split()
+)
 
 
 @rule("VAE311", Severity.ERROR, before=("VAE804", "VAE803", "VAE801", "VAE308"))
@@ -17,8 +23,9 @@ def scale_not_positive(examination: Examination) -> Iterator[Finding | Verified]
     """The sampler's scale can be negative or zero.
 
     ## What it checks
-    The scale head is forced to -1 and 1 where its layer can give both; the sampler's own scale is
-    then measured with the noise forced to +1 and -1.
+    The scale head is forced to -1 and 1 where its layer can give both, and an activated head's
+    layer far down, to 0 and far up; the sampler's own scale is then measured with the noise forced
+    to +1 and -1.
 
     ## Why it matters
     A negative scale samples, but log-likelihoods and `log(std)` turn NaN, `Normal(...)` raises on
@@ -28,9 +35,20 @@ def scale_not_positive(examination: Examination) -> Iterator[Finding | Verified]
     Use `torch.exp(0.5 * logvar)` or `softplus(h) + 1e-6`.
 
     ## False alarms
-    Heads with an activation that keeps them positive are forced to positive values only.
+    Heads with an activation that keeps them positive are forced to positive values only; one that
+    touches 0 at a single point (`abs`) is not reported.
     """
-    for d in examination.require_divergences():
+    judged = examination.require_divergences()
+    reached = [r for r in examination.head_reaches if _touches_zero(r)]
+    for r in reached:
+        yield Finding(
+            f"`{r.activation.name.strip('_')}` lets the sampler's scale be {r.low:.3g}",
+            help="make the scale positive: `torch.exp(0.5 * logvar)` or `softplus(h) + 1e-6`",
+            at=r.activation.span,
+            measured={"smallest scale": r.low, "largest scale": r.high},
+            causes=frozenset({"latent", "scale"}),
+        )
+    for d in judged if not reached else []:
         wrong = [s for s in d.settings if s.scale <= 0]
         for s in wrong[:1]:
             yield Finding(
@@ -44,3 +62,11 @@ def scale_not_positive(examination: Examination) -> Iterator[Finding | Verified]
             yield Verified(
                 "the sampler's scale stays positive", {"smallest": min(s.scale for s in d.settings)}
             )
+
+
+def _touches_zero(reach: Reach) -> bool:
+    """Whether the scale is negative, or cut off at 0, as `relu` and `clamp(min=0)` do."""
+    if reach.part != "scale":
+        return False
+    cut = reach.activation.name in CUTTING and reach.low == 0
+    return cut or reach.low < -SLACK

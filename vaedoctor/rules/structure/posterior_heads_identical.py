@@ -38,11 +38,11 @@ def posterior_heads_identical(examination: Examination) -> Iterator[Finding | Ve
         yield Finding(
             f"location and scale of the posterior {overlap}",
             help=meant,
-            at=pair.op.span,
+            at=pair.at,
             measured={"shared share": pair.shared, "shape": list(pair.loc.value.shape)},
             notes=(
-                f"location from {where(pair.loc.op.span, pair.op.span)}",
-                f"scale from {where(pair.scale.op.span, pair.op.span)}",
+                f"location from {where(pair.loc.op.span, pair.at)}",
+                f"scale from {where(pair.scale.op.span, pair.at)}",
             ),
             causes=frozenset({"latent", *(f"layer:{path}" for path in idle)}),
         )
