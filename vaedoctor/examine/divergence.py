@@ -18,6 +18,7 @@ import math
 import warnings
 from collections.abc import Callable, Set
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -245,11 +246,13 @@ class Probe:
         outputs = [v for op in self.pins for v in op.makes]
         reached = flow.ancestors(loss, stop=outputs)
         around = flow.ancestors(loss, stop=[*outputs, latent.z]) - {latent.z.index}
-        mu, h = _common(flow, latent.loc, around), _common(flow, latent.scale, around)
+        by_loc, by_scale = flow.ancestors(latent.loc), flow.ancestors(latent.scale)
+        mu = _common(flow, latent.loc, around - (by_scale - by_loc))
+        h = _common(flow, latent.scale, around - (by_loc - by_scale))
         if mu is None or h is None or mu.op is None or h.op is None:
             raise Unavailable("the posterior's parameters cannot be forced to known values")
         self.mu, self.h = mu, h
-        self.apart = self.mu is not self.h and self.mu.index not in flow.ancestors(self.h)
+        self.apart = self.mu is self.h or self.mu.index not in flow.ancestors(self.h)
         made = head(flow, self.h)
         unbounded = made is not None and made.value is self.h and not flow.noise[self.h.index]
         self.signed = bool((self.h.tensor.detach() <= 0).any()) or unbounded
@@ -277,11 +280,21 @@ class Probe:
         sizes = (torch.rand(like.shape, generator=generator) + 0.5) * reach
         signs = torch.randint(0, 2, like.shape, generator=generator) * 2 - 1
         mu = (sizes * signs).to(like)
-        if self.mu is self.h:  # one tensor holds both: gradients tell its parts apart
-            leaf = (forced + 0.3 * mu).requires_grad_(True)
+        return self.placed(mu, torch.full_like(self.h.tensor.detach(), forced))
+
+    def placed(self, mu: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Leaves with these values; one and the same where one tensor holds both."""
+        if self.mu is self.h:
+            leaf = torch.where(self._scales, h, mu).requires_grad_(True)
             return leaf, leaf
-        h = torch.full_like(self.h.tensor.detach(), forced)
         return mu.requires_grad_(True), h.requires_grad_(True)
+
+    @cached_property
+    def _scales(self) -> Tensor:
+        """Which elements of a tensor that holds both are read as scale, and not as location."""
+        leaf = torch.full_like(self.h.tensor.detach(), 0.5).requires_grad_(True)
+        _, location, scale = self.read(leaf, leaf)
+        return (_gradient(scale.sum(), leaf) != 0) & (_gradient(location.sum(), leaf) == 0)
 
     def run_at(
         self, mu: Tensor, h: Tensor, level: float, term: Value | None = None
@@ -323,6 +336,9 @@ class Probe:
         given_mu, reference_mu = _gradient(loss, mu), _gradient(by_mu, mu)
         given_h, reference_h = _gradient(loss, h), _gradient(by_h, h)
         backwards = _gradient(reverse, mu)
+        if self.mu is self.h:
+            given_h, reference_h = given_h[self._scales], reference_h[self._scales]
+            backwards = backwards.masked_fill(self._scales, 0)
         weights = _quotient(given_mu, reference_mu)
         weight = float(weights.mean()) if weights.numel() else 0.0
         ratios = _quotient(given_h, weight * reference_h) if weight else given_h.new_zeros(0)
@@ -464,7 +480,8 @@ def _kl_line(flow: Flow, probe: Probe, loss: Value, terms: Set[int]) -> Span | N
     sampler = flow.ancestors(probe.latent.z)
     both = (flow.descendants(probe.mu) & flow.descendants(probe.h) & terms) - sampler
     for op in flow.recording.ops:
-        if op.makes and op.out.index in both:
+        taken_apart = probe.mu is probe.h and op.name in SLICES | RESHAPES
+        if op.makes and op.out.index in both and not taken_apart:
             return op.span
     return loss.op.span if loss.op is not None else None
 

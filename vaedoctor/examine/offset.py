@@ -65,11 +65,11 @@ def offsets(
 
 
 def _at_prior(probe: Probe, term: Value) -> float | None:
-    mu = torch.zeros_like(probe.mu.tensor.detach()).requires_grad_(True)
     for head in AT_ONE:
-        h = torch.full_like(probe.h.tensor.detach(), head).requires_grad_(True)
+        zeros = torch.zeros_like(probe.mu.tensor.detach())
+        leaves = probe.placed(zeros, torch.full_like(probe.h.tensor.detach(), head))
         try:
-            value, location, scale = probe.read(mu, h, term)
+            value, location, scale = probe.read(*leaves, term)
         except Unavailable:  # a scale of 0 that `Normal` refuses
             continue
         if _all_close(location, 0.0) and _all_close(scale, 1.0):
