@@ -162,6 +162,25 @@ def test_a_batch_made_up_is_not_the_users_fault() -> None:
     assert failure.cause == "other"
 
 
+class Joined(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 5)
+        self.second = nn.Linear(7, 6)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        return self.second(torch.cat([self.first(x), condition], dim=1))
+
+
+@pytest.mark.parametrize(("guessed", "cause"), [(True, "other"), (False, "target")])
+def test_a_second_input_made_up_is_not_the_users_fault(guessed: bool, cause: str) -> None:
+    patient = subject(Joined(), torch.ones(2, 6), torch.ones(2, 1, 4))
+    patient = replace(patient, batch=replace(patient.batch, guessed=guessed))
+    failure = Examination(patient, seed=0, rewind=lambda: None).failure
+    assert failure is not None
+    assert failure.cause == cause
+
+
 def test_the_batch_may_be_the_sender() -> None:
     failure = failure_of(Two(nn.Linear(6, 5), nn.Identity()), torch.ones(2, 7))
     assert failure.mismatch is not None

@@ -103,13 +103,23 @@ def _cause(
     made_up = mismatch is not None and mismatch.sender == "the input" and guessed
     if op is None:
         return "other" if mismatch is None or made_up else "shapes"
-    if guessed and not any(flow.posterior(v) for v in op.reads):
-        made_up = True  # no layer has run yet: the made-up batch itself does not fit
+    if guessed and (not any(flow.posterior(v) for v in op.reads) or _untried(recording, flow, op)):
+        made_up = True  # no layer has run on it yet: the made-up batch itself does not fit
     if made_up or not _is_shape_error(op, mismatch):
         return "other"
     if posterior_operands(flow, op) is not None:
         return "posterior"
     return "target" if target_operands(recording, flow, op) is not None else "shapes"
+
+
+def _untried(recording: Recording, flow: Flow, op: Op) -> bool:
+    """Whether an operation of the forward pass reads an input that no layer has taken yet."""
+    if recording.forward_end >= 0:
+        return False
+    given = {v.index for v in recording.values if v.source in ("input", "condition")}
+    taken = flow.ancestors(*(v for o in recording.ops if flow.layer(o) for v in o.reads))
+    fresh = given - taken
+    return any(flow.ancestors(v) & fresh for v in op.reads if not flow.learned[v.index])
 
 
 def _arrivals(flow: Flow, op: Op) -> Iterator[str]:
