@@ -53,9 +53,9 @@ def _rounded(value: float | None) -> float | None:
 def kl_plot(heads: Sequence[float], loss: Sequence[float], true: Sequence[float]) -> Plot:
     """The KL in a loss against that of what is sampled, in nats a unit."""
     return Plot(
-        "the KL in the loss against the KL of what is sampled",
+        "the KL in the loss against the KL of what is sampled, both less that at scale 1",
         "scale head `h`",
-        "nats a unit, less that at scale 1",
+        "nats a unit",
         tuple(heads),
         (Curve("in the loss", tuple(loss)), Curve("of what is sampled", tuple(true), True)),
     )
@@ -63,7 +63,7 @@ def kl_plot(heads: Sequence[float], loss: Sequence[float], true: Sequence[float]
 
 def unit_plot(name: str, nats: Sequence[float], *, most: int = 24) -> Plot:
     """The KL of each unit, the largest first; the rest of many units as a line."""
-    y = "nats, averaged over rows"
+    y = "nats, mean over rows"
     if len(nats) <= most:
         units = tuple(f"no. {i}" for i in range(1, len(nats) + 1))
         return Plot(name, "unit, by size", y, units, (Curve("KL", tuple(nats)),))

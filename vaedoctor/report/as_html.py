@@ -66,6 +66,7 @@ def _section(report: Report, index: int) -> dict[str, object]:
         "verdict": verdict(report),
         "cost": "" if report.stop else cost(report),
         "stopped": STOPPED,
+        "coloured": any(p.recon_gradient is not None for p in report.picture.parts),
         "diagram": Markup(diagram(report, prefix=f"target-{index}")),
         "shown": [_shown(f, i) for i, f in enumerate(report.findings, start=1)],
         "families": list(families(report.outcomes)),

@@ -215,8 +215,9 @@ def _stroke(points: Way, name: str, *, wide: float = 2.0) -> str:
 
 def _norms(part: Part, x: float, y: float, room: float) -> Iterator[str]:
     """The norms of the two gradients at this place."""
-    found = (("recon", part.recon_gradient), ("kl", part.kl_gradient))
-    told = [(name, norm) for name, norm in found if norm is not None]
-    for i, (name, norm) in enumerate(told):
-        said = f"{'recon' if name == 'recon' else 'KL'} {norm:.2g}"
-        yield label(said, x + i * room / len(told), y, class_=f"norm {name}")
+    if part.recon_gradient is None or part.kl_gradient is None:
+        return
+    recon = f"recon {part.recon_gradient:.2g}"
+    yield label(recon, x, y, class_="norm recon")
+    beside = max(room / 2, len(recon) * 5.5 + 8)
+    yield label(f"KL {part.kl_gradient:.2g}", x + beside, y, class_="norm kl")

@@ -12,9 +12,11 @@ WIDTH = 400.0
 HIGH, GAP, TOP = 52.0, 40.0, 12.0
 MARGIN = 44.0  # for the lanes of what jumps over a station
 BETWEEN = 12.0
-MOST_ROWS = 26  # further layers of one kind are drawn as one box
+MOST_ROWS = 16  # further layers of one kind are drawn as one box
 MOST_TERMS = 4
 IDLE = "idle"
+SOURCES = ("x", "condition", "noise")
+_HOMES = {"VAE3": "sample", "VAE402": "x_hat"}  # of findings whose line is no station's
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +149,17 @@ def _longest_run(parts: Sequence[Part]) -> list[int]:
 
 
 def _rows(picture: Picture) -> list[int]:
-    """The row of each part: below all that feeds it; an idle one beside what would follow it."""
+    """The row of each part: below all that feeds it.
+
+    What nothing feeds, and is no input, stands below the part before it; an idle layer beside what
+    would have followed it.
+    """
     rows = [0] * len(picture.parts)
-    for arrow in picture.arrows:  # sorted by start, and no arrow goes back
-        rows[arrow.end] = max(rows[arrow.end], rows[arrow.start] + 1)
-    for i, part in enumerate(picture.parts):
-        if part.role == IDLE and i:
+    for i, part in enumerate(picture.parts):  # no arrow goes back
+        fed = [rows[a.start] + 1 for a in picture.arrows if a.end == i]
+        if fed:
+            rows[i] = max(fed)
+        elif i and part.role not in SOURCES:
             rows[i] = rows[i - 1] + (picture.parts[i - 1].role != IDLE)
     used = {row: i for i, row in enumerate(sorted(set(rows)))}
     return [used[row] for row in rows]
@@ -176,6 +183,7 @@ def _home(items: Sequence[Part | Term], finding: Finding) -> int | None:
         lambda item: at is not None and item.at is not None and _line(item.at) == _line(at),
         lambda item: bool(item.name) and f"`{item.name}`" in finding.message,
         lambda item: isinstance(item, Term) and finding.name.startswith(item.role),
+        lambda item: any(finding.code.startswith(c) and item.role == r for c, r in _HOMES.items()),
     )
     for fits in asked:
         for i, item in enumerate(items):

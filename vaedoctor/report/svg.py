@@ -82,15 +82,15 @@ class Axis:
         self, values: Iterable[float], start: float, end: float, *, log: bool = False, zero: bool
     ) -> None:
         self.log, self.start, self.end = log, start, end
-        known = [math.log10(v) if log else v for v in values if not log or v > 0]
+        known = [self._place(v) for v in values if not log or v > 0]
         low, high = (min(known), max(known)) if known else (0.0, 1.0)
         if log:
             low, high = float(math.floor(low)), float(math.ceil(high))
             high = max(high, low + 1)
         elif zero and low > 0 and low < 0.5 * high:
             low = 0.0
-        if low == high:
-            pad = abs(low) / 2 or 1.0
+        if high - low <= 1e-9 * max(abs(low), abs(high), 1e-280):
+            pad = abs(low) / 2 if abs(low) > 1e-280 else 1.0
             low, high = low - pad, high + pad
         self.low, self.high = low, high
 
@@ -98,8 +98,14 @@ class Axis:
         """The pixel of a value; None for one that a logarithm does not have."""
         if self.log and value <= 0:
             return None
-        v = math.log10(value) if self.log else value
-        return self.start + (self.end - self.start) * ((v - self.low) / (self.high - self.low))
+        share = (self._place(value) - self.low) / (self.high - self.low)
+        return self.start + (self.end - self.start) * share
+
+    def _place(self, value: float) -> float:
+        """The value or its logarithm, kept where differences of two can be represented."""
+        if self.log:
+            return math.log10(max(value, 1e-300))
+        return min(max(value, -1e300), 1e300)
 
     def ticks(self, most: int = 5) -> list[float]:
         """Round values on the scale."""
@@ -176,14 +182,15 @@ def _frame(data: Plot, across: Axis, up: Axis, top: float, height: float) -> Ite
 def _bars(data: Plot) -> str:
     """Horizontal bars, a row a name; with several curves a group a name."""
     shown = list(zip(*(data.x, *(c.values for c in data.curves)), strict=True))[:MOST_BARS]
-    top, group = 8.0 + _LEGEND * len(data.curves), _ROW * max(len(data.curves), 1)
+    several = data.curves if len(data.curves) > 1 else ()
+    top, group = 8.0 + _LEGEND * len(several), _ROW * max(len(data.curves), 1)
     bottom = top + group * len(shown) + 4
     height = bottom + _BOTTOM + (_LEGEND if len(data.x) > MOST_BARS else 0)
     values = [v for _, *row in shown for v in row if v is not None]
     across = Axis(
         values if data.log else [0.0, *values], _NAMES, WIDTH - 60, log=data.log, zero=True
     )
-    parts = [*_legend(data.curves)]
+    parts = [*_legend(several, bars=True)]
     for tick in across.ticks(4):
         x = across.at(tick)
         if x is not None:
@@ -220,13 +227,16 @@ def _bar(across: Axis, value: float | None, y: float, colour: str) -> Iterable[s
     yield label(number(value), max(start, end) + 5, y + 13, class_="tick")
 
 
-def _legend(curves: Sequence[Curve]) -> Iterable[str]:
+def _legend(curves: Sequence[Curve], *, bars: bool = False) -> Iterable[str]:
     for i, (name, curve) in enumerate(_coloured(curves)):
         y = 8 + _LEGEND * i
+        yield label(curve.name, 38, y + 4, room=WIDTH - 50, class_="name")
+        if bars:
+            yield element("rect", x=10, y=y - 5, width=18, height=10, rx=2, class_=f"bar {name}")
+            continue
         yield element("line", x1=8, x2=30, y1=y, y2=y, class_=f"line {name}")
         if not curve.expected:
             yield element("circle", cx=19, cy=y, r=3.2, class_=f"dot {name}")
-        yield label(curve.name, 38, y + 4, room=WIDTH - 50, class_="name")
 
 
 def _coloured(curves: Iterable[Curve]) -> Iterable[tuple[str, Curve]]:
