@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
@@ -60,13 +60,21 @@ def listing(at: Span, *, around: int = 2, most: int = 12) -> Iterator[Line]:
     last = at.end_line if at.line < at.end_line < at.line + most else at.line
     if not line_at(at).strip():
         return
-    gutter = len(str(last + around))
-    for n in range(max(1, at.line - around), last + around + 1):
-        raw = line_at(Span(at.file, n))
+    shown = {
+        n: line_at(Span(at.file, n)) for n in range(max(1, at.line - around), last + around + 1)
+    }
+    gutter, indent = len(str(last + around)), _indent(shown.values())
+    for n, raw in shown.items():
         start, end = _guilty(at, n, last, raw)
-        parts = (plain(part) for part in _cut(raw, start, end))
+        before, guilty, after = (plain(part) for part in _cut(raw, start, end))
         if raw or n <= last:
-            yield Line(f"{n:>{gutter}}", *parts)
+            yield Line(f"{n:>{gutter}}", before.removeprefix(indent), guilty, after)
+
+
+def _indent(lines: Iterable[str]) -> str:
+    """The blanks that all lines begin with, so that a narrow screen shows more of them."""
+    begins = [plain(raw) for raw in lines if raw.strip()]
+    return " " * min(len(text) - len(text.lstrip(" ")) for text in begins)
 
 
 def _guilty(at: Span, n: int, last: int, raw: str) -> tuple[int, int]:
