@@ -15,6 +15,7 @@ import json
 import linecache
 import re
 import tokenize
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from json.decoder import JSONDecoder, scanstring  # type: ignore[attr-defined]
@@ -35,6 +36,10 @@ _IN_PYTHON = {"", "python", "python2", "python3", "ipython", "ipython3", "xpytho
 
 class NotebookError(ValueError):
     """The file is no notebook of Python that can be read; the message says why."""
+
+    def __init__(self, message: str, next_step: str = "open it in Jupyter and save it") -> None:
+        super().__init__(message)
+        self.next_step = next_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +81,18 @@ def read_notebook(path: Path) -> Notebook:
     except UnicodeDecodeError as error:
         raise NotebookError(f"it is not text: {error}") from None
     except json.JSONDecodeError as error:
+        if not raw.strip():
+            raise NotebookError("it is empty") from None
         what = "it holds git's conflict markers" if "\n<<<<<<<" in raw else f"{error.msg}"
         raise NotebookError(f"{what} (line {error.lineno}), so it is not JSON") from None
     except RecursionError:
         raise NotebookError("it is nested too deeply to be a notebook") from None
     language = _language(content)
     if language not in _IN_PYTHON:
-        raise NotebookError(f"its language is {language!r}, not Python")
+        raise NotebookError(
+            f"its language is {language!r}, not Python",
+            "vaedoctor check notebook.ipynb   (one with a Python kernel)",
+        )
     return _joined(list(_code_cells(content)), raw)
 
 
@@ -228,17 +238,24 @@ def _python(lines: list[str]) -> tuple[list[str], SyntaxError | None]:
             if not magic or magic[0] not in _PYTHON_MAGICS:
                 return blank, None
             lines = [*blank[: first + 1], *lines[first + 1 :]]
-    try:
-        ast.parse("\n".join(lines))
-    except (SyntaxError, ValueError):
+    if _error_of(lines) is not None:
         lines = _without_magics(lines)
-        try:
-            ast.parse("\n".join(lines))
-        except SyntaxError as error:
+        if (error := _error_of(lines)) is not None:
             return blank, error
-        except ValueError as error:  # a null character
-            return blank, SyntaxError(str(error))
     return lines, None
+
+
+def _error_of(lines: list[str]) -> SyntaxError | None:
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # invalid escapes
+        try:
+            compile("\n".join(lines), "<cell>", "exec", flags, dont_inherit=True)
+        except SyntaxError as error:
+            return error
+        except (ValueError, RecursionError, MemoryError) as error:  # a null character, a deep nest
+            return SyntaxError(str(error))
+    return None
 
 
 def _without_magics(lines: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import importlib.util
@@ -96,5 +97,5 @@ def is_own_frame(filename: str) -> bool:
 def _machinery() -> tuple[str, ...]:
     specs = [importlib.util.find_spec(name) for name in ("click", "torch")]
     folders = [f"{Path(s.origin).parent}{os.sep}" for s in specs if s is not None and s.origin]
-    files = [m.__file__ or "<" for m in (importlib, importlib.util, contextlib)]
+    files = [m.__file__ or "<" for m in (ast, importlib, importlib.util, contextlib)]
     return ("<frozen ", "<string>", *files, *folders)

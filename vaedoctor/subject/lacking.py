@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from .errors import TargetError, user_traceback
 from .loading import Loaded, stopped
-from .slicing import Executed
+from .slicing import Executed, Failure
+from .source import Source
 from .stubs import Absent, StubUsed, explain
 from .surroundings import Surroundings
 
 
 def unbound(name: str, loaded: Loaded, label: str) -> TargetError | None:
     """What to say about a target that the file would define, had it been executed."""
-    failure = loaded.executed.cause(name)
-    source = loaded.source
-    if failure is not None and source is not None:
-        return stopped(source, failure.error, failure.stmt.lineno)
-    stmt = loaded.executed.missing.get(name)
-    if stmt is not None and source is not None:
-        return _not_run(name, source.line(stmt.lineno), "", label)
+    if loaded.source is None:
+        return None
+    reason = _Lack(loaded.source, loaded.executed, label).of(name, "")
+    if reason is not None:
+        return reason
     value = loaded.namespace.get(name)
     if isinstance(value, Absent):
         return explain(StubUsed(value._path, "the target", value._why))
@@ -34,31 +34,69 @@ def lacking(
     for one in _chain(error):
         if isinstance(one, StubUsed):
             return explain(one)
-        if not isinstance(one, NameError) or not one.name:
+        if not isinstance(one, NameError) or not one.name or loaded.source is None:
             continue
-        known: Iterable[tuple[str, Executed]] = [
-            ("", loaded.executed),
-            *surroundings.executed.items(),
-        ]
-        for module, done in known:
-            failure = done.cause(one.name)
-            if failure is not None and loaded.source is not None:
-                file = Path(module) if module else loaded.source
-                return stopped(file, failure.error, failure.stmt.lineno)
-            stmt = done.missing.get(one.name)
-            if stmt is not None:
-                place = loaded.source.line(stmt.lineno) if loaded.source and not module else ""
-                place = place or f"line {stmt.lineno} of `{module}`"
-                return _not_run(one.name, place, user_traceback(one), label)
+        shown = user_traceback(one)
+        known = [(loaded.source, loaded.executed), *surroundings.executed.values()]
+        for source, done in known:
+            if (reason := _Lack(source, done, label).of(one.name, shown)) is not None:
+                return reason
+        for source, _ in known:
+            for module in _star_imports(source.tree):
+                if module.partition(".")[0] in surroundings.stubs.names:
+                    return explain(StubUsed(f"{module}.{one.name}", "needed"))
+        line = loaded.executed.left_out
+        if line is not None and not loaded.whole:
+            return TargetError(
+                f"`{one.name}` is not defined; {loaded.source.line(line)} and what follows it "
+                "was not run",
+                traceback=shown,
+                next_step=_whole(label),
+            )
     return None
 
 
-def _not_run(name: str, place: str, shown: str, label: str) -> TargetError:
-    return TargetError(
-        f"`{name}` is made in {place}, which is not run: it loads data, trains or writes",
-        traceback=shown,
-        next_step=f"vaedoctor check {label} --exec   (runs the whole file)",
-    )
+@dataclass(frozen=True, slots=True)
+class _Lack:
+    """The names that a file lacks, because of what was left out of it or failed."""
+
+    source: Source
+    done: Executed
+    label: str
+
+    def of(self, name: str, shown: str) -> TargetError | None:
+        """Why the file lacks a name: the first cause, where one thing led to another."""
+        found: Failure | ast.stmt | None = None
+        seen: set[str] = set()
+        while name and name not in seen:
+            seen.add(name)
+            cause = self.done.failures.get(name) or self.done.missing.get(name)
+            if cause is None:
+                break
+            found, last = cause, name
+            undefined = isinstance(cause, Failure) and isinstance(cause.error, NameError)
+            name = getattr(cause.error, "name", "") if undefined else ""  # type: ignore[union-attr]
+        if isinstance(found, Failure):
+            return stopped(self.source, found.error, found.stmt.lineno)
+        if found is None:
+            return None
+        own = f" of {self.source.path.name}"
+        return TargetError(
+            f"`{last}` is made in {self.source.line(found.lineno)}{own}, which is not run: "
+            "it loads data, trains, writes or asks",
+            traceback=shown,
+            next_step=_whole(self.label),
+        )
+
+
+def _whole(label: str) -> str:
+    return f"vaedoctor check {label} --exec   (runs the whole file)"
+
+
+def _star_imports(tree: ast.Module) -> Iterator[str]:
+    for stmt in tree.body:
+        if isinstance(stmt, ast.ImportFrom) and stmt.module and stmt.names[0].name == "*":
+            yield stmt.module
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -16,7 +16,7 @@ from . import cuda
 from .errors import TargetError, summary, user_traceback
 from .packages import enter_packages, package_of
 from .slicing import Executed, execute, execute_whole
-from .source import Source, is_foreign, read
+from .source import Source, is_foreign, is_main_guard, read
 from .stubs import StubUsed, explain
 from .surroundings import Surroundings
 from .trace import generators_restored, seed_everything
@@ -45,7 +45,9 @@ class Loaded:
         notes: list[str] = []
         line = self.executed.left_out
         if self.whole and self.source is not None:
-            notes.append('ran the file in full (`--exec`), as an import does: no `"__main__"` part')
+            guarded = any(is_main_guard(s) for s in self.source.tree.body)
+            but = ' except what stands under `if __name__ == "__main__"`' if guarded else ""
+            notes.append(f"ran the whole file (`--exec`){but}")
         elif line is not None and self.source is not None:
             where = self.source.line(line)
             notes.append(f"loaded definitions only: {where} would run code on import")
@@ -79,10 +81,9 @@ def load_file(
         seed_everything(seed)
         package, notes = enter_packages(surroundings, path, package_of(path, source.tree))
         name = name or (f"{package}.{path.stem}" if package else "")
-        there = sys.modules.get(name)
-        if there is not None and getattr(there, "__file__", None) == str(path) and not whole:
-            done = surroundings.executed.get(name, Executed())
-            return Loaded(there, source, done, notes=tuple(notes))
+        known = surroundings.executed.get(name)
+        if known is not None and name in sys.modules and not whole:  # its package imports it
+            return Loaded(sys.modules[name], source, known[1], notes=tuple(notes))
         module = _new_module(path, name, package, surroundings)
         if not whole:
             done = execute(source, module.__dict__, wanted)
@@ -123,7 +124,8 @@ def load_module(
             raise _no_module(name) from None
         raise stopped(Path(f"{name.replace('.', '/')}.py"), error, None) from None
     source = read(origin) if origin is not None and own else None
-    return Loaded(module, source, surroundings.executed.get(name, Executed()))
+    known = surroundings.executed.get(name)
+    return Loaded(module, source, known[1] if known is not None else Executed())
 
 
 def existing(path: Path, name: str) -> Path:

@@ -198,13 +198,14 @@ class _Finder:
         """The loss as a training loop of the file computes it, or why that cannot be repeated."""
         refused: tuple[str, ...] = ()
         for loop in loops(self.source, self.namespace, self.model) if self.source else ():
-            origin = f"found: `{loop.name}` of the training loop, line {loop.line}"
+            place = self.source.line(loop.line) if self.source else f"line {loop.line}"
+            origin = f"found: `{loop.name}` of the training loop, {place}"
             objective = Objective(loop.run, loop.name, origin, loop.at)
             _, scalar, error = self._trial(objective)
             if scalar is not None and scalar.requires_grad:
                 return objective, ()
             if error is not None and not refused:
-                said = f"the training loop of line {loop.line} raised {summary(error)}"
+                said = f"the training loop of {place} raised {summary(error)}"
                 refused = (f"{said} when repeated alone, and is not used",)
         return None, refused
 
@@ -213,7 +214,9 @@ class _Finder:
         loss, error = tried.loss, tried.error
         assert error is not None
         at = tried.objective.at
-        where = f" (line {at.line})" if at is not None else ""
+        where = ""
+        if at is not None:
+            where = f" ({self.source.line(at.line) if self.source else f'line {at.line}'})"
         given = f" with {tried.given}" if tried.given else ""
         what = "it is not called in this file, and" if not tried.own_call else "called as here"
         return (

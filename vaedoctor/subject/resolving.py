@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -16,22 +17,46 @@ from .lacking import unbound
 from .loading import Loaded
 from .stubs import Absent
 
+_FACTORY = re.compile(r"make|build|create|construct|model|vae|net", re.IGNORECASE)
 
-def only_candidate(loaded: Loaded, place: str) -> str:
-    """The name of the one model a file offers; `TargetError` when there is none or several."""
+
+def only_candidate(loaded: Loaded, place: str, absent: Iterable[str] = ()) -> str:
+    """The name of the one model a file offers; `TargetError` when there is none or several.
+
+    `absent` are the libraries that stand-ins replace.
+    """
     found = candidates(loaded)
     if len(found) == 1:
-        return found[0]
+        held = _instances_of(loaded.namespace.get(found[0]), loaded) if loaded.whole else []
+        return held[0] if len(held) == 1 else found[0]
     if not found:
         for failed in _failed_classes(loaded):
             raise unbound(failed, loaded, place) or AssertionError(failed)
+        factories = _factories(loaded)
+        reasons = [f"`{n}` is not installed" for n in absent]
+        reasons += [n for n in loaded.source.notes if "not valid" in n] if loaded.source else []
         raise TargetError(
-            f"`{place}` defines no `nn.Module`",
-            next_step=f"vaedoctor check {place}:make_model   (a function that returns one)",
+            "; ".join([f"`{place}` defines no `nn.Module`", *reasons]),
+            next_step=commands(place, factories)
+            or f"vaedoctor check {place}:make_model   (a function that returns one)",
         )
     raise TargetError(
         f"`{place}` holds {len(found)} models: which one?", next_step=commands(place, found)
     )
+
+
+def _instances_of(kind: Any, loaded: Loaded) -> list[str]:
+    """The names of what the file has made of a class, where all of it has run."""
+    return [n for n, v in loaded.namespace.items() if isinstance(kind, type) and type(v) is kind]
+
+
+def _factories(loaded: Loaded) -> list[str]:
+    """Names of the file's functions that return what they make: perhaps a model."""
+    body = loaded.source.tree.body if loaded.source is not None else []
+    functions = [s for s in body if isinstance(s, ast.FunctionDef) and _FACTORY.search(s.name)]
+    return [
+        f.name for f in functions if any(isinstance(n, ast.Return) and n.value for n in ast.walk(f))
+    ]
 
 
 def _failed_classes(loaded: Loaded) -> Iterator[str]:

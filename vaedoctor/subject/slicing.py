@@ -14,6 +14,7 @@ import asyncio
 import inspect
 import os
 import types
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -43,17 +44,6 @@ class Executed:
     missing: dict[str, ast.stmt] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-
-    def cause(self, name: str) -> Failure | None:
-        """The failure that a name is missing for: the first of those that followed each other."""
-        found, seen = self.failures.get(name), {name}
-        while found is not None and isinstance(found.error, NameError):
-            name = found.error.name or ""
-            if name in seen or name not in self.failures:
-                break
-            seen.add(name)
-            found = self.failures[name]
-        return found
 
 
 @dataclass(slots=True)
@@ -199,7 +189,9 @@ def _run(stmt: ast.stmt, source: Source, namespace: dict[str, Any], flags: int) 
 
 def _compiled(stmt: ast.stmt, source: Source, flags: int) -> types.CodeType:
     module = ast.Module([stmt], type_ignores=[])
-    code = compile(module, str(source.path), "exec", flags, dont_inherit=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)
+        code = compile(module, str(source.path), "exec", flags, dont_inherit=True)
     assert isinstance(code, types.CodeType)
     return code
 

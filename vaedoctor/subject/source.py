@@ -8,6 +8,7 @@ import linecache
 import os
 import sysconfig
 import tokenize
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -105,24 +106,24 @@ def _read(path: Path, changed: int, size: int) -> Source:
     try:
         return parse(path)
     except SyntaxError as error:
-        at = f"line {error.lineno}" if error.lineno else "the file"
+        at = f"line {error.lineno} of " if error.lineno else ""
         where = f'  File "{path}", line {error.lineno}\n' if error.lineno else ""
         guilty = f"    {error.text.strip()}\n" if error.text else ""
         raise TargetError(
-            f"`{path.name}` is not valid Python: {error.msg} ({at})",
+            f"`{path.name}` is not valid Python: {error.msg}"
+            + (f" (line {error.lineno})" if error.lineno else ""),
             traceback=f"{where}{guilty}{type(error).__name__}: {error.msg}",
-            next_step=f"correct {at} of {path.name}, `python -m py_compile {path.name}` tries it",
+            next_step=f"correct {at}{path.name}, `python -m py_compile {path.name}` tries it",
         ) from None
     except NotebookError as error:
         raise TargetError(
             f"`{path.name}` cannot be read as a notebook: {error}",
-            next_step="open it in Jupyter and save it again, or export it: "
-            f"jupyter nbconvert --to script {path.name}",
+            next_step=error.next_step,
         ) from None
     except (UnicodeDecodeError, ValueError) as error:
         raise TargetError(
             f"`{path.name}` is not a Python text file: {error}",
-            next_step="vaedoctor check mymodel.py:VAE",
+            next_step="save it as UTF-8, or name its encoding in line 1: # coding: latin-1",
         ) from None
 
 
@@ -131,7 +132,7 @@ def parse(path: Path) -> Source:
     if not is_notebook(path.name):
         with tokenize.open(path) as file:
             text = file.read()
-        return Source(path, text, ast.parse(text, filename=str(path)))
+        return Source(path, text, _tree(text, path))
     notebook = read_notebook(path)
     lines = notebook.text.splitlines(keepends=True)
     # `inspect` and tracebacks then read the Python text, not the JSON.
@@ -141,7 +142,13 @@ def parse(path: Path) -> Source:
         for c in notebook.cells
         if c.error is not None
     ]
-    return Source(path, notebook.text, ast.parse(notebook.text, str(path)), tuple(notes))
+    return Source(path, notebook.text, _tree(notebook.text, path), tuple(notes))
+
+
+def _tree(text: str, path: Path) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # invalid escapes are for the user's own linter
+        return ast.parse(text, filename=str(path))
 
 
 def is_foreign(file: str) -> bool:

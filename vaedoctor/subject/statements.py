@@ -135,7 +135,9 @@ def aliased(stmt: ast.stmt) -> tuple[str, str] | None:
 
 def is_costly(stmt: ast.stmt) -> bool:
     """Whether a statement loads data, trains, writes files or asks the network."""
-    return any(isinstance(n, ast.Call) and _acts(n) for n in ast.walk(stmt))
+    return any(
+        isinstance(n, ast.Await) or (isinstance(n, ast.Call) and _acts(n)) for n in ast.walk(stmt)
+    )
 
 
 def is_harmless(stmt: ast.stmt) -> bool:

@@ -8,11 +8,13 @@ libraries that record or draw may be called: what they return does nothing.
 from __future__ import annotations
 
 import sys
+import traceback
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import TargetError, is_own_frame, user_traceback
@@ -44,9 +46,10 @@ _PACKAGES = {
     "yaml": "pyyaml",
 }
 _LOCAL = {
-    *"args arguments base common config configs constants custom data dataloader dataset datasets",
-    *"decoder encoder helper helpers layer layers lib loss losses model models modules network",
-    *"networks nets options ops params settings src train trainer trainers util utils vae".split(),
+    *"args arguments base common config configs constants custom data dataloader dataset".split(),
+    *"datasets decoder encoder helper helpers layer layers lib loss losses model models".split(),
+    *"modules network networks nets options ops params settings src train trainer".split(),
+    *"trainers util utils vae".split(),
 }
 # They only record or draw: a call that does nothing changes nothing the model computes.
 _TELLING = {
@@ -218,14 +221,13 @@ def explain(used: StubUsed) -> TargetError:
             f"`{used.needed}` is {used.role}, but its import raised "
             f"{type(used.why).__name__}: {used.why}",
             traceback=user_traceback(used.why),
-            next_step=f"correct the import of `{used.needed}`",
+            next_step=f"correct {_place_of(used.why)}",
         )
     if top in _LOCAL:
-        step = f"cd into the folder that holds `{top}`, then the same command with a path"
         return TargetError(
             f"`{used.needed}` is {used.role}, but `{top}` is neither near the file nor installed",
             traceback=user_traceback(used),
-            next_step=f"PYTHONPATH=FOLDER vaedoctor check …   (FOLDER holds `{top}`), or {step}",
+            next_step=f"PYTHONPATH=FOLDER vaedoctor check …   (the folder that holds `{top}`)",
         )
     return TargetError(
         f"`{used.needed}` is {used.role}, but `{top}` is not installed",
@@ -233,6 +235,16 @@ def explain(used: StubUsed) -> TargetError:
         next_step=f"python -m pip install {package_of(top)}   "
         "(into the environment vaedoctor runs in)",
     )
+
+
+def _place_of(error: BaseException) -> str:
+    """`line 3 of layers.py`: where an import raised."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"line {error.lineno} of {Path(error.filename).name}"
+    shown = traceback.extract_tb(error.__traceback__)
+    for frame in reversed([f for f in shown if not is_own_frame(f.filename)]):
+        return f"line {frame.lineno} of {Path(frame.filename).name}"
+    return "the import"
 
 
 def package_of(name: str) -> str:

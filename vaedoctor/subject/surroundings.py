@@ -22,8 +22,8 @@ from types import FrameType
 from typing import Any
 
 from .errors import is_own_frame
-from .slicing import Executed, execute_module
-from .source import is_foreign, parse
+from .slicing import Executed, execute_module, execute_whole
+from .source import Source, is_foreign, parse
 from .stubs import StubLoader, StubModule
 
 _ROOT_FILES = (".git", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
@@ -41,17 +41,22 @@ class UserLoader(SourceFileLoader):
     def exec_module(self, module: types.ModuleType) -> None:
         """Run the module; what was left out is kept in the surroundings."""
         source = parse(Path(self.path))
-        self.surroundings.executed[module.__name__] = execute_module(source, module.__dict__)
+        if self.surroundings.whole:
+            execute_whole(source, module.__dict__)
+        else:
+            done = execute_module(source, module.__dict__)
+            self.surroundings.executed[module.__name__] = source, done
 
 
 class Surroundings(MetaPathFinder):
     """The user's folders, as a finder that is in force while a target loads."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, whole: bool = False) -> None:
+        self.whole = whole
         self.near = list(dict.fromkeys([folder, Path.cwd()]))
         self.above = list(_above(folder))
         self.stubs = StubLoader()
-        self.executed: dict[str, Executed] = {}
+        self.executed: dict[str, tuple[Source, Executed]] = {}
         self.made: set[str] = set()
         self.aliases: set[str] = set()
         self._path = list(sys.path)

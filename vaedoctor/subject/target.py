@@ -122,11 +122,14 @@ def _opened(
     folder = path.parent if path is not None else Path.cwd()
     with (
         unchanged_process(str(path or place)),
-        Surroundings(folder).in_force() as surroundings,
+        Surroundings(folder, whole=whole).in_force() as surroundings,
     ):
         with cuda.moves_ignored():
             file = _loaded(path, place, name, objective, seed, surroundings, whole)
-            name = name or only_candidate(file, place)
+            if not name:
+                name = only_candidate(file, place, surroundings.stubs.names)
+                if name in file.executed.missing:  # an instance, which nobody had asked for
+                    file = _loaded(path, place, name, objective, seed, surroundings, whole)
             thing = resolve(file, name, place, modules_only=modules_only)
         yield _Found(thing, file, f"{place}:{name}", surroundings)
 
