@@ -224,3 +224,44 @@ def test_a_prior_network_may_stand_in_for_the_posterior_in_evaluation_mode():
     batch = (torch.rand(8, 12), torch.rand(8, 5))
     report = vaedoctor.check(PriorInEval(), batch, objective=conditional_loss, conditions=["past"])
     assert not _findings(report)
+
+
+class Sentences(nn.Module):
+    """Tokens in, scores of the next token out; what the decoder starts from is `start`."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(20, 6)
+        self.reader, self.writer = (nn.GRU(6, 10, batch_first=True) for _ in range(2))
+        self.heads, self.bridge, self.scores = nn.Linear(10, 8), nn.Linear(4, 10), nn.Linear(10, 20)
+
+    def start(self, q):
+        return q.rsample()
+
+    def forward(self, tokens):
+        _, h = self.reader(self.words(tokens))
+        mu, raw = self.heads(h[-1]).chunk(2, dim=1)
+        q = Normal(mu, F.softplus(raw))
+        h = torch.tanh(self.bridge(self.start(q)))[None]
+        y, _ = self.writer(self.words(tokens[:, :-1]), h.contiguous())
+        return self.scores(y), q
+
+
+class DeterministicSentences(Sentences):
+    def start(self, q):
+        q.rsample()
+        return q.loc
+
+
+def sentence_loss(model, tokens):
+    scores, q = model(tokens)
+    target = tokens[:, 1:].reshape(-1)
+    nll = F.cross_entropy(scores.reshape(-1, 20), target, reduction="sum")
+    return (nll + kl_divergence(q, Normal(0.0, 1.0)).sum()) / len(tokens)
+
+
+def test_scores_of_classes_are_the_reconstruction_of_tokens_though_no_sample_reaches_them():
+    tokens = torch.randint(0, 20, (6, 9))
+    assert not _findings(vaedoctor.check(Sentences(), tokens, objective=sentence_loss))
+    report = vaedoctor.check(DeterministicSentences(), tokens, objective=sentence_loss)
+    assert [f.code for f in _findings(report)] == ["VAE307"]

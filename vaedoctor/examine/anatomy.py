@@ -13,6 +13,7 @@ from .outputs import Output, outputs_of
 from .recording import Op, Recording, Value
 
 POSITIVE = frozenset("exp exp_ softplus".split())
+CLASS_LOSSES = frozenset({"cross_entropy", "nll_loss"})
 LOOKUPS = frozenset("argmin argmax topk round round_ sign floor one_hot".split())
 
 
@@ -189,12 +190,20 @@ def _partners(
                 continue
         plain = [v for v in op.reads if only_moved(flow, v, raw)]
         learned = [v for v in op.reads if flow.posterior(v)]
-        if plain and learned and learned[0].tensor.numel() == plain[0].tensor.numel():
+        if plain and learned and _entry_by_entry(op, learned[0].tensor, plain[0].tensor):
             value = learned[0]
             while value.op is not None and value.op.name in RESHAPES:
                 value = flow.parents(value)[0]
             found.append((value, op))
     return found
+
+
+def _entry_by_entry(op: Op, made: Tensor, given: Tensor) -> bool:
+    """Whether there is a number for every entry of the input, or for each class it may be."""
+    each = 1
+    if op.name in CLASS_LOSSES and not given.is_floating_point() and made.dim():
+        each = made.shape[min(1, made.dim() - 1)]
+    return made.numel() == given.numel() * each
 
 
 def only_moved(flow: Flow, value: Value, raw: set[int]) -> bool:
