@@ -32,7 +32,7 @@ LAYERS = (
     {"rules"},
     {"checkup"},
     {"output", "reproduce"},
-    {"baseline", "isolate", "init"},
+    {"baseline", "isolate", "init", "nursery"},
     {"agenda"},
     {"jobs", "shelf", "pytest_items", "pytest_summary"},
     {"pytest_gate"},

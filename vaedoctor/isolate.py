@@ -20,11 +20,11 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import click
 
@@ -35,7 +35,7 @@ from .subject.errors import in_its_cell, user_traceback
 
 GRACE = 3.0  # seconds that faulthandler gets to say where a hang is, before the group is killed
 
-_PACKAGE = os.path.dirname(os.path.abspath(__file__))
+PACKAGE = os.path.dirname(os.path.abspath(__file__))
 # The child runs the parent's own vaedoctor, even when another one is installed; nothing else is
 # taken from that folder, which need not be on the path.
 _CHILD = (
@@ -87,16 +87,63 @@ class CouldNotRun(click.ClickException):
         return "\n\n".join(parts)
 
 
-def run_isolated(request: Mapping[str, Any], *, timeout: float, debug: bool = False) -> Report:
-    """Load and examine `request["target"]` in a child process, and wait for its report."""
-    with Isolated(request, timeout=timeout, debug=debug) as examination:
+class Process(Protocol):
+    """A child and its group, as `subprocess.Popen` shows one."""
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, a negative signal, or None before its end was seen."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end. Raises `subprocess.TimeoutExpired`."""
+
+    def kill(self) -> None:
+        """End it and all that it started."""
+
+
+class _Spawned(subprocess.Popen[bytes]):
+    def kill(self) -> None:
+        if hasattr(os, "killpg"):
+            # The group outlives its leader: kill it even when the child itself has ended.
+            os.killpg(self.pid, signal.SIGKILL)
+        else:
+            super().kill()
+
+
+def spawn(folder: Path, where: str | None) -> Process:
+    """Start a process for the request that lies in a folder, working in the folder `where`."""
+    # -P: a `random.py` beside the user's model must not replace the library's. File descriptor 2
+    # as stdout: the report alone goes to stdout.
+    return _Spawned(
+        [sys.executable, "-P", "-c", _CHILD, os.path.dirname(PACKAGE), str(folder)],
+        stdin=subprocess.DEVNULL,
+        stdout=2,
+        cwd=where,
+        start_new_session=True,
+    )
+
+
+def run_isolated(request: Mapping[str, Any], *, timeout: float, **options: Any) -> Report:
+    """Load and examine `request["target"]` in a child process, and wait for its report.
+
+    Options as for `Isolated`.
+    """
+    with Isolated(request, timeout=timeout, **options) as examination:
         return examination.report()
 
 
 class Isolated:
     """A check-up that has been started. Leaving the context ends it and removes its files."""
 
-    def __init__(self, request: Mapping[str, Any], *, timeout: float, debug: bool = False) -> None:
+    def __init__(
+        self,
+        request: Mapping[str, Any],
+        *,
+        timeout: float,
+        debug: bool = False,
+        start: Callable[[Path, str | None], Process] | None = None,
+    ) -> None:
+        start = start or spawn
         self._timeout = timeout
         self._debug = debug
         self.ended = False
@@ -107,15 +154,7 @@ class Isolated:
             content = {**request, "timeout": timeout}
             (self._folder / "request.json").write_text(json.dumps(content), encoding="utf-8")
             self._stack.enter_context(listening())
-            # -P: a `random.py` beside the user's model must not replace the library's. File
-            # descriptor 2 as stdout: the report alone goes to stdout.
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _CHILD, os.path.dirname(_PACKAGE), str(self._folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=2,
-                cwd=request.get("folder"),
-                start_new_session=True,
-            )
+            self._process = start(self._folder, request.get("folder"))
         except BaseException:
             self._stack.close()
             raise
@@ -184,11 +223,7 @@ class Isolated:
             return
         self.ended = True
         with contextlib.suppress(OSError):
-            if hasattr(os, "killpg"):
-                # The group outlives its leader: kill it even when the child itself has ended.
-                os.killpg(self._process.pid, signal.SIGKILL)
-            else:
-                self._process.kill()
+            self._process.kill()
         self._process.wait()
 
 
@@ -306,7 +341,7 @@ def _is_machinery(frame: traceback.FrameSummary) -> bool:
     """Ours, the interpreter's own, or the calls of `nn.Module` between two of the user's lines."""
     path = frame.filename.replace("\\", "/")
     machinery = ("runpy.py", "importlib/__init__.py", "torch/overrides.py", "nn/modules/module.py")
-    return frame.filename.startswith((_PACKAGE + os.sep, "<frozen ", "<string>")) or path.endswith(
+    return frame.filename.startswith((PACKAGE + os.sep, "<frozen ", "<string>")) or path.endswith(
         tuple(f"/{end}" for end in machinery)
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from .finding import Report, Severity
 from .isolate import CouldNotRun, Isolated, listening
+from .nursery import Nursery
 
 MOST = 4  # children at once unless asked: each holds torch, about 0.4 GB
 
@@ -28,8 +29,8 @@ def examine_all(
     A target that cannot be examined becomes a report that says so (`stop`). Closing the iterator
     ends the children that still run.
     """
-    team = _Team(timeout, debug)
-    with listening(), ThreadPoolExecutor(max(1, jobs)) as pool:
+    with listening(), Nursery() as nursery, ThreadPoolExecutor(max(1, jobs)) as pool:
+        team = _Team(timeout, debug, nursery)
         waiting = [pool.submit(team.examine, request) for request in requests]
         try:
             for one in waiting:
@@ -41,8 +42,8 @@ def examine_all(
 class _Team:
     """The children that run now."""
 
-    def __init__(self, timeout: float, debug: bool) -> None:
-        self._timeout, self._debug = timeout, debug
+    def __init__(self, timeout: float, debug: bool, nursery: Nursery) -> None:
+        self._options: dict[str, Any] = {"timeout": timeout, "debug": debug, "start": nursery.start}
         self._lock = Lock()
         self._running: list[Isolated] = []
         self._ended = False
@@ -65,6 +66,6 @@ class _Team:
         with self._lock:
             if self._ended:
                 raise CouldNotRun("interrupted")
-            child = Isolated(request, timeout=self._timeout, debug=self._debug)
+            child = Isolated(request, **self._options)
             self._running = [c for c in self._running if not c.ended] + [child]
             return child

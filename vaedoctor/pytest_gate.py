@@ -131,7 +131,8 @@ class Gate:
             terminalreporter.line(line)
 
     def pytest_unconfigure(self) -> None:
-        """Remove the shared folder."""
+        """End what still runs, and remove the shared folder."""
+        self._shelf.close()
         if self._temporary is not None:
             self._temporary.cleanup()
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from .finding import Report, Severity
 from .isolate import GRACE, CouldNotRun, run_isolated
+from .nursery import Nursery
 from .output import replace_file
 
 _PATIENCE = 30.0  # seconds beyond the time limit after which a claim was left behind
@@ -25,6 +26,7 @@ class Shelf:
     def __init__(self, folder: Path, requests: Sequence[Mapping[str, Any]], limit: float) -> None:
         self._folder, self._requests, self._limit = folder, requests, limit
         self._read: dict[int, Report] = {}
+        self._nursery = Nursery()
 
     def report(self, index: int) -> Report:
         """The report on a request: examined now, elsewhere in this moment, or before."""
@@ -49,6 +51,10 @@ class Shelf:
         files = sorted(self._folder.glob("*.json"))
         return [Report.from_json(f.read_text(encoding="utf-8")) for f in files]
 
+    def close(self) -> None:
+        """End the process that examinations are forked of."""
+        self._nursery.close()
+
     def _claimed(self, index: int) -> bool:
         """Whether it falls to this process to examine a request."""
         try:
@@ -61,7 +67,7 @@ class Shelf:
     def _examined(self, index: int) -> Report:
         request = self._requests[index]
         try:
-            return run_isolated(request, timeout=self._limit)
+            return run_isolated(request, timeout=self._limit, start=self._nursery.start)
         except CouldNotRun as why:
             fail_on = Severity(request.get("fail_on", Severity.ERROR))
             return Report(request["target"], fail_on=fail_on, stop=why.stop)
