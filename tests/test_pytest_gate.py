@@ -23,16 +23,18 @@ QUICK = ("-p", "no:hypothesispytest", "-p", "no:anyio", "-p", "no:syrupy")  # to
 
 STUB = """
 import sys
+from contextlib import contextmanager
 from types import ModuleType
 
 target, checkup = ModuleType("vaedoctor.subject.target"), ModuleType("vaedoctor.checkup")
 
-def load(name, **options):
+@contextmanager
+def loaded(name, **options):
     with open("examined", "a") as file:
         print(name, file=file)
     space = {}
     exec(compile(open(name.rpartition(":")[0]).read(), name, "exec"), space)
-    return name, space
+    yield name, space
 
 def examine_subject(subject, *, fail_on="error", select=None, ignore=(), **options):
     from vaedoctor.config import select_rules
@@ -52,7 +54,7 @@ def examine_subject(subject, *, fail_on="error", select=None, ignore=(), **optio
         outcomes.append(Outcome(rule.code, rule.name, status, found, reason=said))
     return Report(name, tuple(outcomes), fail_on=Severity(fail_on))
 
-target.load, checkup.examine_subject = load, examine_subject
+target.loaded, checkup.examine_subject = load, examine_subject
 sys.modules |= {"vaedoctor.subject.target": target, "vaedoctor.checkup": checkup}
 """
 SELECT = 'select = ["VAE002", "VAE301", "VAE302", "VAE303"]'
