@@ -54,7 +54,7 @@ def examine_subject(subject, *, fail_on="error", select=None, ignore=(), **optio
         outcomes.append(Outcome(rule.code, rule.name, status, found, reason=said))
     return Report(name, tuple(outcomes), fail_on=Severity(fail_on))
 
-target.loaded, checkup.examine_subject = load, examine_subject
+target.loaded, checkup.examine_subject = loaded, examine_subject
 sys.modules |= {"vaedoctor.subject.target": target, "vaedoctor.checkup": checkup}
 """
 SELECT = 'select = ["VAE002", "VAE301", "VAE302", "VAE303"]'
