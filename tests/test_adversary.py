@@ -265,3 +265,36 @@ def test_scores_of_classes_are_the_reconstruction_of_tokens_though_no_sample_rea
     assert not _findings(vaedoctor.check(Sentences(), tokens, objective=sentence_loss))
     report = vaedoctor.check(DeterministicSentences(), tokens, objective=sentence_loss)
     assert [f.code for f in _findings(report)] == ["VAE307"]
+
+
+class Tokens(nn.Module):
+    """Reads the last step of every row, and pads with token 0."""
+
+    def __init__(self, masked):
+        super().__init__()
+        self.embed, self.rnn = nn.Embedding(11, 6), nn.GRU(6, 9, batch_first=True)
+        self.heads, self.out, self.masked = nn.Linear(9, 8), nn.Linear(4 + 6, 11), masked
+
+    def forward(self, tokens, lengths):
+        e = self.embed(tokens)
+        last = self.rnn(e)[0][torch.arange(len(tokens)), lengths - 1]
+        mu, logvar = self.heads(last).chunk(2, dim=1)
+        z = mu + torch.randn_like(mu) * torch.exp(0.5 * logvar)
+        before = torch.cat([torch.zeros_like(e[:, :1]), e[:, :-1]], dim=1)
+        steps = z.unsqueeze(1).expand(-1, e.shape[1], -1)
+        logits = self.out(torch.cat([steps, before], dim=2))
+        nll = F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
+        if self.masked:
+            steps = torch.arange(tokens.shape[1], device=tokens.device)
+            nll = nll * (steps < lengths[:, None])
+        kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1)
+        return {"logits": logits, "loss": (nll.sum(1) + kl).mean()}
+
+
+def test_padded_steps_in_the_loss_are_warned_of_and_masked_ones_are_not():
+    lengths = torch.tensor([7, 3, 5, 7, 2, 6])
+    tokens = torch.randint(1, 11, (6, 7)) * (torch.arange(7) < lengths[:, None])
+    report = vaedoctor.check(Tokens(masked=False), (tokens, lengths), conditions=["lengths"])
+    assert [f.code for f in _findings(report)] == ["VAE715"]
+    report = vaedoctor.check(Tokens(masked=True), (tokens, lengths), conditions=["lengths"])
+    assert not _findings(report)

@@ -30,7 +30,8 @@ class Condition:
 
     `reads_it` says that x_hat is computed from it, `judged_by` that another output or the loss
     is, `moves` how far x_hat moves under another value of it (None where not tried).
-    `loose` says of a mask in the loss that no entry of x_hat is left out by it.
+    `loose` says of a mask in the loss that no entry of x_hat is left out by it, `padded` how many
+    steps beyond a row's length the loss looks at.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Condition:
     last: Op | None
     at: Span | None
     loose: Op | None = None
+    padded: int = 0
 
     @property
     def unused(self) -> bool:
@@ -69,8 +71,13 @@ def conditions(
             moves = _moves(subject, anatomy, tensor, seed, rewind)
         last = _last(anatomy, ahead) if value is not None else None
         loose = _loose(anatomy, tensor, value) if mask and judged else None
+        padded = 0
+        if mask and loose is None:
+            loose, padded = _padding(anatomy, tensor)
         at = last.span if last is not None else _signature(subject.model)
-        found.append(Condition(name, mask, declared, reads_it, judged, moves, last, at, loose))
+        found.append(
+            Condition(name, mask, declared, reads_it, judged, moves, last, at, loose, padded)
+        )
     return found
 
 
@@ -196,6 +203,35 @@ def _loose(anatomy: Anatomy, tensor: Tensor, value: Value | None) -> Op | None:
         )
     ]
     return meets[0] if meets else None
+
+
+def _padding(anatomy: Anatomy, lengths: Tensor) -> tuple[Op | None, int]:
+    """The first operation of the loss on x_hat, and how many padded steps have a gradient there.
+
+    Only where all steps beyond the rows' lengths hold one and the same value, and all count.
+    """
+    x, x_hat, loss = anatomy.x, anatomy.x_hat, anatomy.recording.loss
+    if x is None or x_hat is None or x_hat.edge is None or not isinstance(loss, Tensor):
+        return None, 0
+    rows = x.shape[:1]
+    if lengths.dim() != 1 or lengths.is_floating_point() or tuple(lengths.shape) != rows:
+        return None, 0
+    if len(x.shape) < 2 or x_hat.shape[:2] != x.shape[:2] or not loss.requires_grad:
+        return None, 0
+    steps, longest = x.shape[1], int(lengths.max())
+    beyond = torch.arange(steps, device=lengths.device)[None] >= lengths[:, None]
+    pads = x.tensor.detach()[beyond]
+    if int(lengths.min()) < 1 or longest > steps or len(pads) < 2 or bool((pads != pads[:1]).any()):
+        return None, 0
+    (gradient,) = torch.autograd.grad(loss, [x_hat.edge], allow_unused=True, retain_graph=True)
+    if gradient is None or gradient.shape[:2] != x_hat.shape[:2]:
+        return None, 0
+    counted = gradient.flatten(2).abs().amax(-1) if gradient.dim() > 2 else gradient.abs()
+    if not bool((counted[beyond] > 0).all()):
+        return None, 0
+    flow = anatomy.flow
+    readers = [op for op in flow.consumers.get(x_hat.index, ()) if op.makes]
+    return (readers[-1] if readers else None), len(pads)
 
 
 def _was_reduced(flow: Any, value: Value) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...finding import Finding, Severity, Verified
+from ...finding import Finding, Number, Severity, Verified
 from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
+    from ...examine.conditions import Condition
     from ...examine.examination import Examination
 
 
@@ -19,7 +20,8 @@ def mask_has_no_effect(examination: Examination) -> Iterator[Finding | Verified]
     ## What it checks
     Arguments named as masks or lengths: does any operation lead from them to an output or the
     loss, and does another mask change x_hat? Where a 0/1 mask is multiplied into the loss, whether
-    the gradient at x_hat is 0 where the mask is 0 (or where it is 1).
+    the gradient at x_hat is 0 where the mask is 0 (or where it is 1). Of lengths, whether steps
+    beyond them, all holding one padding value, have a gradient.
 
     ## Why it matters
     Padding then counts in the loss: the model learns to predict it, and the loss looks low. A loss
@@ -39,16 +41,28 @@ def mask_has_no_effect(examination: Examination) -> Iterator[Finding | Verified]
     for mask in wrong:
         loose = mask.loose
         yield Finding(
-            f"`{mask.name}` changes nothing"
-            if loose is None
-            else f"`{mask.name}` only scales the loss: masked entries keep their gradient",
+            _said(mask),
             help="multiply each element's loss by the mask before summing",
             at=loose.span if loose is not None else mask.at,
-            measured={"x_hat moves by": mask.moves, "outputs that depend on it": 0}
-            if loose is None
-            else {"masked entries without gradient": 0},
+            measured=_measured(mask),
             causes=frozenset({f"condition:{mask.name}"}),
         )
     if not wrong:
         names = ", ".join(f"`{c.name}`" for c in found)
         yield Verified(f"the step depends on {names}")
+
+
+def _said(mask: Condition) -> str:
+    if mask.padded:
+        return f"{mask.padded} padded steps beyond `{mask.name}` count in the loss"
+    if mask.loose is None:
+        return f"`{mask.name}` changes nothing"
+    return f"`{mask.name}` only scales the loss: masked entries keep their gradient"
+
+
+def _measured(mask: Condition) -> dict[str, Number]:
+    if mask.padded:
+        return {"padded steps with a gradient": mask.padded}
+    if mask.loose is None:
+        return {"x_hat moves by": mask.moves, "outputs that depend on it": 0}
+    return {"masked entries without gradient": 0}
