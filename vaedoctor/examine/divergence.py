@@ -29,7 +29,7 @@ from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy, inputs_of
 from .flow import PAIRWISE, RESHAPES, SLICES, Flow
-from .latents import Latent, head
+from .latents import ADDS, MULS, Latent, head
 from .recorder import Edits
 from .recording import Op, Value
 from .repeat import Repeated, repeat
@@ -466,7 +466,7 @@ def _common(flow: Flow, operand: Value, around: frozenset[int]) -> Value | None:
         if any(m.index in around for op in readers for m in op.makes):
             found = value
         parents = {p.index: p for p in flow.parents(value) if flow.data[p.index]}
-        if flow.layer(value.op):
+        if flow.layer(value.op) and value.op.name not in ADDS | MULS:  # a gain may be applied twice
             return found or operand
         if len(parents) != 1:
             return found

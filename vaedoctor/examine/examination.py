@@ -326,6 +326,11 @@ class Examination:
     def _likelihood(self) -> likelihood.Likelihood | None:
         return likelihood.likelihood(self.anatomy)
 
+    @property
+    def likelihood_or_none(self) -> likelihood.Likelihood | None:
+        """The reconstruction term of the user's loss, where it fits a plain likelihood."""
+        return None if self.stuck or self.composed else self._likelihood
+
     def require_likelihood(self) -> likelihood.Likelihood:
         """The reconstruction term, or `Unavailable` where it fits no plain likelihood."""
         if self.composed:
@@ -345,7 +350,10 @@ class Examination:
     @property
     def compared_at(self) -> Span | None:
         """The first line at which the loss compares the input with the model's output."""
-        return next((c.op.span for c in self.comparisons), self.loss_at)
+        compared = next((c.op for c in self.comparisons), None)
+        if compared is None and self.failure is None:
+            compared = likelihood.meeting(self.anatomy)
+        return compared.span if compared is not None else self.loss_at
 
     @property
     def loss_at(self) -> Span | None:

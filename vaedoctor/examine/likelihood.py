@@ -45,12 +45,16 @@ PROBABILITIES = frozenset({"sigmoid", "sigmoid_", "softmax"})
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
-    """The reconstruction term's kind and its weight per row; `features` is D_x."""
+    """The reconstruction term's kind and its weight per row; `features` is D_x.
+
+    `target` is the range of what x_hat is compared with.
+    """
 
     kind: str
     weight: float
     rows: int
     features: int
+    target: tuple[float, float]
 
 
 def likelihood(anatomy: Anatomy) -> Likelihood | None:
@@ -69,12 +73,32 @@ def likelihood(anatomy: Anatomy) -> Likelihood | None:
     targets = [given, *(t for t in _targets(anatomy) if t.numel() == made.numel())]
     found: list[tuple[str, float, float]] = []
     for target in targets:
-        found = found or list(fits(gradient, made, target.reshape(made.shape)))
-    if not found:
+        given = target
+        found = list(fits(gradient, made, given.reshape(made.shape)))
+        if found:
+            break
+    else:
         return None
     kind, weight = min(found, key=lambda f: f[2])[:2]
     rows = x.shape[0]
-    return Likelihood(kind, weight * rows, rows, given.numel() // max(1, rows))
+    compared = float(given.min()), float(given.max())
+    return Likelihood(kind, weight * rows, rows, given.numel() // max(1, rows), compared)
+
+
+def meeting(anatomy: Anatomy) -> Op | None:
+    """The first operation of the loss that reads x_hat, or what follows from it, beside x."""
+    flow, x_hat, loss = anatomy.flow, anatomy.x_hat, anatomy.recording.loss
+    end = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
+    if x_hat is None or end is None:
+        return None
+    after, behind = flow.descendants(x_hat), flow.ancestors(end)
+    for op in anatomy.recording.ops:
+        if not op.makes or op.out.index not in behind:
+            continue
+        data = [v for v in op.reads if _only_data(flow, v)]
+        if data and any(v.index in after for v in op.reads):
+            return op
+    return None
 
 
 def _targets(anatomy: Anatomy) -> Iterator[Tensor]:

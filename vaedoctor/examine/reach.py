@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..subject.subject import Subject
 from .anatomy import Anatomy
-from .flow import Flow
+from .flow import RESHAPES, SLICES, Flow
 from .headroom import WIDER, scaled
 from .latents import path_of
 from .numerics import LOGARITHMS, QUOTIENTS, ROOTS, trouble
@@ -42,7 +42,7 @@ class Reached:
     """A logarithm, root or division that is fed zero or less when its layers return anything.
 
     `lost` says that the zero is lost digits of a positive number (`exp`, `softmax`), `by_input`
-    that a batch of ten times the size reaches it as well.
+    that a batch of ten times the size reaches it as well, `signed` that a divisor takes both signs.
     """
 
     op: Op
@@ -54,6 +54,7 @@ class Reached:
     of_scale: bool
     lost: bool = False
     by_input: bool = False
+    signed: bool = False
 
 
 def reach(
@@ -96,7 +97,8 @@ def reach(
         operand = fed[index]
         if operand is None:
             continue
-        bad = operand <= 0 if op.name in LOGARITHMS | ROOTS else operand == 0
+        signed = op.name in QUOTIENTS and _changes_sign(operand)
+        bad = operand <= 0 if op.name in LOGARITHMS | ROOTS or signed else operand == 0
         source = _operand(op)
         yield Reached(
             op,
@@ -108,6 +110,7 @@ def reach(
             bool(scales & flow.ancestors(source)),
             lost[index],
             by_input,
+            signed,
         )
 
 
@@ -119,6 +122,8 @@ def _fed(recording: Recording, op: Op, *, poisoned: bool) -> Tensor | None:
     operand = _operand(twin).tensor.detach()
     if not operand.numel():
         return None
+    if op.name in QUOTIENTS and _changes_sign(operand) and _unguarded(recording, twin):
+        return operand
     negative = op.name not in QUOTIENTS and bool((operand < 0).any())
     if not negative and float((operand == 0).double().mean()) < _MOST:
         return None
@@ -126,6 +131,23 @@ def _fed(recording: Recording, op: Op, *, poisoned: bool) -> Tensor | None:
         return operand if poisoned else None  # the root of 0 is fine, its slope is not
     shows = recording.error is not None or _ends_badly(recording)
     return operand if shows and trouble(twin.out.tensor) else None
+
+
+def _changes_sign(divisor: Tensor) -> bool:
+    """Whether a divisor is now positive, now negative: on its way it passes 0."""
+    return all(float(side.double().mean()) >= _MOST for side in (divisor < 0, divisor > 0))
+
+
+def _unguarded(recording: Recording, op: Op) -> bool:
+    """Whether a divisor is what a layer returned, and no `where` chooses among the quotients."""
+    flow = Flow(recording)
+    value = _operand(op)
+    while value.op is not None and value.op.name in RESHAPES | SLICES:
+        value = flow.parents(value)[0]
+    if value.op is None or not flow.layer(value.op) or value.op.name not in _UNBOUNDED:
+        return False
+    after = flow.descendants(op.out)
+    return not any(o.name == "where" and o.out.index in after for o in recording.ops if o.makes)
 
 
 def _lost(recording: Recording, op: Op, operand: Tensor | None) -> bool:
@@ -174,6 +196,8 @@ def _watched(flow: Flow, op: Op, ends: frozenset[int]) -> bool:
     if op.inplace or op.error is not None or op.out.index not in ends:
         return False
     operand = _operand(op)
+    if op.name in QUOTIENTS and isinstance(op.args[-1], (int, float)) and op.name[:1] == "d":
+        return False  # divided by a number
     return operand.tensor.is_floating_point() and flow.learned[operand.index]
 
 

@@ -11,7 +11,7 @@ import torch
 from ..finding import Span
 from .anatomy import inputs_of
 from .failure import posterior_operands, sender_of, target_operands
-from .flow import Flow
+from .flow import SLICES, Flow
 from .latents import PRODUCTS, Head, path_of
 from .listing import returned_name
 from .recording import Op, Recording, Value
@@ -44,6 +44,7 @@ def posterior_shapes(examination: Examination) -> Iterator[PosteriorShapes]:
         op = next((o for o in reversed(recording.ops) if o.error is recording.error), None)
         if op is not None:
             yield from _failed(flow, op, rows)
+            yield from _cut_before(flow, op, rows)
         return
     for latent in examination.anatomy.latents:
         loc, scale = latent.loc, latent.scale
@@ -112,6 +113,23 @@ def _failed(flow: Flow, op: Op, rows: int) -> Iterator[PosteriorShapes]:
         yield PosteriorShapes(
             "differ", loc.shape, scale.shape, path_of(op), rows, op.span, "failure"
         )
+
+
+def _cut_before(flow: Flow, failed: Op, rows: int) -> Iterator[PosteriorShapes]:
+    """A sample that a layer refuses because its parameters were split along the batch axis."""
+    behind = flow.ancestors(*failed.reads)
+    drawn = [d for d in flow.draws if d.value.index in behind]
+    for op in flow.recording.ops if drawn else ():
+        if op.name not in SLICES or len(op.makes) < 2 or not op.reads or rows < 2:
+            continue
+        whole, part = op.reads[0], op.out
+        if part.index not in behind or not flow.posterior(whole) or whole.shape[:1] != (rows,):
+            continue
+        if part.shape[1:] == whole.shape[1:] and part.shape[0] < rows:
+            yield PosteriorShapes(
+                "batch", part.shape, whole.shape, path_of(op), rows, op.span, "failure"
+            )
+            return
 
 
 @dataclass(frozen=True, slots=True)

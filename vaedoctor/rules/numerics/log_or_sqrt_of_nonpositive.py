@@ -34,8 +34,9 @@ def log_or_sqrt_of_nonpositive(examination: Examination) -> Iterator[Finding | V
     ## False alarms
     Judged by intervention, never by a name: what `exp`, `softplus`, `clamp` or an added constant
     keeps positive stays positive. What a `where` discards does not reach the loss. A bare
-    parameter that may become negative is a warning; so is a zero that is only the lost digits of
-    `exp`, `sigmoid` or `softmax`, unless a batch of ten times the size reaches it too.
+    parameter that may become negative is a warning; so are a layer's own output as
+    divisor, which takes both signs, and a zero that is only the lost digits of `exp`, `sigmoid` or
+    `softmax`, unless a batch of ten times the size reaches it too.
     """
     found = examination.reached
     places = {(r.op.span.file, r.op.span.line): r for r in reversed(found) if r.op.span}
@@ -56,7 +57,7 @@ def log_or_sqrt_of_nonpositive(examination: Examination) -> Iterator[Finding | V
 
 def _severity(r: Reached) -> Severity | None:
     """A warning where training may never get there."""
-    unproved = r.learned_number or (r.lost and not r.by_input)
+    unproved = r.learned_number or r.signed or (r.lost and not r.by_input)
     return Severity.WARNING if unproved else None
 
 
