@@ -227,6 +227,17 @@ if __name__ == "__main__":
         """,
         "found: `total` of the training loop",
     ),
+    "the total beside x_hat and its terms, none with a name": (
+        """
+        class VAE(Core):
+            def forward(self, x):
+                mu, lv = self.encode(x)
+                x_hat = self.dec(self.sample(mu, lv))
+                nll, kl = F.mse_loss(x_hat, x, reduction="sum"), KL
+                return torch.sigmoid(x_hat), (kl, nll + kl, nll.detach())
+        """,
+        "found: output [1][1] is computed from all others",
+    ),
     "training_step on a plain module": (
         f"""{RETURNS_PARTS}
     def training_step(self, batch, batch_idx):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vaedoctor.subject.binding import role
+from vaedoctor.subject.contained import total_among
 from vaedoctor.subject.objective import find_objective, total
 from vaedoctor.subject.subject import Batch, Objective
 from vaedoctor.subject.target import TargetError, from_instance, load
@@ -437,3 +438,12 @@ def test_a_loss_without_a_name_in_forward_is_the_one_that_the_loop_minimizes(tmp
     subject = load(f"{path}:Net")
     assert subject.objective is not None
     assert subject.objective.name == "total"
+
+
+def test_a_penalty_among_the_outputs_is_no_total() -> None:
+    mu, w = torch.ones(3, requires_grad=True) * 2, torch.ones(3, requires_grad=True)
+    x_hat, kl = mu * w, (mu**2).sum()
+    assert total_among((x_hat, kl)) is None
+    assert total_among((x_hat, {"kl": kl, "all": (x_hat**2).sum() + kl})) == (1, "all")
+    assert total_among((x_hat, kl, (x_hat**2).sum())) is None
+    assert total_among((kl,)) is None

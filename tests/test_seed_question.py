@@ -113,7 +113,7 @@ FORWARD = "      mu, logvar = self.encoder(x)\n"
 UNRUNNABLE = {
     "raises": (f"{FORWARD}      mu = self.scaled(mu)\n", "AttributeError", "self.scaled(mu)"),
     "exits": ("      import sys; sys.exit(4)\n", "SystemExit", "sys.exit(4)"),
-    "hangs": ("      while True: pass\n", "no result after 8 s", "look for a loop"),
+    "hangs": ("      while True: pass\n", "no result after 12 s", "look for a loop"),
     "crashes": ("      import ctypes; ctypes.string_at(0)\n", "SIGSEGV", "next: "),
 }
 
@@ -123,7 +123,7 @@ def test_what_cannot_run_is_exit_2_on_one_screen(
     command: Command, lines: str, reason: str, shown: str
 ) -> None:
     source = SEED.replace(FORWARD, lines, 1)
-    done = command(source, "--timeout", "8")
+    done = command(source, "--timeout", "12" if "while True" in lines else "120")
     told = done.stdout + done.stderr
     assert done.returncode == 2, told
     assert reason in told

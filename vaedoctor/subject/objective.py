@@ -20,6 +20,7 @@ from .binding import (
     return_names,
 )
 from .calling import is_pyro_pair, pyro_loss
+from .contained import total_among
 from .errors import TargetError, summary
 from .loop import loops
 from .losses import (
@@ -35,7 +36,7 @@ from .own_call import by_own_call, minimized_place, own_use
 from .source import Source, source_of, span_of
 from .subject import Batch, Objective
 from .trainerless import without_trainer
-from .trial import attempt, items, leaves
+from .trial import attempt, items, leaves, pick
 
 _TOTAL_KEYS = ("loss", "total_loss", "total", "objective", "elbo", "nelbo", "negative_elbo")
 
@@ -177,7 +178,7 @@ class _Finder:
         if called:
             return called[0].objective, ()
         looped, refused = self._looped()
-        looped = looped or self._minimized()
+        looped = looped or self._minimized() or self._total()
         if looped is not None:
             return looped, ()
         if len(works) == 1:
@@ -342,6 +343,16 @@ class _Finder:
             return None
         origin = f"found: `{name}.backward()` in {own.path.name}"
         return Objective(_entry(place), name, origin, span_of(type(self.model)))
+
+    def _total(self) -> Objective | None:
+        """The scalar output that is computed from all others."""
+        path = total_among(self.output())
+        if not path:
+            return None
+        shown = "".join(f"[{key!r}]" for key in path)
+        origin = f"found: output {shown} is computed from all others"
+        at = span_of(type(self.model))
+        return Objective(lambda m, b: pick(b.run(m), path), f"output{shown}", origin, at)
 
     def _named(self, name: str) -> Loss:
         if ":" in name:

@@ -1,0 +1,46 @@
+"""The loss among the outputs of forward, found by what it is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from .trial import leaves
+
+
+def total_among(output: Any) -> tuple[Any, ...] | None:
+    """The path to the one scalar that is computed from all that forward learned; None if none.
+
+    A loss reaches every parameter that any other output reaches, and every other scalar (its
+    terms) goes into it. A KL or a penalty does not reach the decoder, x_hat is no scalar.
+    """
+    learned = [(path, t) for path, t in leaves(output) if _trains(t)]
+    scalars = [(path, t) for path, t in learned if t.numel() == 1]
+    if not scalars or len(scalars) == len(learned):
+        return None  # without x_hat beside it a penalty alone would look the same
+    whole = _behind(t for _, t in learned)
+    parameters = {node for node in whole if hasattr(node, "variable")}
+    for path, scalar in scalars:
+        behind = _behind([scalar])
+        others = {t.grad_fn for _, t in scalars if t is not scalar}
+        if parameters <= behind and others <= behind:
+            return path
+    return None
+
+
+def _trains(thing: Any) -> bool:
+    return isinstance(thing, Tensor) and thing.is_floating_point() and thing.grad_fn is not None
+
+
+def _behind(tensors: Iterable[Tensor]) -> set[Any]:
+    """The nodes of autograd's graph that tensors are computed from."""
+    seen: set[Any] = set()
+    waiting: list[Any] = [t.grad_fn for t in tensors]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting.extend(following for following, _ in node.next_functions)
+    return seen
