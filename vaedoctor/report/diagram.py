@@ -11,10 +11,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 from ..finding import Arrow, Finding, Part, Report, Term
-from .layout import HIGH, IDLE, WIDTH, Box, Layout, arrange
+from .layout import HIGH, IDLE, LEAK, WIDTH, Box, Layout, arrange
 from .svg import drawing, element, label
 
-_LEAK = "VAE403"
 _PAIR = (("recon", -7.0), ("kl", 7.0))
 _TERMS = {"reconstruction": "recon", "kl": "kl"}
 
@@ -91,7 +90,7 @@ class _Page:
 
     def _leak(self, arrow: Arrow) -> int:
         """The number of the finding that an arrow around the latent proves; 0 if none."""
-        numbers = [i for i, f in enumerate(self.findings, start=1) if f.code == _LEAK]
+        numbers = [i for i, f in enumerate(self.findings, start=1) if f.code == LEAK]
         roles = [b.role for b in self.layout.stations]
         samples = [i for i, role in enumerate(roles) if role == "sample"]
         if not numbers or not samples or roles[arrow.start] == "condition":
@@ -123,12 +122,13 @@ class _Page:
         )
         name = box.item.name if box.item.name != box.role else ""
         left, room = box.x + 10, box.wide - 20 - 20 * len(box.marks)
-        known = room * 0.6 if name else room
-        yield label(box.role, left, box.y + 17, room=known, class_="role")
-        if name:
-            after = left + min(len(box.role) * 7.0, known) + 8
+        after = left + len(box.role) * 7.0 + 8
+        beside = bool(name) and after + 24 < left + room  # room for a few letters of it
+        yield label(box.role, left, box.y + 17, room=room, class_="role")
+        if beside:
             yield label(name, after, box.y + 17, room=left + room - after, class_="mono")
-        yield label(box.facts, left, box.y + 32, room=box.wide - 16, class_="fact")
+        facts = box.facts if beside or not name else f"{name} · {box.facts}"
+        yield label(facts, left, box.y + 32, room=box.wide - 16, class_="fact")
         if isinstance(box.item, Part):
             yield from _norms(box.item, left, box.y + 46, box.wide - 20)
         for k, mark in enumerate(box.marks):

@@ -16,6 +16,8 @@ MOST_ROWS = 16  # further layers of one kind are drawn as one box
 MOST_TERMS = 4
 IDLE = "idle"
 SOURCES = ("x", "condition", "noise")
+LEAK = "VAE403"  # drawn as a lane
+NEAR = 3  # lines from an operation to the station it leads to
 _HOMES = {"VAE3": "sample", "VAE402": "x_hat"}  # of findings whose line is no station's
 
 
@@ -176,7 +178,7 @@ def _marks(items: Sequence[Part | Term], findings: Sequence[Finding]) -> list[tu
 
 
 def _home(items: Sequence[Part | Term], finding: Finding) -> int | None:
-    """The item at the finding's place, else the one that it names; for showing only."""
+    """The item at the finding's place, else the next one behind it; for showing only."""
     at = finding.at
     asked: tuple[Callable[[Part | Term], bool], ...] = (
         lambda item: at is not None and item.at is not None and _start(item.at) == _start(at),
@@ -189,7 +191,19 @@ def _home(items: Sequence[Part | Term], finding: Finding) -> int | None:
         for i, item in enumerate(items):
             if fits(item):
                 return i
-    return None
+    return None if finding.code == LEAK else _next(items, at)
+
+
+def _next(items: Sequence[Part | Term], at: Span | None) -> int | None:
+    """The item whose line follows within a few lines: what it computes passes there."""
+    if at is None:
+        return None
+    behind = [
+        (item.at.line, i)
+        for i, item in enumerate(items)
+        if item.at is not None and item.at.file == at.file and 0 < item.at.line - at.line <= NEAR
+    ]
+    return min(behind)[1] if behind else None
 
 
 def _line(at: Span) -> tuple[str, int]:

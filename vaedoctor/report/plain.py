@@ -15,6 +15,8 @@ UNSAFE = re.compile(
     "\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
+_COMMAND = re.compile(r"^\s*::", re.MULTILINE)
+
 _ASCII = str.maketrans(
     {
         "→": "->",
@@ -42,11 +44,11 @@ _ASCII = str.maketrans(
 def plain(text: str, *, lines: bool = False) -> str:
     """The text with every control character visible; line breaks stay only if `lines`.
 
-    Nor does it hold `##[`, with which GitHub Actions' older commands start, anywhere on a line.
+    GitHub Actions finds no command in it: no line starts with `::`, none holds `##[`.
     """
     text = text.replace("\r\n", "\n").replace("\t", "    ").replace("##[", "##\\[")
     text = UNSAFE.sub(lambda m: m[0].encode("unicode_escape").decode(), text)
-    return text if lines else text.replace("\n", "\\n")
+    return _COMMAND.sub(r"\\::", text) if lines else text.replace("\n", "\\n")
 
 
 def ascii_only(text: str) -> str:
