@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from .flow import CUTS, JOINS, RESHAPES, SLICES, Flow
@@ -219,11 +220,20 @@ def only_moved(flow: Flow, value: Value, raw: set[int]) -> bool:
 def _quantizer(flow: Flow, behind: Set[int]) -> Op | None:
     """A nearest-neighbour look-up or a rounding between the encoder and the reconstruction."""
     for op in flow.recording.ops:
-        if op.name not in LOOKUPS or not op.makes:
+        if not op.makes or (op.name not in LOOKUPS and not _two_level(flow, op)):
             continue
         if any(flow.posterior(v) for v in op.reads) and any(m.index in behind for m in op.makes):
             return op
     return None
+
+
+def _two_level(flow: Flow, op: Op) -> bool:
+    """Whether an operation chooses between two numbers by the sign of what the encoder made."""
+    if op.name != "where" or not op.reads or op.reads[0].tensor.dtype is not torch.bool:
+        return False
+    choices = op.reads[1:]
+    levels = torch.unique(op.out.tensor.detach())
+    return not any(flow.posterior(v) for v in choices) and len(levels) <= 2
 
 
 def _unsampled(flow: Flow, outputs: list[Output], x_hat: Value | None) -> Unsampled | None:

@@ -237,7 +237,8 @@ class Probe:
         self.seed, self.rewind = seed, rewind
         flow, loss = anatomy.flow, _loss(anatomy)
         if latent.loc is None or latent.scale is None or latent.family not in families:
-            raise Unavailable("the sampler is not location + scale * Gaussian noise")
+            but = f" ({latent.family})" if latent.family not in AFFINE else ""
+            raise Unavailable(f"the sampler is not location + scale * Gaussian noise{but}")
         if latent.draw.op is None or latent.draw.op is latent.meeting:
             raise Unavailable("the noise cannot be owned: it is drawn together with the sample")
         self.noise = owned_noise(flow, latent)

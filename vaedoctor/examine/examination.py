@@ -25,6 +25,7 @@ from . import (
     dead,
     decoding,
     divergence,
+    family,
     headroom,
     heads,
     importance,
@@ -143,6 +144,15 @@ class Examination:
         self._require_run()
         return anatomize(self.recording, self.flow)
 
+    @cached_property
+    def family(self) -> family.Family:
+        """The family of the model, how sure that is, and what it rests on."""
+        return family.identify(self)
+
+    def rewind(self) -> None:
+        """Put the model back."""
+        self._rewind()
+
     def require_latents(self) -> list[Latent]:
         """The stochastic nodes, or `Unavailable` with the reason."""
         if not self.anatomy.latents:
@@ -153,10 +163,12 @@ class Examination:
     def no_latent(self) -> str:
         """Why there is no latent to judge."""
         if self.anatomy.quantizer is not None:
-            return "the latent is quantised, not sampled"
+            return f"the latent is quantised, not sampled ({self.family})"
         if self.anatomy.unsampled is not None:
             return "no sample is made in this forward pass"
-        return "no stochastic latent found in this forward pass"
+        sure = not self.anatomy.latents and self.family.confidence != "low"
+        known = f" ({self.family})" if sure else ""
+        return f"no stochastic latent found in this forward pass{known}"
 
     @cached_property
     def census(self) -> Census:

@@ -20,6 +20,7 @@ DIRECT = frozenset(
     "normal bernoulli bernoulli_ multinomial poisson binomial _standard_gamma "
     "_sample_dirichlet gumbel_softmax".split()
 )
+ONE_HOT = frozenset({"one_hot", "scatter", "scatter_"})
 FUSED = frozenset({"addcmul", "addcmul_"})
 POWERS = frozenset({"pow", "pow_", "rpow", "__rpow__", "float_power"})
 AFFINE_NOISE = frozenset(
@@ -79,7 +80,7 @@ def _direct(flow: Flow, draw: Draw) -> Latent | None:
         family = {"gumbel_softmax": "gumbel", "multinomial": "categorical"}.get(
             op.name, op.name.strip("_").removeprefix("sample_")
         )
-        z = _settled(flow, draw.value)
+        z = _settled(flow, _one_hot(flow, draw.value) if op.name == "multinomial" else draw.value)
         return Latent(draw, op, z, family, operands[0], None, head(flow, operands[0]))
     loc = operands[0] if flow.posterior(op.reads[0]) else None
     scale = op.reads[1] if len(op.reads) > 1 and flow.posterior(op.reads[1]) else None
@@ -97,6 +98,18 @@ def _settled(flow: Flow, value: Value) -> Value:
         if not sums:
             return value
         value = sums[0].out
+
+
+def _one_hot(flow: Flow, value: Value) -> Value:
+    """The one-hot vector made of an index that was drawn, moved; itself where there is none."""
+    ahead, hot = value, False
+    for _ in range(12):
+        ops = [op for op in flow.consumers.get(ahead.index, ()) if op.makes]
+        ops = [op for op in ops if op.name in RESHAPES | ONE_HOT]
+        if not ops:
+            break
+        ahead, hot = ops[0].out, hot or ops[0].name in ONE_HOT
+    return ahead if hot else value
 
 
 def _before_layer(flow: Flow, value: Value) -> Value:
@@ -137,6 +150,8 @@ def _affine(flow: Flow, draw: Draw) -> Latent | None:
         z, loc = _add_location(flow, meeting.out, bit)
     if loc is None:
         return None
+    if scale is None:
+        z = _other_half(flow, z, loc, bit)
     family = _noise_family(flow, draw, z)
     return _with_heads(flow, Latent(draw, meeting, z, family, loc, scale))
 
@@ -194,6 +209,19 @@ def _add_location(flow: Flow, made: Value, bit: int) -> tuple[Value, Value | Non
                 break
         else:
             return made, None
+
+
+def _other_half(flow: Flow, z: Value, loc: Value, bit: int) -> Value:
+    """The sum after the second part of a location: `noise + log(p) - log(1 - p)`, a logit."""
+    first = head(flow, loc)
+    for op in flow.consumers.get(z.index, ()):
+        others = [v for v in op.reads if flow.posterior(v) and not flow.noise[v.index] & bit]
+        if first is None or op.name not in ADDS or len(others) != 1 or not op.makes:
+            continue
+        second = head(flow, others[0])
+        if second is not None and second.value is first.value:
+            return op.out
+    return z
 
 
 def _with_heads(flow: Flow, latent: Latent) -> Latent:

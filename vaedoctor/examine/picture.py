@@ -31,8 +31,9 @@ def draw(examination: Examination) -> Picture:
     names = [p.name for p in forward_parameters(examination.subject.model)]
     found = stations(anatomy, names)
     picture = Picture(
-        family=anatomy.family,
-        confidence=anatomy.confidence,
+        family=examination.family.name,
+        confidence=examination.family.confidence,
+        evidence=examination.family.evidence,
         parts=_with_gradients(anatomy, found),
         arrows=tuple(Arrow(start, end) for start, end in fed(anatomy.flow, found)),
         outputs=tuple(results(anatomy)),

@@ -1,0 +1,167 @@
+"""Which family a model belongs to, by experiment: one small model each, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import specimens
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from steps import examined
+from test_rules import examine
+from torch import Tensor, nn
+
+from vaedoctor import check
+from vaedoctor.examine.family import Family
+from vaedoctor.examine.noises import LEVELS, QUANTILES, nearest
+
+FAMILIES = {
+    "seed": ("gaussian", "high"),
+    "softplus_variance": ("gaussian", "high"),
+    "full_covariance": ("gaussian", "high"),
+    "laplace": ("laplace", "high"),
+    "logistic": ("logistic", "high"),
+    "student_t": ("student-t (scale mixture)", "medium"),
+    "dirichlet": ("dirichlet", "high"),
+    "von_mises_fisher": ("von Mises–Fisher (hypersphere)", "high"),
+    "poincare_ball": ("hyperbolic (ball)", "high"),
+    "hyperboloid": ("hyperbolic (hyperboloid)", "high"),
+    "gumbel_softmax": ("gumbel-softmax (concrete)", "high"),
+    "gumbel_by_hand": ("gumbel-softmax (concrete)", "high"),
+    "binary_concrete": ("binary concrete", "high"),
+    "bernoulli_latent": ("bernoulli", "high"),
+    "one_hot": ("categorical", "high"),
+    "vq": ("vq", "high"),
+    "vq_ema": ("vq", "high"),
+    "residual_vq": ("residual vq", "medium"),
+    "finite_scalar": ("fsq", "high"),
+    "lookup_free": ("lfq (bits)", "high"),
+    "planar_flow": ("gaussian, flow posterior", "high"),
+    "flow_with_context": ("gaussian, flow posterior", "high"),
+    "flow_prior": ("gaussian, flow prior", "high"),
+    "vamp_prior": ("gaussian, vamp prior", "high"),
+    "mixture_prior": ("gaussian, mixture prior", "high"),
+    "learned_prior": ("gaussian, learned prior", "high"),
+    "hierarchical_skips": ("hierarchical gaussian", "high"),
+    "ladder": ("hierarchical gaussian", "high"),
+    "vrnn": ("sequence gaussian", "high"),
+    "iwae": ("gaussian, iwae (5 samples)", "high"),
+    "info_mmd": ("gaussian, mmd (wae)", "high"),
+    "wae_mmd": ("autoencoder, mmd (wae)", "high"),
+    "adversarial": ("autoencoder, adversarial", "high"),
+    "plain_autoencoder": ("autoencoder", "high"),
+    "denoising_autoencoder": ("denoising autoencoder", "high"),
+    "topic_model": ("gaussian", "high"),
+    "dropout": ("gaussian", "high"),
+    "denoising": ("gaussian", "high"),
+    "hidden_teacher": ("gaussian", "high"),
+    "product_of_experts": ("gaussian", "high"),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_family_is_found_and_said_with_its_evidence(name: str) -> None:
+    path = specimens.FIXTURES / "healthy" / f"{name}.py"
+    picture = examine(Path(path), "Healthy", own_loss=True).picture
+    assert (picture.family, picture.confidence) == FAMILIES[name]
+    assert picture.evidence
+
+
+@pytest.mark.parametrize("name", ["plain_autoencoder", "vq", "laplace"])
+def test_rules_that_do_not_apply_name_the_family(name: str) -> None:
+    path = specimens.FIXTURES / "healthy" / f"{name}.py"
+    report = examine(Path(path), "Healthy", own_loss=True)
+    (kl,) = [o for o in report.outcomes if o.code == "VAE701"]
+    assert kl.status == "skipped"
+    family = FAMILIES[name][0]
+    assert f"({family})" in kl.reason
+
+
+class Bottleneck(nn.Module):
+    """Two parallel heads, or one code."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.up, self.heads, self.down = nn.Linear(9, 6), heads, nn.Linear(3, 9)
+        self.a = nn.Linear(6, 3)
+        self.b = nn.Linear(6, 3) if heads == 2 else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        h = torch.tanh(self.up(x))
+        code = self.a(h)
+        return (self.down(code), code, self.b(h)) if self.b else (self.down(code), code)
+
+
+def test_an_autoencoder_is_told_from_a_vae_that_forgot_to_sample() -> None:
+    x = torch.rand(8, 9)
+    with examined(Bottleneck(1), x) as examination:
+        assert examination.family.name == "autoencoder"
+        assert examination.family.confidence == "high"
+        assert "through `code` alone" in examination.family.evidence[0]
+    with examined(Bottleneck(2), x) as examination:
+        assert examination.family.name == "gaussian (never sampled)"
+        assert "`a` and `b` are parallel heads" in examination.family.evidence[0]
+
+
+def test_an_autoencoder_that_is_not_narrow_is_less_sure() -> None:
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(9, 20), nn.Linear(20, 9)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.down(torch.relu(self.up(x)))
+
+    with examined(Wide(), torch.rand(8, 9)) as examination:
+        assert str(examination.family) == "autoencoder"
+        assert examination.family.confidence == "medium"
+
+
+class Scaled(nn.Module):
+    """Location, scale and noise of a given shape."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.up, self.down, self.kind = nn.Linear(9, 6), nn.Linear(3, 9), kind
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        loc, raw = self.up(x).chunk(2, 1)
+        u = torch.rand_like(loc)
+        noise = {
+            "laplace": -torch.sign(u - 0.5) * torch.log1p(-2 * (u - 0.5).abs()),
+            "logistic": torch.logit(u),
+            "gumbel": -torch.log(-torch.log(u)),
+            "cauchy": torch.tan(math.pi * (u - 0.5)),
+            "uniform": 2 * u - 1,
+            "gaussian": math.sqrt(2) * torch.erfinv(2 * u - 1),
+        }[self.kind]
+        return self.down(loc + raw.exp() * noise), loc, raw
+
+
+@pytest.mark.parametrize("kind", ["laplace", "logistic", "gumbel", "cauchy", "uniform", "gaussian"])
+def test_the_noise_is_told_by_its_quantiles_whatever_its_code(kind: str) -> None:
+    with examined(Scaled(kind), torch.rand(8, 9)) as examination:
+        assert examination.family.name == kind
+        assert examination.family.confidence == "high"
+
+
+@given(st.sampled_from(sorted(QUANTILES)), st.floats(-5, 5), st.floats(0.01, 50), st.booleans())
+def test_location_scale_and_sign_do_not_hide_a_distribution(
+    name: str, loc: float, scale: float, mirrored: bool
+) -> None:
+    values = [loc + scale * QUANTILES[name](p) for p in LEVELS]
+    assert nearest([-v for v in reversed(values)] if mirrored else values) == name
+
+
+def test_a_model_without_a_reconstruction_belongs_to_no_family() -> None:
+    report = check(nn.Linear(9, 4), torch.rand(8, 9))
+    assert report.picture.family == "none"
+    assert report.picture.confidence == "low"
+    assert report.picture.evidence == ("no output stands for the input",)
+
+
+def test_a_family_reads_as_its_name() -> None:
+    assert f"{Family('vq', 'high', ('because',))}" == "vq"

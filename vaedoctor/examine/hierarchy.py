@@ -1,0 +1,60 @@
+"""How several latents hang together, and how many samples of one are drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .anatomy import Anatomy
+from .latents import Latent
+
+if TYPE_CHECKING:
+    from .examination import Examination
+
+
+def structure(anatomy: Anatomy, latents: list[Latent]) -> tuple[str, str] | None:
+    """The word for several latents (`hierarchical`, `sequence`) and what shows it."""
+    x = anatomy.x
+    steps = set(x.shape[:2]) if x is not None and len(x.shape) > 1 else set()
+    if len(latents) > 1:
+        places = [(f.draw.op.span if f.draw.op else None, _layer_of(f)) for f in latents]
+        most = max(places.count(p) for p in places)
+        if most > 2 and (most in steps or most + 1 in steps or most - 1 in steps):
+            return "sequence", f"{most} samples come from one line, a latent a step"
+        flow = anatomy.flow
+        for later in latents:
+            heads = [v for v in (later.loc, later.scale) if v is not None]
+            behind = flow.ancestors(*heads)
+            above = [f for f in latents if f is not later and f.z.index in behind]
+            if above:
+                word = "sequence" if places.count(places[0]) == len(places) > 2 else "hierarchical"
+                shown = f"the posterior of one of {len(latents)} samples is computed from another"
+                return word, shown
+        return "", f"{len(latents)} samples, none of which is computed from another"
+    latent = latents[0] if latents else None
+    if latent is None or x is None or len(x.shape) < 2 or len(latent.z.shape) != 3:
+        return None
+    if latent.z.shape[:2] == x.shape[:2] and len(x.shape) in (2, 3) and x.shape[1] > 1:
+        return "sequence", f"one draw holds a latent for each of {x.shape[1]} steps"
+    return None
+
+
+def _layer_of(latent: Latent) -> str:
+    return latent.loc_head.path if latent.loc_head is not None else ""
+
+
+def samples(examination: Examination, latents: list[Latent]) -> tuple[str, str, str] | None:
+    """Several samples of one posterior: how many, and whether the bound joins them as IWAE does."""
+    for latent in latents[:1]:
+        head = latent.loc_head
+        if latent.loc is None or head is None or not head.value.tensor.numel():
+            continue
+        count, rest = divmod(latent.z.tensor.numel(), head.value.tensor.numel())
+        extra = len(latent.z.shape) > len(head.value.shape)
+        if rest or count < 2 or not extra:
+            continue
+        joined = [a for a in examination.aggregations if a.samples == count]
+        shown = f"{count} samples of each row's posterior"
+        if joined:
+            return f"iwae ({count} samples)", "high", f"{shown}, joined by a log-mean-exp"
+        return f"{count} samples", "high", shown
+    return None
