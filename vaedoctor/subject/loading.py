@@ -86,7 +86,7 @@ def load_file(
             return Loaded(sys.modules[name], source, known[1], notes=tuple(notes))
         module = _new_module(path, name, package, surroundings)
         if not whole:
-            done = execute(source, module.__dict__, wanted)
+            done = execute(source, module.__dict__, wanted, surroundings.own_first)
             return Loaded(module, source, done, notes=tuple(notes))
         try:
             execute_whole(source, module.__dict__)

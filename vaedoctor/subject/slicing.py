@@ -15,9 +15,10 @@ import inspect
 import os
 import types
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from .arguments import flags_parsed, no_argument_required
@@ -25,6 +26,7 @@ from .source import Source, blocks, globals_read, is_main_guard
 from .statements import aliased, assigns, binds, defines, is_costly, is_harmless, is_text
 from .stubs import Absent
 
+OwnFirst = Callable[[str, Path], AbstractContextManager[None]]
 _LOSS_WORDS = ("loss", "elbo", "criterion", "objective")
 
 
@@ -43,6 +45,7 @@ class Executed:
     left_out: int | None = None
     missing: dict[str, ast.stmt] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
+    unnamed: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -60,13 +63,22 @@ class Slice:
         return next((s.lineno for s in (*doing, *self.left_out) if not is_main_guard(s)), None)
 
 
-def execute(source: Source, namespace: dict[str, Any], wanted: Iterable[str] = ()) -> Executed:
+@contextmanager
+def _as_it_is(name: str, importer: Path) -> Iterator[None]:
+    raise
+    yield
+
+
+def execute(
+    source: Source, namespace: dict[str, Any], wanted: Iterable[str] = (), own: OwnFirst = _as_it_is
+) -> Executed:
     """Run a file's definitions and what they need; nothing that fails is raised."""
-    plan = slice_of(source.tree, wanted)
-    return _execute(plan, source, namespace)
+    return _execute(slice_of(source.tree, wanted), source, namespace, own)
 
 
-def execute_module(source: Source, namespace: dict[str, Any]) -> Executed:
+def execute_module(
+    source: Source, namespace: dict[str, Any], own: OwnFirst = _as_it_is
+) -> Executed:
     """Run a module that is imported by another: all of it but what loads, trains or writes.
 
     What fails is raised, unless it needs what was left out or a library that is not there.
@@ -75,8 +87,8 @@ def execute_module(source: Source, namespace: dict[str, Any]) -> Executed:
     for stmt in source.tree.body:
         deed = not defines(stmt) and is_costly(stmt) and not is_main_guard(stmt)
         (plan.left_out if deed else plan.run).append(stmt)
-    done = _execute(plan, source, namespace)
-    for failure in done.failures.values():
+    done = _execute(plan, source, namespace, own)
+    for failure in (*done.unnamed, *done.failures.values()):
         missing = isinstance(failure.error, NameError) and failure.error.name in done.missing
         if not missing and not isinstance(failure.error, ImportError):
             raise failure.error
@@ -152,7 +164,7 @@ def _statements(tree: ast.Module) -> Iterator[tuple[ast.stmt, bool]]:
             yield stmt, False
 
 
-def _execute(plan: Slice, source: Source, namespace: dict[str, Any]) -> Executed:
+def _execute(plan: Slice, source: Source, namespace: dict[str, Any], own: OwnFirst) -> Executed:
     done = Executed(plan.first_deed)
     flags = _future_flags(source.tree)
     for stmt in plan.left_out:
@@ -160,7 +172,7 @@ def _execute(plan: Slice, source: Source, namespace: dict[str, Any]) -> Executed
     with no_argument_required():
         for stmt in plan.run:
             try:
-                _run(stmt, source, namespace, flags)
+                _run(stmt, source, namespace, flags, own)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
@@ -173,10 +185,18 @@ def _execute(plan: Slice, source: Source, namespace: dict[str, Any]) -> Executed
     return done
 
 
-def _run(stmt: ast.stmt, source: Source, namespace: dict[str, Any], flags: int) -> None:
+def _run(
+    stmt: ast.stmt, source: Source, namespace: dict[str, Any], flags: int, own: OwnFirst
+) -> None:
     code = _compiled(stmt, source, flags)
     try:
         exec(code, namespace)
+    except ImportError:
+        if not isinstance(stmt, ast.ImportFrom) or stmt.level or not stmt.module:
+            raise
+        # `from statistics import SIZE`: the user's own file, whose name Python has too.
+        with own(stmt.module.partition(".")[0], source.path):
+            exec(code, namespace)
     except FileNotFoundError:
         # `open("config.yaml")`: people start a script in its own folder.
         here = os.getcwd()
@@ -204,8 +224,9 @@ def _failed(
     source: Source,
 ) -> None:
     """Remember a failure; what a failed import would have bound is there, but absent."""
-    for name in binds(stmt):
-        done.failures[name] = Failure(error, stmt)
+    done.failures |= dict.fromkeys(binds(stmt), Failure(error, stmt))
+    if not binds(stmt):
+        done.unnamed.append(Failure(error, stmt))
     if not isinstance(stmt, ast.Import | ast.ImportFrom):
         return
     for alias in stmt.names:

@@ -206,9 +206,17 @@ class StubLoader(Loader):
         """What was replaced, as a note for the report."""
         if not self.names:
             return None
-        names = ", ".join(f"`{n}`" for n in self.names)
-        be, them = ("is", "it") if len(self.names) == 1 else ("are", "them")
-        return f"{names} {be} not installed: stubbed; install {them} if the model needs {them}"
+        whole = [n for n in self.names if "." not in n]
+        be, them = ("is", "it") if len(whole) == 1 else ("are", "them")
+        said = f"{_listed(whole)} {be} not installed: stubbed"
+        said += f"; install {them} if the model needs {them}"
+        parts = [n for n in self.names if "." in n]
+        lacked = f"{_listed(parts)}, which the installed libraries lack: stubbed"
+        return "; ".join(([said] if whole else []) + ([lacked] if parts else []))
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"`{n}`" for n in names)
 
 
 def explain(used: StubUsed) -> TargetError:
@@ -228,6 +236,14 @@ def explain(used: StubUsed) -> TargetError:
             f"`{used.needed}` is {used.role}, but `{top}` is neither near the file nor installed",
             traceback=user_traceback(used),
             next_step=f"PYTHONPATH=FOLDER vaedoctor check …   (the folder that holds `{top}`)",
+        )
+    installed = sys.modules.get(top)
+    if installed is not None and not isinstance(installed, StubModule):
+        version = getattr(installed, "__version__", "")
+        return TargetError(
+            f"`{used.needed}` is {used.role}, but the installed `{top}` {version} does not have it",
+            traceback=user_traceback(used),
+            next_step=f"import what `{top}` {version} has instead, or install the version you use",
         )
     return TargetError(
         f"`{used.needed}` is {used.role}, but `{top}` is not installed",

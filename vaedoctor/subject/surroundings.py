@@ -44,7 +44,7 @@ class UserLoader(SourceFileLoader):
         if self.surroundings.whole:
             execute_whole(source, module.__dict__)
         else:
-            done = execute_module(source, module.__dict__)
+            done = execute_module(source, module.__dict__, self.surroundings.own_first)
             self.surroundings.executed[module.__name__] = source, done
 
 
@@ -108,6 +108,25 @@ class Surroundings(MetaPathFinder):
         """Let `import name` give a module, as long as this is in force."""
         self.aliases.add(name)
         sys.modules[name] = module
+
+    @contextmanager
+    def own_first(self, name: str, importer: Path) -> Iterator[None]:
+        """Inside, a name that Python has too means the user's own module beside the importer.
+
+        Raises the exception that is being handled where there is no such module.
+        """
+        spec = self._search(name, self._nearest())
+        if spec is None or spec.origin in (None, str(importer)) or is_foreign(str(spec.origin)):
+            raise
+        hidden = {n: m for n, m in sys.modules.items() if n.partition(".")[0] == name}
+        for known in hidden:
+            del sys.modules[known]
+        try:
+            yield
+        finally:
+            for known in [n for n in sys.modules if n.partition(".")[0] == name]:
+                del sys.modules[known]
+            sys.modules.update(hidden)
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: Any = None

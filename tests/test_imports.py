@@ -1,0 +1,325 @@
+"""What a file imports is found where its user would find it, or stood in for and said."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vaedoctor.subject.errors import TargetError
+from vaedoctor.subject.stubs import package_of
+from vaedoctor.subject.target import load
+
+IMPORTS = "import torch\nfrom torch import nn\n"
+MODEL = """
+class VAE(nn.Module):
+    def __init__(self, d=20, z=4):
+        super().__init__()
+        self.e, self.d = nn.Linear(d, 2 * z), nn.Linear(z, d)
+
+    def forward(self, x):
+        mu, logvar = self.e(x).chunk(2, 1)
+        return self.d(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
+"""
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Write files below an empty working folder; returns the first of them."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+
+    def written(**files: str) -> Path:
+        for name, text in files.items():
+            path = tmp_path / "work" / f"{name.replace('__', '/').replace('/init', '/__init__')}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(textwrap.dedent(text))
+        return tmp_path / "work" / f"{next(iter(files)).replace('__', '/')}.py"
+
+    return written
+
+
+def width(target: object, **options: object) -> int:
+    """The width of the input that the model takes."""
+    subject = load(str(target), **options)
+    assert subject.batch.ran
+    return int(subject.batch.args[0].shape[1])
+
+
+def refusal(target: object) -> TargetError:
+    with pytest.raises(TargetError) as caught:
+        load(str(target))
+    assert len(caught.value.format_message().splitlines()) < 20
+    assert "vaedoctor/subject" not in caught.value.traceback
+    return caught.value
+
+
+class TestStandIns:
+    def test_a_library_the_model_does_not_need_is_said(self, write: Write) -> None:
+        file = write(m="import wandb_\nfrom seaborn_.x import y as z\n" + IMPORTS + MODEL)
+        notes = load(str(file)).notes
+        assert (
+            "`wandb_`, `seaborn_` are not installed: stubbed; "
+            "install them if the model needs them" in notes
+        )
+        assert not {"wandb_", "seaborn_", "seaborn_.x"} & set(sys.modules)
+
+    @pytest.mark.parametrize(
+        ("imported", "old", "new", "needed", "line"),
+        [
+            (
+                "import pl_ as pl",
+                "(nn.Module)",
+                "(pl.Module)",
+                "pl_.Module",
+                "the base of a class in line 4",
+            ),
+            (
+                "from deco_ import f",
+                "    def forward",
+                "    @f\n    def forward",
+                "deco_.f",
+                "called in line 9",
+            ),
+            (
+                "import tim_.nn as t",
+                "nn.Linear(z, d)",
+                "t.Dense(z, d)",
+                "tim_.nn.Dense",
+                "called in line 7",
+            ),
+            ("from ein_ import r", "self.e(x)", "self.e(r(x))", "ein_.r", "called in line 10"),
+            (
+                "from ops_ import SIZE",
+                "d=20",
+                "d=SIZE + 1",
+                "ops_.SIZE",
+                "calculated with in line 5",
+            ),
+            ("from ops_ import *", "nn.Linear(z, d)", "Den(z, d)", "ops_.Den", "needed"),
+        ],
+    )
+    def test_a_library_the_model_needs_is_named_with_the_place_and_the_command(
+        self, write: Write, imported: str, old: str, new: str, needed: str, line: str
+    ) -> None:
+        error = refusal(write(m=IMPORTS + imported + MODEL.replace(old, new)))
+        top = needed.partition(".")[0]
+        assert error.message.startswith(f"`{needed}` is {line}")
+        assert error.message.endswith(f"`{top}` is not installed")
+        assert error.next_step.startswith(f"python -m pip install {top} ")
+
+    def test_what_looks_like_a_file_of_the_users_own_is_not_to_be_installed(
+        self, write: Write
+    ) -> None:
+        text = (
+            IMPORTS + "from layers import Dense" + MODEL.replace("nn.Linear(z, d)", "Dense(z, d)")
+        )
+        error = refusal(write(m=text))
+        assert "`layers` is neither near the file nor installed" in error.message
+        assert "pip" not in error.next_step
+
+    def test_the_package_is_named_as_the_index_names_it(self) -> None:
+        known = ("sklearn", "cv2", "PIL", "yaml", "pytorch_lightning", "einops")
+        assert [package_of(n) for n in known] == [
+            *("scikit-learn", "opencv-python", "pillow", "pyyaml", "pytorch-lightning", "einops")
+        ]
+
+    def test_an_import_that_may_fail_fails(self, write: Write) -> None:
+        text = """
+        import importlib.util, contextlib
+        try:
+            import fast_
+        except ImportError:
+            fast_ = None
+        with contextlib.suppress(ImportError):
+            import faster_
+        HAS = importlib.util.find_spec("fastest_") is not None
+        SIZE = 20 if fast_ is None and not HAS and "faster_" not in globals() else 3
+        """
+        file = write(m=textwrap.dedent(text) + IMPORTS + MODEL.replace("d=20", "d=SIZE"))
+        assert width(file) == 20
+        assert not any("stubbed" in n for n in load(str(file)).notes)
+
+    def test_a_name_that_an_installed_library_no_longer_has_is_said(self, write: Write) -> None:
+        text = "from torch._six import inf\nfrom math import nothing\n" + IMPORTS + MODEL
+        notes = " ".join(load(str(write(m=text))).notes)
+        assert "`torch._six`, which the installed libraries lack: stubbed" in notes
+        assert "`from math import nothing` in line 2 raised ImportError" in notes
+        import torch
+
+        assert not hasattr(torch, "_six")
+
+    def test_a_library_finds_no_stand_ins(self, write: Write, tmp_path: Path) -> None:
+        package = tmp_path / "site-packages" / "lib_"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text(
+            "try:\n    import rare_\nexcept Exception:\n    rare_ = None\n"
+        )
+        text = f"import sys\nsys.path.append({str(package.parent)!r})\nfrom lib_ import rare_\n"
+        text += "SIZE = 20 if rare_ is None else 3\n"
+        assert width(write(m=text + IMPORTS + MODEL.replace("d=20", "d=SIZE"))) == 20
+        sys.modules.pop("lib_")
+
+    def test_the_users_own_broken_module_is_shown(self, write: Write) -> None:
+        text = (
+            IMPORTS + "from blocks import Dense" + MODEL.replace("nn.Linear(z, d)", "Dense(z, d)")
+        )
+        error = refusal(write(m=text, blocks="import torch\nx = 1 / 0\n"))
+        assert "its import raised ZeroDivisionError" in error.message
+        assert error.next_step == "correct line 2 of blocks.py"
+        (Path.cwd() / "blocks.py").write_text("import torch\ndef f(:\n")
+        error = refusal("m.py")
+        assert "SyntaxError" in error.message
+        assert error.next_step == "correct line 2 of blocks.py"
+
+
+class TestPackages:
+    def library(self, write: Write) -> None:
+        write(
+            lib__init="from .models.vae import VAE\n",
+            lib__models__init="",
+            lib__models__layers="from torch import nn\nfrom .. import sizes\nLinear = nn.Linear\n",
+            lib__sizes="SIZE = 23\ndef back():\n    from .models import vae\n    return vae\n",
+            lib__models__late="scale = 1.0\n",
+            lib__models__vae=IMPORTS
+            + "from .layers import Linear\nfrom ..sizes import SIZE\nimport lib.sizes\n"
+            + MODEL.replace("d=20", "d=SIZE").replace(
+                "        return", "        from .late import scale\n        return"
+            ),
+        )
+
+    @pytest.mark.parametrize(
+        "target",
+        [
+            *("lib.models.vae:VAE", "lib:VAE", "lib.models.vae", "lib/models/vae.py:VAE"),
+            *("lib/models/vae.py", "lib/__init__.py:VAE"),
+        ],
+    )
+    def test_relative_imports_hold_by_module_and_by_file(self, write: Write, target: str) -> None:
+        self.library(write)
+        assert width(target) == 23
+        assert not any(n == "lib" or n.startswith("lib.") for n in sys.modules)
+
+    def test_from_another_folder_too(
+        self, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.library(write)
+        monkeypatch.chdir(tmp_path)
+        assert width("work/lib/models/vae.py") == 23
+
+    def test_relative_imports_without_init_files(self, write: Write) -> None:
+        use = IMPORTS + "from .layers import SIZE\nfrom ..shared import ONE\n"
+        file = write(
+            exp__nets__vae=use + MODEL.replace("d=20", "d=SIZE + ONE"),
+            exp__nets__layers="from ..shared import ONE\nSIZE = 20 * ONE\n",
+            exp__shared="ONE = 1\n",
+        )
+        assert width(file) == 21
+
+    def test_folders_above_and_src_are_searched(self, write: Write) -> None:
+        text = "from common.sizes import SIZE\nfrom mylib import ONE\n" + IMPORTS
+        file = write(
+            scripts__deep__train=text + MODEL.replace("d=20", "d=SIZE + ONE"),
+            common__sizes="SIZE = 24\n",
+            src__mylib__init="ONE = 1\n",
+        )
+        assert width(file) == 25
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "sys.path.append('..')",
+            "sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))",
+            "sys.path += [str(Path(__file__).resolve().parents[1])]",
+            "root = os.path.abspath('..')\nif root not in sys.path:\n    sys.path.append(root)",
+        ],
+    )
+    def test_the_path_idioms_of_scripts(self, write: Write, line: str) -> None:
+        text = (
+            f"import os, sys\nfrom pathlib import Path\n{line}\nfrom helpers_of_mine import SIZE\n"
+        )
+        file = write(
+            run__main=text + IMPORTS + MODEL.replace("d=20", "d=SIZE"),
+            helpers_of_mine="SIZE = 27\n",
+        )
+        path = list(sys.path)
+        assert width(file) == 27
+        assert sys.path == path
+
+    def test_two_files_of_one_name_do_not_meet(self, write: Write) -> None:
+        text = "from utils import SIZE\n" + IMPORTS + MODEL.replace("d=20", "d=SIZE")
+        write(a__model=text, a__utils="SIZE = 31\n", b__model=text, b__utils="SIZE = 32\n")
+        assert [width(f) for f in ("a/model.py", "b/model.py", "a/model.py")] == [31, 32, 31]
+        assert "utils" not in sys.modules
+
+    def test_files_named_like_libraries_shadow_them_for_the_user_alone(self, write: Write) -> None:
+        """`python model.py` would break here; a check does not."""
+        use = "from statistics import SIZE\nimport wandb_\n" + IMPORTS
+        file = write(
+            model=use + MODEL.replace("d=20", "d=SIZE"),
+            statistics="SIZE = 33\n",
+            random="raise RuntimeError('not the library')\n",
+            typing="raise RuntimeError('not the library')\n",
+        )
+        (file.parent / "wandb_" / "run-1").mkdir(parents=True)
+        (file.parent / "wandb_" / "run-1" / "config.yaml").write_text("x: 1\n")
+        done = subprocess.run(
+            [sys.executable, "-m", "vaedoctor", "check", str(file)],
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "batch 8×33" in done.stdout
+        assert "`wandb_` is not installed" in done.stdout
+
+    def test_circular_imports_end(self, write: Write) -> None:
+        file = write(
+            model="import helper\n" + IMPORTS + MODEL,
+            helper="import model\n\ndef build():\n    return model.VAE()\n",
+        )
+        assert width(file) == 20
+        assert width(f"{file}:helper.build") == 20
+
+    def test_a_sibling_is_imported_without_what_it_would_do(self, write: Write) -> None:
+        data = """
+        import os
+        import visionlib_
+        from torch.utils.data import DataLoader
+        os.makedirs("data", exist_ok=True)
+        train = DataLoader(visionlib_.MNIST("data", download=True), 32)
+        batches = len(train)
+        NAMES = []
+        for name in ("a", "b"):
+            NAMES.append(name)
+        def loaders():
+            return train
+        """
+        text = (
+            "from data import loaders, NAMES\n"
+            + IMPORTS
+            + MODEL.replace("d=20", "d=10 * len(NAMES)")
+        )
+        file = write(model=text, data=data)
+        before = sorted(p.name for p in file.parent.rglob("*"))
+        assert width(file) == 20
+        assert sorted(p.name for p in file.parent.rglob("*")) == before
+
+    def test_a_package_that_cannot_be_imported_is_left_out_and_said(self, write: Write) -> None:
+        file = write(
+            lib__vae=IMPORTS + "from .sizes import SIZE\n" + MODEL.replace("d=20", "d=SIZE"),
+            lib__init="raise OSError('no licence')\n",
+            lib__sizes="SIZE = 28\n",
+        )
+        subject = load(str(file))
+        assert subject.batch.args[0].shape[1] == 28
+        assert "`lib/__init__.py` raised OSError: no licence: left out" in subject.notes
