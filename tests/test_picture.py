@@ -146,3 +146,21 @@ def test_inputs_have_the_names_of_forwards_parameters() -> None:
     decoder = next(i for i, p in enumerate(parts) if p.name == "dec")
     feeding = {parts[a.start].role for a in picture.arrows if a.end == decoder}
     assert feeding == {"sample", "condition"}
+
+
+class Means(VAE):
+    """Returns probabilities where its own loss takes the logits."""
+
+    def forward(self, x: Tensor) -> Any:
+        _, logvar, mu, _, logits, _ = super().forward(x)
+        nll = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+        kl = -0.5 * (1 + logvar - mu**2 - logvar.exp()).sum()
+        return torch.sigmoid(logits), nll + kl
+
+
+def test_a_term_on_the_logits_is_the_reconstruction_where_forward_returns_probabilities() -> None:
+    picture = check(Means(), X, objective=lambda model, x: model(x)[1]).picture
+    assert [term.role for term in picture.terms] == ["reconstruction", "kl"]
+    encoder = next(p for p in picture.parts if p.role == "encoder")
+    assert encoder.recon_gradient
+    assert encoder.kl_gradient

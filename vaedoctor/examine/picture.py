@@ -15,7 +15,8 @@ from ..rule import Unavailable
 from ..subject.trial import forward_parameters
 from .anatomy import Anatomy
 from .idle import with_idle
-from .results import results, terms
+from .recording import Value
+from .results import before_activation, results, terms
 from .stations import Station, fed, stations
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def draw(examination: Examination) -> Picture:
 def _with_gradients(anatomy: Anatomy, found: Sequence[Station]) -> tuple[Part, ...]:
     """The parts, each with the norms of the gradients that reach it from the user's loss.
 
-    What arrives through x_hat is the reconstruction's; the rest is the KL's, or of what stands in
-    its place.
+    What arrives through the decoder's last layer is the reconstruction's; the rest is the KL's, or
+    of what stands in its place.
     """
     arriving = _arriving(anatomy, found)
     if arriving is None:
@@ -64,6 +65,10 @@ def _arriving(
     loss, x_hat = anatomy.recording.loss, anatomy.x_hat
     if not isinstance(loss, Tensor) or not loss.requires_grad or x_hat is None:
         return None
+    unread = x_hat.index not in anatomy.flow.ancestors(*_ends(anatomy))
+    if unread:  # the loss takes logits where forward returns means
+        x_hat = before_activation(anatomy.flow, x_hat)
+        found = [replace(s, value=None) if s.value is anatomy.x_hat else s for s in found]
     if x_hat.edge is None or x_hat.tensor.grad_fn is not x_hat.edge.node:
         return None
     edges = [s.value.edge for s in found if s.value is not None and s.value.edge is not None]
@@ -86,6 +91,11 @@ def _arriving(
         next(norms) if s.value is not None and s.value.edge is not None else (None, None)
         for s in found
     ]
+
+
+def _ends(anatomy: Anatomy) -> list[Value]:
+    value = anatomy.recording.value_of(anatomy.recording.loss)
+    return [value] if value is not None else []
 
 
 def _norms(whole: Tensor | None, through: Tensor | None) -> tuple[float | None, float | None]:

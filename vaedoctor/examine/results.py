@@ -119,13 +119,27 @@ def _dependence(anatomy: Anatomy, value: Value) -> str:
     """A number's part in the loss by what it depends on: the reconstruction, the posterior."""
     flow, x_hat = anatomy.flow, anatomy.x_hat
     behind = flow.ancestors(value)
-    if x_hat is not None and x_hat.index in behind:
-        around = flow.ancestors(value, stop=[x_hat]) & flow.ancestors(x_hat) - {x_hat.index}
+    decoded = x_hat
+    if x_hat is not None and x_hat.index not in behind:
+        decoded = before_activation(flow, x_hat)
+    if decoded is not None and decoded.index in behind:
+        around = flow.ancestors(value, stop=[decoded]) & flow.ancestors(decoded) - {decoded.index}
         both = any(flow.posterior(flow.recording.values[i]) for i in around)
         return f"reconstruction + {_penalty(anatomy)}" if both else "reconstruction"
     if any(flow.posterior(flow.recording.values[i]) for i in behind):
         return _penalty(anatomy)
     return "weights only" if flow.learned[value.index] else ""
+
+
+def before_activation(flow: Flow, x_hat: Value) -> Value:
+    """What the decoder's last layer makes: a loss may take logits where forward returns means."""
+    value = x_hat
+    while value.op is not None and not flow.layer(value.op):
+        learned = [v for v in value.op.reads if flow.learned[v.index]]
+        if len(learned) != 1 or flow.noise[value.index] != flow.noise[learned[0].index]:
+            return x_hat
+        (value,) = learned
+    return value
 
 
 def _penalty(anatomy: Anatomy) -> str:
