@@ -472,3 +472,19 @@ def test_nothing_of_a_stand_in_trainer_stays_on_the_model() -> None:
         assert 0.5 * model.global_step == 0
     assert losses == ["loss"]
     assert dict(vars(model)) == before
+
+
+def test_a_step_that_goes_backward_from_two_losses_is_not_judged_by_one(tmp_path: Path) -> None:
+    body = f"""{RETURNS_PARTS}
+def train(model, loader, optimizer):
+    for x, _ in loader:
+        x_hat, mu, lv = model(x)
+        rec = F.mse_loss(x_hat, x, reduction="sum")
+        optimizer.zero_grad()
+        rec.backward(retain_graph=True)
+        (KL).backward()
+        optimizer.step()
+    """
+    report = examined(tmp_path, body)
+    assert not any("of the training loop" in n for n in report.notes), report.notes
+    assert not report.findings, f"\n{report}"

@@ -157,7 +157,7 @@ def loops(source: Source, namespace: Mapping[str, Any], model: nn.Module) -> Ite
     for chain, function, owner in _backwards(source.tree.body, (), None, None):
         statement = chain[-1][0][chain[-1][1]]
         loss = _backward_of(statement)
-        if loss is None:
+        if loss is None or not _whole(*chain[-1]):
             continue
         kinds = {k.__name__ for k in type(model).__mro__}
         own = owner is not None and owner.name in kinds
@@ -200,6 +200,23 @@ def _backwards(
             inside, owned = (), statement
         for block in blocks(statement):
             yield from _backwards(block, inside, around, owned)
+
+
+def _whole(body: list[ast.stmt], at: int) -> bool:
+    """Whether the optimizer steps between this backward pass and the block's others.
+
+    Where it does not, the gradients of several losses add up: one of them is a part.
+    """
+    others = False
+    for i, statement in enumerate(body):
+        match statement:
+            case ast.Expr(ast.Call(ast.Attribute(attr="step" | "zero_grad"))):
+                if i > at:
+                    break
+                others = False
+            case _ if i != at and _backward_of(statement) is not None:
+                others = True
+    return not others
 
 
 def _backward_of(statement: ast.stmt) -> ast.expr | None:
