@@ -145,7 +145,7 @@ def test_components_are_built_to_fit(write: Write) -> None:
     assert subject.batch.ran
     (note,) = (n for n in subject.notes if n.startswith("made up"))
     typed = {"encoder": "Encoder(input_dim=9, latent_dim=4)", "decoder": "Decoder(4, 9)"}
-    assert "'encoder=Encoder(input_dim=37, latent_dim=7)'" in note
+    assert "'encoder=Encoder(input_dim=37,latent_dim=7)'" in note
     assert load(write(text), args=typed).batch.args[0].shape == (8, 9)
 
 
@@ -173,7 +173,10 @@ def test_arguments_that_cannot_be_made_up(write: Write) -> None:
     with pytest.raises(TargetError) as caught:
         load(write(text))
     assert "`VAE(latent_dim, tree)` needs `tree`" in caught.value.message
-    assert caught.value.next_step.endswith("mymodel.py:VAE --arg latent_dim=7 --arg tree=VALUE")
+    command, _, rest = caught.value.next_step.partition("\n")
+    assert command.endswith("mymodel.py:VAE --arg latent_dim=7 --arg tree=VALUE")
+    assert 'args = { latent_dim = 7, tree = "VALUE" }' in rest
+    assert "return VAE(latent_dim=7, tree='VALUE')" in rest
 
 
 @pytest.mark.parametrize(

@@ -1,54 +1,37 @@
-"""An input made up by experiment: which layer is executed first, and what does it want?
+"""A batch made up by experiment: a first guess is tried, and what fails tells the next one.
 
-The first registered layer is often not the first executed one, so a forward pass with a first guess
-tells which layer was reached; its sizes give the next guess, until the pass comes to its end.
+The first registered layer is often not the first executed one, and forward may want several
+tensors, a dict or an object: the layer that was reached, the operation that raised and the slots
+its operands came from say what to change, until the pass comes to its end.
 """
 
 from __future__ import annotations
 
+import heapq
+import inspect
 import itertools
-import math
-import re
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .conditions import Extra, condition_sizes, extras_of, packing_of
-from .sizes import Sizes
-from .trial import Trial, attempt, home, leaves
+from .companions import companion, int_attributes, is_graph
+from .layers import KNOWN, TABLES, Layers
+from .repairs import Repairs
+from .slots import Group, Node, Path, Slot, State, changed, made, slots_in, slots_of, told
+from .trial import Trial, forward_parameters, home, leaves
+from .witness import Observed, observe
 
-_KNOWN = (
-    nn.Linear,
-    nn.Bilinear,
-    nn.modules.conv._ConvNd,
-    nn.RNNBase,
-    nn.RNNCellBase,
-    nn.Embedding,
-    nn.EmbeddingBag,
-    nn.modules.batchnorm._BatchNorm,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.MultiheadAttention,
-)
-_STEPS = 11
-_PRODUCT = re.compile(r"\(\d+x(\d+) and (\d+)x\d+\)")
-_VIEW = re.compile(r"shape '\[-?\d+, ([\d, ]+)\]' is invalid for input of size (\d+)")
-_MISMATCH = re.compile(r"size of tensor a \((\d+)\) must match the size of tensor b \((\d+)\)")
-_SIDES = {
-    1: (64, 128, 28, 32, 100, 256, 784, 1024),
-    2: (28, 32, 64, 16, 8, 128, 224, 256),
-    3: (16, 32, 8, 64),
-}
-_MOST_TRIALS = 40
+_MOST_TRIALS = 60
+_MOST_AFTER_RUN = 12
 _MOST_SECONDS = 8.0
-
-Shape = tuple[int, ...]
+_BRANCHES = 8
+_MOST_ALIKE = 8
 
 
 @dataclass(slots=True)
@@ -59,9 +42,8 @@ class Made:
     kwargs: Mapping[str, Any]
     origin: str
     trial: Trial
-    shape: Shape
-    extras: Mapping[str, Any]
-    score: tuple[int, int, int] = field(default=(0, 0, 0))
+    score: tuple[int, int, int]
+    axis: int | None = 0
 
 
 class Guesser:
@@ -69,289 +51,244 @@ class Guesser:
 
     def __init__(self, model: nn.Module, hints: Mapping[str, Any], rows: int, seed: int) -> None:
         self.model = model
-        self.hints = {**_int_attributes(model), **hints}
-        self.rows = rows
         self.seed = seed
-        self.names = {id(m): name for name, m in model.named_modules()}
-        self.layers = [m for m in model.modules() if isinstance(m, _KNOWN)]
-        self.vocabulary = 0
-        self.trials = 0
-        self.widths: dict[str, list[int]] = {}
-        self.again: set[Shape] = set()
-        self.started = time.monotonic()
-        self.sizes = condition_sizes(model, self.hints)
+        self.layers = Layers(model, {**int_attributes(model), **hints}, rows)
+        self.repairs = Repairs(model, self.layers)
+        self.parameters = forward_parameters(model)
+        self._order = itertools.count()
+        self._queue: list[tuple[int, int, int, State, nn.Module | None]] = []
+        self._met: set[int] = set()
+        self._tried_states: set[str] = set()
+        self._failures: Counter[tuple[int, str]] = Counter()
+        self._started = time.monotonic()
 
     def best(self) -> Made | None:
         """The first guess that runs and fits, else the one that got furthest; None without any."""
         best: Made | None = None
-        required = [e for e in self._extras() if e.required]
-        for extras in ([*required], self._extras()):
-            if best is not None and (best.trial.ran or len(extras) == len(required)):
+        waiting = iter(self._starts())
+        trials = after = 0
+        while self._queue or self._start(waiting):
+            late = time.monotonic() - self._started > _MOST_SECONDS
+            if trials >= _MOST_TRIALS or after >= _MOST_AFTER_RUN or (late and best is not None):
                 break
-            made = self._search(extras)
-            if made is not None and (best is None or made.score > best.score):
-                best = made
-        return best
-
-    def fill(self, shape: Shape, *, layer: nn.Module | None = None) -> Tensor:
-        """Values for a shape: tokens below the vocabulary's size, else uniform in [0, 1)."""
-        generator = torch.Generator().manual_seed(self.seed)
-        dtype, device = home(self.model)
-        layer = layer or next(iter(self.layers), None)
-        if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
-            tokens = torch.randint(0, layer.num_embeddings, shape, generator=generator)
-            return tokens.to(device)
-        return torch.rand(shape, generator=generator).to(device, dtype)
-
-    def _extras(self) -> list[Extra]:
-        return extras_of(self.model, self.sizes)
-
-    def _search(self, extras: list[Extra]) -> Made | None:
-        best: Made | None = None
-        queue: deque[tuple[nn.Module | None, Shape]] = deque()
-        waiting = iter(self.layers)
-        met: set[int] = set()
-        seen: set[tuple[bool, Shape]] = set()
-        if not self._enqueue_next(queue, waiting, met):
-            queue.extend((None, s) for s in self._shapes_of_parameters())
-        while queue or self._enqueue_next(queue, waiting, met):
-            if not self._may_go_on(best):
-                break
-            layer, shape = queue.popleft()
-            key = (isinstance(layer, nn.Embedding | nn.EmbeddingBag), shape)
-            if key in seen and shape not in self.again:
+            _, _, _, state, layer = heapq.heappop(self._queue)
+            if _key(state) in self._tried_states:
                 continue
-            self.again.discard(shape)
-            seen.add(key)
-            for made in self._tries(layer, shape, extras):
-                if best is None or made.score > best.score:
-                    best = made
-                if made.trial.ran and self._enough(layer, made):
-                    return made
-                self._learn(made, layer, queue, met)
-            if best is not None and not queue and best.trial.calls and self._stuck(best):
+            self._tried_states.add(_key(state))
+            trials += 1
+            one, seen = self._tried(state, layer)
+            if best is None or one.score > best.score:
+                best = one
+            if one.trial.ran and (unread := self._not_looked_up(state, seen)) is not None:
+                self._push(unread, layer, seen.progress, -1)
+                best = one if best is None else best
+                continue
+            if one.trial.ran and (one.score[1] or not self._is_open(state, layer)):
+                best = one if one.score[1] or not best.trial.ran else best
                 break
+            after += best.trial.ran
+            self._learn(state, layer, seen, ran=one.trial.ran)
         return best
 
-    def _may_go_on(self, best: Made | None) -> bool:
-        if self.trials >= _MOST_TRIALS:
-            return False
-        late = time.monotonic() - self.started > _MOST_SECONDS
-        return not (late and best is not None)
+    def fill(self, shape: tuple[int, ...]) -> Tensor:
+        """Values for a shape: tokens below the vocabulary's size, else uniform in [0, 1)."""
+        dtype, device = home(self.model)
+        first = next(iter(self.layers.known), None)
+        slot = (
+            Slot(shape, "index", first.num_embeddings) if isinstance(first, TABLES) else Slot(shape)
+        )
+        if len(shape) == 1 and slot.kind == "index":
+            generator = torch.Generator().manual_seed(self.seed)
+            return torch.randint(0, slot.top, shape, generator=generator).to(device)
+        filled: Tensor = slot.filled(dtype, device, self.seed)
+        return filled
 
-    def _enqueue_next(
-        self,
-        queue: deque[tuple[nn.Module | None, Shape]],
-        waiting: Iterator[nn.Module],
-        met: set[int],
-    ) -> bool:
-        for layer in waiting:
-            if id(layer) not in met:
-                met.add(id(layer))
-                queue.extend((layer, s) for s in self._shapes(layer))
+    # starting points ------------------------------------------------------------------------
+
+    def _starts(self) -> Iterator[tuple[nn.Module | None, list[Slot]]]:
+        for layer in self.layers.known:
+            if id(layer) not in self._met:
+                self._met.add(id(layer))
+                yield layer, self.layers.slots(layer)
+        if not self.layers.known:
+            yield None, [Slot(s) for s in self.layers.bare_weights()]
+
+    def _start(self, waiting: Iterator[tuple[nn.Module | None, list[Slot]]]) -> bool:
+        """Put the next layer's shapes into the queue."""
+        for layer, slots in waiting:
+            for slot in slots:
+                self._push(self._state(slot), layer, 0, len(self._queue))
+            if self._queue:
                 return True
         return False
 
-    def _stuck(self, best: Made) -> bool:
-        """Whether what failed lies behind the first layer: another input would not help."""
-        return best.trial.ran or sum(isinstance(c.module, _KNOWN) for c in best.trial.calls) > 1
+    def _state(self, main: Slot) -> State:
+        """The data and what must come with it."""
+        if not self.parameters:
+            return {}
+        first, *others = self.parameters
+        state: dict[str, Node] = {first.name: main}
+        if first.kind is first.VAR_POSITIONAL:
+            count = max((len(m) for m in self._lists()), default=1)
+            state[first.name] = Group("args", dict.fromkeys(range(count), main))
+        optional = all(p.default is None for p in self.parameters)
+        for p in others:
+            if p.kind is p.VAR_POSITIONAL:
+                continue
+            if p.default is p.empty or (optional and p.kind is not p.VAR_KEYWORD):
+                state[p.name] = companion(p.name, main, self.layers)
+        return state
 
-    def _tries(self, layer: nn.Module | None, shape: Shape, extras: list[Extra]) -> Iterator[Made]:
-        x = self.fill(shape, layer=layer or nn.Identity())
-        for chosen in self._combinations(extras, x):
-            if self.trials >= _MOST_TRIALS:
-                return
-            args, kwargs = packing_of(self.model, x, chosen, self.sizes)
-            self.trials += 1
-            trial = attempt(partial(self.model, *args, **kwargs), self.model, seed=self.seed)
-            where = self.names.get(id(layer), "") if layer is not None else ""
-            origin = f"made up from `{where}`" if where else "made up from the parameters' shapes"
-            made = Made(args, kwargs, origin, trial, shape, chosen)
-            made.score = (int(trial.ran), int(trial.ran and _fits(trial.value, x)), trial.completed)
-            yield made
-            if trial.ran:
-                return
+    def _lists(self) -> list[nn.ModuleList]:
+        return [m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) > 1]
 
-    def _combinations(self, extras: list[Extra], x: Tensor) -> Iterator[dict[str, Any]]:
-        """One value for every extra argument: the likeliest for all, then other readings."""
-        options = [
-            [(e.name, v) for v in (*self._learned(e.name, x), *e.options(x))] for e in extras
-        ]
-        yield from (dict(c) for c in itertools.islice(itertools.product(*options), 12))
+    def _push(self, state: State, layer: nn.Module | None, progress: int, rank: int) -> None:
+        if _key(state) not in self._tried_states and _is_small(state):
+            heapq.heappush(self._queue, (-progress, rank, next(self._order), state, layer))
 
-    def _learned(self, name: str, x: Tensor) -> list[Tensor]:
-        return [self.fill((x.shape[0], w), layer=nn.Identity()) for w in self.widths.get(name, ())]
+    # trials ---------------------------------------------------------------------------------
 
-    def _enough(self, layer: nn.Module | None, made: Made) -> bool:
+    def _tried(self, state: State, layer: nn.Module | None) -> tuple[Made, Observed]:
+        dtype, device = home(self.model)
+        values = {
+            p: s.filled(dtype, device, self.seed + i)
+            for i, (p, s) in enumerate(slots_of(state).items())
+        }
+        args, kwargs = self._arguments(state, values)
+        seen = observe(partial(self.model, *args, **kwargs), self.model, values, seed=self.seed)
+        main = next((v for v in values.values() if isinstance(v, Tensor)), None)
+        trial = seen.trial
+        fits = trial.ran and main is not None and _fits(trial.value, main)
+        score = (int(trial.ran), int(fits), seen.progress)
+        axis = None if _has_graph(state) else 0
+        return Made(args, kwargs, self._origin(state, layer, seen), trial, score, axis), seen
+
+    def _arguments(
+        self, state: State, values: Mapping[Path, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """One by one where the order allows it, by name otherwise."""
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        in_order = True
+        for p in self.parameters:
+            if p.name not in state:
+                in_order = False
+                continue
+            value = made(state[p.name], values, (p.name,))
+            if p.kind is p.VAR_POSITIONAL:
+                args += value
+            elif in_order and p.kind is not inspect.Parameter.KEYWORD_ONLY:
+                args.append(value)
+            else:
+                kwargs[p.name] = value
+        named = {p.name for p in self.parameters}
+        kwargs |= {n: made(state[n], values, (n,)) for n in state if n not in named}
+        return tuple(args), kwargs
+
+    def _origin(self, state: State, layer: nn.Module | None, seen: Observed) -> str:
+        reached = next((c.module for c in seen.trial.calls if isinstance(c.module, KNOWN)), layer)
+        where = self.layers.names.get(id(reached), "") if reached is not None else ""
+        text = f"made up from `{where}`" if where else "made up from the parameters' shapes"
+        return f"{text}: {how}" if (how := told(state)) else text
+
+    # learning -------------------------------------------------------------------------------
+
+    def _learn(self, state: State, layer: nn.Module | None, seen: Observed, *, ran: bool) -> None:
+        if ran:
+            for rank, other in enumerate(self._output_shapes(state, seen)):
+                self._push(other, layer, seen.progress, rank)
+            return
+        name = seen.failed.name if seen.failed is not None else ""
+        self._failures[seen.progress, name] += 1
+        if self._failures[seen.progress, name] > _MOST_ALIKE:
+            return
+        repairs = itertools.chain(
+            self._without_none(state, seen),
+            self._flipped(state, seen),
+            self.repairs.of(state, seen),
+        )
+        for rank, other in enumerate(itertools.islice(repairs, _BRANCHES)):
+            self._push(other, layer, seen.progress, rank)
+        calls = [c for c in seen.trial.calls if isinstance(c.module, KNOWN)]
+        for call in calls[:1]:
+            if call.module is not layer and id(call.module) not in self._met:
+                self._met.add(id(call.module))
+                for rank, slot in enumerate(self.layers.slots(call.module)):
+                    self._push(self._state(slot), call.module, seen.progress, _BRANCHES + rank)
+
+    def _without_none(self, state: State, seen: Observed) -> Iterator[State]:
+        """An argument whose default is None after all, or one that is read from `**kwargs`."""
+        error = seen.trial.error
+        main = next((s for s in slots_of(state).values() if s.kind != "plain"), None)
+        if main is None:
+            return
+        if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str):
+            spare = inspect.signature(self.model.forward).parameters.values()
+            name = error.args[0]
+            if any(p.kind is p.VAR_KEYWORD for p in spare) and name not in state:
+                yield {**state, name: companion(name, main, self.layers)}
+        if "None" not in str(error) and not isinstance(error, AssertionError):
+            return
+        lacking = [p for p in self.parameters if p.default is None and p.name not in state]
+        for p in lacking:
+            yield {**state, p.name: companion(p.name, main, self.layers)}
+        if len(lacking) > 1:
+            yield {**state, **{p.name: companion(p.name, main, self.layers) for p in lacking}}
+
+    def _flipped(self, state: State, seen: Observed) -> Iterator[State]:
+        """Masks the other way round, where nothing finite is left."""
+        if "nan" in str(seen.trial.error).lower():
+            for path, slot in slots_of(state).items():
+                if slot.kind == "bool":
+                    yield changed(state, path, Slot(slot.shape, "bool", value=not slot.value))
+
+    def _not_looked_up(self, state: State, seen: Observed) -> State | None:
+        """The state with real numbers where whole ones were given, but nothing looks them up."""
+        first = next(iter(slots_of(state).items()), None)
+        if first is None or first[1].kind != "index" or first[0] in seen.looked_up:
+            return None
+        return changed(state, first[0], Slot(first[1].shape))
+
+    def _is_open(self, state: State, layer: nn.Module | None) -> bool:
+        """Whether the model would run at other sizes too, so that the right one must be found."""
         spatial = isinstance(layer, nn.modules.conv._ConvNd | nn.GroupNorm) or layer is None
-        return bool(made.score[1]) or not spatial
+        return spatial or any(
+            isinstance(m, nn.modules.conv._ConvNd) and len(s.shape) > 2
+            for m in self.layers.known[:1]
+            for s in slots_of(state).values()
+        )
 
-    def _learn(
-        self,
-        made: Made,
-        layer: nn.Module | None,
-        queue: deque[tuple[nn.Module | None, Shape]],
-        met: set[int],
-    ) -> None:
-        """Put what the trial taught in front: the layer really reached first, the missing size."""
-        calls = [c for c in made.trial.calls if isinstance(c.module, _KNOWN)]
-        if not made.trial.ran:
-            self._learn_from_error(made, layer, queue)
-        if not calls:
-            return
-        first = calls[0].module
-        if first is not layer and id(first) not in met:
-            met.add(id(first))
-            queue.extendleft((first, s) for s in reversed(self._shapes(first)))
-        last = calls[-1]
-        if made.trial.ran:
-            return
-        if last is not calls[0] and id(last.module) not in met and len(calls) < 4:
-            met.add(id(last.module))
-            queue.extend((last.module, s) for s in self._shapes(last.module))
-        if not isinstance(last.module, nn.Linear) or not last.shape:
-            return
-        wanted, got = last.module.in_features, last.shape[-1]
-        if len(made.shape) > 2 and last is not calls[0] and wanted != got and got:
-            queue.extendleft((layer, s) for s in _rescaled(made.shape, wanted / got))
-
-    def _learn_from_error(
-        self,
-        made: Made,
-        layer: nn.Module | None,
-        queue: deque[tuple[nn.Module | None, Shape]],
-    ) -> None:
-        """Torch's own messages name the size that was met and the one that was wanted."""
-        message = str(made.trial.error)
-        if found := _VIEW.search(message):
-            per_row = int(found[2]) / self.rows
-            wanted = math.prod(int(n) for n in found[1].split(", "))
-            queue.extendleft((layer, s) for s in _rescaled(made.shape, wanted / per_row))
-            return
-        product, mismatch = _PRODUCT.search(message), _MISMATCH.search(message)
-        found = product or mismatch
-        if found is None:
-            return
-        got, wanted = int(found[1]), int(found[2])
-        for name, value in made.extras.items():
-            if isinstance(value, Tensor) and value.dim() == 2 and value.shape[-1] == got:
-                widths = self.widths.setdefault(name, [])
-                if wanted not in widths:
-                    widths.insert(0, wanted)
-                    self.again.add(made.shape)
-                    queue.appendleft((layer, made.shape))
-        last = len(made.shape) - 1
-        for axis in range(1, last + 1):
-            # What was met may be x beside something else: the difference is what x must change by.
-            size = made.shape[axis] + wanted - got
-            near = axis == last if product else abs(made.shape[axis] - got) <= 2
-            if near and 1 < size <= 8192:
-                other = (*made.shape[:axis], size, *made.shape[axis + 1 :])
-                queue.appendleft((layer, other))
-
-    def _shapes(self, layer: nn.Module) -> list[Shape]:
-        """Input shapes for a layer that is reached first, the likeliest first."""
-        b = self.rows
-        match layer:
-            case nn.Linear():
-                return self._vectors(layer.in_features)
-            case nn.modules.conv._ConvNd():
-                dims = len(layer.kernel_size)
-                return [(b, layer.in_channels, *side) for side in self._sides(dims)]
-            case nn.RNNBase():
-                t, n = self._steps(), layer.input_size
-                return [(b, t, n), (t, b, n)] if layer.batch_first else [(t, b, n), (b, t, n)]
-            case nn.RNNCellBase():
-                return [(b, layer.input_size), (b, self._steps(), layer.input_size)]
-            case nn.Embedding() | nn.EmbeddingBag():
-                return [(b, self._steps()), (b,), (self._steps(), b)]
-            case nn.BatchNorm2d() | nn.GroupNorm():
-                channels = getattr(layer, "num_features", 0) or getattr(layer, "num_channels", 0)
-                return [(b, channels, *side) for side in self._sides(2)]
-            case nn.modules.batchnorm._BatchNorm():
-                return [(b, layer.num_features), (b, layer.num_features, self._steps())]
-            case nn.LayerNorm():
-                shape = tuple(layer.normalized_shape)
-                return [(b, *shape), (b, self._steps(), *shape)]
-            case nn.MultiheadAttention():
-                return [(b, self._steps(), layer.embed_dim)]
-            case nn.Bilinear():
-                return [(b, layer.in1_features)]
-        return []
-
-    def _vectors(self, wanted: int) -> list[Shape]:
-        b = self.rows
-        known = [
-            v
-            for n, v in self.hints.items()
-            if isinstance(v, int) and Sizes.kind(n) == "input" and 0 < v < wanted
-        ]
-        less = [wanted - k for k in self.sizes if wanted - k > 0] if self._extras() else []
-        # With a condition beside x, the first layer sees both joined: x is what is left of it.
-        joined = [n for n in (*known, *less) if wanted - n in self.sizes] if self._extras() else []
-        shapes: list[Shape] = [(b, n) for n in dict.fromkeys((*joined, wanted))]
-        shapes += _images(b, wanted)
-        shapes += [(b, self._steps(), wanted)]
-        shapes += [(b, n) for n in known + less if (b, n) not in shapes]
-        return shapes
-
-    def _sides(self, dims: int) -> list[Shape]:
-        """Spatial sizes: what the constructor was told first, then the usual ones."""
-        found: list[Shape] = []
-        for name, value in self.hints.items():
-            if not re.search(r"size|res|shape|height|width|length|img|image|spatial", name.lower()):
-                continue
-            if "kernel" in name or "batch" in name or "patch" in name or "hidden" in name:
-                continue
-            if isinstance(value, int) and not isinstance(value, bool) and 4 <= value <= 512:
-                found.append((value,) * dims)
-            elif isinstance(value, tuple | list | torch.Size) and len(value) >= dims:
-                tail = tuple(value[-dims:])
-                if all(isinstance(v, int) and 2 <= v <= 1024 for v in tail):
-                    found.append(tail)
-        return list(dict.fromkeys((*found, *((s,) * dims for s in _SIDES[dims]))))
-
-    def _steps(self) -> int:
-        for name, value in self.hints.items():
-            bare = name.lower()
-            if re.search(r"seq|max_?len|length|block_size|n_?steps|window", bare) and (
-                isinstance(value, int) and 1 < value <= 2048
-            ):
-                return value
-        return _STEPS
-
-    def _shapes_of_parameters(self) -> list[Shape]:
-        """Shapes from bare weights, for a model that calls `F.linear` and `F.conv2d` itself."""
-        found: list[Shape] = []
-        for p in self.model.parameters():
-            if isinstance(p, nn.UninitializedParameter):
-                found += [(self.rows, 37), (self.rows, 3, 32, 32)]
-            elif p.dim() == 2:
-                found += [(self.rows, p.shape[1]), (self.rows, p.shape[0])]
-            elif p.dim() in (3, 4, 5):
-                found += [(self.rows, p.shape[1], *s) for s in self._sides(p.dim() - 2)[:4]]
-        return list(dict.fromkeys(found))[:12]
+    def _output_shapes(self, state: State, seen: Observed) -> Iterator[State]:
+        """The shape that came out, as the input: a decoder's size is fixed by its layers."""
+        for path, slot in itertools.islice(slots_of(state).items(), 1):
+            for _, value in leaves(seen.trial.value):
+                if isinstance(value, Tensor) and value.is_floating_point():
+                    shape = tuple(value.shape)
+                    near = 3 * slot.shape[-1] <= 4 * shape[-1] if shape else False
+                    if near and len(shape) == len(slot.shape) and shape[:2] == slot.shape[:2]:
+                        yield changed(state, path, Slot(shape, slot.kind, slot.top))
 
 
-def _rescaled(shape: Shape, factor: float) -> list[Shape]:
-    """The shape with as many times the pixels (or the width) as a flattened layer asks for."""
-    dims = len(shape) - 2
-    if dims < 1:
-        return [(shape[0], round(shape[-1] * factor))] if factor > 0 else []
-    side = round(shape[2] * factor ** (1 / dims))
-    return [(*shape[:2], *(side,) * dims)] if 1 < side <= 512 else []
+def _key(state: State) -> str:
+    return repr(sorted(slots_of(state).items(), key=str)) + repr(_kinds(state))
 
 
-def _images(rows: int, wanted: int) -> list[Shape]:
-    """Square images that flatten to a width: 784 is 1x28x28, 3072 is 3x32x32."""
-    found: list[Shape] = []
-    for channels in (1, 3):
-        side = math.isqrt(wanted // channels)
-        if side >= 4 and channels * side * side == wanted:
-            found += [(rows, channels, side, side)]
-            if channels == 1:
-                found += [(rows, side, side)]
-    return found
+def _kinds(state: State) -> list[tuple[str, str]]:
+    return [(n, node.kind) for n, node in state.items()]
+
+
+def _is_small(state: State) -> bool:
+    """Whether a state can be tried without harm."""
+    return all(
+        torch.Size(s.shape).numel() <= 30_000_000 and all(n > 0 for n in s.shape)
+        for s in slots_of(state).values()
+    )
+
+
+def _has_graph(state: State) -> bool:
+    names = [str(k) for n, node in state.items() for p, _ in slots_in(node, (n,)) for k in p]
+    shapes = [s.shape for s in slots_of(state).values()]
+    return any(map(is_graph, names)) and bool(shapes) and len(shapes[0]) == 2
 
 
 def _fits(output: Any, x: Tensor) -> bool:
@@ -367,12 +304,3 @@ def _fits(output: Any, x: Tensor) -> bool:
         if not x.is_floating_point() and tensor.shape[: x.dim()] == x.shape:
             return True
     return False
-
-
-def _int_attributes(model: nn.Module) -> dict[str, Any]:
-    kinds = (int, tuple, list)
-    return {
-        k: v
-        for k, v in vars(model).items()
-        if isinstance(v, kinds) and not isinstance(v, bool) and not k.startswith("_")
-    }

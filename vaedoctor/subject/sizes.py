@@ -9,12 +9,13 @@ from __future__ import annotations
 import inspect
 import re
 import types
-import typing
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
+
+from .making import Call
 
 _PRIMES: dict[str, tuple[int, ...]] = {
     "input": (37, 41, 43, 47, 53, 59),
@@ -28,11 +29,14 @@ _EVEN: dict[str, tuple[int, ...]] = {
     "latent": (16, 8, 24, 40, 56, 72),
     "other": (128, 256, 320, 384, 448, 512, 576, 640),
 }
+_NODES = 8  # as many as a made-up batch has rows: a graph's nodes are its rows
+_RING = [[0, 1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5, 6, 7, 0]]
 _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
     (r"device", (torch.device("cpu"),)),
     (r"dtype", (torch.float32,)),
     (
-        r"(use|is|has|with|add|do)_.*|.*(bias|batch_?norm|batchnorm|residual|conditional)",
+        r"(use|is|has|with|add|do)_.*|bn|verbose|debug|bidir\w*|training|training_mode"
+        r"|.*(bias|batch_?norm|batchnorm|residual|conditional)",
         (False, True),
     ),
     (r".*(dropout|drop|p_drop|drop_rate|drop_prob|dropout_p)(_rate|_prob)?|p", (0.1,)),
@@ -41,13 +45,26 @@ _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
         (nn.ReLU(), nn.ReLU, "relu"),
     ),
     (r".*norm(_layer)?", (nn.LayerNorm, nn.BatchNorm2d, None)),
+    (r"(max_)?action(_scale|_bound|_limit)?|max_action|temp\w*", (1.0,)),
+    (r"pad\w*_(idx|index|id|token)|pad|blank", (0,)),
+    (r"(sos|bos|go|start)\w*(_?(idx|index|id|token))?|sos|bos", (1,)),
+    (r"(eos|end|stop)_?(idx|index|id|token)|eos", (2,)),
+    (r"(unk|mask)_?(idx|index|id|token)|unk", (3,)),
     (r"(kernel_size|kernel|k_size|ks)", (3, 4)),
     (r"stride", (2, 1)),
-    (r"padding|pad", (1, 0)),
+    (r"ch\w*_mult\w*|\w*multipliers?|mult", ((1, 2), [1, 2])),
+    (r"\w*edge_?index|edges|edge_list", (Call(torch.tensor, {"data": _RING}),)),
+    (r"adj\w*|a_(norm|hat)|laplacian|adjacency\w*", (Call(torch.eye, {"n": _NODES}),)),
+    (r"(n|num)_(vertices|nodes|verts|atoms)", (_NODES,)),
+    (r"padding", (1, 0)),
     (r"(n_?|num_?)?heads?|n_?head|num_attention_heads", (2, 1)),
-    (r"(n_?|num_?)(layers?|blocks?|levels?|stages?|res.*|downs?.*|flows?)|depth", (2, 1)),
     (
-        r"(img|image|im|input)_?(size|res|resolution|dim|hw)?_?(shape)",
+        r"(n_?|num_?)(\w+_)?(layers?|blocks?|levels?|stages?|res|downs?\w*|flows?)|depth",
+        (2, 1),
+    ),
+    (
+        r"(img|image|im|input|x|data|obs|sample)_?(size|res|resolution|dim|hw)?_?(shape)|shape"
+        r"|(img|image)_?dims",
         ((1, 28, 28), (3, 32, 32), 28),
     ),
     (
@@ -57,17 +74,22 @@ _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ),
     (r"patch_size", (4, 8)),
     (
-        r"(in|img|image|input|im|n|num)_?(ch|chan|channels?|channel|nc)|nc|channels?|c_in|chn|n_?chan",
+        r"((n|num)_)?(in|img|image|input|im|n|num)_?(ch|chans?|channels?|nc)|nc|channels?|c_in|chn"
+        r"|n_?chan|img_ch",
         (3, 1),
     ),
     (
         r"(n_?|num_?|k_?)?(class|classes|labels?|categories|conditions)|class_(size|dim|num)|n_?class",
         (5, 10),
     ),
-    (r".*vocab.*|(n_?|num_?)(tokens?|words?)", (41,)),
+    (
+        r".*vocab.*|(n_?|num_?)(tokens?|words?|chars?)|charset\w*|alphabet_size|codebook_size|num_embeddings",
+        (41, 64),
+    ),
     (
         r".*(seq|sequence)_?(len|length|size)?|max_?len(gth)?|.*_len|block_size|context_length"
-        r"|(n_?)?timesteps?|window.*",
+        r"|(n_?|num_?)?(timesteps?|frames?|steps)|window.*|horizon|max_(nodes|set_size|sequence_length)"
+        r"|(n_?|num_?)points|chunk(_size)?",
         (11, 16),
     ),
     (r"batch_?size|bs", (8,)),
@@ -77,7 +99,7 @@ _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ),
     (r"eps|epsilon|.*_eps|lr|learning_rate", (1e-3,)),
     (r"momentum|decay|.*slope.*|commitment.*", (0.25,)),
-    (r"name|.*_name|mode|kind|.*_type", ("gaussian", "normal", "default")),
+    (r"name|.*_name|mode|kind|.*_type|likelihood|distribution", ("gaussian", "normal", "default")),
 )
 _LISTED = re.compile(
     r".*(dims|sizes|channels_list|widths|units|filters|features_list|shapes)|layers|hiddens|hidden_layers"
@@ -87,14 +109,14 @@ _KINDS = (
     (
         "latent",
         re.compile(
-            r".*(latent|code|bottleneck|embed|embedding|emb)|.*(^|_)(z|nz|lat|ldim)(_|$|dim)"
+            r".*(latents?|code|bottleneck|embed|embedding|emb|topics?)|d_?z|.*(^|_)(z|nz|lat|ldim)(_|$|dim)"
             r"|.*latent.*|z|nz|zdim|z_?dims?|z_?size|code_.*|embed.*|d_?model"
         ),
     ),
     (
         "hidden",
         re.compile(
-            r".*(hid|hidden|inner|mid|units|h_dim|nh|ngf|ndf|base).*|h|h\d?_?dim\d?|d_?h|ff.*"
+            r".*(hid|hidden|inner|mid|units|h_dim|nh|ngf|ndf|base|width|filters?|capacity).*|h|h\d?_?dim\d?|d_?h|ff.*"
         ),
     ),
     (
@@ -107,104 +129,108 @@ _KINDS = (
     (
         "input",
         re.compile(
-            r"(in|input|inp|data|x|feature|feat|obs|observation|n_?in|n_?inputs?|gene|n_?genes?"
+            r"(in|input|inp|data|x|feature|feat|obs|observation|n_?in|n_?inputs?|gene|n_?genes?|n_?vars|state|pixels?"
             r"|n_?features|num_features)(_?(dim|size|features?|d|dims|units|len))?s?|d_?in"
-            r"|.*input.*|dim|d|n|.*_in|orig.*"
+            r"|.*input.*|dim|d|n|d_?x|.*_in|orig.*|n_?\\w*(features|genes|pixels)"
         ),
     ),
 )
 
 
 class Sizes:
-    """Hands out values by parameter name: a name keeps its value, other names get other values."""
+    """Hands out values by parameter name: a name keeps its value, other names get other values.
+
+    `even` takes numbers that divide each other; `shared` gives all names of one kind (all latent
+    ones) the same value, for parts that name the same size differently.
+    """
 
     def __init__(
-        self, known: Mapping[str, Any] = types.MappingProxyType({}), *, even: bool = False
+        self,
+        known: Mapping[str, Any] = types.MappingProxyType({}),
+        *,
+        even: bool = False,
+        shared: bool = False,
     ) -> None:
         self._table = _EVEN if even else _PRIMES
+        self._shared = shared
         self._given: dict[str, Any] = {}
-        self._known = dict(known)
+        self._known = {_bare(k): v for k, v in known.items()}
         self._taken = {v for v in known.values() if isinstance(v, int)}
 
     def choices(self, name: str, annotation: Any = inspect.Parameter.empty) -> list[Any]:
         """Values worth trying for a parameter, the likeliest first; empty when nothing is."""
-        bare = name.lower().strip("_")
+        bare = _bare(name)
         if bare in self._known:
             return [self._known[bare]]
-        if (typed := _by_annotation(annotation)) is not None:
-            return typed
-        listed = _is_list(annotation)
-        if listed or (_LISTED.fullmatch(bare) and annotation is not int):
-            dims = [self._one(f"{bare}.0", "hidden"), self._one(f"{bare}.1", "hidden")]
-            return [dims, tuple(dims), dims[0]] if not listed else [dims, dims[:1]]
-        for pattern, values in _FIXED:
-            if re.fullmatch(pattern, bare) and _fits(values[0], annotation):
-                return list(values)
+        if self.is_list(bare) and annotation not in (int, float, str, bool):
+            dims = [self.one(f"{bare}.0", "hidden"), self.one(f"{bare}.1", "hidden")]
+            return [dims, tuple(dims), dims[0]]
+        if found := self.named(bare, annotation):
+            return found
+        if annotation in (str, float, bool):
+            return []
         kind = self.kind(bare)
         if kind is None and annotation is not int:
             return []
         if kind == "output" and (same := self._input()) is not None:
-            return [same, self._one(bare, "other")]
-        return [self._one(bare, {"output": "input", None: "other"}.get(kind, kind or "other"))]
+            return [same, self.one(bare, "other")]
+        return [self.one(bare, {"output": "input", None: "other"}.get(kind, kind or "other"))]
+
+    def known(self, name: str) -> Any:
+        """The value a name was given, or `inspect.Parameter.empty`."""
+        return self._known.get(_bare(name), inspect.Parameter.empty)
+
+    def named(self, name: str, annotation: Any = inspect.Parameter.empty) -> list[Any]:
+        """The usual values of a well-known name (`kernel_size`, `image_shape`), else nothing."""
+        bare = _bare(name)
+        for pattern, values in _FIXED:
+            if re.fullmatch(pattern, bare) and _fits(values[0], annotation):
+                return [v for v in values if _fits(v, annotation)]
+        return []
+
+    def is_list(self, name: str) -> bool:
+        """Whether a name means a list of sizes."""
+        return _LISTED.fullmatch(_bare(name)) is not None
 
     def note(self, name: str, value: Any) -> None:
         """Remember the value a name was given."""
-        self._known[name.lower().strip("_")] = value
+        self._known[_bare(name)] = value
 
     @staticmethod
     def kind(name: str) -> str | None:
         """`latent`, `hidden`, `output` or `input`; None when the name says no size."""
-        bare = name.lower().strip("_")
+        bare = _bare(name)
         for kind, pattern in _KINDS:
             if pattern.fullmatch(bare):
                 return kind
         if re.search(r"(dim|size|features|units|width|num|channels|filters|len)s?\d*$", bare):
             return "other"
-        if re.match(r"(n|num|d|dim|size)_", bare):
+        if re.match(r"(n|num|number|d|dim|size)_", bare):
             return "other"
         return None
+
+    def one(self, name: str, kind: str) -> int:
+        """A number for a name, different from all others of this kind and any other."""
+        key = kind if self._shared and kind in {"latent", "input"} else _bare(name)
+        if key not in self._given:
+            free = (
+                v
+                for v in (*self._table.get(kind, ()), *self._table["other"])
+                if v not in self._taken
+            )
+            self._given[key] = next(free, 127 + len(self._taken))
+            self._taken.add(self._given[key])
+        value: int = self._given[key]
+        return value
 
     def _input(self) -> Any:
         return next((v for n, v in self._given.items() if self.kind(n) == "input"), None) or next(
             (v for n, v in self._known.items() if self.kind(n) == "input"), None
         )
 
-    def _one(self, name: str, kind: str) -> int:
-        if name not in self._given:
-            free = (
-                v
-                for v in (*self._table.get(kind, ()), *self._table["other"])
-                if v not in self._taken
-            )
-            self._given[name] = next(free, 127 + len(self._taken))
-            self._taken.add(self._given[name])
-        value: int = self._given[name]
-        return value
 
-
-def _by_annotation(annotation: Any) -> list[Any] | None:
-    match annotation:
-        case t if t is bool:
-            return [False, True]
-        case t if t is torch.device:
-            return [torch.device("cpu")]
-        case t if t is torch.dtype:
-            return [torch.float32]
-        case t if isinstance(t, type) and t is nn.Module:
-            return None
-    if typing.get_origin(annotation) is typing.Literal:
-        return list(typing.get_args(annotation))
-    return None
-
-
-def _is_list(annotation: Any) -> bool:
-    if annotation in (list, tuple):
-        return True
-    origin = typing.get_origin(annotation)
-    if origin in (typing.Union, types.UnionType):
-        inner = [_is_list(a) for a in typing.get_args(annotation) if a is not type(None)]
-        return bool(inner) and all(inner)
-    return isinstance(origin, type) and issubclass(origin, typing.Sequence)
+def _bare(name: str) -> str:
+    return name.lower().strip("_")
 
 
 def _fits(value: Any, annotation: Any) -> bool:

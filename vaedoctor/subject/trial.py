@@ -26,16 +26,21 @@ class Call:
 
     module: nn.Module
     shape: tuple[int, ...] | None
+    first: Tensor | None = None
 
 
 @dataclass(slots=True)
 class Trial:
-    """What one forward pass did: `completed` counts the layers that ended without an error."""
+    """What one forward pass did: `completed` counts the layers that ended without an error.
+
+    `running` are those that had not ended, the innermost last.
+    """
 
     ran: bool = False
     value: Any = None
     error: BaseException | None = None
     calls: list[Call] = field(default_factory=list)
+    running: list[Call] = field(default_factory=list)
     completed: int = 0
 
 
@@ -60,10 +65,14 @@ def attempt(run: Callable[[], Any], model: nn.Module, *, seed: int = 0) -> Trial
 def _watched(trial: Trial) -> Iterator[None]:
     def before(module: nn.Module, args: tuple[Any, ...]) -> None:
         first = next((a for a in args if isinstance(a, Tensor)), None)
-        trial.calls.append(Call(module, None if first is None else tuple(first.shape)))
+        call = Call(module, None if first is None else tuple(first.shape), first)
+        trial.calls.append(call)
+        trial.running.append(call)
 
     def after(module: nn.Module, args: Any, output: Any) -> None:
         trial.completed += 1
+        while trial.running and trial.running.pop().module is not module:
+            pass
 
     # Global hooks watch every layer without touching the model's own.
     handles = [register_module_forward_pre_hook(before), register_module_forward_hook(after)]

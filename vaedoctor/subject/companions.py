@@ -1,0 +1,114 @@
+"""The arguments of forward beside the data: labels, conditions, masks, lengths, graphs, weights.
+
+A name only gives the first guess; what runs decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from .layers import TABLES, Layers
+from .slots import Slot
+
+_INDEX_NAMES = (
+    r"(y|l|cls|s|u)|.*(label|class|categor|domain|batch_(index|idx|id|indices)|target_cls).*"
+)
+_ONE_HOT_NAMES = r"(c|a|cond|att|attr)|.*(cond|one_?hot|attr|ctx|context).*"
+_TOKEN_NAMES = r".*(token|caption|text|input_ids|word|tgt|trg|src|sentence|seq_out|decoder_input).*"
+_NUMBERS = r"beta|temp|temperature|tau|alpha|kl_weight|.*_weight|scale|.*factor|.*ratio|gamma|rate"
+_COUNTS = r"epoch|step|iteration|iter|global_step|batch_idx|n_samples?|k|num_samples|.*_steps"
+_ADJACENCY = r"adj\w*|a_(norm|hat)|laplacian|graph|support|\w*adjacency\w*|l_norm"
+_SIZE_NAMES = re.compile(
+    r"(n|num|k|dim)?_?(class|classes|labels?|cond\w*|conditions?|categories|attrs?|attributes|y|c|batch)"
+    r"(_?(dim|dims|size|num|features|d))?|n_?class(es)?|n_?batch(es)?"
+    r"|(label|cond|class|y|c|context|attr|att)\w*_?(dim|size)"
+)
+_USUAL_SIZES = (10, 5, 3, 2)
+
+
+def companion(name: str, beside: Slot, layers: Layers) -> Slot:
+    """The first guess for an argument that comes with the data `beside`."""
+    bare, rows = name.lower().strip("_"), beside.shape[0] if beside.shape else layers.rows
+    shape = beside.shape or (rows,)
+    if (graph := _of_graph(bare, beside)) is not None:
+        return graph
+    if re.search(r"mask|valid|is_pad|padding", bare):
+        pads = re.search(r"pad|missing|ignore", bare) is not None
+        steps = shape[:2] if len(shape) == 3 or beside.kind == "index" else shape
+        return Slot(steps if len(shape) < 4 else (rows, shape[-1]), "bool", value=not pads)
+    if "length" in bare or bare in {"lens", "seq_len", "x_len", "len"} or bare.endswith("_lens"):
+        return Slot((rows,), "length", shape[1] if len(shape) > 1 else 1)
+    if re.fullmatch(r"lib\w*|size_factors?|\w*library\w*", bare):
+        return Slot((rows, 1))
+    if re.fullmatch(_NUMBERS, bare):
+        return Slot(kind="plain", value=1.0)
+    if re.fullmatch(_COUNTS, bare):
+        return Slot(kind="plain", value=1)
+    if re.fullmatch(r"t|timesteps?|time|times", bare):
+        return Slot((rows,), "index", 5)
+    if re.fullmatch(r"(is|use|return|with)_.*|sample|train(ing)?", bare):
+        return Slot(kind="plain", value=True)
+    return _of_data(bare, beside, layers, rows)
+
+
+def _of_data(bare: str, beside: Slot, layers: Layers, rows: int) -> Slot:
+    sizes = condition_sizes(layers)
+    tables = [m for m in layers.known if isinstance(m, TABLES)]
+    if tables and re.fullmatch(_TOKEN_NAMES, bare):
+        shape = beside.shape if beside.kind == "index" else (rows, layers.steps())
+        return Slot(shape, "index", tables[0].num_embeddings)
+    if re.fullmatch(_ONE_HOT_NAMES, bare) and not tables:
+        return Slot((rows, sizes[0]), "onehot")
+    if re.fullmatch(f"{_INDEX_NAMES}|{_ONE_HOT_NAMES}", bare):
+        if tables or _says_one_hot(layers):
+            return Slot((rows,), "index", sizes[0])
+        return Slot((rows, sizes[0]), "onehot")
+    return Slot(beside.shape, beside.kind, beside.top)
+
+
+def _of_graph(bare: str, beside: Slot) -> Slot | None:
+    """The edges of a graph whose nodes are the rows, or the nodes of each row."""
+    if re.fullmatch(r"edge_?(index|indices|list)?|edges|edge_index\w*", bare):
+        nodes = beside.shape[0] if beside.shape else 2
+        return Slot((2, 3 * nodes), "index", nodes)
+    if re.fullmatch(_ADJACENCY, bare):
+        nodes = beside.shape[-2] if len(beside.shape) > 1 else 2
+        return Slot((*beside.shape[:-2], nodes, nodes))
+    return None
+
+
+def is_graph(name: str) -> bool:
+    """Whether an argument says that the rows are the nodes of one graph."""
+    return _of_graph(name.lower().strip("_"), Slot((2, 2))) is not None
+
+
+def condition_sizes(layers: Layers) -> list[int]:
+    """How many classes a condition may have: told by names first, then embeddings, then usual."""
+    told = [
+        v
+        for k, v in layers.hints.items()
+        if isinstance(v, int)
+        and not isinstance(v, bool)
+        and v > 0
+        and _SIZE_NAMES.fullmatch(k.lower())
+    ]
+    tables = [m.num_embeddings for m in layers.known if isinstance(m, nn.Embedding)]
+    return list(dict.fromkeys((*told, *tables, *(() if told else _USUAL_SIZES))))
+
+
+def int_attributes(model: nn.Module) -> Mapping[str, Any]:
+    """Sizes that a model keeps as attributes."""
+    kinds = (int, tuple, list)
+    return {
+        k: v
+        for k, v in vars(model).items()
+        if isinstance(v, kinds) and not isinstance(v, bool) and not k.startswith("_")
+    }
+
+
+def _says_one_hot(layers: Layers) -> bool:
+    return layers.mentions("one_hot")

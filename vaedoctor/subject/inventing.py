@@ -1,0 +1,313 @@
+"""Values for what a constructor asks for and nobody gave: by type, by use, by name, in this order.
+
+What the code does with a value says more than its name: `cfg["act"] == "relu"` is a choice between
+words, `c, h, w = shape` three numbers, `Encoder(cfg)` a matter of that class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from .making import Call, namespace_of
+from .reading import is_from_torch, uses_of
+from .signatures import annotations_of, required, signature_of
+from .sizes import Sizes
+from .uses import Use
+
+_EMPTY = inspect.Parameter.empty
+_ITEMS = 2
+_DEEPEST = 5
+_ACTIVATIONS = ("act", "nonlin", "nl", "activation")
+_ENTRIES = ("a", "b")
+
+
+class Inventor:
+    """Makes values up; a name always gets the same value, other names get others."""
+
+    def __init__(self, sizes: Sizes, namespace: Mapping[str, Any]) -> None:
+        self.sizes = sizes
+        self.namespace = namespace
+        self._building: list[type] = []
+
+    def choices(self, name: str, annotation: Any = _EMPTY, use: Use | None = None) -> list[Any]:
+        """Values worth trying, the likeliest first; empty when nothing is known."""
+        use = use or Use()
+        if (known := self.sizes.known(name)) is not _EMPTY:
+            return [known]
+        for find in (self._by_type, self._by_use):
+            found = find(name, annotation, use)
+            if found:
+                return found
+        return self._by_name(name, annotation, use)
+
+    def _by_type(self, name: str, annotation: Any, use: Use) -> list[Any]:
+        origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+        if origin in (typing.Union, types.UnionType):
+            inner = [a for a in args if a is not type(None)]
+            found = [c for a in inner for c in self._by_type(name, a, use)]
+            return found or ([None] if type(None) in args and not use.said else [])
+        if origin is typing.Annotated:
+            return self._by_type(name, args[0], use)
+        if origin is typing.Literal:
+            return list(args)
+        if origin is type and args and isinstance(args[0], type):
+            return self._classes(name, args[0])
+        if annotation is bool:
+            return [False, True]
+        if annotation is torch.device:
+            return [torch.device("cpu")]
+        if annotation is torch.dtype:
+            return [torch.float32]
+        if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+            return list(annotation)
+        if isinstance(annotation, type) and self._is_own(annotation):
+            return self._built(annotation, use)
+        if annotation is nn.Module:
+            return self._components(name, use)
+        if isinstance(origin, type) and issubclass(origin, Sequence):
+            return self._lists(name, use, args[0] if args else _EMPTY, origin, args)
+        return []
+
+    def _by_use(self, name: str, annotation: Any, use: Use) -> list[Any]:
+        if use.fallback is not _EMPTY and use.fallback is not None:
+            return [use.fallback]
+        words = list(dict.fromkeys(e for e in use.equals if isinstance(e, str)))
+        if words and annotation in (_EMPTY, str):
+            return words
+        members = [e for e in use.equals if isinstance(e, enum.Enum)]
+        if members:
+            return list(type(members[0]))
+        if use.of_torch:
+            return ["ReLU", "relu"]
+        if use.called is not None or _is_component(name, use):
+            found = self._components(name, use)
+            if found:
+                return found
+        if use.attributes or use.methods:
+            return self._objects(use)
+        if any(isinstance(k, str) for k in use.keys):
+            return self._entries(use)
+        if use.mapping:
+            return self._mappings(name, use)
+        if annotation in (int, float, str):
+            return []
+        return self._sequences(name, use)
+
+    def _sequences(self, name: str, use: Use) -> list[Any]:
+        if use.count is not None or (use.keys and not _is_list_name(self.sizes, name)):
+            return self._positions(name, use)
+        if use.items is not None:
+            return self._lists(name, use, _EMPTY, list, ())
+        if use.sized and not use.number:
+            size = self.sizes.choices(name) or self.sizes.choices("vocab_size")
+            return [Call(range, {}) if False else list(range(size[0]))] if size else []
+        return []
+
+    def _by_name(self, name: str, annotation: Any, use: Use) -> list[Any]:
+        if use.number and use.items is None and annotation is _EMPTY:
+            annotation = int if not self.sizes.named(name) else annotation
+        found = self.sizes.choices(name, annotation)
+        for other in dict.fromkeys(n for n in use.names if n):
+            if found:
+                break
+            if not is_role(other):
+                found = self.sizes.choices(other, annotation)
+        if found or annotation in (str,):
+            return found
+        if annotation is float:
+            return [0.5]
+        if use.number or annotation is int:
+            roles = {"in_features", "in_channels", "input_size"}
+            kind = "input" if roles & set(use.names) else "other"
+            return [self.sizes.one(name, kind)]
+        return [1] if name.endswith(("idx", "index", "_id")) else []
+
+    def _lists(
+        self, name: str, use: Use, inner: Any, origin: Any, args: tuple[Any, ...]
+    ) -> list[Any]:
+        """A short list of sizes, or of whatever its elements are."""
+        if use.count is not None or (args and Ellipsis not in args and origin is tuple):
+            return self._positions(name, use, len(args) or None)
+        if named := [c for c in self.sizes.named(name) if isinstance(c, tuple | list)]:
+            return named
+        element = use.items or Use()
+        if element.count is not None or element.attributes or element.called is not None:
+            one = self.choices(name.removesuffix("s") or name, inner, element)
+            found = [[c, c] for c in one]
+        else:
+            dims = [self.sizes.one(f"{name}.{i}", "hidden") for i in range(_ITEMS)]
+            found = [dims, dims[:1]]
+        if origin is tuple:
+            return [tuple(f) for f in found]
+        return found if inner is not _EMPTY else [*found, tuple(found[0])]
+
+    def _positions(self, name: str, use: Use, count: int | None = None) -> list[Any]:
+        """`c, h, w = shape`: one value for each name it is unpacked into."""
+        named = [c for c in self.sizes.named(name) if isinstance(c, tuple)]
+        length = count or use.count or max(k for k in use.keys if isinstance(k, int)) + 1
+        fitting = [c for c in named if len(c) == length]
+        if fitting:
+            return fitting
+        initials = "".join(n[:1].lower() for n in self._names(use, length))
+        if length == 3 and (
+            initials == "chw" or (not initials and self.sizes.kind(name) == "input")
+        ):
+            return [(1, 28, 28), (3, 32, 32)]
+        values = []
+        for index in range(length):
+            inner = use.keys.get(index) or use.items or Use()
+            own = next((n for n in inner.names if n), f"{name}.{index}")
+            options = self.choices(own, _EMPTY, inner) or [self.sizes.one(own, "other")]
+            values.append(options[0])
+        return [values, tuple(values)]
+
+    @staticmethod
+    def _names(use: Use, length: int) -> list[str]:
+        return [next(iter(use.keys[i].names), "") if i in use.keys else "" for i in range(length)]
+
+    def _objects(self, use: Use) -> list[Any]:
+        """`args`, `opt`: a class of the file that has what is read, else a bare one."""
+        read = {*use.attributes, *use.methods}
+        found = []
+        for kind in self._own_classes():
+            if read <= _fields(kind) and not issubclass(kind, nn.Module):
+                found += self._built(kind, use)
+        children = self._children(use.attributes)
+        bare = children is not None and not use.methods
+        return found + ([namespace_of(children or {})] if bare else [])
+
+    def _entries(self, use: Use) -> list[Any]:
+        children = self._children({k: u for k, u in use.keys.items() if isinstance(k, str)})
+        return [] if children is None else [children]
+
+    def _children(self, uses: Mapping[str, Use]) -> dict[str, Any] | None:
+        found = {}
+        for key, use in uses.items():
+            options = self.choices(key, _EMPTY, use)
+            if not options and use.said:
+                return None
+            found[key] = options[0] if options else None
+        return found
+
+    def _mappings(self, name: str, use: Use) -> list[Any]:
+        element = use.items or Use()
+        found = {}
+        for key in _ENTRIES:
+            options = self.choices(f"{name}.{key}", _EMPTY, element)
+            if not options:
+                return []
+            found[key] = options[0]
+        return [found]
+
+    def _components(self, name: str, use: Use) -> list[Any]:
+        """Modules of the same file for `encoder`; an activation or a norm where one is meant."""
+        bare = name.lower().replace("_", "")
+        if any(a in bare for a in _ACTIVATIONS):
+            return [nn.ReLU, Call(nn.ReLU, {}), "relu"]
+        if "norm" in bare:
+            return [nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d]
+        found = []
+        for kind in sorted(self._own_classes(), key=lambda k: -_likeness(k.__name__, bare)):
+            like = _likeness(kind.__name__, bare)
+            if issubclass(kind, nn.Module) and like and kind not in self._building:
+                found += self._built(kind, Use())
+        return found
+
+    def _classes(self, name: str, base: type) -> list[Any]:
+        if base is nn.Module:
+            return [nn.LayerNorm, nn.BatchNorm1d] if "norm" in name.lower() else [nn.ReLU]
+        return [k for k in self._own_classes() if issubclass(k, base)]
+
+    def _built(self, kind: type, use: Use) -> list[Any]:
+        """An object of a class of the file, its own required arguments made up in turn."""
+        if kind in self._building or len(self._building) >= _DEEPEST or inspect.isabstract(kind):
+            return []
+        self._building.append(kind)
+        try:
+            uses = uses_of(kind, self.namespace)
+            hints = annotations_of(kind)
+            values = {}
+            for p in required(signature_of(kind)):
+                inner = use.attributes.get(p.name) or uses.get(p.name)
+                options = self.choices(p.name, hints.get(p.name, p.annotation), inner)
+                if not options:
+                    return []
+                values[p.name] = options[0]
+                self.sizes.note(p.name, options[0])
+        finally:
+            self._building.pop()
+        call = Call(kind, values)
+        return [call] if _can_be_made(call) else []
+
+    def _own_classes(self) -> Iterator[type]:
+        own = self.namespace.get("__name__")
+        for thing in self.namespace.values():
+            if isinstance(thing, type) and thing.__module__ == own:
+                yield thing
+
+    def _is_own(self, kind: type) -> bool:
+        """Whether a class is the user's (or their library's), not Python's or torch's."""
+        top = kind.__module__.partition(".")[0]
+        return not is_from_torch(kind) and top not in _STANDARD
+
+
+def is_role(name: str) -> bool:
+    """Whether a parameter's name says what a layer does with it, not what it is."""
+    return name in _ROLES
+
+
+def _can_be_made(call: Call) -> bool:
+    try:
+        call.made()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return False
+    return True
+
+
+def _is_component(name: str, use: Use) -> bool:
+    """`encoder`, `dec_net`: a part that is called later, perhaps in a method not read."""
+    bare = name.lower().replace("_", "")
+    return (
+        not use.number and not use.keys and bare.startswith(("enc", "dec")) and not use.attributes
+    )
+
+
+def _is_list_name(sizes: Sizes, name: str) -> bool:
+    return sizes.is_list(name)
+
+
+def _likeness(kind: str, bare: str) -> int:
+    """How much of a parameter's name a class's name holds: `enc` and `Encoder` share three."""
+    lower = kind.lower()
+    if bare == lower:
+        return 100
+    stem = bare.removesuffix("net").removesuffix("module").removesuffix("model")
+    if stem and (stem in lower or lower in stem):
+        return len(stem)
+    return 3 if len(stem) >= 3 and stem[:3] in {"enc", "dec", "pri"} and stem[:3] in lower else 0
+
+
+def _fields(kind: type) -> set[str]:
+    """What an object of a class has: fields, class attributes, constructor parameters, methods."""
+    found = {f.name for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
+    found |= set(getattr(kind, "__annotations__", {})) | set(signature_of(kind).parameters)
+    return found | {k for k in dir(kind) if not k.startswith("__")}
+
+
+_ROLES = frozenset(
+    "in_features out_features in_channels out_channels input_size hidden_size num_features p "
+    "normalized_shape num_embeddings embedding_dim self input x num_channels".split()
+)
+_STANDARD = sys.stdlib_module_names | {"numpy"}

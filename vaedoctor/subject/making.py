@@ -1,0 +1,91 @@
+"""Made-up values: how they are made, and how the user would write them."""
+
+from __future__ import annotations
+
+import enum
+import shlex
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A value that is made by calling something: `Encoder(input_dim=37)`.
+
+    It is made anew for each model, so that two models never share a component.
+    """
+
+    thing: Callable[..., Any]
+    values: Mapping[str, Any]
+
+    def made(self) -> Any:
+        """The value; raises what the callable raises."""
+        return self.thing(**{k: realised(v) for k, v in self.values.items()})
+
+
+def namespace_of(values: Mapping[str, Any]) -> Call:
+    """An object with attributes, for `args`, `opt`, `hparams` and their like."""
+    return Call(types.SimpleNamespace, values)
+
+
+def realised(value: Any) -> Any:
+    """A made-up value as the constructor gets it: calls inside it are made."""
+    if isinstance(value, Call):
+        return value.made()
+    if type(value) in (list, tuple):
+        return type(value)(realised(v) for v in value)
+    if type(value) is dict:
+        return {k: realised(v) for k, v in value.items()}
+    return value
+
+
+def arguments(values: Mapping[str, Any]) -> str:
+    """`--arg latent_dim=7 --arg 'dims=[29,31]'`, ready for the shell."""
+    return " ".join(f"--arg {shlex.quote(f'{k}={spelled(v)}')}" for k, v in values.items())
+
+
+def spelled(value: Any) -> str:
+    """A value as it is typed after `--arg name=`."""
+    if isinstance(value, str) and not _reads_as_something_else(value):
+        return value
+    return expression(value)
+
+
+def expression(value: Any) -> str:
+    """A value as Python, without spaces after commas."""
+    if isinstance(value, Call):
+        inside = ",".join(f"{k}={expression(v)}" for k, v in value.values.items())
+        return f"{_name(value.thing)}({inside})"
+    if type(value) is list:
+        return f"[{','.join(map(expression, value))}]"
+    if type(value) is tuple:
+        return f"({','.join(map(expression, value))}{',' * (len(value) == 1)})"
+    if type(value) is dict:
+        return "{" + ",".join(f"{k!r}:{expression(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, enum.Enum):
+        return f"{type(value).__name__}.{value.name}"
+    if isinstance(value, torch.device):
+        return f"torch.device({str(value)!r})"
+    if isinstance(value, type):
+        return _name(value)
+    if isinstance(value, torch.Tensor):
+        return f"torch.tensor({value.tolist()})".replace(", ", ",")
+    return repr(value).replace(", ", ",")
+
+
+def _reads_as_something_else(text: str) -> bool:
+    """Whether a bare text would be read as a number, a list, or a name such as `None`."""
+    return not text.isidentifier() or text in {"None", "True", "False", "nn", "torch"}
+
+
+def _name(thing: Any) -> str:
+    module = str(getattr(thing, "__module__", "") or "")
+    name = str(getattr(thing, "__qualname__", getattr(thing, "__name__", thing)))
+    if module.startswith("torch.nn"):
+        return f"nn.{name}"
+    bare = str(getattr(thing, "__name__", name))
+    return f"torch.{bare}" if getattr(torch, bare, None) is thing else name

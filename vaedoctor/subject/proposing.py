@@ -1,0 +1,148 @@
+"""Sets of made-up constructor arguments, and what an error teaches about them."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from torch import nn
+
+from .inventing import Inventor
+from .making import Call
+from .reading import uses_of
+from .signatures import annotations_of, defaults_of, required, signature_of
+from .sizes import Sizes
+from .uses import Use
+
+Values = dict[str, Any]
+_MOST_ALTERNATIVES = 12
+_MOST_ADDED = 60
+
+
+class Proposals:
+    """What one callable may be given beside the values that are known."""
+
+    def __init__(
+        self, thing: Callable[..., Any], values: Values, namespace: Mapping[str, Any]
+    ) -> None:
+        self.thing = thing
+        self.namespace = namespace
+        self.signature = signature_of(thing)
+        self.uses = uses_of(thing, namespace)
+        self.hints = annotations_of(thing)
+        self._added = 0
+        self._known = {**defaults_of(thing), **values}
+        self.missing = [p for p in required(self.signature) if p.name not in values]
+        spare = next((p for p in self._parameters() if p.kind is p.VAR_KEYWORD), None)
+        if spare is not None and spare.name not in values and self._keys(spare.name):
+            self.missing.append(spare)
+        self.optional = [
+            p
+            for p in self._parameters()
+            if p.default is None and p.name not in values and self._is_read(p.name)
+        ]
+
+    def sets(self, parameters: list[inspect.Parameter]) -> Iterator[Values]:
+        """Primes, then numbers that divide, then shared ones; then one alternative at a time."""
+        if not parameters:
+            return
+        tables = []
+        for even, shared in ((False, False), (True, False), (True, True)):
+            choices = self._table(parameters, even=even, shared=shared)
+            if not all(choices.values()):
+                return
+            tables.append(choices)
+            yield {name: options[0] for name, options in choices.items()}
+        for choices in tables[:2]:
+            yield from islice(_one_at_a_time(choices), _MOST_ALTERNATIVES)
+
+    def options(self, parameter: inspect.Parameter) -> list[Any]:
+        """What one parameter may be given, the likeliest first."""
+        return self._table([parameter], even=False, shared=False)[parameter.name]
+
+    def completed(self, made: Values, error: BaseException) -> Values | None:
+        """The arguments with the entry that a made-up configuration lacks; None if none does."""
+        if self._added >= _MOST_ADDED:
+            return None
+        self._added += 1
+        inventor = self._inventor(even=False, shared=False)
+        if isinstance(error, AttributeError) and isinstance(error.obj, types.SimpleNamespace):
+            has, name = set(vars(error.obj)), str(error.name)
+            return _with_entry(made, lambda v: _is_namespace(v, has), name, inventor)
+        if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str):
+            key = error.args[0]
+            return _with_entry(made, lambda v: type(v) is dict and key not in v, key, inventor)
+        return None
+
+    def _table(
+        self, parameters: list[inspect.Parameter], *, even: bool, shared: bool
+    ) -> dict[str, list[Any]]:
+        inventor = self._inventor(even=even, shared=shared)
+        found = {}
+        for p in parameters:
+            if p.kind is p.VAR_KEYWORD:
+                found[p.name] = inventor.choices(p.name, use=Use(keys=self._keys(p.name)))
+            else:
+                hint = self.hints.get(p.name, p.annotation)
+                found[p.name] = inventor.choices(p.name, hint, self.uses.get(p.name))
+        return found
+
+    def _inventor(self, *, even: bool, shared: bool) -> Inventor:
+        known = {
+            k: v
+            for k, v in self._known.items()
+            if not isinstance(v, nn.Module) and (v is not None or k not in self._asked())
+        }
+        return Inventor(Sizes(known, even=even, shared=shared), self.namespace)
+
+    def _asked(self) -> set[str]:
+        return {p.name for p in (*self.missing, *self.optional)}
+
+    def _parameters(self) -> list[inspect.Parameter]:
+        return list(self.signature.parameters.values())
+
+    def _keys(self, name: str) -> dict[Any, Use]:
+        """What is read from `**kwargs` without a fallback."""
+        keys = self.uses[name].keys if name in self.uses else {}
+        return {k: u for k, u in keys.items() if u.fallback is inspect.Parameter.empty}
+
+    def _is_read(self, name: str) -> bool:
+        use = self.uses.get(name)
+        return use is not None and bool(use.attributes or use.keys)
+
+
+def _one_at_a_time(choices: Mapping[str, list[Any]]) -> Iterator[Values]:
+    first = {name: options[0] for name, options in choices.items()}
+    for name, options in choices.items():
+        for option in options[1:]:
+            yield {**first, name: option}
+
+
+def _with_entry(
+    entries: Values, lacks: Callable[[Any], bool], key: str, inventor: Inventor
+) -> Values | None:
+    """The made-up values with one more entry in the first of them that lacks it."""
+    for name, value in entries.items():
+        inside = value.values if isinstance(value, Call) else value
+        if not isinstance(inside, Mapping):
+            continue
+        if lacks(value):
+            options = inventor.choices(key)
+            changed: Any = {**inside, key: options[0] if options else None}
+        else:
+            changed = _with_entry(dict(inside), lacks, key, inventor)
+        if changed is not None:
+            one = Call(value.thing, changed) if isinstance(value, Call) else changed
+            return {**entries, name: one}
+    return None
+
+
+def _is_namespace(value: Any, has: set[str]) -> bool:
+    return (
+        isinstance(value, Call)
+        and value.thing is types.SimpleNamespace
+        and set(value.values) == has
+    )

@@ -1,0 +1,159 @@
+"""One trial of a made-up batch, watched: which operation failed, and on which slots."""
+
+from __future__ import annotations
+
+import linecache
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from .slots import Path
+from .trial import Trial, attempt
+
+Paths = frozenset[Path]
+_NONE: Paths = frozenset()
+_MIXES_LAST = {"linear", "matmul", "mm", "bmm", "addmm", "__matmul__", "__rmatmul__"}
+_LOOKS_UP = {
+    "embedding", "embedding_bag", "one_hot", "__getitem__", "gather", "index_select", "scatter_",
+    "index_add", "scatter", "cross_entropy", "nll_loss", "take_along_dim", "index_add_",
+}  # fmt: skip
+_FORGETS = {"embedding", "embedding_bag", "lstm_cell", "gru_cell", "rnn_tanh_cell"}
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A tensor an operation was given, and the slots whose size decides about its own."""
+
+    shape: tuple[int, ...]
+    paths: Paths
+    dtype: torch.dtype
+    is_weight: bool = False
+
+
+@dataclass(slots=True)
+class Failed:
+    """The operation that raised: its name, its tensors in order, and its other arguments."""
+
+    name: str
+    operands: list[Operand]
+    others: list[Any]
+    options: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Observed:
+    """How far a trial came: `progress` counts operations."""
+
+    trial: Trial
+    failed: Failed | None = None
+    progress: int = 0
+    marks: dict[int, tuple[Tensor, Paths]] = field(default_factory=dict)
+    looked_up: set[Path] = field(default_factory=set)
+
+    def paths(self, value: Any) -> Paths:
+        """The slots that decide about a tensor's size."""
+        return self.marks[id(value)][1] if id(value) in self.marks else _NONE
+
+    def operand(self, value: Tensor) -> Operand:
+        """A tensor of the trial as an operand."""
+        weight = isinstance(value, nn.Parameter)
+        return Operand(tuple(value.shape), self.paths(value), value.dtype, weight)
+
+
+def observe(
+    run: Callable[[], Any], model: nn.Module, slots: Mapping[Path, Any], *, seed: int
+) -> Observed:
+    """Run forward once and say where it ended."""
+    seen = Observed(Trial())
+    for path, value in slots.items():
+        if isinstance(value, Tensor):
+            seen.marks[id(value)] = (value, frozenset({path}))
+
+    def watched() -> Any:
+        with _Witness(seen):
+            return run()
+
+    seen.trial = attempt(watched, model, seed=seed)
+    return seen
+
+
+class _Witness(TorchFunctionMode):
+    """Follows the slots through the operations."""
+
+    def __init__(self, seen: Observed) -> None:
+        self.seen = seen
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        try:
+            result = func(*args, **kwargs)
+        except BaseException:
+            tensors = list(tensors_in((args, kwargs)))
+            others = [a for a in args if not isinstance(a, Tensor)]
+            name = getattr(func, "__name__", "")
+            operands = [self.seen.operand(t) for t in tensors]
+            self.seen.failed = Failed(name, operands, others, kwargs)
+            raise
+        self._mark(func, args, kwargs, result)
+        return result
+
+    def _mark(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        made = list(tensors_in(result))
+        if not made:
+            return
+        self.seen.progress += 1
+        read = list(tensors_in((args, kwargs)))
+        name = getattr(func, "__name__", "")
+        if name in _LOOKS_UP:
+            at = 0 if name in {*_FORGETS, "one_hot"} else 1
+            self.seen.looked_up |= {p for t in read[at:] for p in self.seen.paths(t)}
+        paths = frozenset(p for t in read for p in self.seen.paths(t))
+        if name in _FORGETS or (name in _MIXES_LAST and read and _is_row(read)):
+            # The width now comes from a weight; only further axes still follow the slots.
+            paths = _NONE if read[0].dim() <= 2 - (name in _FORGETS) else paths
+        for tensor in made:
+            self.seen.marks[id(tensor)] = (tensor, paths)
+
+
+def _is_row(read: list[Tensor]) -> bool:
+    return len(read) > 1 and isinstance(read[1], nn.Parameter)
+
+
+def tensors_in(value: Any, depth: int = 4) -> Iterator[Tensor]:
+    """The tensors of nested arguments, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif depth and isinstance(value, tuple | list):
+        for inner in value:
+            yield from tensors_in(inner, depth - 1)
+    elif depth and isinstance(value, Mapping):
+        for inner in value.values():
+            yield from tensors_in(inner, depth - 1)
+
+
+def user_frame(error: BaseException | None) -> tuple[FrameType, str] | None:
+    """The innermost frame outside torch and vaedoctor, and its line."""
+    found = None
+    trace = error.__traceback__ if error is not None else None
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if "/torch/" not in file and "/vaedoctor/" not in file and not file.startswith("<"):
+            found = trace.tb_frame, linecache.getline(file, trace.tb_lineno).strip()
+        trace = trace.tb_next
+    return found
+
+
+def local_values(error: BaseException | None) -> Iterator[Mapping[str, Any]]:
+    """The local variables of the frames, the innermost first."""
+    frames = []
+    trace = error.__traceback__ if error is not None else None
+    while trace is not None:
+        frames.append(trace.tb_frame)
+        trace = trace.tb_next
+    for frame in reversed(frames):
+        yield frame.f_locals
