@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .errors import TargetError, summary
 from .example import Example, own_examples
-from .guess import Guesser
+from .guess import Guesser, Made
 from .source import Source
 from .subject import Batch
 from .trial import attempt, forward_parameters, home
@@ -51,12 +51,12 @@ def find_batch(
     made = Guesser(model, hints or {}, batch_size or _DEFAULT_ROWS, seed).best()
     if tried is not None and (made is None or not made.trial.ran):
         return tried
-    if made is None:
-        raise _no_guess(model, target)
+    if made is None or made.misfit:
+        raise _no_guess(model, target, made)
     origin = made.origin
     if tried is not None:
         origin += f", because {tried.origin} does not run"
-    return Batch(made.args, made.kwargs, origin, guessed=True, ran=made.trial.ran)
+    return Batch(made.args, made.kwargs, origin, True, made.trial.ran, made.axis)
 
 
 def as_batch(model: nn.Module, given: Any, *, origin: str = "given", seed: int = 0) -> Batch:
@@ -183,10 +183,31 @@ def _moved(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
     return value.to(device, dtype) if value.is_floating_point() else value.to(device)
 
 
-def _no_guess(model: nn.Module, target: str) -> TargetError:
-    names = ", ".join(p.name for p in forward_parameters(model))
+def _no_guess(model: nn.Module, target: str, made: Made | None) -> TargetError:
+    parameters = [p for p in forward_parameters(model) if p.kind is not p.VAR_POSITIONAL]
+    names = ", ".join(p.name for p in parameters)
     command = f"vaedoctor check {target or 'mymodel.py:VAE'}"
+    tried = ""
+    if made is not None and made.trial.error is not None:
+        tried = f"; the nearest try ({made.origin}) raised {summary(made.trial.error)}"
+    lines = [f"{command} --input 16x784"] if len(parameters) < 2 else []
+    needed = [p.name for p in parameters if p.default is p.empty] or ["x"]
+    given = ", ".join(f"torch.rand(16, 784)  # {n}" if len(needed) == 1 else n for n in needed)
+    rows = [f"    {n} = torch.rand(16, 784)" for n in needed] if len(needed) > 1 else []
     return TargetError(
-        f"the input of `{type(model).__name__}.forward({names})` cannot be guessed",
-        next_step=f"{command} --input 16x784\n{command} --input data.py:one_batch",
+        f"the input of `{type(model).__name__}.forward({names})` cannot be guessed{tried}",
+        next_step="\n".join(
+            [
+                *lines,
+                f"{command} --input data.py:one_batch",
+                "",
+                "where data.py says what forward takes:",
+                "",
+                "import torch",
+                "",
+                "def one_batch():",
+                *rows,
+                f"    return {given}",
+            ]
+        ),
     )

@@ -61,6 +61,8 @@ def _of_data(bare: str, beside: Slot, layers: Layers, rows: int) -> Slot:
     if tables and re.fullmatch(_TOKEN_NAMES, bare):
         shape = beside.shape if beside.kind == "index" else (rows, layers.steps())
         return Slot(shape, "index", tables[0].num_embeddings)
+    if re.match(r"[xy]_", bare):
+        return Slot(beside.shape, beside.kind, beside.top)
     if re.fullmatch(_ONE_HOT_NAMES, bare) and not tables:
         return Slot((rows, sizes[0]), "onehot")
     if re.fullmatch(f"{_INDEX_NAMES}|{_ONE_HOT_NAMES}", bare):

@@ -36,7 +36,7 @@ _MOST_ALIKE = 8
 
 @dataclass(slots=True)
 class Made:
-    """A made-up batch and how its trial ended."""
+    """A made-up batch and how its trial ended; a misfit failed where its own sizes arrived."""
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
@@ -44,6 +44,7 @@ class Made:
     trial: Trial
     score: tuple[int, int, int]
     axis: int | None = 0
+    misfit: bool = False
 
 
 class Guesser:
@@ -160,8 +161,9 @@ class Guesser:
         trial = seen.trial
         fits = trial.ran and main is not None and _fits(trial.value, main)
         score = (int(trial.ran), int(fits), seen.progress)
-        axis = None if _has_graph(state) else 0
-        return Made(args, kwargs, self._origin(state, layer, seen), trial, score, axis), seen
+        axis = None if _has_graph(state) else self._sample_axis(state)
+        origin = self._origin(state, layer, seen)
+        return Made(args, kwargs, origin, trial, score, axis, _is_misfit(seen)), seen
 
     def _arguments(
         self, state: State, values: Mapping[Path, Any]
@@ -184,6 +186,13 @@ class Guesser:
         named = {p.name for p in self.parameters}
         kwargs |= {n: made(state[n], values, (n,)) for n in state if n not in named}
         return tuple(args), kwargs
+
+    def _sample_axis(self, state: State) -> int:
+        """0, or 1 where the steps come first."""
+        slots = list(slots_of(state).values())
+        rows = next((s.shape[0] for s in slots if s.kind == "length"), self.layers.rows)
+        main = slots[0].shape if slots else ()
+        return int(len(main) > 1 and main[0] != rows and main[1] == rows)
 
     def _origin(self, state: State, layer: nn.Module | None, seen: Observed) -> str:
         reached = next((c.module for c in seen.trial.calls if isinstance(c.module, KNOWN)), layer)
@@ -267,6 +276,11 @@ class Guesser:
                     near = 3 * slot.shape[-1] <= 4 * shape[-1] if shape else False
                     if near and len(shape) == len(slot.shape) and shape[:2] == slot.shape[:2]:
                         yield changed(state, path, Slot(shape, slot.kind, slot.top))
+
+
+def _is_misfit(seen: Observed) -> bool:
+    failed = seen.failed
+    return not seen.trial.ran and failed is not None and any(o.paths for o in failed.operands)
 
 
 def _key(state: State) -> str:

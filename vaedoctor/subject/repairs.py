@@ -45,6 +45,7 @@ class Repairs:
         slots = slots_of(state)
         error = seen.trial.error
         failed = seen.failed
+        yield from self._support(state, seen, slots)
         yield from self._container(state, seen)
         yield from self._masks(state, slots, str(error))
         yield from self._rank(state, seen, slots)
@@ -52,7 +53,6 @@ class Repairs:
             yield from self._kind(state, failed, slots, str(error))
             yield from self._size(state, failed, slots, str(error))
         yield from self._layer(state, seen, slots)
-        yield from self._support(state, seen, slots)
 
     # containers -----------------------------------------------------------------------------
 
@@ -153,6 +153,8 @@ class Repairs:
                 yield from self._of_rank(state, path, slots[path], count, names)
         if failed is None or not failed.operands:
             return
+        if failed.name == "linear" and len(failed.operands[0].shape) == 1:
+            yield from self._deeper(state, slots)
         wanted = _wanted_rank(failed, text)
         if wanted is not None:
             first = failed.operands[0]
@@ -166,6 +168,16 @@ class Repairs:
                     for rank in sorted(ranks - {len(operand.shape)}):
                         other = len(slots[path].shape) + rank - len(operand.shape)
                         yield from self._of_rank(state, path, slots[path], other, ())
+
+    def _deeper(self, state: State, slots: Mapping[Path, Slot]) -> Iterator[State]:
+        """One more axis for all: a layer met a row, so an axis was averaged that was not there."""
+        other = state
+        for path, slot in slots.items():
+            if slot.kind == "real" and len(slot.shape) == 2:
+                shape = (slot.shape[0], self.layers.steps(), slot.shape[1])
+                other = reshaped(other, path, shape)
+        if other is not state:
+            yield other
 
     def _of_rank(
         self, state: State, path: Path, slot: Slot, rank: int, names: tuple[str, ...]

@@ -19,7 +19,8 @@ class Batch:
 
     `origin` is a phrase for the report ("given", "your own example in line 12", "made up from
     `encoder.linear1`"); `guessed` says that nobody but vaedoctor chose the values.
-    `ran` is False when no guess made the forward pass run to its end.
+    `ran` is False when no guess made the forward pass run to its end. `axis` is where the samples
+    of a made-up batch are, None where rows are no samples (the nodes of one graph).
     """
 
     args: tuple[Any, ...]
@@ -27,6 +28,7 @@ class Batch:
     origin: str = "given"
     guessed: bool = False
     ran: bool = True
+    axis: int | None = 0
 
     def run(self, model: nn.Module) -> Any:
         """One forward pass."""

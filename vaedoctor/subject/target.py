@@ -87,7 +87,7 @@ def loaded(
             subject,
             conditions=frozenset(conditions),
             beta=beta,
-            batch_axis=batch_axis,
+            batch_axis=batch_axis if batch_axis != 0 else subject.batch.axis,
             target=found.label,
             notes=(*found.said(), *subject.notes),
         )
@@ -166,7 +166,8 @@ def from_instance(
     if optimizer is not None:
         several = tuple(optimizer) if isinstance(optimizer, tuple | list) else (optimizer,)
         subject = replace(subject, optimizers=several, optimizer_at=None)
-    return replace(subject, conditions=frozenset(conditions), beta=beta, batch_axis=batch_axis)
+    axis = batch_axis if batch_axis != 0 else subject.batch.axis
+    return replace(subject, conditions=frozenset(conditions), beta=beta, batch_axis=axis)
 
 
 def load_object(text: str, seed: int = 0) -> Any:
