@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -128,10 +129,14 @@ def main(number: int) -> None:
             ("vaedoctor", "check", "-q", "--jobs", "2"),
             ("pytest", "-p", "vaedoctor.pytest_plugin", "--vaedoctor", "-q", "-n", "2"),
         ):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
             done, seconds, peak = examine(folder, *command)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             last = done.stdout.strip().splitlines()[-1]
             print(f"{targets} targets: {' '.join(command)}: exit {done.returncode}, "  # noqa: T201
-                  f"{seconds:.1f} s, {peak:.0f} MB at most\n    {last}")  # fmt: skip
+                  f"{seconds:.1f} s ({spent:.1f} s of a processor), {peak:.0f} MB at most\n"
+                  f"    {last}")  # fmt: skip
 
 
 if __name__ == "__main__":

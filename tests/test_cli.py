@@ -253,6 +253,46 @@ def test_the_defaults_of_the_request(run, child):
     assert child.options["timeout"] == 120
 
 
+@pytest.fixture
+def configured(tmp_path, monkeypatch):
+    """A working folder whose pyproject.toml lists one target."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.vaedoctor]\nseed = 5\nfail-on = "note"\ntimeout = 7\n'
+        '[[tool.vaedoctor.targets]]\nmodel = "m.py:VAE"\nargs = { d = 2 }\nbeta = 4\n'
+    )
+    return tmp_path
+
+
+def test_a_listed_target_takes_its_settings_and_the_command_line_goes_first(run, child, configured):
+    assert run("check", "m.py:VAE", "--seed", "0", "--arg", "k=3").exit_code == 0
+    asked = child.request
+    assert (asked["args"], asked["beta"], asked["folder"]) == (
+        {"d": "2", "k": "3"},
+        4,
+        str(configured),
+    )
+    assert (asked["seed"], asked["fail_on"], child.options["timeout"]) == (0, "note", 7)
+    run("check", "other.py:VAE")
+    assert (child.request["args"], child.request["seed"]) == ({}, 5)
+
+
+def test_isolated_and_config_choose_the_configuration(run, child, configured):
+    run("check", "m.py:VAE", "--isolated")
+    assert (child.request["args"], child.request["seed"]) == ({}, 0)
+    (configured / "other.toml").write_text("[tool.vaedoctor]\nseed = 9\n")
+    run("check", "m.py:VAE", "--config", "other.toml")
+    assert (child.request["args"], child.request["seed"]) == ({}, 9)
+
+
+def test_a_wrong_configuration_is_exit_2_with_its_line(run, child, configured):
+    (configured / "pyproject.toml").write_text("[tool.vaedoctor]\nfail_on = 'note'\n")
+    done = run("check", "m.py:VAE")
+    assert (done.exit_code, done.stdout, child.request) == (2, "", None)
+    assert "pyproject.toml:2: `[tool.vaedoctor]` has no key `fail_on`" in done.stderr
+    assert run("check", "m.py:VAE", "--isolated").exit_code == 0
+
+
 def test_json_is_the_report_and_nothing_else(run, child):
     child.report = finding(Severity.ERROR)
     done = run("check", "m.py:VAE", "--format", "json")

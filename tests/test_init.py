@@ -1,5 +1,6 @@
 """`vaedoctor init` lists the models of a project without executing any of it."""
 
+import json
 import tomllib
 
 import pytest
@@ -70,6 +71,15 @@ def test_models_are_found_and_nothing_else(project):
     ]
     assert found[0].required == ("input_dim", "hidden")
     assert found[1].required == ()  # the file itself builds one
+
+
+def test_models_in_notebooks_are_found(project):
+    code = ["%matplotlib inline\n", "!pip install torch\n", *VAE.splitlines(keepends=True)]
+    cells = [{"cell_type": "code", "source": code, "metadata": {}, "outputs": []}]
+    notebook = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    (project / "play.ipynb").write_text(json.dumps(notebook))
+    (project / "broken.ipynb").write_text("{")
+    assert [f.file for f in scan(project)] == ["model.py", "play.ipynb"]
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ class Gate:
         self._shelf = Shelf(Path(self._folder), asked, limit)
         self._listed = list(listed((r["target"] for r in asked), project.folder))
         self._examined = Examined(rules, self._report)
+        self._reports: dict[int, Report] = {}
 
     def keep(self, report: Report) -> None:
         """Remember the report of a test of the user's for the page."""
@@ -137,7 +138,9 @@ class Gate:
             self._temporary.cleanup()
 
     def _report(self, index: int) -> Report:
-        return without_known(self._shelf.report(index), self._known)
+        if index not in self._reports:
+            self._reports[index] = without_known(self._shelf.report(index), self._known)
+        return self._reports[index]
 
     def _collector(
         self, file: Path, parent: pytest.Collector, found: list[Listed]

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from .notebook import SUFFIX, read_notebook
 
 MOST_FILES = 5000
 MOST_BYTES = 1 << 20
@@ -65,13 +66,13 @@ def scan(folder: Path) -> list[Found]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Python files that are no tests, outside of hidden and installed folders."""
+    """Python files and notebooks that are no tests, outside of hidden and installed folders."""
     number = 0
     for here, below, names in os.walk(folder):
         below[:] = sorted(d for d in below if not _is_left_out(Path(here, d)))
         for name in sorted(names):
             file = Path(here, name)
-            if file.suffix != ".py" or _TEST.fullmatch(file.stem) or file.is_symlink():
+            if file.suffix not in (".py", SUFFIX) or _TEST.fullmatch(file.stem) or file.is_symlink():
                 continue
             number += 1
             if number > MOST_FILES:
@@ -92,9 +93,9 @@ def _is_left_out(folder: Path) -> bool:
 
 def _classes(folder: Path, file: Path) -> Iterator[_Class]:
     try:
-        with tokenize.open(file) as stream, warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of invalid escapes in the user's strings
-            tree = ast.parse(stream.read())
+            tree = ast.parse(_text(file))
     except (OSError, SyntaxError, ValueError, RecursionError):
         return
     called = frozenset(_called(tree))
@@ -109,6 +110,13 @@ def _classes(folder: Path, file: Path) -> Iterator[_Class]:
                 methods=frozenset(m.name for m in _methods(node) if not _is_empty(m)),
                 called=node.name in called,
             )
+
+
+def _text(file: Path) -> str:
+    if file.suffix == SUFFIX:
+        return read_notebook(file).text
+    with tokenize.open(file) as stream:
+        return stream.read()
 
 
 def _names(node: ast.AST) -> Iterator[str]:

@@ -25,21 +25,18 @@ class Shelf:
 
     def __init__(self, folder: Path, requests: Sequence[Mapping[str, Any]], limit: float) -> None:
         self._folder, self._requests, self._limit = folder, requests, limit
-        self._read: dict[int, Report] = {}
         self._nursery = Nursery()
 
     def report(self, index: int) -> Report:
         """The report on a request: examined now, elsewhere in this moment, or before."""
-        if index not in self._read:
-            file = self._folder / f"{index:05}.json"
-            patience = time.monotonic() + self._limit + GRACE + _PATIENCE
-            while not file.exists():
-                if self._claimed(index) or time.monotonic() > patience:
-                    replace_file(file, self._examined(index).to_json())
-                else:
-                    time.sleep(_PAUSE)
-            self._read[index] = Report.from_json(file.read_text(encoding="utf-8"))
-        return self._read[index]
+        file = self._folder / f"{index:05}.json"
+        patience = time.monotonic() + self._limit + GRACE + _PATIENCE
+        while not file.exists():
+            if self._claimed(index) or time.monotonic() > patience:
+                replace_file(file, self._examined(index).to_json())
+            else:
+                time.sleep(_PAUSE)
+        return Report.from_json(file.read_text(encoding="utf-8"))
 
     def keep(self, report: Report) -> None:
         """Put a report that was made otherwise beside them."""
