@@ -72,7 +72,11 @@ def _files(folder: Path) -> Iterator[Path]:
         below[:] = sorted(d for d in below if not _is_left_out(Path(here, d)))
         for name in sorted(names):
             file = Path(here, name)
-            if file.suffix not in (".py", SUFFIX) or _TEST.fullmatch(file.stem) or file.is_symlink():
+            if (
+                file.suffix not in (".py", SUFFIX)
+                or _TEST.fullmatch(file.stem)
+                or file.is_symlink()
+            ):
                 continue
             number += 1
             if number > MOST_FILES:
