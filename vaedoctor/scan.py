@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
 from .notebook import SUFFIX, read_notebook
 
 MOST_FILES = 5000
