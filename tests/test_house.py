@@ -36,7 +36,7 @@ LAYERS = (
     {"agenda"},
     {"jobs", "shelf", "pytest_items", "pytest_summary"},
     {"pytest_gate"},
-    {"cli", "__main__", "demo", "pytest_plugin"},
+    {"anatomy", "cli", "__main__", "demo", "pytest_plugin"},
 )
 RANK = {room: i for i, rooms in enumerate(LAYERS) for room in rooms}
 REPORT_MAY_IMPORT = {

@@ -82,6 +82,7 @@ def main() -> None:
     vaedoctor check mymodel.py:VAE     examine the class VAE of mymodel.py
     vaedoctor check                    examine what pyproject.toml lists
     vaedoctor init                     list the models in pyproject.toml
+    vaedoctor anatomy mymodel.py:VAE   show its parts, latents, outputs and loss
     vaedoctor rules                    list what is judged
     vaedoctor explain VAE302           why it matters and how to fix it
     vaedoctor demo VAE302              see the rule find a broken model
@@ -108,34 +109,34 @@ def _judging(command: Any) -> Any:
     return command
 
 
+def _targeting(command: Any) -> Any:
+    """The options of `check` and `anatomy` that say how a target is loaded and called."""
+    for option in (
+        click.option("--exec", is_flag=True, help="Run the whole file, not its definitions alone."),
+        click.option("--checkpoint", metavar="PATH", help="A state_dict to load into the model."),
+        click.option("--batch-axis", type=_batch_axis, default="0", show_default=True,
+                     metavar="N|none", help="The axis of the samples; `none` if there is none."),
+        click.option("--batch-size", type=click.IntRange(min=1), help="Rows of a made-up batch."),
+        click.option("--beta", type=float, help="The KL weight that is intended."),
+        click.option("--condition", "conditions", multiple=True, metavar="NAME|POSITION",
+                     help="A batch item that is a condition or a mask, not data."),
+        click.option("--objective", metavar="NAME",
+                     help="The loss: a function or method of the file."),
+        click.option("--input", metavar="SPEC",
+                     help="The batch: `data.py:one_batch`, a shape, a file."),
+        click.option("--call", multiple=True, metavar="NAME=VALUE",
+                     help="Argument of every call of forward."),
+        click.option("--arg", "args", multiple=True, metavar="NAME=VALUE",
+                     help="Constructor argument."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 @main.command()
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
 @_judging
-@click.option("--arg", "args", multiple=True, metavar="NAME=VALUE", help="Constructor argument.")
-@click.option(
-    "--call", multiple=True, metavar="NAME=VALUE", help="Argument of every call of forward."
-)
-@click.option("--input", metavar="SPEC", help="The batch: `data.py:one_batch`, a shape, a file.")
-@click.option("--objective", metavar="NAME", help="The loss: a function or method of the file.")
-@click.option(
-    "--condition",
-    "conditions",
-    multiple=True,
-    metavar="NAME|POSITION",
-    help="A batch item that is a condition or a mask, not data.",
-)
-@click.option("--beta", type=float, help="The KL weight that is intended.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Rows of a made-up batch.")
-@click.option(
-    "--batch-axis",
-    type=_batch_axis,
-    default="0",
-    show_default=True,
-    metavar="N|none",
-    help="The axis of the samples; `none` if rows are not samples.",
-)
-@click.option("--checkpoint", metavar="PATH", help="A state_dict to load into the model.")
-@click.option("--exec", is_flag=True, help="Run the whole file, not its definitions alone.")
+@_targeting
 @click.option("--hunt", is_flag=True, help="Search for an input that makes the model fail.")
 @click.option(
     "--baseline",
@@ -161,11 +162,45 @@ def check(targets: tuple[str, ...], **options: Any) -> None:
 
     isolated, config = options.pop("isolated"), options.pop("config")
     project = Project() if isolated else find_project(Path.cwd(), config=config)
+    _examine(targets, project, _understood(options))
+
+
+def _understood(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of `_targeting`, taken apart."""
     options["args"] = dict(_argument(a) for a in options["args"])
     options["call"] = dict(_argument(c, "--call") for c in options["call"])
     words = split_words(options["conditions"])
     options["conditions"] = [int(w) if w.lstrip("-").isdigit() else w for w in words]
-    _examine(targets, project, options)
+    return options
+
+
+@main.command()
+@click.argument("target")
+@_targeting
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Stop the examination after.",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--debug", is_flag=True, help="Show full tracebacks, ours included.")
+def anatomy(target: str, as_json: bool, **options: Any) -> None:
+    """Show what TARGET is: family, latents, where the sample is made, outputs, loss terms.
+
+    Nothing is judged. This EXECUTES the file's definitions; all of the file with --exec.
+    Exit codes: 0 shown, 2 could not run.
+    """
+    from .anatomy import examine_anatomy
+
+    context = click.get_current_context()
+    context.meta[_DEBUG] = options["debug"]
+    shown, code = examine_anatomy(target, _understood(options), as_json=as_json)
+    write(shown, utf8=as_json)
+    context.exit(code)
 
 
 @main.command()
