@@ -109,9 +109,12 @@ def _looked_up(flow: Flow, index: Op, behind: frozenset[int]) -> tuple[Op | None
 def _table(flow: Flow, op: Op, value: Value, scored: set[int]) -> Value | None:
     """The leaf behind the operand that is read at the index; it must have been scored too."""
     for operand in op.reads:
-        if operand is value or value.index in flow.ancestors(operand):
+        if operand is value:
             continue
         same = _same_storage(flow, operand, scored)
+        # A table whose averages were updated before it is read was computed from the index too.
+        if not same and value.index in flow.ancestors(operand):
+            continue
         read = [flow.recording.values[i] for i in flow.ancestors(operand) if i in scored]
         behind = same if flow.data[operand.index] else read or same
         tables = [v for v in behind if len(v.shape) >= 2]

@@ -64,6 +64,7 @@ class Setting:
     ratio: float
     ratio_spread: float
     reverse: float
+    entropy: float
     location: Tensor
     gradient: Tensor
     connected: bool
@@ -94,6 +95,17 @@ class Divergence:
         """Whether the loss has no gradient at location or scale, near the prior and far from it."""
         silent = all(s.weight == 0 and not bool((s.gradient != 0).any()) for s in self.settings)
         return silent and self.far == 0
+
+    @property
+    def entropy_only(self) -> bool:
+        """Whether all that is left of the KL is -Σ log s: no prior pulls the location or scale."""
+        low, high = self.settings
+        pulls = [low.weight, high.weight, self.far]
+        if max(map(abs, pulls)) > EVEN * abs(low.entropy):
+            return False
+        return low.entropy * high.entropy > 0 and (
+            abs(low.entropy - high.entropy) < EXACT * abs(low.entropy)
+        )
 
     @property
     def connected(self) -> bool:
@@ -337,6 +349,7 @@ class Probe:
         given_mu, reference_mu = _gradient(loss, mu), _gradient(by_mu, mu)
         given_h, reference_h = _gradient(loss, h), _gradient(by_h, h)
         backwards = _gradient(reverse, mu)
+        entropies = _quotient(given_h, _gradient(-scale.log().sum(), h))
         if self.mu is self.h:
             given_h, reference_h = given_h[self._scales], reference_h[self._scales]
             backwards = backwards.masked_fill(self._scales, 0)
@@ -351,6 +364,7 @@ class Probe:
             float(ratios.mean()) if ratios.numel() else 0.0,
             _spread(ratios),
             _spread(_quotient(given_mu, backwards)),
+            float(entropies.mean()) if _spread(entropies) < EVEN else 0.0,
             location.detach(),
             given_h.double(),
             loss.requires_grad and _reaches(loss, mu),

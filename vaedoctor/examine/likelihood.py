@@ -191,7 +191,7 @@ def _only_data(flow: Flow, value: Value) -> bool:
 
 def _is_output(flow: Flow, x_hat: Value | None, value: Value) -> bool:
     while x_hat is not None and value is not x_hat:
-        if value.op is None or value.op.name not in RESHAPES:
+        if value.op is None or value.op.name not in RESHAPES | RANGES.keys():
             return False
         value = flow.parents(value)[0]
     return x_hat is not None

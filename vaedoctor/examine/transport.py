@@ -35,7 +35,7 @@ MOST_UNITS = 64
 MOST_STEPS = 16
 EXACT = 2e-3  # of the gradient: what a fit may leave over in float32
 CLOSE = 0.01  # of a weight
-SEEN = 0.02  # of the gradient: a log-determinant that moves it less cannot be weighed
+SEEN = 0.005  # of the gradient: a log-determinant that moves it less cannot be weighed
 SMALL = 0.05  # a log-determinant next to 0 cannot be told from its exponential
 NUDGE = 0.3  # a flow that starts as the identity has no log-determinant to weigh
 
@@ -295,7 +295,10 @@ class _Reading:
         last = flow.recording.value_of(self.anatomy.recording.loss)
         assert last is not None
         way = flow.ancestors(last) - flow.ancestors(self.end)
-        own = flow.descendants(self.latent.z) - flow.descendants(self.end)
+        learned = [
+            v for v in flow.recording.values if v.op is None and id(v.tensor) in self.weights
+        ]
+        own = flow.descendants(self.latent.z, *learned) - flow.descendants(self.end)
         shapes = ((shape[0],), (shape[0], 1), shape)
         return [
             v

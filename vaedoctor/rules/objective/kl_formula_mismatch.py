@@ -22,6 +22,8 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
     gradient at the scale head over that of the exact KL to N(0, I) at the same weight: 1 at both
     settings for every correct parametrisation, in closed form or by one sample.
 
+    A loss that knows the scale alone, as the entropy of q does, has no prior: a warning.
+
     ## Why it matters
     A missing square, a factor 2, a log of the wrong quantity: the minimum moves away from the
     prior, so the variance drifts, and the reported ELBO is no bound.
@@ -38,8 +40,19 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
     ## References
     Kingma and Welling, Auto-Encoding Variational Bayes, 2014, appendix B.
     """
-    judged = [d for d in examination.require_divergences() if d.judgeable]
-    if not judged:
+    found = examination.require_divergences()
+    alone = [d for d in found if d.entropy_only]
+    for d in alone:
+        yield Finding(
+            "the loss has log q of the sample, and no log p that pulls it to a prior",
+            help="subtract the prior's log-density of the sample: `log_q - log_p`",
+            at=d.at,
+            measured={"pull on the location": 0.0, "weight of log q": d.settings[0].entropy},
+            severity=Severity.WARNING,
+            causes=frozenset({"latent", "kl"}),
+        )
+    judged = [d for d in found if d.judgeable]
+    if not judged and not alone:
         raise Unavailable("the isolated KL is not one to N(0, I): another prior, or further terms")
     for d in judged:
         if d.exact:
