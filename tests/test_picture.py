@@ -164,3 +164,38 @@ def test_a_term_on_the_logits_is_the_reconstruction_where_forward_returns_probab
     encoder = next(p for p in picture.parts if p.role == "encoder")
     assert encoder.recon_gradient
     assert encoder.kl_gradient
+
+
+def test_without_a_loss_the_gradients_are_those_of_one_that_stands_in() -> None:
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mu, self.h, self.out = nn.Linear(6, 3), nn.Linear(6, 3), nn.Linear(3, 6)
+
+        def forward(self, x: Tensor) -> Any:
+            mu, h = self.mu(x), self.h(x)
+            z = (mu + torch.exp(0.5 * h) * torch.randn_like(mu)).detach()
+            return self.out(z), mu, h
+
+    report = check(Cut(), torch.rand(4, 6))
+    assert report.environment["objective"] == "composed"
+    parts = {p.role: p for p in report.picture.parts}
+    assert parts["location"].recon_gradient == 0
+    assert (parts["location"].kl_gradient or 0) > 0
+    assert (parts["layer"].recon_gradient or 0) > 0
+
+
+def test_a_stand_in_that_the_cut_deprives_of_its_kl_tells_no_gradient_of_it() -> None:
+    class Drawn(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mu, self.h, self.out = nn.Linear(6, 3), nn.Linear(6, 3), nn.Linear(3, 6)
+
+        def forward(self, x: Tensor) -> Any:
+            mu, h = self.mu(x), self.h(x)
+            z = torch.distributions.Normal(mu, torch.exp(0.5 * h)).sample()
+            return self.out(z), mu, h
+
+    parts = {p.role: p for p in check(Drawn(), torch.rand(4, 6)).picture.parts}
+    assert parts["location"].recon_gradient == 0
+    assert parts["location"].kl_gradient is None

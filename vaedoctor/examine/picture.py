@@ -35,7 +35,7 @@ def draw(examination: Examination) -> Picture:
         family=examination.family.name,
         confidence=examination.family.confidence,
         evidence=examination.family.evidence,
-        parts=_with_gradients(anatomy, found),
+        parts=_with_gradients(anatomy, found, examination.loss),
         arrows=tuple(Arrow(start, end) for start, end in fed(anatomy.flow, found)),
         outputs=tuple(results(anatomy)),
         terms=tuple(terms(anatomy)),
@@ -44,15 +44,20 @@ def draw(examination: Examination) -> Picture:
     return with_idle(picture, examination.subject.model, examination.census.idle)
 
 
-def _with_gradients(anatomy: Anatomy, found: Sequence[Station]) -> tuple[Part, ...]:
-    """The parts, each with the norms of the gradients that reach it from the user's loss.
+def _with_gradients(
+    anatomy: Anatomy, found: Sequence[Station], loss: Tensor | None
+) -> tuple[Part, ...]:
+    """The parts, each with the norms of the gradients that reach it from the loss.
 
-    What arrives through the decoder's last layer is the reconstruction's; the rest is the KL's, or
-    of what stands in its place.
+    Without a loss of the user's, the one that `compose` makes stands in. What arrives through the
+    decoder's last layer is the reconstruction's; the rest is the KL's, or of what stands in its
+    place.
     """
-    arriving = _arriving(anatomy, found)
+    arriving = _arriving(anatomy, found, loss)
     if arriving is None:
         return tuple(s.part for s in found)
+    if loss is not anatomy.recording.loss and not any(kl for _, kl in arriving):
+        arriving = [(recon, None) for recon, _ in arriving]  # the cut took the stand-in's KL too
     return tuple(
         replace(s.part, recon_gradient=recon, kl_gradient=kl)
         for s, (recon, kl) in zip(found, arriving, strict=True)
@@ -60,13 +65,14 @@ def _with_gradients(anatomy: Anatomy, found: Sequence[Station]) -> tuple[Part, .
 
 
 def _arriving(
-    anatomy: Anatomy, found: Sequence[Station]
+    anatomy: Anatomy, found: Sequence[Station], loss: Tensor | None
 ) -> list[tuple[float | None, float | None]] | None:
-    loss, x_hat = anatomy.recording.loss, anatomy.x_hat
+    x_hat = anatomy.x_hat
     if not isinstance(loss, Tensor) or not loss.requires_grad or x_hat is None:
         return None
-    unread = x_hat.index not in anatomy.flow.ancestors(*_ends(anatomy))
-    if unread:  # the loss takes logits where forward returns means
+    own = loss is anatomy.recording.loss
+    if own and x_hat.index not in anatomy.flow.ancestors(*_ends(anatomy)):
+        # the loss takes logits where forward returns means
         x_hat = before_activation(anatomy.flow, x_hat)
         found = [replace(s, value=None) if s.value is anatomy.x_hat else s for s in found]
     if x_hat.edge is None or x_hat.tensor.grad_fn is not x_hat.edge.node:

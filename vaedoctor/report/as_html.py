@@ -67,6 +67,8 @@ def _section(report: Report, index: int) -> dict[str, object]:
         "cost": "" if report.stop else cost(report),
         "stopped": STOPPED,
         "coloured": any(p.recon_gradient is not None for p in report.picture.parts),
+        "kl": any(p.kl_gradient is not None for p in report.picture.parts),
+        "composed": report.environment.get("objective") == "composed",
         "diagram": Markup(diagram(report, prefix=f"target-{index}")),
         "shown": [_shown(f, i) for i, f in enumerate(report.findings, start=1)],
         "families": list(families(report.outcomes)),

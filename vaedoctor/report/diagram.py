@@ -215,9 +215,10 @@ def _stroke(points: Way, name: str, *, wide: float = 2.0) -> str:
 
 def _norms(part: Part, x: float, y: float, room: float) -> Iterator[str]:
     """The norms of the two gradients at this place."""
-    if part.recon_gradient is None or part.kl_gradient is None:
-        return
-    recon = f"recon {part.recon_gradient:.2g}"
-    yield label(recon, x, y, class_="norm recon")
-    beside = max(room / 2, len(recon) * 5.5 + 8)
-    yield label(f"KL {part.kl_gradient:.2g}", x + beside, y, class_="norm kl")
+    beside = 0.0
+    if part.recon_gradient is not None:
+        said = f"recon {part.recon_gradient:.2g}"
+        yield label(said, x, y, class_="norm recon")
+        beside = max(room / 2, len(said) * 5.5 + 8)
+    if part.kl_gradient is not None:
+        yield label(f"KL {part.kl_gradient:.2g}", x + beside, y, class_="norm kl")

@@ -65,6 +65,8 @@ def listing(at: Span, *, around: int = 2, most: int = 12) -> Iterator[Line]:
     }
     gutter, indent = len(str(last + around)), _indent(shown.values())
     for n, raw in shown.items():
+        if n < at.line and not any(shown[k].strip() for k in range(min(shown), n + 1)):
+            continue  # blank lines in front
         start, end = _guilty(at, n, last, raw)
         before, guilty, after = (plain(part) for part in _cut(raw, start, end))
         if raw or n <= last:
