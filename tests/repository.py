@@ -13,10 +13,13 @@ import sys
 import tempfile
 import threading
 import time
+from importlib.metadata import entry_points
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FIXTURES = ROOT / "fixtures"
+INSTALLED = any(e.name == "vaedoctor" for e in entry_points(group="pytest11"))
+PLUGIN = () if INSTALLED else ("-p", "vaedoctor.pytest_plugin")
 
 MODELS = (
     "sampling/sample_not_reparameterized:Healthy",
@@ -127,7 +130,7 @@ def main(number: int) -> None:
         for command in (
             ("vaedoctor", "check", "-q", "--jobs", "1"),
             ("vaedoctor", "check", "-q", "--jobs", "2"),
-            ("pytest", "-p", "vaedoctor.pytest_plugin", "--vaedoctor", "-q", "-n", "2"),
+            ("pytest", *PLUGIN, "--vaedoctor", "-q", "-n", "2"),
         ):
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             done, seconds, peak = examine(folder, *command)

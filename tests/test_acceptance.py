@@ -16,10 +16,11 @@ import pytest
 import sarif_pydantic
 import torch
 from markdown_it import MarkdownIt
+from repository import PLUGIN
 from test_formats import Page, github_requires
 from test_house import RULES, page_faults, sources, word_faults
 from test_leaves_no_trace import RaisesInBackward, RaisesInForward
-from test_pytest_gate import PLUGIN, QUICK
+from test_pytest_gate import QUICK
 from torch import nn
 from traces import differences, photograph
 

@@ -32,7 +32,7 @@ LAYERS = (
     {"rules"},
     {"checkup"},
     {"output", "reproduce"},
-    {"baseline", "isolate", "init", "nursery"},
+    {"baseline", "isolate", "child", "init", "nursery"},
     {"agenda"},
     {"jobs", "shelf", "pytest_items", "pytest_summary"},
     {"pytest_gate"},

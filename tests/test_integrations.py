@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from repository import PLUGIN
 
 from vaedoctor import cli
 from vaedoctor.keys import PROJECT, TARGET
@@ -111,7 +112,7 @@ def test_the_readme_links_every_page():
 
 
 def test_the_options_of_the_pytest_page_exist(pytester):
-    shown = pytester.runpytest_subprocess("-p", "vaedoctor.pytest_plugin", "--help").stdout.str()
+    shown = pytester.runpytest_subprocess(*PLUGIN, "--help").stdout.str()
     text = page("docs/pytest.md")
     for word in set(re.findall(r"--vaedoctor[a-z-]*|\bvaedoctor_[a-z_]+", text)):
         assert word in shown

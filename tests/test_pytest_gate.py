@@ -8,17 +8,15 @@ import json
 import re
 import subprocess
 import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from repository import PLUGIN
 
 pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).parents[1]
-INSTALLED = any(e.name == "vaedoctor" for e in entry_points(group="pytest11"))
-PLUGIN = () if INSTALLED else ("-p", "vaedoctor.pytest_plugin")
 QUICK = ("-p", "no:hypothesispytest", "-p", "no:anyio", "-p", "no:syrupy")  # to start sooner
 
 STUB = """
@@ -307,3 +305,17 @@ def test_who_asks_loads_no_torch(project, run, pytester):
         "import sys\ndef pytest_unconfigure(): assert 'torch' not in sys.modules\n"
     )
     run("--vaedoctor", apart=True).assert_outcomes(passed=4)
+
+
+def test_a_hostile_file_name_breaks_nothing(project, run, pytester):
+    project()
+    name = "we]]>ird&<b>\x1b[31m.py"
+    (pytester.path / name).write_text(ILL)
+    with (pytester.path / "pyproject.toml").open("a") as file:
+        file.write(f"[[tool.vaedoctor.targets]]\nmodel = {json.dumps(name + ':VAE')}\n")
+    result = run("--vaedoctor", "--junitxml=out.xml")
+    result.assert_outcomes(passed=2, failed=1, skipped=1)
+    section = result.stdout.str().partition("= vaedoctor =")[2].partition("short test summary")[0]
+    assert "we]]>ird&<b>\\x1b[31m.py:VAE: 1 error" in section
+    assert "\x1b[31m" not in section
+    assert len(list(ElementTree.parse(pytester.path / "out.xml").iter("testcase"))) == 4

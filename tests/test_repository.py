@@ -4,8 +4,7 @@ import json
 import sys
 
 import pytest
-from repository import examine, make
-from test_pytest_gate import PLUGIN
+from repository import PLUGIN, examine, make
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,6 @@ faulthandler wrote) out. What the user's code prints goes to stderr.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
-import importlib
 import json
 import os
 import re
@@ -21,7 +19,6 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, Protocol
@@ -30,8 +27,7 @@ import click
 
 from .finding import Report, Stop
 from .report.plain import plain
-from .reproduce import command
-from .subject.errors import in_its_cell, user_traceback
+from .subject.errors import in_its_cell
 
 GRACE = 3.0  # seconds that faulthandler gets to say where a hang is, before the group is killed
 
@@ -40,22 +36,8 @@ PACKAGE = os.path.dirname(os.path.abspath(__file__))
 # taken from that folder, which need not be on the path.
 _CHILD = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); import vaedoctor; del sys.path[0]; "
-    "from vaedoctor.isolate import child; child(sys.argv.pop(1))"
+    "from vaedoctor.child import child; child(sys.argv.pop(1))"
 )
-_SUBJECT_OPTIONS = (
-    "args",
-    "input",
-    "objective",
-    "conditions",
-    "beta",
-    "batch_axis",
-    "call",
-    "batch_size",
-    "checkpoint",
-    "seed",
-    "exec",
-)
-_EXAMINE_OPTIONS = ("select", "ignore", "severity", "fail_on", "seed", "hunt")
 
 
 class CouldNotRun(click.ClickException):
@@ -243,24 +225,6 @@ def listening() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def child(folder: str) -> NoReturn:
-    """The child's life: read the request, examine, write the report or the error, end."""
-    place = Path(folder)
-    request = json.loads((place / "request.json").read_text(encoding="utf-8"))
-    fault = (place / "fault").open("w", encoding="utf-8")
-    faulthandler.enable(file=fault)
-    faulthandler.dump_traceback_later(request["timeout"], exit=True, file=fault)
-    try:
-        _write(place / "report.json", _examine(request, place))
-    except BaseException as stop:
-        _write(place / "error.json", json.dumps(_explain(stop, place)))
-    # Ending here skips what a thread or an exit handler of the user's code could still do.
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
-    os._exit(0)
-
-
 def user_frames(dump: str) -> str:
     """What faulthandler wrote, as an ordinary traceback of the user's frames, innermost last."""
     threads: list[tuple[str, list[traceback.FrameSummary]]] = []
@@ -276,58 +240,6 @@ def user_frames(dump: str) -> str:
         if text := _format(frames):
             return text
     return ""
-
-
-def _examine(request: Mapping[str, Any], place: Path) -> str:
-    _enter(place, "loading vaedoctor")
-    loaded = importlib.import_module("vaedoctor.subject.target").loaded
-    examine_subject = importlib.import_module("vaedoctor.checkup").examine_subject
-    _enter(place, f"loading {request['target']}")
-    options = {k: request[k] for k in _SUBJECT_OPTIONS if k in request}
-    with loaded(request["target"], **options) as subject:
-        _enter(place, f"examining {request['target']}")
-        judging = {k: request[k] for k in _EXAMINE_OPTIONS if k in request}
-        report = examine_subject(subject, **judging)
-    known = {**report.environment, "command": command(request)}
-    text: str = replace(report, environment=known).to_json()
-    return text
-
-
-def _enter(place: Path, phase: str) -> None:
-    (place / "phase").write_text(phase, encoding="utf-8", errors="replace")
-
-
-def _write(path: Path, text: str) -> None:
-    """All or nothing: the parent never reads half a report."""
-    faulthandler.cancel_dump_traceback_later()
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
-    unfinished.replace(path)
-
-
-def _explain(stop: BaseException, place: Path) -> dict[str, str]:
-    """What ended the examination, as the parent will say it."""
-    phase = (place / "phase").read_text(encoding="utf-8")
-    full = "".join(traceback.format_exception(stop))
-    said = {"full_traceback": full, "traceback": user_traceback(stop), "next_step": ""}
-    if isinstance(stop, click.ClickException):
-        said["message"] = stop.message
-        said["traceback"] = getattr(stop, "traceback", "")
-        said["next_step"] = getattr(stop, "next_step", "")
-    elif isinstance(stop, SystemExit):
-        code = "" if stop.code is None else repr(stop.code)
-        said["message"] = f"the model called `sys.exit({code})` while {phase}"
-        said["next_step"] = 'move the code that ends the program below `if __name__ == "__main__":`'
-    elif isinstance(stop, MemoryError):
-        said["message"] = f"out of memory while {phase}"
-        said["next_step"] = "use a smaller batch: `--batch-size 2`"
-    elif isinstance(stop, Exception):
-        said["message"] = f"vaedoctor itself failed: {type(stop).__name__}: {stop}"
-        said["traceback"] = ""
-        said["next_step"] = "please report this; `--debug` shows the traceback"
-    else:
-        said["message"] = f"the model raised `{type(stop).__name__}` while {phase}"
-    return said
 
 
 def _format(frames: Iterable[traceback.FrameSummary]) -> str:

@@ -20,7 +20,8 @@ import warnings
 from pathlib import Path
 from typing import NoReturn
 
-from .isolate import PACKAGE, Process, child, spawn
+from .child import child
+from .isolate import PACKAGE, Process, spawn
 
 PAUSE = 0.02  # seconds between two looks
 _BORN, _ENDED = "born", "ended"  # files beside the request: the process id, the exit code

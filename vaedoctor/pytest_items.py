@@ -107,7 +107,7 @@ class RuleItem(pytest.Item):
         if report.stop is not None or outcome is None:
             if self.speaks:
                 pytest.fail(as_text(report), pytrace=False)
-            self._skip(f"{self.listed.target} {STOPPED}: its first item says why")
+            self._skip(f"{plain(self.listed.target)} {STOPPED}: its first item says why")
         elif outcome.status == "crashed":
             pytest.fail(f"{self.code} crashed: {plain(outcome.reason)}", pytrace=False)
         elif outcome.status == "skipped":
@@ -128,7 +128,7 @@ class RuleItem(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, int, str]:
         """The headline of a failure."""
-        return self.path, 0, f"{self.listed.target}: {self.name}"
+        return self.path, 0, f"{plain(self.listed.target)}: {self.name}"
 
 
 def told(report: Report, outcome: Outcome | None, target: str) -> str:
