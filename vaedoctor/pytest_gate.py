@@ -25,6 +25,7 @@ from .output import replace_file
 from .project import find_project
 from .pytest_items import PROPERTY, RUNS, Examined, Listed, RuleItem, TargetFile, listed
 from .pytest_summary import summary
+from .report.plain import plain
 from .shelf import Shelf
 
 _FOLDER = "vaedoctor_folder"  # how the controller tells its workers where reports are shared
@@ -145,7 +146,10 @@ class Gate:
     def _collector(
         self, file: Path, parent: pytest.Collector, found: list[Listed]
     ) -> pytest.Collector:
+        # pytest takes the name of a file as it is, into the terminal and into XML.
+        shown = plain(file.as_posix())
+        name = {} if shown == file.as_posix() else {"nodeid": shown}
         made: pytest.Collector = TargetFile.from_parent(
-            parent, path=file, found=found, examined=self._examined
+            parent, path=file, found=found, examined=self._examined, **name
         )
         return made
