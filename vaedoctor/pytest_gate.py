@@ -148,7 +148,7 @@ class Gate:
     ) -> pytest.Collector:
         # pytest takes the name of a file as it is, into the terminal and into XML.
         shown = plain(file.as_posix())
-        name = {} if shown == file.as_posix() else {"nodeid": shown}
+        name: dict[str, Any] = {} if shown == file.as_posix() else {"nodeid": shown}
         made: pytest.Collector = TargetFile.from_parent(
             parent, path=file, found=found, examined=self._examined, **name
         )
