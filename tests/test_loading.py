@@ -142,18 +142,23 @@ if __name__ == "__main__":
         assert "line 13" in caught.value.traceback
 
 
-def test_on_a_machine_without_gpu_cuda_means_cpu_except_in_forward(tmp_path: Path) -> None:
-    text = IMPORTS + "where = 'cuda:0'\n" + MODEL
+@pytest.mark.parametrize("gpu", [True, False])
+def test_cuda_means_cpu_except_in_forward_whatever_the_machine_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    text = IMPORTS + "where = 'cuda:0'\nHERE = torch.cuda.is_available()\n" + MODEL
     text = text.replace("z=4", "z=4, device='cuda'")
     text = text.replace("super().__init__()", "super().__init__(); self.device = device")
     text = text.replace("nn.Linear(d, 2 * z)", "nn.Linear(d, 2 * z).cuda()")
     held = text.replace("torch.randn_like(mu)", "torch.randn(mu.shape, device=self.device)")
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
     subject = load(written(tmp_path, held))
     subject.batch.run(subject.model)
     assert subject.model.device == "cpu"
-    assert subject.notes[0] == "no GPU here: `cuda` in line 4 and 1 more is read as `cpu`"
+    said = "the device in line 4 and 1 more is read as `cpu`: the check runs on the CPU"
+    assert said in subject.notes
+    assert torch.cuda.is_available() is gpu
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # the examination's own
     spelled = text.replace("torch.randn_like(mu)", "torch.randn(mu.shape, device='cuda')")
     (tmp_path / "other.py").write_text(spelled)
     report = examine_subject(load(str(tmp_path / "other.py")), select=["VAE203"])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from ..subject import cuda
 from ..subject.subject import Subject
 from .headroom import mapped
 from .recording import Recording
@@ -15,10 +16,11 @@ from .step import run_recorded
 def accelerator() -> torch.device | None:
     """This machine's accelerator; None without one."""
     known = getattr(torch, "accelerator", None)  # torch 2.6 and later
-    if known is not None:
-        found: torch.device | None = known.current_accelerator() if known.is_available() else None
-        return found
-    return torch.device("cuda") if torch.cuda.is_available() else None
+    with cuda.visible():
+        if known is not None:
+            found: torch.device | None = known.current_accelerator()
+            return found if known.is_available() else None
+        return torch.device("cuda") if torch.cuda.is_available() else None
 
 
 def refused(
@@ -28,9 +30,10 @@ def refused(
 
     Parameters, buffers and the batch are moved, the step runs, and everything is put back.
     """
-    subject.model.to(device)
-    batch = mapped(subject.batch, lambda t: t.detach().to(device))
-    recording = run_recorded(subject, seed=seed, batch=batch)
+    with cuda.visible():
+        subject.model.to(device)
+        batch = mapped(subject.batch, lambda t: t.detach().to(device))
+        recording = run_recorded(subject, seed=seed, batch=batch)
     found = _about_devices(recording)
     rewind()
     return found

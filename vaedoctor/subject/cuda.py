@@ -1,5 +1,8 @@
-"""`cuda` in a script, on a machine that has none: read as `cpu` while the model is built.
+"""`cuda` in a script is read as `cpu`: a model that is loaded is examined on the CPU.
 
+A script builds the model here, moves it there and makes noise in a third place; on the CPU, which
+every machine has, all of it is in one place. So the GPU is hidden while a target loads and is
+examined, unless the whole file runs (`--exec`), which may need it.
 Device literals of the top level, of defaults and of `__init__` are replaced in the syntax tree, and
 moves are ignored while the model is constructed. What `forward` spells out stays as it is: that is
 for the examination to judge (VAE203).
@@ -17,12 +20,51 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-_CUDA = re.compile(r"cuda(:\d*)?")
-_IGNORED = {"cuda", "pin_memory"}
+_DEVICE = re.compile(r"(cuda|mps|xpu)(:\d*)?")
+_TYPES = ("cuda", "mps", "xpu")
+_IGNORED = {"cuda", "xpu", "pin_memory"}
+
+
+_ASKED = [
+    (torch.cuda, "is_available", False),
+    (torch.cuda, "device_count", 0),
+    (torch.backends.mps, "is_available", False),
+    (torch.xpu, "is_available", False),
+    (getattr(torch, "accelerator", None), "is_available", False),  # torch 2.6 and later
+    (getattr(torch, "accelerator", None), "current_accelerator", None),
+]
+_GENUINE = [(owner, name, getattr(owner, name)) for owner, name, _ in _ASKED if owner is not None]
+
+
+@contextmanager
+def hidden() -> Iterator[None]:
+    """Inside, torch says that there is no accelerator."""
+    nothing = [(o, n, lambda *_, answer=answer: answer) for o, n, answer in _ASKED if o is not None]
+    with _answering(nothing):
+        yield
+
+
+@contextmanager
+def visible() -> Iterator[None]:
+    """Inside `hidden`, the accelerator for once."""
+    with _answering(_GENUINE):
+        yield
+
+
+@contextmanager
+def _answering(answers: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in answers]
+    try:
+        for owner, name, answer in answers:
+            setattr(owner, name, answer)
+        yield
+    finally:
+        for owner, name, answer in before:
+            setattr(owner, name, answer)
 
 
 def is_missing() -> bool:
-    """Whether this machine has no GPU that torch could use."""
+    """Whether there is no GPU, or it is hidden."""
     return not torch.cuda.is_available()
 
 
@@ -47,9 +89,9 @@ def settled(model: nn.Module) -> nn.Module:
     """The model, whose attributes that say `cuda` say `cpu`, where there is no GPU."""
     for module in model.modules() if is_missing() else ():
         for name, value in vars(module).items():
-            if isinstance(value, str) and _CUDA.fullmatch(value):
+            if isinstance(value, str) and _DEVICE.fullmatch(value):
                 setattr(module, name, "cpu")
-            elif isinstance(value, torch.device) and value.type == "cuda":
+            elif isinstance(value, torch.device) and value.type in _TYPES:
                 setattr(module, name, torch.device("cpu"))
     return model
 
@@ -80,13 +122,13 @@ class _Reader(ast.NodeTransformer):
         return node  # `if device == "cuda":` is no longer so
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
-        if isinstance(node.value, str) and _CUDA.fullmatch(node.value):
+        if isinstance(node.value, str) and _DEVICE.fullmatch(node.value):
             return self._cpu(node)
         return node
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
         first = node.values[0] if node.values else None
-        if isinstance(first, ast.Constant) and _CUDA.fullmatch(str(first.value)):
+        if isinstance(first, ast.Constant) and _DEVICE.fullmatch(str(first.value)):
             return self._cpu(node)
         return node
 
@@ -131,5 +173,5 @@ class _Ignoring(TorchFunctionMode):
 
 def _is_cuda(value: Any) -> bool:
     if isinstance(value, torch.device):
-        return value.type == "cuda"
-    return isinstance(value, str) and _CUDA.fullmatch(value) is not None
+        return value.type in _TYPES
+    return isinstance(value, str) and _DEVICE.fullmatch(value) is not None

@@ -75,7 +75,7 @@ def load_file(
     gets its right name there, so that its relative imports work, as long as the target loads.
     """
     source = read(path)
-    if cuda.is_missing() and "cuda" in source.text:
+    if cuda.is_missing() and any(d in source.text for d in ("cuda", "mps", "xpu")):
         source = _without_gpu(source)
     with generators_restored(), cuda.moves_ignored():
         seed_everything(seed)
@@ -183,7 +183,8 @@ def _without_gpu(source: Source) -> Source:
     notes = source.notes
     if lines:
         more = f" and {len(lines) - 1} more" if len(lines) > 1 else ""
-        notes += (f"no GPU here: `cuda` in {source.line(lines[0])}{more} is read as `cpu`",)
+        where = f"{source.line(lines[0])}{more}"
+        notes += (f"the device in {where} is read as `cpu`: the check runs on the CPU",)
     return replace(source, tree=tree, notes=notes)
 
 

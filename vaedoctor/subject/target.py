@@ -6,7 +6,7 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -123,6 +123,7 @@ def _opened(
     with (
         unchanged_process(str(path or place)),
         Surroundings(folder, whole=whole).in_force() as surroundings,
+        nullcontext() if whole else cuda.hidden(),
     ):
         with cuda.moves_ignored():
             file = _loaded(path, place, name, objective, seed, surroundings, whole)
