@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -80,7 +81,7 @@ def test_what_cannot_be_written_is_said_before_the_examination(child, word, says
 
 
 def test_two_formats_in_one_file_are_refused(child):
-    done = run("--output", "json=a", "--output", "sarif=a")
+    done = run("--output", "json=a", "--output", "sarif=./a")
     assert (done.exit_code, child.started) == (2, 0)
     assert "another format goes to the same file" in done.stderr
 
@@ -117,6 +118,13 @@ def test_a_file_is_replaced_at_once_and_keeps_its_mode(tmp_path):
 def test_a_device_is_written_and_not_replaced(child):
     assert run("--output", f"json={os.devnull}").exit_code == 1
     assert not os.path.isfile(os.devnull)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="no file descriptors as files")
+def test_a_file_behind_a_descriptor_keeps_what_it_held(child, tmp_path):
+    with (tmp_path / "log").open("w+") as log:
+        replace_file(Path(f"/dev/fd/{log.fileno()}"), "report\n")
+        assert os.fstat(log.fileno()).st_nlink == 1
 
 
 def test_a_target_that_stops_still_feeds_the_machines(child, tmp_path):

@@ -179,7 +179,7 @@ def test_ticks_are_few_and_inside(values, log):
 
 
 def test_long_names_keep_their_ends():
-    assert shorten("encoder.blocks.11.weight", 100) == "encoder….weight"
+    assert shorten("encoder.blocks.11.weight", 100) == "encoder.….weight"
     assert shorten("short", 100) == "short"
 
 

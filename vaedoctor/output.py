@@ -147,7 +147,7 @@ def speaks_unicode() -> bool:
 def replace_file(path: Path, text: str) -> None:
     """Write a file all at once: who reads it sees the old content or the new, never half."""
     data = text.encode("utf-8", "backslashreplace")
-    if path.exists() and not path.is_file():  # /dev/stderr, a pipe
+    if _is_stream(path):
         path.write_bytes(data)
         return
     path = path.resolve()  # a link stays a link
@@ -159,6 +159,13 @@ def replace_file(path: Path, text: str) -> None:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path is written to and not replaced: /dev/stdout, a pipe."""
+    return path.absolute().parts[:2] in (("/", "dev"), ("/", "proc")) or (
+        path.exists() and not path.is_file()
+    )
 
 
 def _format(form: str) -> Any:
@@ -176,9 +183,9 @@ def _files(words: Iterable[str]) -> tuple[tuple[str, Path], ...]:
             hint = did_you_mean(form, FORMATS) or f"; the formats are {', '.join(FORMATS)}"
             raise ConfigError(f"`--output {word}`: `{form}` is no format{hint}")
         path = Path(name)
-        if path in (p for _, p in found):
-            raise ConfigError(f"`--output {word}`: another format goes to the same file")
         _require_writable(path, f"--output {word}")
+        if path.resolve() in (p.resolve() for _, p in found):
+            raise ConfigError(f"`--output {word}`: another format goes to the same file")
         found.append((form, path))
     return tuple(found)
 
@@ -194,7 +201,7 @@ def _require_writable(path: Path, option: str) -> None:
         if path.exists():
             with path.open("ab"):
                 pass
-        if not path.exists() or path.is_file():
+        if not _is_stream(path):
             trial = folder / f".{path.name}.{os.getpid()}.part"
             trial.write_bytes(b"")
             trial.unlink()

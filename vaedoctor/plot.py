@@ -105,3 +105,14 @@ def swap_plot(another_row: float, prior: float) -> Plot:
         ("its own", "another row's", "from the prior"),
         (Curve("measured", (1.0, another_row, prior)),),
     )
+
+
+def row_plot(reported: Sequence[float], true: Sequence[float]) -> Plot:
+    """What a flow reports as its log-determinant, row by row, against that of its Jacobian."""
+    return Plot(
+        "the log-determinant, row by row",
+        "row",
+        "nats",
+        tuple(f"row {i}" for i in range(1, len(true) + 1)),
+        (Curve("reported", tuple(reported)), Curve("log |det J|", tuple(true), True)),
+    )

@@ -52,13 +52,15 @@ class Box:
 
     @property
     def facts(self) -> str:
-        """Kind, shape and line of a station; value and line of a term."""
+        """Kind, shape and line of a station; value and line of a term; no kind without room."""
         if isinstance(self.item, Term):
             known = [number(self.item.value) if self.item.value is not None else ""]
         else:
             known = [self.item.kind, "×".join(map(str, self.item.shape or ()))]
         known.append(f":{self.item.at.line}" if self.item.at else "")
-        return " · ".join(fact for fact in known if fact)
+        facts = [fact for fact in known if fact]
+        long = len(facts) > 2 and len(" · ".join(facts)) * 5.9 > self.wide - 16
+        return " · ".join(facts[1:] if long else facts)
 
 
 @dataclass(frozen=True, slots=True)

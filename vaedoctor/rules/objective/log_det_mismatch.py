@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...finding import Finding, Number, Severity, Verified
+from ...plot import row_plot
 from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
@@ -79,7 +80,12 @@ def _reported(s: LogDet, *, composed: bool) -> Finding | None:
         "factor": s.factor,
     }
     return Finding(
-        said, help=cure, at=at, measured=measured, causes=frozenset({f"flow:{s.path}", "kl"})
+        said,
+        help=cure,
+        at=at,
+        measured=measured,
+        causes=frozenset({f"flow:{s.path}", "kl"}),
+        plots=(row_plot(s.reported, s.true),),
     )
 
 
