@@ -1,9 +1,14 @@
-"""The known word that a mistyped one probably means."""
+"""Words in sentences: lists, and the known word that a mistyped one probably means."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..spelling import listed
 from .errors import TargetError, summary, user_traceback
 from .making import Call, arguments, expression, spelled
 from .proposing import Proposals
@@ -27,7 +28,7 @@ def cannot_guess(
             unknown.append(f"`{p.name}`")
         made[p.name] = options[0] if options else _UNKNOWN
     return TargetError(
-        f"`{name_of(thing)}{signature_text(thing)}` needs {' and '.join(unknown)}, "
+        f"`{name_of(thing)}{signature_text(thing)}` needs {listed(unknown)}, "
         "which cannot be made up",
         next_step=f"vaedoctor check {label} {arguments(made)}\n\n{said(thing, label, made)}",
     )

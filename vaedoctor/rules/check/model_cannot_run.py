@@ -40,7 +40,7 @@ def model_cannot_run(examination: Examination) -> Iterator[Finding | Verified]:
     where = f" in `{failure.path}`" if failure.path else ""
     what = "the loss" if failure.in_loss else "the forward pass"
     batch = examination.subject.batch
-    notes = [f"the batch was made up: {batch.origin}"] if batch.guessed else []
+    notes = [f"the batch was {batch.origin}"] if batch.guessed else []
     if failure.shapes:
         arrived = ", ".join(str(list(s)) for s in failure.shapes)
         notes.append(f"shapes that went into `{failure.operation}`: {arrived}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity, Verified
 from ...rule import Unavailable, rule
+from ...spelling import listed
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
@@ -37,11 +38,12 @@ def parameter_without_gradient(examination: Examination) -> Iterator[Finding | V
         raise Unavailable("the loss carries no gradient to any parameter (VAE714)")
     losses = examination.losses_of_gradient
     for loss in losses:
-        names = ", ".join(f"`{b.path}`" for b in loss.branches[:3])
-        more = f" and {len(loss.branches) - 3} more" if len(loss.branches) > 3 else ""
+        shown = [f"`{b.path}`" for b in loss.branches[:3]]
+        shown += [f"{len(loss.branches) - 3} more"] if len(loss.branches) > 3 else []
+        names, several = listed(shown), len(loss.branches) > 1
         if loss.cut is not None:
             yield Finding(
-                f"{loss.cut.label} cuts the gradient of {names}{more}",
+                f"{loss.cut.label} cuts the gradient of {names}",
                 help=f"remove {loss.cut.label} from the way to the loss",
                 at=loss.cut.at,
                 measured={"parameters without gradient": loss.count},
@@ -50,8 +52,9 @@ def parameter_without_gradient(examination: Examination) -> Iterator[Finding | V
         else:
             branch = loss.branches[0]
             yield Finding(
-                f"{names} gets no gradient: its output is not part of the loss",
-                help="use its output in the loss, or leave the layer out",
+                f"{names} {'get' if several else 'gets'} no gradient: "
+                f"{'their' if several else 'its'} output is not part of the loss",
+                help="use the output in the loss, or leave the layer out",
                 at=loss.at or branch.at,
                 measured={"parameters without gradient": loss.count},
                 severity=Severity.NOTE if loss.returned else Severity.WARNING,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity, Verified
 from ...rule import Unavailable, rule
+from ...spelling import listed
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
@@ -41,11 +42,12 @@ def parameter_missing_from_optimizer(examination: Examination) -> Iterator[Findi
             "the optimizer owns every parameter that gets a gradient", {"owned": ownership.owned}
         )
         return
-    names = ", ".join(f"`{branch.path}`" for branch in unowned[:3])
-    more = f" and {len(unowned) - 3} more" if len(unowned) > 3 else ""
+    names = [f"`{branch.path}`" for branch in unowned[:3]]
+    names += [f"{len(unowned) - 3} more"] if len(unowned) > 3 else []
+    verbs = ("gets", "is") if len(unowned) == 1 else ("get", "are")
     subject = examination.subject
     yield Finding(
-        f"{names}{more} gets a gradient but is in no optimizer"
+        f"{listed(names)} {verbs[0]} a gradient but {verbs[1]} in no optimizer"
         if ownership.owned
         else "the optimizer holds no parameter of this model",
         help="build the optimizer after the layer is added, or use `add_param_group`"
