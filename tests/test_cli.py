@@ -430,3 +430,17 @@ def test_what_needs_no_model_answers_at_once(process, words):
 def test_settings_are_plain():
     assert config.Settings() == config.Settings(None, (), Severity.ERROR, 0)
     assert issubclass(ConfigError, click.ClickException)
+
+
+def test_anatomy_takes_the_settings_of_a_listed_target(run, child, configured, monkeypatch):
+    monkeypatch.setattr("vaedoctor.anatomy.Isolated", isolate.Isolated)
+    run("anatomy", "m.py:VAE", "--arg", "k=3")
+    assert child.request["args"] == {"d": "2", "k": "3"}
+    assert child.request["beta"] == 4
+    run("anatomy", "m.py:Other")
+    assert child.request["args"] == {}
+    with (configured / "pyproject.toml").open("a") as file:
+        file.write('[[tool.vaedoctor.targets]]\nmodel = "m.py:Second"\n')
+    done = run("anatomy", "m.py")
+    assert done.exit_code == 2
+    assert "`m.py` means 2 listed targets; name one of them" in done.stderr

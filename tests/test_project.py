@@ -168,6 +168,23 @@ def test_a_file_that_is_no_toml_is_refused(refused):
     assert refused("[tool.vaedoctor\n").startswith("`pyproject.toml` cannot be read: ")
 
 
+def test_the_snippet_of_an_error_message_can_be_pasted(write):
+    from vaedoctor.subject.unbuildable import configuration
+
+    made = {"d": 16, "sizes": [1, 2], "name": 'we"ird', "pair": (1, 2), "flag": True}
+    text = configuration('we"ird.py:VAE', made)
+    file = write(text[text.index("[[") :])
+    (target,) = find_project(file.parent).targets
+    assert target.model == 'we"ird.py:VAE'
+    assert target.request()["args"] == {
+        "d": "16",
+        "sizes": "[1, 2]",
+        "name": 'we"ird',
+        "pair": "(1,2)",
+        "flag": "True",
+    }
+
+
 def test_a_file_that_is_no_text_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pyproject.toml").write_bytes(b"\xff\xfe\x00")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import __version__
-from .config import find_rule, split_words
+from .config import ConfigError, find_rule, split_words
 from .finding import Report
 from .output import Outputs, progress, reporting, width, write
 from .rule import Rule, all_rules, left_out
@@ -191,14 +191,22 @@ def _understood(options: dict[str, Any]) -> dict[str, Any]:
 def anatomy(target: str, as_json: bool, **options: Any) -> None:
     """Show what TARGET is: family, latents, where the sample is made, outputs, loss terms.
 
-    Nothing is judged. This EXECUTES the file's definitions; all of the file with --exec.
+    A target that [tool.vaedoctor] lists takes its settings. Nothing is judged. This EXECUTES the
+    file's definitions; all of the file with --exec.
     Exit codes: 0 shown, 2 could not run.
     """
+    from .agenda import requests
     from .anatomy import examine_anatomy
+    from .project import find_project
 
     context = click.get_current_context()
     context.meta[_DEBUG] = options["debug"]
-    shown, code = examine_anatomy(target, _understood(options), as_json=as_json)
+    options = _understood(options)
+    given = {k: v for k, v in options.items() if _typed(context, k)}
+    asked, *others = requests((target,), find_project(Path.cwd()), given)
+    if others:
+        raise ConfigError(f"`{target}` means {1 + len(others)} listed targets; name one of them")
+    shown, code = examine_anatomy(asked["target"], {**options, **asked}, as_json=as_json)
     write(shown, utf8=as_json)
     context.exit(code)
 
