@@ -15,6 +15,7 @@ from .recording import Op, Recording, Value
 
 POSITIVE = frozenset("exp exp_ softplus".split())
 CLASS_LOSSES = frozenset({"cross_entropy", "nll_loss"})
+EXTREMES = frozenset({"min", "max", "sort"})
 LOOKUPS = frozenset("argmin argmax topk round round_ sign floor one_hot".split())
 
 
@@ -220,9 +221,12 @@ def only_moved(flow: Flow, value: Value, raw: set[int]) -> bool:
 def _quantizer(flow: Flow, behind: Set[int]) -> Op | None:
     """A nearest-neighbour look-up or a rounding between the encoder and the reconstruction."""
     for op in flow.recording.ops:
-        if not op.makes or (op.name not in LOOKUPS and not _two_level(flow, op)):
+        made = [m for m in op.makes if m.index in behind]
+        if op.name in EXTREMES:  # of `distances.min(1)` the place, not the value
+            made = [m for m in made if not m.tensor.is_floating_point()]
+        elif op.name not in LOOKUPS and not _two_level(flow, op):
             continue
-        if any(flow.posterior(v) for v in op.reads) and any(m.index in behind for m in op.makes):
+        if made and any(flow.posterior(v) for v in op.reads):
             return op
     return None
 

@@ -29,7 +29,7 @@ from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy, inputs_of
 from .flow import PAIRWISE, RESHAPES, SLICES, Flow
-from .latents import ADDS, MULS, Latent, head
+from .latents import ADDS, MULS, PRODUCTS, Latent, head
 from .recorder import Edits
 from .recording import Op, Value
 from .repeat import Repeated, repeat
@@ -251,6 +251,9 @@ class Probe:
         if latent.loc is None or latent.scale is None or latent.family not in families:
             but = f" ({latent.family})" if latent.family not in AFFINE else ""
             raise Unavailable(f"the sampler is not location + scale * Gaussian noise{but}")
+        mixes = latent.meeting.name in PRODUCTS and latent.scale.shape != latent.z.shape
+        if mixes:
+            raise Unavailable("the sampler's scale is a matrix")
         if latent.draw.op is None or latent.draw.op is latent.meeting:
             raise Unavailable("the noise cannot be owned: it is drawn together with the sample")
         self.noise = owned_noise(flow, latent)

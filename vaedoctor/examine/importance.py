@@ -138,9 +138,15 @@ def _reader(anatomy: Anatomy, loss: Tensor, weights: Value) -> Op | None:
     flow = anatomy.flow
     end = anatomy.recording.value_of(loss)
     behind = flow.ancestors(end) if end is not None else frozenset()
-    for op in flow.consumers.get(weights.index, ()):
-        if op.name not in RESHAPES and any(m.index in behind for m in op.makes):
-            return op
+    waiting = [weights]
+    while waiting:
+        value = waiting.pop(0)
+        for op in flow.consumers.get(value.index, ()):
+            if not any(m.index in behind for m in op.makes):
+                continue
+            if op.name not in RESHAPES:
+                return op
+            waiting.extend(op.makes)
     return None
 
 

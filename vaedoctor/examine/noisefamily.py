@@ -139,8 +139,10 @@ def _gaussian(probe: Probe, *, bent: bool) -> bool:
     else.
     """
     heads = (1.0, -1.0) if probe.signed else (2.0, 0.5)
+    if probe.latent.family != "gaussian" and all(_closed(probe, head) for head in heads):
+        return True
     if probe.latent.family not in AFFINE:
-        return all(_closed(probe, head) for head in heads)
+        return False
     settings = [probe.measure(h) for h in heads]
     low, high = (s.weight for s in settings)
     even = all(s.spread < EXACT and abs(s.ratio - 1) < EXACT for s in settings)

@@ -12,7 +12,7 @@ from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy
 from .flow import Flow
-from .latents import Latent
+from .latents import ADDS, MULS, Latent
 from .recorder import Edits
 from .recording import Op, Value
 from .step import run_recorded
@@ -60,6 +60,8 @@ def pin_latents(
     if gradient is None:
         return Pinned(0.0, False, False, None, "")
     merge = _merge(flow, held, x_hat, x)
+    if merge is not None and _turned(flow, latents, merge):
+        return Pinned(0.0, False, False, None, "")
     same = gradient.shape == direction.shape and bool(torch.allclose(gradient, direction))
     return Pinned(
         float(gradient.abs().max()),
@@ -68,6 +70,17 @@ def pin_latents(
         merge,
         merge.name if merge is not None else "",
     )
+
+
+def _turned(flow: Flow, latents: list[Latent], merge: Op) -> bool:
+    """Whether a draw of another family is turned to its location by arithmetic before any layer.
+
+    As a direction on the sphere is, by a reflection.
+    """
+    if merge.name not in ADDS | MULS or any(found.family == "gaussian" for found in latents):
+        return False
+    way = flow.descendants(*(found.z for found in latents)) & flow.ancestors(merge.out)
+    return not any(flow.layer(op) for op in flow.recording.ops if op.makes and op.out.index in way)
 
 
 def _transformed(anatomy: Anatomy, latents: list[Latent]) -> list[Value]:

@@ -41,7 +41,7 @@ def commitment_on_wrong_side(examination: Examination) -> Iterator[Finding | Ver
         raise Unavailable("no codebook and commitment term to compare (averages, or none)")
     betas = set(declared_betas(examination.subject.model, examination.recording))
     wrong = 0
-    for book, weight in measured[:1]:
+    for book, weight in measured[-1:]:  # no later residual look-up pulls at its vectors
         inverse = [b for b in betas if b not in (0.0, 1.0) and _near(weight.ratio * b, 1.0)]
         if not inverse or any(_near(weight.ratio, b) for b in betas):
             continue
