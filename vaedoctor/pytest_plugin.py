@@ -1,4 +1,8 @@
-"""The pytest plugin: `--vaedoctor`, the fixture `doctor`, the marker. Imports no torch."""
+"""The pytest plugin: `--vaedoctor`, the fixture `doctor`, the marker.
+
+It is loaded in every run of every project that has vaedoctor installed: nothing else of ours is,
+until it is asked for.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from .finding import Report
-
 if TYPE_CHECKING:
+    from .finding import Report
     from .pytest_gate import Gate
 
 if TYPE_CHECKING:
@@ -73,8 +76,9 @@ def doctor(request: pytest.FixtureRequest) -> Doctor:
         try:
             report = assert_healthy(model, batch, **{**marked, **options})
         except AssertionError as unhealthy:
-            if gate is not None and isinstance(getattr(unhealthy, "report", None), Report):
-                gate.keep(unhealthy.report)  # type: ignore[attr-defined]
+            found: Report | None = getattr(unhealthy, "report", None)
+            if gate is not None and found is not None:
+                gate.keep(found)
             raise
         if gate is not None:
             gate.keep(report)
