@@ -300,6 +300,31 @@ def test_the_users_optimizer(write: Write, statement: str, parameters: str, coun
     assert subject.model.training
 
 
+@pytest.mark.parametrize(
+    ("statement", "stale"),
+    [
+        ("vae = VAE(30, 20, 10)", True),
+        ("vae = VAE(30, 20, 10).to('cpu')", True),
+        ("vae = nn.DataParallel(vae)", False),
+        ("vae = vae.to('cpu')", False),
+        ("vae = VAE(30, 20, 10)\nopt = torch.optim.SGD(vae.parameters(), lr=0.5)", False),
+        ("other = VAE(30, 20, 10)", False),
+    ],
+)
+@pytest.mark.parametrize("name", ["VAE", "vae"])
+def test_an_optimizer_stays_with_the_instance_it_was_built_for(
+    write: Write, statement: str, stale: bool, name: str
+) -> None:
+    use = "vae = VAE(30, 20, 10)\nopt = torch.optim.SGD(vae.parameters(), lr=0.5)\n"
+    use += f"{statement}\nfor _ in range(3):\n    opt.step()\n"
+    subject = load(f"{write(with_use(use)).removesuffix(':VAE')}:{name}")
+    (optimizer,) = subject.optimizers
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    own = {id(p) for p in subject.model.parameters()}
+    assert len(held) == 8
+    assert held.isdisjoint(own) if stale else held == own
+
+
 def test_every_name_gets_a_size_of_its_own() -> None:
     names = ["input_dim", "hidden_dim", "h2_dim", "latent_dim", "z_dim", "n_genes", "code_size"]
     made = Sizes()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -59,11 +61,40 @@ class Construction:
         """The statements after the call in its block, up to where the name is bound again."""
         if self.name is None:
             return ()
+        return self._parts()[0]
+
+    def later(self) -> tuple[ast.stmt, ...]:
+        """What follows when the name is bound to another instance, and an older optimizer steps.
+
+        Empty unless the optimizer of the first instance steps after the name has moved on, and
+        no other takes its name: then it trains a model that nobody looks at.
+        """
+        if self.name is None:
+            return ()
+        before, after = self._parts()
+        rest = self.place.block[self.place.index + 1 + len(before) :]
+        if not rest or not self._is_made_again(rest[0]):
+            return ()
+        made = [s for s in before if _builds_from_parameters(s, self.name)]
+        names = {n for s in made for n in _names_bound(s)}
+        inside = [n for s in after for n in ast.walk(s)]
+        again = {n.id for n in inside if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        calls = [n for n in inside if isinstance(n, ast.Call) and called_name(n) == "step"]
+        return after if (names - again) & {root_name(c.func) for c in calls} else ()
+
+    def _is_made_again(self, stmt: ast.stmt) -> bool:
+        """Whether a statement makes another instance; a wrapper such as DataParallel does not."""
+        value = stripped(stmt.value) if isinstance(stmt, ast.Assign) else None
+        same = isinstance(value, ast.Call) and called_name(value) == called_name(self.call)
+        return same and value is not None and self.name not in names_read(value)
+
+    def _parts(self) -> tuple[tuple[ast.stmt, ...], tuple[ast.stmt, ...]]:
+        """The statements of the block up to where the name is bound again, and those behind it."""
         after = self.place.block[self.place.index + 1 :]
         for end, stmt in enumerate(after):
-            if _rebinds(stmt, self.name):
-                return after[:end]
-        return after
+            if self.name is not None and _rebinds(stmt, self.name):
+                return after[:end], after[end + 1 :]
+        return after, ()
 
 
 def constructions(source: Source, name: str) -> list[Construction]:
@@ -163,12 +194,33 @@ def apply_following(
     """Apply what the user does to the instance after building it, and build the optimizer."""
     assert construction.name is not None
     source, name = construction.source, construction.name
+    if later := construction.later():
+        with suppress(Exception):  # not every model can be copied
+            old = copy.deepcopy(model)
+            aftermath = _applied(construction.following(), old, name, namespace, scope, source)
+            last = _applied(later, model, name, namespace, scope, source)
+            return replace(aftermath, changed=last.changed)
+    aftermath = _applied(construction.following(), model, name, namespace, scope, source)
+    if not aftermath.optimizers:
+        optimizers, at = _elsewhere(construction, model, namespace)
+        return replace(aftermath, optimizers=tuple(optimizers), optimizer_at=at)
+    return aftermath
+
+
+def _applied(
+    stmts: tuple[ast.stmt, ...],
+    model: nn.Module,
+    name: str,
+    namespace: dict[str, Any],
+    scope: Scope,
+    source: Source,
+) -> Aftermath:
     scope.known[name] = model
     optimizers: list[torch.optim.Optimizer] = []
     at: Span | None = None
     changed = False
     parameter_lists: set[str] = set()
-    for stmt in _flat(construction.following()):
+    for stmt in _flat(stmts):
         read = names_read(stmt)
         if _builds_from_parameters(stmt, name) or (_value_of(stmt) and read & parameter_lists):
             made = _evaluate(stmt, namespace, scope, source)
@@ -180,8 +232,6 @@ def apply_following(
             _follow_assignment(stmt, scope)
         elif changes_instance(stmt, name):
             changed = _execute(stmt, namespace, scope, source) or changed
-    if not optimizers:
-        optimizers, at = _elsewhere(construction, model, namespace)
     return Aftermath(tuple(optimizers), at, changed)
 
 
