@@ -142,6 +142,19 @@ def test_a_cut_is_crossed_out_and_findings_have_their_number_on_the_picture():
     assert 'class="station term kl error"' in svg
 
 
+def test_a_healthy_model_is_drawn_without_a_cross():
+    assert "cut" not in diagram(Report("m.py:VAE", picture=CUT.picture))
+
+
+def test_a_gradient_that_takes_another_way_is_not_cut():
+    parts = tuple(
+        Part(role, role, (8, 4), None, "", recon, 0.0)
+        for role, recon in (("encoder", 1.0), ("codebook", 0.0), ("layer", 1.0))
+    )
+    look_up = report(parts, [(0, 1), (0, 2), (1, 2)], [finding("VQ103", "n", None)])
+    assert "cut" not in diagram(look_up)
+
+
 def test_a_leak_is_a_lane_of_its_own():
     assert DRAWN["leak"].count('class="way leak"') == 1
     assert DRAWN["leak"].count("badge warning") == 1

@@ -58,6 +58,7 @@ def _template() -> Template:
 
 def _section(report: Report, index: int) -> dict[str, object]:
     """What the template shows of one report."""
+    drawn = diagram(report, prefix=f"target-{index}")
     return {
         "id": f"target-{index}",
         "report": report,
@@ -69,7 +70,8 @@ def _section(report: Report, index: int) -> dict[str, object]:
         "coloured": any(p.recon_gradient is not None for p in report.picture.parts),
         "kl": any(p.kl_gradient is not None for p in report.picture.parts),
         "composed": report.environment.get("objective") == "composed",
-        "diagram": Markup(diagram(report, prefix=f"target-{index}")),
+        "diagram": Markup(drawn),
+        "red": 'class="cut"' in drawn or "way leak" in drawn,
         "shown": [_shown(f, i) for i, f in enumerate(report.findings, start=1)],
         "families": list(families(report.outcomes)),
         "verified": [v for o in report.outcomes for v in o.verified],

@@ -11,9 +11,10 @@ import math
 from collections.abc import Iterator, Sequence
 
 from ..finding import Arrow, Finding, Part, Report, Term
-from .layout import HIGH, IDLE, LEAK, WIDTH, Box, Layout, arrange
+from .layout import HIGH, IDLE, LEAK, SOURCES, WIDTH, Box, Layout, arrange
 from .svg import drawing, element, label
 
+_CUTS = ("VAE3", "VAE6", "VQ1")  # families that tell of lost gradients
 _PAIR = (("recon", -7.0), ("kl", 7.0))
 _TERMS = {"reconstruction": "recon", "kl": "kl"}
 
@@ -56,8 +57,21 @@ class _Page:
             if name in flows:
                 way = [(x2 + shift, end.y - 3), (x1 + shift, start.bottom + 2)]
                 yield _stroke(way, name, wide=flows[name])
-        if _cut(start.item, end.item):
+        if self._cut(arrow):
             yield _cross((x1 + x2) / 2, (start.bottom + end.y) / 2)
+
+    def _cut(self, arrow: Arrow) -> bool:
+        """Whether the reconstruction's gradient arrives behind an arrow and before none beside it.
+
+        Only where a finding says so: zeros at first, frozen layers and look-ups are no faults.
+        """
+        if not any(f.code.startswith(_CUTS) for f in self.findings):
+            return False
+        behind = self.layout.stations[arrow.end].item
+        before = [self.layout.stations[a.start] for a in self.layout.arrows if a.end == arrow.end]
+        if self.layout.stations[arrow.start].role in SOURCES or not _recon(behind):
+            return False
+        return not any(_recon(box.item) for box in before)
 
     def _detour(self, arrow: Arrow, start: Box, end: Box, flows: dict[str, float]) -> Iterator[str]:
         """Around the stations between: out at the side, along the margin, in at the side."""
@@ -183,12 +197,9 @@ def _wide(size: float) -> float:
     return min(max(2.0 + 0.5 * math.log10(size), 1.2), 4.0)
 
 
-def _cut(start: Part | Term, end: Part | Term) -> bool:
-    """Whether the reconstruction's gradient arrives behind an arrow and not before it."""
-    if not isinstance(start, Part) or not isinstance(end, Part):
-        return False
-    source = start.role in ("x", "condition")
-    return bool(end.recon_gradient) and not start.recon_gradient and not source
+def _recon(item: Part | Term) -> bool:
+    """Whether the reconstruction's gradient arrives at a station."""
+    return isinstance(item, Part) and bool(item.recon_gradient)
 
 
 def _cross(x: float, y: float) -> str:
