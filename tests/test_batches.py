@@ -122,6 +122,21 @@ class TestRows:
         with examined(VAE(mix), X) as examination, pytest.raises(Unavailable, match="groups of 2"):
             _ = examination.isolation
 
+    def test_the_words_of_one_sentence_are_steps_not_rows_of_a_batch(self) -> None:
+        class Sentence(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.words, self.rnn, self.out = nn.Embedding(9, 3), nn.GRU(3, 5), nn.Linear(5, 9)
+
+            def forward(self, x: Tensor) -> Tensor:
+                h, last = self.rnn(self.words(x))
+                y: Tensor = self.out(h + torch.exp(last[-1]) * torch.randn_like(last[-1]))
+                return y
+
+        with examined(Sentence(), torch.arange(7)) as examination:
+            assert examination.isolation.mixed
+            assert examination.isolation.intended
+
     def test_time_first_is_not_mixing(self) -> None:
         class Steps(nn.Module):
             def __init__(self) -> None:

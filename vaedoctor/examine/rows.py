@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..rule import Unavailable
 from ..subject.subject import Subject
@@ -57,8 +57,10 @@ class Isolation:
         """Whether rows are related on purpose: a kernel, attention, one unbatched sequence."""
         if self.op is None:
             return False
+        call = self.op.call  # the layer adds a batch of one itself
+        taken = call.inputs if call is not None and isinstance(call.module, nn.RNNBase) else ()
         unbatched = self.op.name in _RECURRENT and any(
-            len(v.shape) == 2 and v.source != "parameter" for v in self.op.reads[:1]
+            len(v.shape) == 2 and v.source != "parameter" for v in (taken or self.op.reads)[:1]
         )
         square = self.op.name in PAIRED and any(
             v.shape[-2:] == (self.rows, self.rows) for v in (*self.op.reads, *self.op.makes)
@@ -307,7 +309,7 @@ def _in_row(a: Tensor, b: Tensor, rows: int, row: int) -> bool:
     for axis, size in enumerate(changed.shape):
         if size == 0 or size % rows:
             continue
-        along = changed.movedim(axis, 0).flatten(1).any(1).nonzero().flatten()
+        along = changed.movedim(axis, 0).reshape(size, -1).any(1).nonzero().flatten()
         each = size // rows
         if bool((along // each == row).all()) or bool((along % rows == row).all()):
             return True
