@@ -14,6 +14,7 @@ from ..rule import Unavailable
 from ..subject.subject import Subject
 from ..subject.trace import seed_everything
 from .anatomy import Anatomy
+from .averages import decodes_mean
 from .evaluation import run_forward
 from .flow import JOINS, RESHAPES, SLICES, Flow
 from .gradients import gradient_between
@@ -81,6 +82,10 @@ def eval_latents(
     if any(f.by_scale > 0 for f in seen):
         train = run_forward(subject, seed=seed, train=True, still=True)
         seen = [f for f in seen if _plays_no_part(anatomy, f.latent, train)]
+        rewind()
+        seen = [
+            f for f in seen if not (f.by_scale and decodes_mean(subject, anatomy, f.latent, seed))
+        ]
         rewind()
     if not seen:
         raise Unavailable("the decoder of the training step is not met in evaluation mode")

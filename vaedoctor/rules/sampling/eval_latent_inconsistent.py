@@ -30,7 +30,8 @@ def eval_latent_inconsistent(examination: Examination) -> Iterator[Finding | Ver
 
     ## False alarms
     Sampling in evaluation mode is right. What happens to the latent in both modes (a flow, a
-    projection) is not judged; nor is a decoder that takes the scale in training as well.
+    projection) is not judged; nor is a decoder that takes the scale in training as well, nor the
+    mean of a curved function of the sample, as `LogNormal.mean` is.
     """
     found = examination.eval_latents
     wrong = [latent for latent in found if not latent.consistent]
