@@ -24,6 +24,7 @@ from . import (
     curves,
     dead,
     decoding,
+    digits,
     divergence,
     family,
     headroom,
@@ -642,6 +643,12 @@ class Examination:
             return precision.fixed_type(self.subject, self.seed, self._rewind)
         finally:
             self._rewind()
+
+    @cached_property
+    def lost_digits(self) -> digits.LostDigits | None:
+        """How far half precision moves the KL of a trained posterior; None where it is little."""
+        self._require_run()
+        return digits.lost_digits(self.subject, self.anatomy, self.seed, self._rewind)
 
     @cached_property
     def half_overflow(self) -> precision.Overflow | None:

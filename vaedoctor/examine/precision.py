@@ -194,7 +194,7 @@ def _line(at: Span | None) -> frozenset[str]:
 # -- half precision --------------------------------------------------------------------------
 
 
-class _Half(Watch):
+class HalfPrecision(Watch):
     """CUDA's autocast on the CPU: what it keeps in float32 is kept there."""
 
     def _run(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
@@ -231,7 +231,9 @@ def half_overflow(
         return None
     for dtype in (torch.float16, torch.bfloat16):
         with torch.autocast("cpu", dtype=dtype):
-            found = first_non_finite(subject, seed, rewind, kind=_Half, edits=replay(recording))
+            found = first_non_finite(
+                subject, seed, rewind, kind=HalfPrecision, edits=replay(recording)
+            )
         if found is not None and found.op is not None and _finite_before(recording, found.op):
             return Overflow(str(dtype).removeprefix("torch."), found)
     return None

@@ -19,7 +19,8 @@ def half_precision_overflow(examination: Examination) -> Iterator[Finding | Veri
     ## What it checks
     The step on the same noise under autocast, with the operations that CUDA's autocast keeps in
     float32 kept there. Runs where a number of the float32 step comes near float16's limits (65504
-    and 6e-8).
+    and 6e-8). Where the posterior is trained (a KL of a nat a row or more), a *note* says when half
+    precision moves its KL by more than a hundredth from float64's.
 
     ## Why it matters
     `mu * mu` overflows beyond 255 and `x + 1e-8` is x: mixed-precision training turns NaN, or
@@ -37,7 +38,17 @@ def half_precision_overflow(examination: Examination) -> Iterator[Finding | Veri
     """
     half = examination.half_overflow
     if half is None:
-        yield Verified("the step stays finite in half precision")
+        digits = examination.lost_digits
+        if digits is None:
+            yield Verified("the step stays finite in half precision")
+            return
+        yield Finding(
+            f"in {digits.dtype} the posterior's KL is {digits.error:.1%} off that in float64",
+            help="run the layers that make the posterior in float32",
+            at=digits.latent.meeting.span,
+            measured={f"KL in {digits.dtype}": digits.half, "KL in float64": digits.double},
+            severity=Severity.NOTE,
+        )
         return
     found = half.found
     assert found.op is not None
