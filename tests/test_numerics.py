@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from traces import differences, photograph
 
 from vaedoctor.examine.numerics import first_non_finite
-from vaedoctor.examine.precision import IN_FLOAT32, _Half, replay, run_in
+from vaedoctor.examine.precision import IN_FLOAT32, HalfPrecision, replay, run_in
 from vaedoctor.examine.reach import _sweep
 from vaedoctor.examine.recorder import Recorder
 from vaedoctor.examine.step import run_recorded
@@ -289,7 +289,7 @@ def test_what_cuda_keeps_in_float32_is_kept_there(name: str) -> None:
     options = {"dim": 1} if name == "softmax" else {}
     patient = subject(Bare(lambda x: function(layer(x).abs() + 1, **options), layer=layer), x())
     with torch.autocast("cpu", dtype=torch.float16):
-        kept = run_recorded(patient, seed=0, kind=_Half)
+        kept = run_recorded(patient, seed=0, kind=HalfPrecision)
         plain = run_recorded(patient, seed=0, kind=Recorder)
     assert kept.error is None
     assert kept.output.dtype is torch.float32
