@@ -91,6 +91,21 @@ def test_a_child_knows_nothing_of_those_before_it(run):
     assert report.notes[-4:-1] == ("False", "False", os.getcwd())
 
 
+@pytest.mark.parametrize(
+    ("beside", "said", "threads"), [(1, None, None), (1000, None, "1"), (1000, "7", "7")]
+)
+def test_children_share_the_processors(folder, monkeypatch, beside, said, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    (folder / "m.py").write_text(
+        "import os\ndef examine(): return [os.environ.get('OMP_NUM_THREADS')]"
+    )
+    with Nursery(beside) as nursery:
+        report = run_isolated({"target": "m.py"}, timeout=30, start=nursery.start)
+    assert report.notes[-1] == str(threads)
+
+
 def test_stdin_is_empty_and_prints_go_to_stderr(run, capfd):
     run("import sys, os; print('loud'); os.system('echo louder'); assert not sys.stdin.read()")
     assert capfd.readouterr() == ("", "loud\nlouder\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
@@ -10,15 +9,14 @@ from typing import Any
 
 from .finding import Report, Severity
 from .isolate import CouldNotRun, Isolated, listening
-from .nursery import Nursery
+from .nursery import Nursery, processors
 
 MOST = 4  # children at once unless asked: each holds torch, about 0.4 GB
 
 
 def default_jobs() -> int:
     """As many children as there are processors for this process, at most `MOST`."""
-    mine = getattr(os, "sched_getaffinity", None)
-    return min(len(mine(0)) if mine else os.cpu_count() or 1, MOST)
+    return min(processors(), MOST)
 
 
 def examine_all(
@@ -29,7 +27,7 @@ def examine_all(
     A target that cannot be examined becomes a report that says so (`stop`). Closing the iterator
     ends the children that still run.
     """
-    with listening(), Nursery() as nursery, ThreadPoolExecutor(max(1, jobs)) as pool:
+    with listening(), Nursery(jobs) as nursery, ThreadPoolExecutor(max(1, jobs)) as pool:
         team = _Team(timeout, debug, nursery)
         waiting = [pool.submit(team.examine, request) for request in requests]
         try:

@@ -24,6 +24,7 @@ from .child import child
 from .isolate import PACKAGE, Process, spawn
 
 PAUSE = 0.02  # seconds between two looks
+_THREADS = "OMP_NUM_THREADS"
 _BORN, _ENDED = "born", "ended"  # files beside the request: the process id, the exit code
 _NURSERY = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); import vaedoctor; del sys.path[0]; "
@@ -32,9 +33,14 @@ _NURSERY = (
 
 
 class Nursery:
-    """Starts check-ups; where processes cannot be forked safely, each from the beginning."""
+    """Starts check-ups; where processes cannot be forked safely, each from the beginning.
 
-    def __init__(self) -> None:
+    `beside` says how many run at the same time: they share the processors, unless the user says
+    how many threads each may have.
+    """
+
+    def __init__(self, beside: int = 1) -> None:
+        self._beside = beside
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Nursery:
@@ -54,6 +60,7 @@ class Nursery:
                 [sys.executable, "-P", "-c", _NURSERY, os.path.dirname(PACKAGE)],
                 stdin=subprocess.PIPE,
                 stdout=2,
+                env=self._environment(),
                 start_new_session=True,
             )
         line = json.dumps([str(folder), where or os.getcwd()]) + "\n"
@@ -64,6 +71,11 @@ class Nursery:
         except OSError:  # it died in this moment
             return spawn(folder, where)
         return _Forked(folder, self._process)
+
+    def _environment(self) -> dict[str, str]:
+        threads = max(1, processors() // self._beside)
+        own = {} if self._beside == 1 else {_THREADS: str(threads)}
+        return {**own, **os.environ}
 
     def close(self) -> None:
         """End the nursery and all children that still run."""
@@ -115,6 +127,12 @@ class _Forked:
             self.returncode = -signal.SIGKILL  # closing the nursery ends what may still be born
         else:
             os.killpg(self.pid, signal.SIGKILL)
+
+
+def processors() -> int:
+    """How many this process may use."""
+    mine = getattr(os, "sched_getaffinity", None)
+    return len(mine(0)) if mine else os.cpu_count() or 1
 
 
 def nurse() -> NoReturn:

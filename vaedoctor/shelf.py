@@ -25,7 +25,7 @@ class Shelf:
 
     def __init__(self, folder: Path, requests: Sequence[Mapping[str, Any]], limit: float) -> None:
         self._folder, self._requests, self._limit = folder, requests, limit
-        self._nursery = Nursery()
+        self._nursery = Nursery(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))
 
     def report(self, index: int) -> Report:
         """The report on a request: examined now, elsewhere in this moment, or before."""
