@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,6 +29,7 @@ from .stubs import StubLoader, StubModule
 
 _ROOT_FILES = (".git", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
 _MOST_FOLDERS_UP = 4
+_MOST_ENTRIES = 100
 _CATCHES = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
 
 
@@ -148,16 +150,19 @@ class Surroundings(MetaPathFinder):
         return None
 
     def _top(self, name: str, mine: bool) -> ModuleSpec | None:
-        near = self._search(name, self._nearest())
-        if mine and near is not None and near.loader is not None:
+        near = self._search(name, self._nearest()) if mine else None
+        if near is not None and near.loader is not None:
             return near
         system = self._system(name, None)
         if system is not None and system.loader is not None:
-            return self._user_spec(system)
-        return near or system or self._search(name, self.above)
+            return system
+        return near or system or self._search(name, [*self._nearest(), *self.above])
 
     def _inside(self, name: str, path: Sequence[str]) -> ModuleSpec | None:
-        return self._user_spec(PathFinder.find_spec(name, list(path)))
+        spec = PathFinder.find_spec(name, list(path))
+        parent = sys.modules.get(name.rpartition(".")[0])
+        # A library that is installed in place is imported as Python does it.
+        return self._user_spec(spec) if parent is not None and self._is_ours(parent) else spec
 
     def _system(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
         for finder in sys.meta_path:
@@ -184,7 +189,7 @@ class Surroundings(MetaPathFinder):
                 return self._user_spec(spec)
             # A folder of that name counts if it holds code: `wandb/` and `data/` rarely do.
             inside = folder / name
-            if spec is not None and namespace is None and any(inside.glob("**/*.py")):
+            if spec is not None and namespace is None and _holds_code(inside):
                 namespace = ModuleSpec(name, None, is_package=True)
                 namespace.submodule_search_locations = [str(inside)]
         return namespace
@@ -198,7 +203,7 @@ class Surroundings(MetaPathFinder):
     def _hide(self) -> dict[str, types.ModuleType]:
         """Take away modules of another project whose names this one's folder has too."""
         names = {p.stem for p in self.near[0].glob("*.py")}
-        names |= {p.parent.name for p in self.near[0].glob("*/*.py")}
+        names |= {p.name for p in self.near[0].iterdir() if p.is_dir()}
         hidden = {}
         for name, module in list(sys.modules.items()):
             file = _file(module)
@@ -217,6 +222,12 @@ class Surroundings(MetaPathFinder):
             or module.__name__ in self.made
             or (getattr(module, "__file__", None) is None and not _all_foreign(locations))
         )
+
+
+def _holds_code(folder: Path) -> bool:
+    """Whether a folder, or one in it, has Python files; a data set is not searched to its end."""
+    inside = [p for p in islice(folder.iterdir(), _MOST_ENTRIES) if p.is_dir()]
+    return any(True for f in (folder, *inside) for _ in f.glob("*.py"))
 
 
 def _above(folder: Path) -> Iterator[Path]:
