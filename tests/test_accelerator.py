@@ -86,6 +86,7 @@ ALLOWED: dict[str, Body] = {
     "a layer": lambda x: F.linear(x, torch.ones(2, 4, device=x.device)),
     "item": lambda x: x * torch.ones(()).item(),
     "noise that never meets x": lambda x: (torch.randn(4) + torch.ones(4), x)[1],
+    "numpy of a device handed down": lambda x: x * float(_numbers(4, device="cpu").numpy()[0]),
     "a detached copy": lambda x: x.detach().clone().requires_grad_() * x,
     "gradients inside": lambda x: _slope(x),
 }
@@ -95,6 +96,7 @@ REFUSED: dict[str, Body] = {
     "randn of a size": lambda x: x * torch.randn(x.size()),
     "an old Variable": lambda x: x + torch.autograd.Variable(torch.randn(SHAPE)),
     "rand": lambda x: x * torch.rand(4),
+    "a device handed down": lambda x: x * _numbers(4, device="cpu"),
     "zeros": lambda x: torch.zeros(4) + x,
     "torch.tensor": lambda x: x * torch.tensor([1.0, 2.0, 3.0, 4.0]),
     "a global": lambda x: x * GLOBAL,
@@ -120,6 +122,10 @@ def _written(x: Tensor, row: Tensor) -> Tensor:
     out = torch.zeros_like(x)
     out[:, 0] = row
     return out
+
+
+def _numbers(count: int, device: str = "cpu") -> Tensor:
+    return torch.arange(count, device=device)
 
 
 def _slope(x: Tensor) -> Tensor:

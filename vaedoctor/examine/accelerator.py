@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..finding import Span
 from ..subject.subject import Subject
-from .devices import Ask, spelled_out, stray_operands, without_request
+from .devices import Ask, spelled_out_in, stray_operands, without_request
 from .flow import PAIRWISE
 from .recorder import Edits, Recorder, storage_of
 from .recording import Op, Recording, Value, tensors_in
@@ -258,8 +258,8 @@ class Accelerator(Recorder):
         wanted = torch.device(self.home.type, ask) if isinstance(ask, int) else torch.device(ask)
         if ask is self.home or wanted.type == "meta":
             return wanted
-        span, _ = self._place()
-        literal = spelled_out(span)
+        span, frames = self._place()
+        literal = spelled_out_in(frames)
         if literal and span is not None:
             self.literals.append(Literal(str(wanted), span))
         if wanted.type == "cpu":

@@ -135,20 +135,22 @@ def _reconstruction(
         for o in outputs
         if flow.learned[o.value.index]
         and o.value.tensor.is_floating_point()
-        and o.value.index not in parameters
+        and not only_moved(flow, o.value, parameters)
         and not any(o.value.tensor is v.tensor for v in inputs)
         and o.value.tensor.dim() > 0
     ]
     partners = _partners(recording, flow)
     if not candidates and not partners:  # forward returns only the loss
         partners = _partners(recording, flow, latents)
+    # A forward pass that returns densities compares the input with the decoder's output itself.
+    inside = [] if partners or not latents else _partners(recording, flow, latents)
     rank = {value.index: i for i, (value, _) in enumerate(partners)}
 
     def order(o: Output) -> tuple[bool, bool, bool, bool, bool, int]:
         v = o.value
         return (
             v.index not in rank,
-            not _deep(flow, o, latents),
+            not _deep(flow, o.value, latents),
             v.shape not in shapes,
             v.tensor.numel() not in sizes,
             not flow.noise[v.index],
@@ -159,17 +161,17 @@ def _reconstruction(
         best = min(candidates, key=order)
         plausible = best.value.shape in shapes or best.value.tensor.numel() in sizes
         certain = plausible or best.value.index in rank
-        if certain or (not partners and _deep(flow, best, latents)):
+        if certain or (not partners and not inside and _deep(flow, best.value, latents)):
             return best.value, best.name
-    if partners:
-        return partners[0][0], "x_hat"
+    if partners or inside:
+        return (partners or inside)[0][0], "x_hat"
     return None, ""
 
 
-def _deep(flow: Flow, output: Output, latents: list[Latent]) -> bool:
-    """Whether an output of another shape than x is computed from a sample by learned weights."""
-    behind = flow.ancestors(output.value)
-    return any(found.z.index in behind and found.z.index != output.value.index for found in latents)
+def _deep(flow: Flow, value: Value, latents: list[Latent]) -> bool:
+    """Whether a value of another shape than x is computed from a sample by learned weights."""
+    behind = flow.ancestors(value)
+    return any(found.z.index in behind and found.z.index != value.index for found in latents)
 
 
 def _partners(
@@ -209,7 +211,7 @@ def _entry_by_entry(op: Op, made: Tensor, given: Tensor) -> bool:
 
 
 def only_moved(flow: Flow, value: Value, raw: set[int]) -> bool:
-    """Whether a value is an input, or one only reshaped or sliced."""
+    """Whether a value is one of the given (an input, say), or one only reshaped or sliced."""
     while value.index not in raw and value.op is not None and value.op.name in RESHAPES | SLICES:
         value = flow.parents(value)[0]
     return value.index in raw

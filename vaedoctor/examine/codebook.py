@@ -6,7 +6,7 @@ at that index. A class label embedded by `argmax` is none: its scores do not com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from ..finding import Span
 from ..subject.subject import Subject
 from .anatomy import Anatomy
 from .evaluation import run_forward
-from .flow import CUTS, RESHAPES, Flow
+from .flow import CUTS, JOINS, RESHAPES, Flow
 from .gradients import Arrives, gradient_between, kind_of
 from .latents import path_of
 from .recording import Op, Recording, Value
@@ -33,7 +33,8 @@ _TABLES = ("parameter", "buffer", "attribute", "stray")
 class Codebook:
     """One look-up: the index, the read, the table, the encoder's vector before it.
 
-    `table` is the leaf that holds the codes; `arrives` is the reconstruction's gradient at the
+    `table` is the leaf that holds the codes, `codes` what is read at the index: the table, or what
+    a layer makes of it; `arrives` is the reconstruction's gradient at the
     encoder's vector (None where the encoder does not train); `first` says that no other look-up
     comes before it on the way.
     """
@@ -41,6 +42,7 @@ class Codebook:
     index: Op
     read: Op
     table: Value
+    codes: Value
     encoded: Value | None
     arrives: Arrives | None
     first: bool
@@ -67,20 +69,21 @@ def find_codebooks(anatomy: Anatomy) -> list[Codebook]:
     for op in anatomy.recording.ops:
         if op.name not in _INDEX or not any(flow.data[v.index] for v in op.reads):
             continue
-        read, table = _looked_up(flow, op, behind)
-        if read is None or table is None or not any(flow.learned[v.index] for v in op.reads):
+        looked_up = _looked_up(flow, op, behind)
+        if looked_up is None or not any(flow.learned[v.index] for v in op.reads):
             continue
+        read, table, codes = looked_up
         if any(c.read is read for c in found):
             continue
         earlier = {m.index for c in found for m in c.read.makes}
         first = not (flow.ancestors(*op.reads) & earlier)
         encoded = _encoded(flow, op, table)
-        found.append(Codebook(op, read, table, encoded, _arrival(anatomy, encoded), first))
+        found.append(Codebook(op, read, table, codes, encoded, _arrival(anatomy, encoded), first))
     return found
 
 
-def _looked_up(flow: Flow, index: Op, behind: frozenset[int]) -> tuple[Op | None, Value | None]:
-    """The operation that reads a table at the index, and the leaf whose codes were scored."""
+def _looked_up(flow: Flow, index: Op, behind: frozenset[int]) -> tuple[Op, Value, Value] | None:
+    """The operation that reads a table at the index, the table that was scored, the codes."""
     scored = flow.ancestors(*index.reads)
     memory = {_memory(flow.recording.values[i]) for i in scored} - {0}
     leaves = {
@@ -98,16 +101,19 @@ def _looked_up(flow: Flow, index: Op, behind: frozenset[int]) -> tuple[Op | None
         seen.add(value.index)
         for op in flow.consumers.get(value.index, ()):
             if op.name in _READ and op.makes and op.out.index in behind:
-                table = _table(flow, op, value, leaves)
-                if table is not None:
-                    return op, table
+                found = _table(flow, op, value, leaves)
+                if found is not None:
+                    return op, *found
             if not flow.layer(op):
                 waiting.extend(op.makes)
-    return None, None
+    return None
 
 
-def _table(flow: Flow, op: Op, value: Value, scored: set[int]) -> Value | None:
-    """The leaf behind the operand that is read at the index; it must have been scored too."""
+def _table(flow: Flow, op: Op, value: Value, scored: set[int]) -> tuple[Value, Value] | None:
+    """The leaf behind the operand that is read at the index, and that operand.
+
+    The leaf must have been scored too.
+    """
     for operand in op.reads:
         if operand is value:
             continue
@@ -119,7 +125,9 @@ def _table(flow: Flow, op: Op, value: Value, scored: set[int]) -> Value | None:
         behind = same if flow.data[operand.index] else read or same
         tables = [v for v in behind if len(v.shape) >= 2]
         if tables:
-            return max(tables, key=lambda v: (v.shape[-1] == operand.shape[-1], v.tensor.numel()))
+            wide = operand.shape[-1]
+            leaf = max(tables, key=lambda v: (v.shape[-1] == wide, v.tensor.numel()))
+            return leaf, operand
     return None
 
 
@@ -156,7 +164,7 @@ def _raw(flow: Flow, value: Value) -> Value | None:
     """Back through moves, cuts and arithmetic on the vector itself to what the encoder made."""
     while value.op is not None and not flow.layer(value.op):
         parents = {p.index: p for p in flow.parents(value) if flow.data[p.index]}
-        moved = value.op.name in RESHAPES | CUTS or not value.requires_grad
+        moved = value.op.name in RESHAPES | CUTS | JOINS or not value.requires_grad
         norms = value.op.name in ("sum", "pow", "normalize", "square", "mul")
         if len(parents) != 1 or not (moved or norms):
             break
@@ -167,17 +175,35 @@ def _raw(flow: Flow, value: Value) -> Value | None:
 def _arrival(anatomy: Anatomy, encoded: Value | None) -> Arrives | None:
     if encoded is None or encoded.edge is None or anatomy.x_hat is None:
         return None
-    (found,) = gradient_between([anatomy.x_hat], [encoded])
-    return kind_of(found)
+    found = gradient_between([anatomy.x_hat], _up_to_layer(anatomy.flow, encoded))
+    return _strongest(found)
+
+
+def _up_to_layer(flow: Flow, value: Value) -> list[Value]:
+    """A value and what it is made of without a layer: a way past it leaves from one of these."""
+    waiting, found = [value], dict[int, Value]()
+    while waiting:
+        value = waiting.pop()
+        if value.index in found or value.edge is None or not flow.posterior(value):
+            continue
+        found[value.index] = value
+        if value.op is not None and not flow.layer(value.op):
+            waiting.extend(flow.parents(value))
+    return list(found.values())
+
+
+def _strongest(gradients: Iterable[Tensor | None]) -> Arrives:
+    kinds = {kind_of(g) for g in gradients}
+    return next((k for k in (Arrives.YES, Arrives.ZERO) if k in kinds), Arrives.NONE)
 
 
 def table_gradient(anatomy: Anatomy, book: Codebook) -> Arrives:
-    """What the user's loss gives the table."""
+    """What the user's loss gives the table, or the codes that a layer makes of a fixed table."""
     loss = anatomy.recording.loss
-    if not isinstance(loss, Tensor) or not loss.requires_grad or book.table.edge is None:
+    edges = [v.edge for v in (book.table, book.codes) if v.edge is not None]
+    if not isinstance(loss, Tensor) or not loss.requires_grad or not edges:
         return Arrives.NONE
-    (found,) = torch.autograd.grad(loss, [book.table.edge], allow_unused=True, retain_graph=True)
-    return kind_of(found)
+    return _strongest(torch.autograd.grad(loss, edges, allow_unused=True, retain_graph=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from ..finding import Span
 from .flow import JOINS
 from .listing import functions_in, text_of, tree_of
+from .places import Frame
 
 Ask = str | int | torch.device | Tensor
 
@@ -131,24 +132,49 @@ def _stray_index(
 # -- the source ------------------------------------------------------------------------------
 
 
+def spelled_out_in(frames: Sequence[Frame]) -> bool:
+    """Whether the innermost call names its device itself, or the call that hands it down."""
+    for frame in frames:
+        if spelled_out(frame.span):
+            return True
+        if not _handed_down(frame):
+            return False
+    return False
+
+
+def _handed_down(frame: Frame) -> bool:
+    """Whether the device of the running call is a parameter of the function it is written in."""
+    node = _call_at(frame.span)
+    if node is None:
+        return False
+    method = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+    code = frame.code
+    parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    asked = _device_arguments(node, method)
+    return any(isinstance(e, ast.Name) and e.id in parameters for e in asked)
+
+
 def spelled_out(span: Span | None) -> bool:
     """Whether the call at a place names its device itself, as a literal.
 
     A variable counts where everything assigned to it in the same function (an attribute: in the
     same class) is a literal. `"cuda" if torch.cuda.is_available() else "cpu"` is none.
     """
-    if span is None:
-        return False
-    try:
-        node = ast.parse(text_of(span).strip(), mode="eval").body
-    except SyntaxError:
-        return False
-    if not isinstance(node, ast.Call):
+    node = _call_at(span)
+    if node is None or span is None:
         return False
     method = node.func.attr if isinstance(node.func, ast.Attribute) else ""
     if method in ("cuda", "cpu", "xpu") and not node.args and not node.keywords:
         return True
     return any(_literal(e, span) for e in _device_arguments(node, method))
+
+
+def _call_at(span: Span | None) -> ast.Call | None:
+    try:
+        node = ast.parse(text_of(span).strip(), mode="eval").body
+    except SyntaxError:
+        return None
+    return node if isinstance(node, ast.Call) else None
 
 
 def _device_arguments(node: ast.Call, method: str) -> Iterator[ast.expr]:

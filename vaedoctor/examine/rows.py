@@ -74,7 +74,32 @@ _RECURRENT = frozenset("lstm gru rnn_tanh rnn_relu".split())
 def isolate_rows(
     subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None]
 ) -> Isolation:
-    """Differentiate some rows of x_hat at all rows of x; find the operation that mixes."""
+    """Differentiate some rows of x_hat at all rows of x; find the operation that mixes.
+
+    Rows may meet in the pass that starts a model from its first batch (k-means of a codebook,
+    a flow's ActNorm): what counts is then the pass after it.
+    """
+    found = _isolate(subject, anatomy, seed, rewind)
+    if not found.mixed:
+        return found
+
+    def started() -> None:
+        rewind()
+        run_forward(subject, seed=seed, train=True, whole=not returned(anatomy))
+
+    started()
+    try:
+        later = _isolate(subject, anatomy, seed, started)
+    except Unavailable:
+        return found
+    finally:
+        rewind()
+    return found if later.mixed else later
+
+
+def _isolate(
+    subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None]
+) -> Isolation:
     rows, axis = rows_of(subject, anatomy), subject.batch_axis
     assert axis is not None
     x = anatomy.x
