@@ -253,7 +253,7 @@ def _head(flow: Flow, value: Value, known: dict[int, Head | None]) -> Head | Non
             common = _common_head(flow, list(parents.values()), known) if part is None else None
             return common or Head(part or value, op, path_of(op))
         if op.name in SLICES:
-            part = value
+            part = part or value
         (value,) = parents.values()
     return None
 
