@@ -138,7 +138,10 @@ class Inventor:
         """A short list of sizes, or of whatever its elements are."""
         if use.count is not None or (args and Ellipsis not in args and origin is tuple):
             return self._positions(name, use, len(args) or None)
-        if named := [c for c in self.sizes.named(name) if isinstance(c, tuple | list)]:
+        named = [c for c in self.sizes.named(name) if isinstance(c, tuple | list)]
+        if use.sized and self.sizes.kind(name) == "input" and not named:
+            named = [(1, 28, 28), (3, 32, 32)]
+        if named:
             return named
         element = use.items or Use()
         if element.count is not None or element.attributes or element.called is not None:
@@ -234,20 +237,33 @@ class Inventor:
             return []
         self._building.append(kind)
         try:
-            uses = uses_of(kind, self.namespace)
-            hints = annotations_of(kind)
-            values = {}
-            for p in required(signature_of(kind)):
-                inner = use.attributes.get(p.name) or uses.get(p.name)
-                options = self.choices(p.name, hints.get(p.name, p.annotation), inner)
-                if not options:
-                    return []
-                values[p.name] = options[0]
-                self.sizes.note(p.name, options[0])
+            values = self._values(kind, use)
         finally:
             self._building.pop()
-        call = Call(kind, values)
-        return [call] if _can_be_made(call) else []
+        calls = [] if values is None else [Call(kind, v) for v in values]
+        return [c for c in calls if _can_be_made(c)]
+
+    def _values(self, kind: type, use: Use) -> list[dict[str, Any]] | None:
+        """Its arguments: those of default None that are read are given first, then left out."""
+        uses, hints = uses_of(kind, self.namespace), annotations_of(kind)
+        needed: dict[str, Any] = {}
+        read: dict[str, Any] = {}
+        signature = signature_of(kind)
+        for p in signature.parameters.values():
+            asked = use.attributes.get(p.name)
+            optional = p.default is None and asked is not None and asked.said
+            if p not in required(signature) and not optional:
+                continue
+            inner = asked or uses.get(p.name)
+            options = self.choices(p.name, hints.get(p.name, p.annotation), inner)
+            if options and optional:
+                read[p.name] = options[0]
+            elif options:
+                needed[p.name] = options[0]
+                self.sizes.note(p.name, options[0])
+            elif not optional:
+                return None
+        return [needed | read, needed] if read else [needed]
 
     def _own_classes(self) -> Iterator[type]:
         own = self.namespace.get("__name__")

@@ -8,7 +8,10 @@ for three numbers, and `Encoder(cfg)` hands the question on to another class of 
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
+import sys
+import textwrap
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,6 +25,7 @@ _LIST_METHODS = {"reverse", "insert", "append", "pop", "copy", "extend"}
 _DICT_METHODS = {"items", "keys", "values"}
 _SIZED = {"len", "prod", "sum", "max", "min"}
 _TEXT_METHODS = {"lower", "upper", "startswith", "strip", "endswith", "capitalize"}
+_UNREAD = sys.stdlib_module_names | {"torch", "numpy"}
 _TORCH = {"nn", "torch.nn", "F", "torch", "torch.nn.functional"}
 
 
@@ -49,7 +53,7 @@ class _Reader:
             return
         kind = thing if isinstance(thing, type) else None
         function = _constructor(kind) if kind is not None else thing
-        tree = function_tree(function)
+        tree = _tree_of(function)
         if tree is None:
             return
         self._running.append(thing)
@@ -75,7 +79,7 @@ class _Reader:
             return
         for name, value in vars(kind).items():
             if name != "__init__" and isinstance(value, types.FunctionType):
-                tree = function_tree(value)
+                tree = _tree_of(value)
                 if tree is not None:
                     self._block(tree.body, dict(kept))
 
@@ -369,6 +373,25 @@ class _Reader:
 def is_from_torch(thing: Any) -> bool:
     """Whether a class or function is PyTorch's own."""
     return str(getattr(thing, "__module__", None) or "").partition(".")[0] == "torch"
+
+
+def _tree_of(function: Any) -> Function | None:
+    """The syntax tree of a function, a library's too (torch's and Python's own are not read)."""
+    function = inspect.unwrap(function) if callable(function) else function
+    tree = function_tree(function)
+    if tree is not None or not isinstance(function, types.FunctionType):
+        return tree
+    top = str(function.__module__).partition(".")[0]
+    return None if top in _UNREAD else _library_tree(function.__code__)
+
+
+@functools.cache
+def _library_tree(code: types.CodeType) -> Function | None:
+    try:
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(code))).body
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return None
+    return tree if isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef) else None
 
 
 def _constructor(kind: type) -> Any:
