@@ -65,7 +65,9 @@ class CouldNotRun(click.ClickException):
         if self.traceback:
             parts.append(plain(self.traceback, lines=True).rstrip())
         if self.next_step:
-            parts.append("next: " + plain(self.next_step, lines=True).replace("\n", "\n      "))
+            # What is to be pasted into a file, after the first empty line, stands at the margin.
+            step, blank, to_paste = plain(self.next_step, lines=True).partition("\n\n")
+            parts.append("next: " + step.replace("\n", "\n      ") + blank + to_paste)
         return "\n\n".join(parts)
 
 

@@ -129,8 +129,11 @@ def _stop(stop: Stop, width: int) -> Iterator[Text]:
     yield from hang(text, width, indent=2)
     for line in plain(stop.traceback.rstrip(), lines=True).splitlines():
         yield Text(f"  {line}", style=_DIM)
-    for i, line in enumerate(plain(stop.next_step, lines=True).splitlines()):
+    step, blank, to_paste = plain(stop.next_step, lines=True).partition("\n\n")
+    for i, line in enumerate(step.splitlines()):
         yield from wrap(line, width, first="      " if i else "next: ", rest="      ")
+    # What is to be pasted into a file stands at the margin and keeps its lines.
+    yield from map(Text, (blank + to_paste).splitlines()[1:])
 
 
 def _hunt(report: Report, width: int) -> Iterator[Text]:

@@ -69,7 +69,20 @@ def _of_data(bare: str, beside: Slot, layers: Layers, rows: int) -> Slot:
         if tables or _says_one_hot(layers):
             return Slot((rows,), "index", sizes[0])
         return Slot((rows, sizes[0]), "onehot")
+    if (width := told_width(bare, layers)) is not None and len(beside.shape) == 2:
+        return Slot((rows, width))
     return Slot(beside.shape, beside.kind, beside.top)
+
+
+def told_width(name: str, layers: Layers) -> int | None:
+    """The size that a constructor argument of the same name gave: `action_dim` for `action`."""
+    stem = re.escape(name.lower().strip("_"))
+    pattern = re.compile(rf"(n|num|dim|d)?_?{stem}s?_?(dims?|size|features|d|len|width)?")
+    for key, value in layers.hints.items():
+        named = pattern.fullmatch(key.lower()) is not None and key.lower() != stem
+        if named and isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return None
 
 
 def _of_graph(bare: str, beside: Slot) -> Slot | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import inspect
 import itertools
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -20,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .companions import companion, int_attributes, is_graph
+from .companions import companion, int_attributes, is_graph, told_width
 from .layers import KNOWN, TABLES, Layers
 from .repairs import Repairs
-from .slots import Group, Node, Path, Slot, State, changed, made, slots_in, slots_of, told
+from .slots import Group, Node, Path, Slot, State, changed, made, reshaped, slots_in, slots_of, told
 from .trial import Trial, forward_parameters, home, leaves
 from .witness import Observed, observe
 
@@ -84,6 +85,9 @@ class Guesser:
                 self._push(unread, layer, seen.progress, -1)
                 best = one if best is None else best
                 continue
+            if one.score[1] == 1 and (image := self._as_it_came_out(state, seen)) is not None:
+                self._push(image, layer, seen.progress, -1)
+                continue
             if one.trial.ran and (one.score[1] or not self._is_open(state, layer)):
                 best = one if one.score[1] or not best.trial.ran else best
                 break
@@ -128,6 +132,9 @@ class Guesser:
         if not self.parameters:
             return {}
         first, *others = self.parameters
+        width = told_width(first.name, self.layers) if others else None
+        if width is not None and len(main.shape) == 2 and main.kind == "real":
+            main = Slot((main.shape[0], width))
         state: dict[str, Node] = {first.name: main}
         if first.kind is first.VAR_POSITIONAL:
             count = max((len(m) for m in self._lists()), default=1)
@@ -159,8 +166,8 @@ class Guesser:
         seen = observe(partial(self.model, *args, **kwargs), self.model, values, seed=self.seed)
         main = next((v for v in values.values() if isinstance(v, Tensor)), None)
         trial = seen.trial
-        fits = trial.ran and main is not None and _fits(trial.value, main)
-        score = (int(trial.ran), int(fits), seen.progress)
+        fits = _fits(trial.value, main) if trial.ran and main is not None else 0
+        score = (int(trial.ran), fits, seen.progress)
         axis = None if _has_graph(state) else self._sample_axis(state)
         origin = self._origin(state, layer, seen)
         return Made(args, kwargs, origin, trial, score, axis, _is_misfit(seen)), seen
@@ -258,6 +265,17 @@ class Guesser:
             return None
         return changed(state, first[0], Slot(first[1].shape))
 
+    def _as_it_came_out(self, state: State, seen: Observed) -> State | None:
+        """The data in the shape of an output of as many numbers: flat in, an image out."""
+        path, slot = next(iter(slots_of(state).items()))
+        for _, value in leaves(seen.trial.value):
+            if not isinstance(value, Tensor) or value.numel() != math.prod(slot.shape):
+                continue
+            if value.shape[:1] == slot.shape[:1] and value.dim() > len(slot.shape):
+                other = reshaped(state, path, tuple(value.shape))
+                return None if _key(other) in self._tried_states else other
+        return None
+
     def _is_open(self, state: State, layer: nn.Module | None) -> bool:
         """Whether the model would run at other sizes too, so that the right one must be found."""
         spatial = isinstance(layer, nn.modules.conv._ConvNd | nn.GroupNorm) or layer is None
@@ -305,16 +323,17 @@ def _has_graph(state: State) -> bool:
     return any(map(is_graph, names)) and bool(shapes) and len(shapes[0]) == 2
 
 
-def _fits(output: Any, x: Tensor) -> bool:
-    """Whether some output, other than x itself, is shaped like x or has as many numbers."""
+def _fits(output: Any, x: Tensor) -> int:
+    """2 where an output other than x itself is shaped like x, 1 where it has as many numbers."""
+    best = 0
     for _, value in leaves(output):
         tensor = value if isinstance(value, Tensor) else getattr(value, "mean", None)
         if not isinstance(tensor, Tensor) or tensor is x:
             continue
         if tensor.shape == x.shape:
-            return True
-        if tensor.shape[:1] == x.shape[:1] and tensor.numel() == x.numel() and x.dim() > 1:
-            return True
+            return 2
         if not x.is_floating_point() and tensor.shape[: x.dim()] == x.shape:
-            return True
-    return False
+            return 2
+        if tensor.shape[:1] == x.shape[:1] and tensor.numel() == x.numel() and x.dim() > 1:
+            best = 1
+    return best

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import shlex
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,36 @@ def expression(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return f"torch.tensor({value.tolist()})".replace(", ", ",")
     return repr(value).replace(", ", ",")
+
+
+def imports_for(value: Any, own: str = "") -> list[str]:
+    """The import statements that an expression needs beyond its own module."""
+    found: dict[str, None] = {}
+    for thing in _named(value):
+        module = str(getattr(thing, "__module__", "") or "")
+        if _name(thing).startswith("nn."):
+            found["from torch import nn"] = None
+        elif _name(thing).startswith("torch.") or thing is torch.device:
+            found["import torch"] = None
+        elif module not in {own, "builtins"}:
+            found[f"from {module} import {_name(thing)}"] = None
+    return sorted(found)
+
+
+def _named(value: Any) -> Iterator[Any]:
+    """The classes and functions that an expression names."""
+    if isinstance(value, Call):
+        yield value.thing
+        yield from _named(list(value.values.values()))
+    elif isinstance(value, dict):
+        yield from _named(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _named(inner)
+    elif isinstance(value, type):
+        yield value
+    elif isinstance(value, enum.Enum | torch.device):
+        yield type(value)
 
 
 def _reads_as_something_else(text: str) -> bool:

@@ -411,7 +411,8 @@ class Repairs:
             shape = slots[path].shape
             if len(shape) > 2:
                 usual = sorted(s for s in self.layers.sides(len(shape) - 2) if s > shape[2:])
-                for sides in (*usual[:2], tuple(2 * n for n in shape[2:])):
+                grown = [tuple(k * n for n in shape[2:]) for k in (2, 8, 32)]
+                for sides in (*usual[:2], *grown[: 3 if len(shape) == 3 else 1]):
                     yield reshaped(state, path, (*shape[:2], *sides))
 
     def _broadcast(

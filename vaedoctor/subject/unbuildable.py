@@ -9,7 +9,7 @@ from typing import Any
 
 from ..spelling import listed
 from .errors import TargetError, summary, user_traceback
-from .making import Call, arguments, expression, spelled
+from .making import Call, arguments, expression, imports_for, spelled
 from .proposing import Proposals
 from .signatures import name_of, signature_text
 
@@ -85,7 +85,9 @@ def factory(thing: Callable[..., Any], label: str, made: Mapping[str, Any]) -> s
     name = name_of(thing)
     place = label.rpartition(":")[0]
     given = ", ".join(f"{k}={expression(v)}" for k, v in made.items())
-    lines = ["def make_vae():", f"    return {name}({given})"]
+    own = str(getattr(thing, "__module__", ""))
+    imports = [f"    {i}" for i in imports_for(made, own)]
+    lines = ["def make_vae():", *imports, f"    return {name}({given})"]
     if place.endswith(".py"):
         return "\n".join(
             [f"or at the end of {place}:", "", *lines, "", f"vaedoctor check {place}:make_vae"]
