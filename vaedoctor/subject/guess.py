@@ -108,8 +108,6 @@ class Guesser:
         filled: Tensor = slot.filled(dtype, device, self.seed)
         return filled
 
-    # starting points ------------------------------------------------------------------------
-
     def _starts(self) -> Iterator[tuple[nn.Module | None, list[Slot]]]:
         for layer in self.layers.known:
             if id(layer) not in self._met:
@@ -153,8 +151,6 @@ class Guesser:
     def _push(self, state: State, layer: nn.Module | None, progress: int, rank: int) -> None:
         if _key(state) not in self._tried_states and _is_small(state):
             heapq.heappush(self._queue, (-progress, rank, next(self._order), state, layer))
-
-    # trials ---------------------------------------------------------------------------------
 
     def _tried(self, state: State, layer: nn.Module | None) -> tuple[Made, Observed]:
         dtype, device = home(self.model)
@@ -206,8 +202,6 @@ class Guesser:
         where = self.layers.names.get(id(reached), "") if reached is not None else ""
         text = f"made up from `{where}`" if where else "made up from the parameters' shapes"
         return f"{text}: {how}" if (how := told(state)) else text
-
-    # learning -------------------------------------------------------------------------------
 
     def _learn(self, state: State, layer: nn.Module | None, seen: Observed, *, ran: bool) -> None:
         if ran:
@@ -292,7 +286,10 @@ class Guesser:
                 if isinstance(value, Tensor) and value.is_floating_point():
                     shape = tuple(value.shape)
                     near = 3 * slot.shape[-1] <= 4 * shape[-1] if shape else False
-                    if near and len(shape) == len(slot.shape) and shape[:2] == slot.shape[:2]:
+                    if len(shape) != len(slot.shape) or shape[:1] != slot.shape[:1]:
+                        continue
+                    steps = len(shape) == 3 and shape[2] == slot.shape[2]
+                    if steps or (near and shape[1] == slot.shape[1]):
                         yield changed(state, path, Slot(shape, slot.kind, slot.top))
 
 

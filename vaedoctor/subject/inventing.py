@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from .callees import is_from_torch
 from .making import Call, namespace_of
-from .reading import is_from_torch, uses_of
+from .reading import uses_of
 from .signatures import annotations_of, required, signature_of
 from .sizes import Sizes
 from .uses import Use

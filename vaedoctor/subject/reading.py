@@ -8,15 +8,19 @@ for three numbers, and `Encoder(cfg)` hands the question on to another class of 
 from __future__ import annotations
 
 import ast
-import functools
 import inspect
-import sys
-import textwrap
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .source import Function, function_tree
+from .callees import (
+    constructor_of,
+    is_from_torch,
+    parameters_of,
+    positional_names,
+    required_names,
+    tree_of,
+)
 from .uses import Use
 
 _DEEPEST = 6
@@ -25,7 +29,6 @@ _LIST_METHODS = {"reverse", "insert", "append", "pop", "copy", "extend"}
 _DICT_METHODS = {"items", "keys", "values"}
 _SIZED = {"len", "prod", "sum", "max", "min"}
 _TEXT_METHODS = {"lower", "upper", "startswith", "strip", "endswith", "capitalize"}
-_UNREAD = sys.stdlib_module_names | {"torch", "numpy"}
 _TORCH = {"nn", "torch.nn", "F", "torch", "torch.nn.functional"}
 
 
@@ -52,15 +55,15 @@ class _Reader:
         if len(self._running) >= _DEEPEST or thing in self._running:
             return
         kind = thing if isinstance(thing, type) else None
-        function = _constructor(kind) if kind is not None else thing
-        tree = _tree_of(function)
+        function = constructor_of(kind) if kind is not None else thing
+        tree = tree_of(function)
         if tree is None:
             return
         self._running.append(thing)
         self._kinds.append(kind if own is None else self._kinds[-1])
         self._globals.append(getattr(inspect.unwrap(function), "__globals__", {}))
         try:
-            names = _parameters(tree)[0 if kind is None and own is None else 1 :]
+            names = parameters_of(tree)[0 if kind is None and own is None else 1 :]
             env = {**(own or {}), **{n: bound.setdefault(n, Use()) for n in names}}
             self._block(tree.body, env)
             if kind is not None:
@@ -79,7 +82,7 @@ class _Reader:
             return
         for name, value in vars(kind).items():
             if name != "__init__" and isinstance(value, types.FunctionType):
-                tree = _tree_of(value)
+                tree = tree_of(value)
                 if tree is not None:
                     self._block(tree.body, dict(kept))
 
@@ -266,6 +269,8 @@ class _Reader:
                 held.methods.append(name)
         elif name == "getattr" and len(node.args) > 1:
             return self._getattr(node, env)
+        elif isinstance(node.func, ast.Call | ast.Subscript):
+            self._use(node.func, env)
         uses = [self._use(a, env) for a in node.args]
         first = next(iter(uses), None)
         if first is not None and name in {*_PASSED_ON, "vars"}:
@@ -318,7 +323,7 @@ class _Reader:
     def _pass_on(self, node: ast.Call, uses: list[Use | None], env: dict[str, Use]) -> None:
         """Tell the callee's parameters what they are, and ask it how it uses them."""
         thing, is_method = self._callee(node)
-        positional = _positional(thing)[1 if is_method else 0 :]
+        positional = positional_names(thing)[1 if is_method else 0 :]
         bound = {p: u for p, u in zip(positional, uses, strict=False) if u is not None}
         for keyword in node.keywords:
             use = self._use(keyword.value, env)
@@ -326,7 +331,7 @@ class _Reader:
                 bound[keyword.arg] = use
             elif use is not None:
                 given = {*positional[: len(node.args)], *(k.arg for k in node.keywords if k.arg)}
-                bound |= {n: use.key(n) for n in _required_names(thing) if n not in given}
+                bound |= {n: use.key(n) for n in required_names(thing) if n not in given}
         from_torch = is_from_torch(thing)
         for name, use in bound.items():
             use.names.append(name)
@@ -368,62 +373,6 @@ class _Reader:
                 except (ValueError, SyntaxError):
                     return None
         return None
-
-
-def is_from_torch(thing: Any) -> bool:
-    """Whether a class or function is PyTorch's own."""
-    return str(getattr(thing, "__module__", None) or "").partition(".")[0] == "torch"
-
-
-def _tree_of(function: Any) -> Function | None:
-    """The syntax tree of a function, a library's too (torch's and Python's own are not read)."""
-    function = inspect.unwrap(function) if callable(function) else function
-    tree = function_tree(function)
-    if tree is not None or not isinstance(function, types.FunctionType):
-        return tree
-    top = str(function.__module__).partition(".")[0]
-    return None if top in _UNREAD else _library_tree(function.__code__)
-
-
-@functools.cache
-def _library_tree(code: types.CodeType) -> Function | None:
-    try:
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(code))).body
-    except (OSError, TypeError, SyntaxError, ValueError):
-        return None
-    return tree if isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef) else None
-
-
-def _constructor(kind: type) -> Any:
-    """The `__init__` (or `__new__`) that runs, of the first class that has one."""
-    found = next((vars(k)["__init__"] for k in kind.__mro__ if "__init__" in vars(k)), None)
-    return found if isinstance(found, types.FunctionType) else None
-
-
-def _parameters(tree: Function) -> list[str]:
-    a = tree.args
-    spread = [p.arg for p in (a.vararg, a.kwarg) if p is not None]
-    return [p.arg for p in (*a.posonlyargs, *a.args, *a.kwonlyargs)] + spread
-
-
-def _positional(thing: Any) -> list[str]:
-    """The names of a callee's positional parameters, without `self` where it is a class."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [p.name for p in _signature(thing) if p.kind in kinds]
-
-
-def _required_names(thing: Any) -> list[str]:
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [p.name for p in _signature(thing) if p.default is p.empty and p.kind not in kinds]
-
-
-def _signature(thing: Any) -> list[inspect.Parameter]:
-    if thing is None or not callable(thing):
-        return []
-    try:
-        return list(inspect.signature(thing).parameters.values())
-    except (TypeError, ValueError):
-        return []
 
 
 def _place(target: ast.AST) -> str | None:

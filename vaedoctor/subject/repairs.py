@@ -17,18 +17,14 @@ from torch import Tensor, nn
 
 from .companions import companion
 from .layers import KNOWN, TABLES, Layers, square_images
+from .resizing import CONVOLUTIONS, Resizing
 from .slots import Group, Path, Shape, Slot, State, changed, reshaped, slots_of
-from .witness import Failed, Observed, Operand, local_values, user_frame
+from .values import in_the_support, of_another_kind, of_masks
+from .witness import Failed, Observed, Operand, user_frame
 
-_VIEW = re.compile(r"shape '\[([\d, -]+)\]' is invalid for input of size (\d+)")
 _EXPECTED_ENTRIES = re.compile(r"(?:not enough|too many) values to unpack \(expected (\d+)")
 _FULL = re.compile(r"expected to be in range of \[(-\d+), (\d+)\], but got (-?\d+)")
 _PERMUTE = re.compile(r"len\(dims\) = (\d+)|not equal to len\(dims\) = (\d+)")
-_DTYPE_WORDS = ("bool", "Bool")
-_LARGEST = 8192
-_MATRIX = {"matmul", "mm", "bmm", "__matmul__", "__rmatmul__", "addmm", "baddbmm", "einsum"}
-_CELLS = {"lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
-_CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
 
 
 class Repairs:
@@ -38,23 +34,21 @@ class Repairs:
         self.model = model
         self.layers = layers
         self.rows = layers.rows
-        self._met: dict[tuple[str, int, Path], tuple[int, int]] = {}
+        self.resizing = Resizing(layers)
 
     def of(self, state: State, seen: Observed) -> Iterator[State]:
         """States that answer the failure of a trial."""
         slots = slots_of(state)
         error = seen.trial.error
         failed = seen.failed
-        yield from self._support(state, seen, slots)
+        yield from in_the_support(state, seen, slots)
         yield from self._container(state, seen)
-        yield from self._masks(state, slots, str(error))
+        yield from of_masks(state, slots, str(error))
         yield from self._rank(state, seen, slots)
         if failed is not None:
-            yield from self._kind(state, failed, slots, str(error))
-            yield from self._size(state, failed, slots, str(error))
+            yield from of_another_kind(state, failed, slots, str(error))
+            yield from self.resizing.of(state, failed, slots, str(error))
         yield from self._layer(state, seen, slots)
-
-    # containers -----------------------------------------------------------------------------
 
     def _container(self, state: State, seen: Observed) -> Iterator[State]:
         """`batch["x"]`, `batch.x`, `x, y = batch`: a slot that is a container."""
@@ -129,17 +123,6 @@ class Repairs:
             if len(paths) == 1:
                 (path,) = paths
                 yield path, count
-
-    def _masks(self, state: State, slots: Mapping[Path, Slot], text: str) -> Iterator[State]:
-        """`Expected key_padded_mask.shape[1] to be 13, but got 325`."""
-        found = re.search(r"mask.* (?:be|is) .*?(\d+)\D* got (\d+)", text)
-        for path, slot in slots.items() if found else ():
-            if found and slot.kind == "bool" and slot.shape:
-                size = slot.shape[-1] + int(found[1]) - int(found[2])
-                if size > 0:
-                    yield reshaped(state, path, (*slot.shape[:-1], size))
-
-    # ranks ----------------------------------------------------------------------------------
 
     def _rank(self, state: State, seen: Observed, slots: Mapping[Path, Slot]) -> Iterator[State]:
         error, failed = seen.trial.error, seen.failed
@@ -217,235 +200,6 @@ class Repairs:
             yield shape[:rank]
             yield (shape[0], *shape[len(shape) - rank + 1 :])
 
-    # kinds ----------------------------------------------------------------------------------
-
-    def _kind(
-        self, state: State, failed: Failed, slots: Mapping[Path, Slot], text: str
-    ) -> Iterator[State]:
-        """Whole numbers, truth values, vectors: what the operation wants instead."""
-        name, operands = failed.name, failed.operands
-        if not operands:
-            return
-        lower = text.lower()
-        if name in {"embedding", "embedding_bag"} and len(operands) > 1:
-            yield from self._as_index(state, operands[0], slots, operands[1].shape[0])
-        elif name == "one_hot":
-            count = next((o for o in failed.others if isinstance(o, int)), 0)
-            count = count or failed.options.get("num_classes", 0)
-            yield from self._as_index(state, operands[0], slots, count if count > 0 else 5)
-        elif name == "__getitem__" and ("indices" in lower or "index" in lower):
-            size = operands[0].shape[0] if operands[0].shape else 2
-            for operand in operands[1:]:
-                yield from self._as_index(state, operand, slots, size)
-        elif "index" in lower and ("int64" in lower or "dtype" in lower or "bounds" in lower):
-            size = operands[0].shape[-1] if operands[0].shape else 2
-            axis = next((o for o in failed.others if isinstance(o, int)), -1)
-            if operands[0].shape and -len(operands[0].shape) <= axis < len(operands[0].shape):
-                size = operands[0].shape[axis]
-            for operand in operands[1:]:
-                yield from self._as_index(state, operand, slots, size)
-        elif any(w in text for w in _DTYPE_WORDS) or "bitwise" in lower or name == "__invert__":
-            for operand in reversed(operands):
-                for path in operand.paths:
-                    if slots[path].kind in {"real", "index", "onehot"}:
-                        yield changed(state, path, replace(slots[path], kind="bool", value=True))
-        elif "dtype" in lower or "scalar type" in lower or "floating" in lower:
-            for operand in operands:
-                for path in operand.paths:
-                    if slots[path].kind in {"index", "bool", "length"}:
-                        yield changed(state, path, replace(slots[path], kind="real"))
-
-    def _as_index(
-        self, state: State, operand: Operand, slots: Mapping[Path, Slot], top: int
-    ) -> Iterator[State]:
-        for path in operand.paths:
-            slot = slots[path]
-            if slot.kind == "index" and slot.top <= top:
-                continue
-            shape = slot.shape
-            if (
-                slot.kind != "index"
-                and len(shape) == 2
-                and shape[-1] > 1
-                and operand.shape == shape
-            ):
-                for one in (shape[:1], shape) if slot.kind == "onehot" else (shape, shape[:1]):
-                    yield changed(state, path, Slot(one, "index", top))
-            else:
-                yield changed(state, path, Slot(shape, "index", top))
-
-    # sizes ----------------------------------------------------------------------------------
-
-    def _size(
-        self, state: State, failed: Failed, slots: Mapping[Path, Slot], text: str
-    ) -> Iterator[State]:
-        name, operands = failed.name, failed.operands
-        if name == "linear" and len(operands) > 1:
-            yield from self._wider(state, operands[0], operands[1].shape[-1], slots)
-        elif name in _CELLS:
-            weight = next((o for o in operands if o.is_weight and len(o.shape) == 2), None)
-            if weight is not None:
-                yield from self._wider(state, operands[0], weight.shape[-1], slots)
-        elif name in _CONVOLUTIONS and len(operands) > 1 and len(operands[0].shape) > 1:
-            yield from self._larger(state, operands[0], slots, text)
-        elif name in _MATRIX and len(operands) > 1 and len(operands[1].shape) > 1:
-            left, right = operands[-2:]
-            if left.shape and left.shape[-1] != right.shape[-2]:
-                yield from self._wider(state, left, right.shape[-2], slots)
-                yield from self._along(state, right, -2, left.shape[-1], slots)
-            yield from self._same_rows(state, left, right, slots)
-        elif (found := _VIEW.search(text)) is not None:
-            sizes = [int(n) for n in found[1].split(",")]
-            wanted = math.prod(n for n in sizes[1:] if n > 0)
-            got = math.prod(operands[0].shape[1:]) if operands else 0
-            if sizes[1:] and got and all(n > 0 for n in sizes[1:]):
-                for path in operands[0].paths:
-                    for shape in self._resized(slots[path].shape, got, wanted):
-                        yield reshaped(state, path, shape)
-        elif "batch_shape+event_shape" in text:
-            return
-        else:
-            yield from self._broadcast(state, failed, slots)
-
-    def _wider(
-        self, state: State, operand: Operand, wanted: int, slots: Mapping[Path, Slot]
-    ) -> Iterator[State]:
-        """The slots that decide about the operand's width, so that it becomes `wanted`."""
-        if not operand.shape or operand.shape[-1] == wanted:
-            return
-        got = operand.shape[-1]
-        several = len(operand.paths) > 1
-        ranked = []
-        for path in operand.paths:
-            slot = slots[path]
-            if slot.kind == "plain" or (slot.kind == "length"):
-                continue
-            met = self._interpolated(path, slot.shape, got, wanted)
-            others = self._resized(slot.shape, got, wanted, joined=several)
-            for order, shape in enumerate((*met, *others)):
-                told = shape[-1] in self._told() if several else False
-                small = several and slot.kind == "onehot" and slot.shape[-1] in self._told()
-                ranked.append((not told, small, order, str(path), path, shape))
-        for *_, path, shape in sorted(ranked, key=lambda r: r[:4]):
-            yield reshaped(state, path, shape)
-
-    def _interpolated(self, path: Path, shape: Shape, got: int, wanted: int) -> Iterator[Shape]:
-        """From two sizes that were met, the one that gives the wanted width."""
-        if len(shape) < 2:
-            return
-        before = self._met.get((str(len(shape)), wanted, path))
-        self._met[str(len(shape)), wanted, path] = (shape[-1], got)
-        if before is None or before[0] == shape[-1] or before[1] == got:
-            return
-        slope = (got - before[1]) / (shape[-1] - before[0])
-        size = round(shape[-1] + (wanted - got) / slope)
-        if 0 < size <= _LARGEST and size != shape[-1]:
-            dims = max(1, len(shape) - 2) if len(shape) > 3 else 1
-            yield (*shape[:-dims], *(size,) * dims)
-
-    def _told(self) -> set[int]:
-        return {v for v in self.layers.hints.values() if isinstance(v, int)}
-
-    def _resized(
-        self, shape: Shape, got: int, wanted: int, *, joined: bool = False
-    ) -> Iterator[Shape]:
-        """Other shapes of a slot, after which a width of `got` would be `wanted`."""
-        if len(shape) < 2:
-            return
-        if shape[-1] == got:
-            yield (*shape[:-1], wanted)
-            return
-        if joined and 0 < shape[-1] + wanted - got <= _LARGEST:
-            yield (*shape[:-1], shape[-1] + wanted - got)
-        if math.prod(shape[1:]) == got:
-            yield from self._refilled(shape, wanted)
-        for axis in range(1, len(shape) - 1):
-            if shape[axis] == got:
-                yield (*shape[:axis], wanted, *shape[axis + 1 :])
-        if len(shape) > 2:
-            yield from _rescaled(shape, wanted / got)
-        if got % shape[-1] == 0 and wanted % (got // shape[-1]) == 0:
-            yield (*shape[:-1], wanted // (got // shape[-1]))
-        if not joined and 0 < shape[-1] + wanted - got <= _LARGEST and len(shape) == 2:
-            yield (*shape[:-1], shape[-1] + wanted - got)
-        if len(shape) == 2 and 0 < (near := round(shape[-1] * wanted / got)) != shape[-1]:
-            yield (*shape[:-1], near)
-
-    def _refilled(self, shape: Shape, wanted: int) -> Iterator[Shape]:
-        """So many numbers in as many axes."""
-        b, rank = shape[0], len(shape)
-        if rank == 3:
-            for axis, other in ((1, 2), (2, 1)):
-                if wanted % shape[axis] == 0:
-                    rest = wanted // shape[axis]
-                    yield (b, shape[1], rest) if axis == 1 else (b, rest, shape[other])
-            for n in self._told():
-                if 1 < n < wanted and wanted % n == 0:
-                    yield (b, n, wanted // n)
-                    yield (b, wanted // n, n)
-        yield from (s for s in square_images(b, wanted) if len(s) == rank)
-
-    def _along(
-        self, state: State, operand: Operand, axis: int, wanted: int, slots: Mapping[Path, Slot]
-    ) -> Iterator[State]:
-        for path in operand.paths:
-            shape = slots[path].shape
-            if len(shape) == len(operand.shape) and len(shape) >= -axis:
-                at = axis % len(shape)
-                if 0 < wanted <= _LARGEST and shape[at] != wanted:
-                    yield reshaped(state, path, (*shape[:at], wanted, *shape[at + 1 :]))
-
-    def _same_rows(
-        self, state: State, left: Operand, right: Operand, slots: Mapping[Path, Slot]
-    ) -> Iterator[State]:
-        if len(left.shape) == len(right.shape) == 3 and left.shape[0] != right.shape[0]:
-            yield from self._along(state, left, 0, right.shape[0], slots)
-
-    def _larger(
-        self, state: State, operand: Operand, slots: Mapping[Path, Slot], text: str
-    ) -> Iterator[State]:
-        """A kernel that does not fit into the picture."""
-        if "Kernel size" not in text and "output size is too small" not in text:
-            return
-        for path in operand.paths:
-            shape = slots[path].shape
-            if len(shape) > 2:
-                usual = sorted(s for s in self.layers.sides(len(shape) - 2) if s > shape[2:])
-                grown = [tuple(k * n for n in shape[2:]) for k in (2, 8, 32)]
-                for sides in (*usual[:2], *grown[: 3 if len(shape) == 3 else 1]):
-                    yield reshaped(state, path, (*shape[:2], *sides))
-
-    def _broadcast(
-        self, state: State, failed: Failed, slots: Mapping[Path, Slot]
-    ) -> Iterator[State]:
-        """Two operands that differ along an axis: one takes over the other's size."""
-        shaped = [o for o in failed.operands if o.shape]
-        for path in {p for o in shaped for p in o.paths}:
-            if slots[path].kind == "index" and len(slots[path].shape) == 2:
-                yield reshaped(state, path, slots[path].shape[:1])
-        for one in reversed(shaped):
-            for other in shaped:
-                if other is one or not one.paths:
-                    continue
-                for axis in range(1, 1 + min(len(one.shape), len(other.shape))):
-                    a, b = one.shape[-axis], other.shape[-axis]
-                    if a != b and b != 1 and (a != 1 or failed.name in {"cat", "stack"}):
-                        yield from self._along(state, one, -axis, b, slots)
-                        yield from self._shifted(state, one, axis, b - a, slots)
-
-    def _shifted(
-        self, state: State, one: Operand, axis: int, by: int, slots: Mapping[Path, Slot]
-    ) -> Iterator[State]:
-        """A slot that grew on its way: it must change by the difference."""
-        for path in one.paths:
-            shape = slots[path].shape
-            if len(shape) == len(one.shape) and shape[-axis] != one.shape[-axis]:
-                at = len(shape) - axis
-                if 1 <= shape[at] + by <= _LARGEST and abs(by) <= 4:
-                    yield reshaped(state, path, (*shape[:at], shape[at] + by, *shape[at + 1 :]))
-
-    # layers ---------------------------------------------------------------------------------
-
     def _layer(self, state: State, seen: Observed, slots: Mapping[Path, Slot]) -> Iterator[State]:
         """What the layer that failed, or was reached first, takes when it is given a slot."""
         running = [c for c in seen.trial.running if isinstance(c.module, KNOWN)]
@@ -464,7 +218,7 @@ class Repairs:
             elif running:
                 yield from self._folded(state, path, slot, operand, call.module)
             if isinstance(call.module, nn.RNNBase | nn.RNNCellBase) and running:
-                yield from self._wider(state, operand, call.module.input_size, slots)
+                yield from self.resizing.wider(state, operand, call.module.input_size, slots)
 
     def _folded(
         self, state: State, path: Path, slot: Slot, operand: Operand, layer: nn.Module
@@ -477,34 +231,6 @@ class Repairs:
             for one in self.layers.slots(layer)[:6]:
                 inner = one.shape[1:]
                 yield changed(state, path, replace(one, shape=(self.rows, 4, *inner)))
-
-    # values ---------------------------------------------------------------------------------
-
-    def _support(self, state: State, seen: Observed, slots: Mapping[Path, Slot]) -> Iterator[State]:
-        """A likelihood that is defined for counts, for 0 and 1, or for an event's shape only."""
-        text = str(seen.trial.error)
-        if "within the support" not in text and "batch_shape+event_shape" not in text:
-            return
-        value = next((v["value"] for v in local_values(seen.trial.error) if "value" in v), None)
-        if not isinstance(value, Tensor):
-            return
-        for path in seen.paths(value):
-            slot = slots[path]
-            if found := re.search(
-                r"torch\.Size\(\[[\d, ]*\]\) vs torch\.Size\(\[([\d, ]+)\]\)", text
-            ):
-                shape = tuple(int(n) for n in found[1].split(","))
-                yield changed(state, path, replace(slot, shape=shape[-len(shape) :]))
-                continue
-            kind = {
-                "Boolean": "binary",
-                "IntegerG": "count",
-                "OneHot": "onehot",
-                "Simplex": "share",
-            }
-            for word, wanted in kind.items():
-                if f"support ({word}" in text:
-                    yield changed(state, path, replace(slot, kind=wanted))
 
 
 def _groups(state: State) -> Iterator[tuple[Path, Group]]:
@@ -556,21 +282,8 @@ def _wanted_rank(failed: Failed, text: str) -> int | None:
     if "too many indices" in text:
         index = next((o for o in failed.others if isinstance(o, tuple)), ())
         return len(index) or None
-    dims = _CONVOLUTIONS.get(failed.name)
+    dims = CONVOLUTIONS.get(failed.name)
     rank = len(failed.operands[0].shape)
     if dims is not None and rank not in (dims + 1, dims + 2):
         return dims + 2
     return None
-
-
-def _rescaled(shape: Shape, factor: float) -> list[Shape]:
-    """The shape with as many times the pixels (or the steps) as a flattened layer asks for."""
-    dims = len(shape) - 2
-    if dims < 1 or factor <= 0:
-        return []
-    side = round(shape[2] * factor ** (1 / dims))
-    found = [(*shape[:2], *(side,) * dims)] if 1 < side <= 512 else []
-    if dims == 1:
-        steps = round(shape[1] * factor)
-        found += [(shape[0], steps, shape[2])] if 1 < steps <= 2048 else []
-    return [f for f in found if f != shape]

@@ -42,7 +42,7 @@ _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
     (r".*(dropout|drop|p_drop|drop_rate|drop_prob|dropout_p)(_rate|_prob)?|p", (0.1,)),
     (
         r".*(activation|act|act_fn|nonlinearity|non_lin(earity)?|nonlin)",
-        (nn.ReLU(), nn.ReLU, "relu"),
+        (Call(nn.ReLU, {}), nn.ReLU, "relu"),
     ),
     (r".*norm(_layer)?", (nn.LayerNorm, nn.BatchNorm2d, None)),
     (r"(max_)?action(_scale|_bound|_limit)?|max_action|temp\w*", (1.0,)),

@@ -1,0 +1,326 @@
+"""Batches that nobody gave: every usual kind of input is found by trying, and told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Normal, Poisson
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from vaedoctor.subject.batch import find_batch
+from vaedoctor.subject.errors import TargetError
+from vaedoctor.subject.target import from_instance, load
+
+
+class Of(nn.Module):
+    """A model whose forward is given; `parts` are its layers by name."""
+
+    def __init__(self, sizes: dict[str, int] | None = None, **parts: nn.Module) -> None:
+        super().__init__()
+        vars(self).update(sizes or {})
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+
+class Rows(Of):
+    def forward(self, x: Tensor, adj: Tensor) -> Tensor:
+        return adj @ self.up(x)
+
+
+class Edges(Of):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        row, col = edge_index
+        h = self.up(x)
+        return torch.zeros_like(h).index_add(0, col, h[row])
+
+
+class Object(Of):
+    def forward(self, data: Any) -> Tensor:
+        h = self.up(data.x)
+        return h.index_add(0, data.edge_index[1], h[data.edge_index[0]])
+
+
+class Nested(Of):
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        image = self.image(batch["image"]).flatten(1)
+        return self.out(torch.cat([image, self.state(batch["state"])], 1))
+
+
+class Items(Of):
+    def forward(self, inputs: dict[str, Tensor]) -> list[Tensor]:
+        return [self.table[k](v) for k, v in inputs.items()]
+
+
+class Views(Of):
+    def forward(self, views: list[Tensor]) -> list[Tensor]:
+        return [layer(x) for layer, x in zip(self.layers, views, strict=True)]
+
+
+class Several(Of):
+    def forward(self, *inputs: Tensor) -> list[Tensor]:
+        return [layer(x) for layer, x in zip(self.layers, inputs, strict=True)]
+
+
+class Pair(Of):
+    def forward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        x, y = batch
+        return self.up(torch.cat([x, F.one_hot(y, 4).to(x.dtype)], 1))
+
+
+class Keyword(Of):
+    def forward(self, x: Tensor, **kwargs: Tensor) -> Tensor:
+        return self.up(torch.cat([x, kwargs["labels"].to(x.dtype)], 1))
+
+
+class Optional(Of):
+    def forward(self, image: Tensor | None = None, text: Tensor | None = None) -> Any:
+        return self.up(image), self.table(text)
+
+
+class Masked(Of):
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        b, t, _ = x.shape
+        h = self.attend(x, x, x, key_padding_mask=~mask)[0]
+        return h * mask.view(b, t, 1)
+
+
+class Packed(Of):
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        packed = pack_padded_sequence(self.table(tokens), lengths, enforce_sorted=False)
+        return self.rnn(packed)[1]
+
+
+class StepsFirst(Of):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.rnn(x)[0])
+
+
+class Counts(Of):
+    def forward(self, x: Tensor) -> Tensor:
+        rate = self.up(torch.log1p(x)).exp()
+        return -Poisson(rate).log_prob(x).sum(-1)
+
+
+class Bits(Of):
+    def forward(self, x: Tensor) -> Tensor:
+        return -Bernoulli(logits=self.up(x.flatten(1)).view(-1, 6, 6)).log_prob(x).sum((1, 2))
+
+
+class ChannelsLast(Of):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.up(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+
+
+class Frames(Of):
+    def forward(self, video: Tensor) -> Tensor:
+        b, t, c, h, w = video.shape
+        return self.down(self.up(video.reshape(b * t, c, h, w))).view(b, t, c, h, w)
+
+
+class Points(Of):
+    def forward(self, cloud: Tensor) -> Tensor:
+        h = self.up(cloud.transpose(1, 2)).amax(-1)
+        return self.down(h).view(-1, 12, 3)
+
+
+class Split(Of):
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = x.split([8, 12], 1)
+        return torch.cat([self.a(left), self.b(right)], 1)
+
+
+class Twice(Of):
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.up(torch.cat([x, y], 1))
+        return self.x_out(h), self.y_out(torch.cat([h, y], 1))
+
+
+class Pixels(Of):
+    """The table of labels is registered before the layer of the data."""
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        return self.up(torch.cat([images.flatten(1), self.table(labels)], 1))
+
+
+def hidden() -> nn.Module:
+    class Hidden(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = [torch.randn(14, 5, requires_grad=True)]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.weights[0] @ self.weights[0].t()
+
+    return Hidden()
+
+
+def two(a: int, b: int) -> nn.ModuleList:
+    return nn.ModuleList([nn.Linear(a, a), nn.Linear(b, b)])
+
+
+L = nn.Linear
+CASES: list[tuple[str, Callable[[], nn.Module], str]] = [
+    ("nodes and adjacency", lambda: Rows(up=L(7, 7)), "8×7 | 8×8"),
+    ("nodes and edges", lambda: Edges(up=L(7, 7)), "8×7 | 2×24 below 8"),
+    ("a graph object", lambda: Object(up=L(7, 7)), "8×7 | 2×24 below 8"),
+    (
+        "a dict of unlike things",
+        lambda: Nested(image=nn.Conv2d(3, 1, 28), state=L(5, 4), out=L(5, 5)),
+        "8×3×28×28 | 8×5",
+    ),
+    (
+        "a dict by the model's own keys",
+        lambda: Items(table=nn.ModuleDict({"rna": L(9, 9), "atac": L(6, 6)})),
+        "8×9 | 8×6",
+    ),
+    ("a list of views", lambda: Views(layers=two(9, 6)), "8×9 | 8×6"),
+    ("positional views", lambda: Several(layers=two(9, 6)), "8×9 | 8×6"),
+    ("data and labels in one", lambda: Pair(up=L(13, 9)), "8×9 | 8 below"),
+    ("labels by keyword", lambda: Keyword({"num_classes": 3}, up=L(12, 9)), "8×9 | 8×3"),
+    (
+        "all optional",
+        lambda: Optional(up=L(9, 9), table=nn.Embedding(13, 4)),
+        "8×9 | 8×11 below 13",
+    ),
+    (
+        "a mask",
+        lambda: Masked(attend=nn.MultiheadAttention(6, 2, batch_first=True)),
+        "8×11×6 | 8×11, all True",
+    ),
+    ("counts", lambda: Counts(up=L(9, 9)), "8×9 counts"),
+    ("bits in an event's shape", lambda: Bits(up=L(36, 36)), "8×6×6 of 0 and 1"),
+    (
+        "channels last",
+        lambda: ChannelsLast(up=nn.Conv2d(3, 4, 4, 2, 1), down=nn.ConvTranspose2d(4, 3, 4, 2, 1)),
+        "8×28×28×3",
+    ),
+    (
+        "frames",
+        lambda: Frames(up=nn.Conv2d(3, 4, 4, 2, 1), down=nn.ConvTranspose2d(4, 3, 4, 2, 1)),
+        "8×4×3×28×28",
+    ),
+    ("points", lambda: Points(up=nn.Conv1d(3, 6, 1), down=L(6, 36)), "8×12×3"),
+    ("widths by split", lambda: Split(a=L(8, 5), b=L(12, 5)), "8×20"),
+    (
+        "two that are joined twice",
+        lambda: Twice(up=L(14, 3), x_out=L(3, 9), y_out=L(8, 5)),
+        "8×9 | 8×5",
+    ),
+    (
+        "a table before the data",
+        lambda: Pixels(table=nn.Embedding(4, 6), up=L(22, 16)),
+        "8×16 | 8 below 4",
+    ),
+    ("weights in a list", hidden, "8×14"),
+]  # fmt: skip
+
+
+def described(batch: Any) -> str:
+    told = batch.origin.partition(": ")[2]
+    if told:
+        return " | ".join(part.partition("` ")[2] for part in told.split("; "))
+    return "×".join(map(str, batch.args[0].shape))
+
+
+@pytest.mark.parametrize(("make", "expected"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+def test_a_batch_of_the_right_kind_is_found(make: Callable[[], nn.Module], expected: str) -> None:
+    batch = find_batch(make())
+    assert batch.ran
+    found = described(batch).split(" | ")
+    assert [f.startswith(e) for f, e in zip(found, expected.split(" | "), strict=True)] == [
+        True
+    ] * len(found), found
+
+
+def test_rows_of_one_graph_are_no_samples() -> None:
+    assert from_instance(Edges(up=L(7, 7))).batch_axis is None
+    assert from_instance(Edges(up=L(7, 7)), batch_axis=1).batch_axis == 1
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        StepsFirst(rnn=nn.LSTM(5, 7), out=L(7, 5)),
+        Packed(table=nn.Embedding(9, 4), rnn=nn.GRU(4, 6)),
+    ],
+)
+def test_steps_come_first_where_the_model_says_so(model: nn.Module) -> None:
+    subject = from_instance(model)
+    assert subject.batch.ran
+    assert subject.batch_axis == 1
+
+
+def test_a_broken_chain_is_not_repaired_by_the_batch() -> None:
+    model = nn.Sequential(L(12, 6), nn.ReLU(), L(7, 12))
+    batch = find_batch(model)
+    assert (batch.ran, tuple(batch.args[0].shape)) == (False, (8, 12))
+
+
+class Refuses(nn.Module):
+    """Takes a length that nothing in it tells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return a.view(-1, 3).repeat(1, 2)[:, : b.numel() // 999 + 1] @ b.new_ones(7, 2) + self.bias
+
+
+def test_a_batch_that_cannot_be_made_up_comes_with_lines_to_edit() -> None:
+    with pytest.raises(TargetError) as caught:
+        find_batch(Refuses(), target="mymodel.py:Refuses")
+    assert "`Refuses.forward(a, b)` cannot be guessed" in caught.value.message
+    command, _, rest = caught.value.next_step.partition("\n\n")
+    assert command == "vaedoctor check mymodel.py:Refuses --input data.py:one_batch"
+    scope: dict[str, Any] = {}
+    exec(rest[rest.index("import torch") :], scope)
+    assert [t.shape for t in scope["one_batch"]()] == [(16, 784), (16, 784)]
+
+
+def test_the_report_says_how_a_batch_was_made(tmp_path: Path) -> None:
+    (tmp_path / "mymodel.py").write_text(
+        "import torch\nfrom torch import nn\nclass VAE(nn.Module):\n"
+        "    def __init__(self, x_dim, n_classes):\n        super().__init__()\n"
+        "        self.up = nn.Linear(x_dim + n_classes, x_dim)\n"
+        "    def forward(self, x, y):\n        return self.up(torch.cat([x, y], 1))\n"
+    )
+    batch = load(f"{tmp_path / 'mymodel.py'}:VAE").batch
+    assert batch.origin == "made up from `up`: `x` 8×37 in [0, 1); `y` 8×5 one-hot"
+
+
+@given(
+    width=st.integers(2, 60),
+    condition=st.integers(2, 9),
+    named=st.sampled_from(["x", "obs", "Q", "input_"]),
+    in_one=st.booleans(),
+)
+def test_any_data_with_any_condition(width: int, condition: int, named: str, in_one: bool) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.n_classes = condition
+            self.up = L(width + condition, 2 * 3)
+            self.down = L(3 + condition, width)
+
+        def forward(self, x: Tensor, cond: Tensor) -> tuple[Tensor, ...]:
+            mu, logvar = self.up(torch.cat([x, cond], 1)).chunk(2, 1)
+            z = Normal(mu, (logvar / 2).exp()).rsample()
+            return self.down(torch.cat([z, cond], 1)), mu, logvar
+
+    class InOne(Model):
+        def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
+            return super().forward(batch[named], batch["cond"])
+
+    batch = find_batch(InOne() if in_one else Model())
+    values = [*batch.args[0].values()] if in_one else [*batch.args]
+    assert batch.ran
+    assert [tuple(v.shape) for v in values] == [(8, width), (8, condition)]

@@ -1,0 +1,214 @@
+"""Sizes that did not fit: the shapes of slots, changed so that an operation gets what it asks."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+
+from .layers import Layers, square_images
+from .slots import Path, Shape, Slot, State, reshaped
+from .witness import Failed, Operand
+
+_VIEW = re.compile(r"shape '\[([\d, -]+)\]' is invalid for input of size (\d+)")
+_LARGEST = 8192
+_MATRIX = {"matmul", "mm", "bmm", "__matmul__", "__rmatmul__", "addmm", "baddbmm", "einsum"}
+_CELLS = {"lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
+CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
+
+
+class Resizing:
+    """Other shapes for the slots of one model; sizes that were met before are remembered."""
+
+    def __init__(self, layers: Layers) -> None:
+        self.layers = layers
+        self._met: dict[tuple[str, int, Path], tuple[int, int]] = {}
+
+    def of(
+        self, state: State, failed: Failed, slots: Mapping[Path, Slot], text: str
+    ) -> Iterator[State]:
+        """States in which the operation that failed gets other sizes."""
+        name, operands = failed.name, failed.operands
+        if name == "linear" and len(operands) > 1:
+            yield from self.wider(state, operands[0], operands[1].shape[-1], slots)
+        elif name.startswith("split"):
+            given = [*failed.others, *failed.options.values()]
+            parts = next((o for o in given if isinstance(o, list | tuple)), ())
+            dim = next((o for o in given if isinstance(o, int)), 0)
+            if parts and operands and -len(operands[0].shape) <= dim < len(operands[0].shape):
+                axis = dim % len(operands[0].shape) - len(operands[0].shape)
+                yield from self._along(state, operands[0], axis, sum(parts), slots)
+        elif name in _CELLS:
+            weight = next((o for o in operands if o.is_weight and len(o.shape) == 2), None)
+            if weight is not None:
+                yield from self.wider(state, operands[0], weight.shape[-1], slots)
+        elif name in CONVOLUTIONS and len(operands) > 1 and len(operands[0].shape) > 1:
+            yield from self._larger(state, operands[0], slots, text)
+        elif name in _MATRIX and len(operands) > 1 and len(operands[1].shape) > 1:
+            left, right = operands[-2:]
+            if left.shape and left.shape[-1] != right.shape[-2]:
+                yield from self.wider(state, left, right.shape[-2], slots)
+                yield from self._along(state, right, -2, left.shape[-1], slots)
+            yield from self._same_rows(state, left, right, slots)
+        elif (found := _VIEW.search(text)) is not None:
+            sizes = [int(n) for n in found[1].split(",")]
+            wanted = math.prod(n for n in sizes[1:] if n > 0)
+            got = math.prod(operands[0].shape[1:]) if operands else 0
+            if sizes[1:] and got and all(n > 0 for n in sizes[1:]):
+                for path in operands[0].paths:
+                    for shape in self._resized(slots[path].shape, got, wanted):
+                        yield reshaped(state, path, shape)
+        elif "batch_shape+event_shape" in text:
+            return
+        else:
+            yield from self._broadcast(state, failed, slots)
+
+    def wider(
+        self, state: State, operand: Operand, wanted: int, slots: Mapping[Path, Slot]
+    ) -> Iterator[State]:
+        """The slots that decide about the operand's width, so that it becomes `wanted`."""
+        if not operand.shape or operand.shape[-1] == wanted:
+            return
+        got = operand.shape[-1]
+        several = len(operand.paths) > 1
+        ranked = []
+        for path in operand.paths:
+            slot = slots[path]
+            if slot.kind == "plain" or (slot.kind == "length"):
+                continue
+            met = self._interpolated(path, slot.shape, got, wanted)
+            others = self._resized(slot.shape, got, wanted, joined=several)
+            for order, shape in enumerate((*met, *others)):
+                told = shape[-1] in self._told() if several else False
+                small = several and slot.kind == "onehot" and slot.shape[-1] in self._told()
+                ranked.append((not told, small, order, str(path), path, shape))
+        for *_, path, shape in sorted(ranked, key=lambda r: r[:4]):
+            yield reshaped(state, path, shape)
+
+    def _interpolated(self, path: Path, shape: Shape, got: int, wanted: int) -> Iterator[Shape]:
+        """From two sizes that were met, the one that gives the wanted width."""
+        if len(shape) < 2:
+            return
+        before = self._met.get((str(len(shape)), wanted, path))
+        self._met[str(len(shape)), wanted, path] = (shape[-1], got)
+        if before is None or before[0] == shape[-1] or before[1] == got:
+            return
+        slope = (got - before[1]) / (shape[-1] - before[0])
+        size = round(shape[-1] + (wanted - got) / slope)
+        if 0 < size <= _LARGEST and size != shape[-1]:
+            dims = max(1, len(shape) - 2) if len(shape) > 3 else 1
+            yield (*shape[:-dims], *(size,) * dims)
+
+    def _told(self) -> set[int]:
+        return {v for v in self.layers.hints.values() if isinstance(v, int)}
+
+    def _resized(
+        self, shape: Shape, got: int, wanted: int, *, joined: bool = False
+    ) -> Iterator[Shape]:
+        """Other shapes of a slot, after which a width of `got` would be `wanted`."""
+        if len(shape) < 2:
+            return
+        if shape[-1] == got:
+            yield (*shape[:-1], wanted)
+            return
+        if joined and 0 < shape[-1] + wanted - got <= _LARGEST:
+            yield (*shape[:-1], shape[-1] + wanted - got)
+        if math.prod(shape[1:]) == got:
+            yield from self._refilled(shape, wanted)
+        for axis in range(1, len(shape) - 1):
+            if shape[axis] == got:
+                yield (*shape[:axis], wanted, *shape[axis + 1 :])
+        if len(shape) > 2:
+            yield from _rescaled(shape, wanted / got)
+        if got % shape[-1] == 0 and wanted % (got // shape[-1]) == 0:
+            yield (*shape[:-1], wanted // (got // shape[-1]))
+        if not joined and 0 < shape[-1] + wanted - got <= _LARGEST and len(shape) == 2:
+            yield (*shape[:-1], shape[-1] + wanted - got)
+        if len(shape) == 2 and 0 < (near := round(shape[-1] * wanted / got)) != shape[-1]:
+            yield (*shape[:-1], near)
+
+    def _refilled(self, shape: Shape, wanted: int) -> Iterator[Shape]:
+        """So many numbers in as many axes."""
+        b, rank = shape[0], len(shape)
+        if rank == 3:
+            for axis, other in ((1, 2), (2, 1)):
+                if wanted % shape[axis] == 0:
+                    rest = wanted // shape[axis]
+                    yield (b, shape[1], rest) if axis == 1 else (b, rest, shape[other])
+            for n in self._told():
+                if 1 < n < wanted and wanted % n == 0:
+                    yield (b, n, wanted // n)
+                    yield (b, wanted // n, n)
+        yield from (s for s in square_images(b, wanted) if len(s) == rank)
+
+    def _along(
+        self, state: State, operand: Operand, axis: int, wanted: int, slots: Mapping[Path, Slot]
+    ) -> Iterator[State]:
+        for path in operand.paths:
+            shape = slots[path].shape
+            if len(shape) == len(operand.shape) and len(shape) >= -axis:
+                at = axis % len(shape)
+                if 0 < wanted <= _LARGEST and shape[at] != wanted:
+                    yield reshaped(state, path, (*shape[:at], wanted, *shape[at + 1 :]))
+
+    def _same_rows(
+        self, state: State, left: Operand, right: Operand, slots: Mapping[Path, Slot]
+    ) -> Iterator[State]:
+        if len(left.shape) == len(right.shape) == 3 and left.shape[0] != right.shape[0]:
+            yield from self._along(state, left, 0, right.shape[0], slots)
+
+    def _larger(
+        self, state: State, operand: Operand, slots: Mapping[Path, Slot], text: str
+    ) -> Iterator[State]:
+        """A kernel that does not fit into the picture."""
+        if "Kernel size" not in text and "output size is too small" not in text:
+            return
+        for path in operand.paths:
+            shape = slots[path].shape
+            if len(shape) > 2:
+                usual = sorted(s for s in self.layers.sides(len(shape) - 2) if s > shape[2:])
+                grown = [tuple(k * n for n in shape[2:]) for k in (2, 8, 32)]
+                for sides in (*usual[:2], *grown[: 3 if len(shape) == 3 else 1]):
+                    yield reshaped(state, path, (*shape[:2], *sides))
+
+    def _broadcast(
+        self, state: State, failed: Failed, slots: Mapping[Path, Slot]
+    ) -> Iterator[State]:
+        """Two operands that differ along an axis: one takes over the other's size."""
+        shaped = [o for o in failed.operands if o.shape]
+        for path in {p for o in shaped for p in o.paths}:
+            if slots[path].kind == "index" and len(slots[path].shape) == 2:
+                yield reshaped(state, path, slots[path].shape[:1])
+        for one in reversed(shaped):
+            for other in shaped:
+                if other is one or not one.paths:
+                    continue
+                for axis in range(1, 1 + min(len(one.shape), len(other.shape))):
+                    a, b = one.shape[-axis], other.shape[-axis]
+                    if a != b and b != 1 and (a != 1 or failed.name in {"cat", "stack"}):
+                        yield from self._along(state, one, -axis, b, slots)
+                        yield from self._shifted(state, one, axis, b - a, slots)
+
+    def _shifted(
+        self, state: State, one: Operand, axis: int, by: int, slots: Mapping[Path, Slot]
+    ) -> Iterator[State]:
+        """A slot that grew on its way: it must change by the difference."""
+        for path in one.paths:
+            shape = slots[path].shape
+            if len(shape) == len(one.shape) and shape[-axis] != one.shape[-axis]:
+                at = len(shape) - axis
+                if 1 <= shape[at] + by <= _LARGEST and abs(by) <= 4:
+                    yield reshaped(state, path, (*shape[:at], shape[at] + by, *shape[at + 1 :]))
+
+
+def _rescaled(shape: Shape, factor: float) -> list[Shape]:
+    """The shape with as many times the pixels (or the steps) as a flattened layer asks for."""
+    dims = len(shape) - 2
+    if dims < 1 or factor <= 0:
+        return []
+    side = round(shape[2] * factor ** (1 / dims))
+    found = [(*shape[:2], *(side,) * dims)] if 1 < side <= 512 else []
+    if dims == 1:
+        steps = round(shape[1] * factor)
+        found += [(shape[0], steps, shape[2])] if 1 < steps <= 2048 else []
+    return [f for f in found if f != shape]
