@@ -488,3 +488,13 @@ def train(model, loader, optimizer):
     report = examined(tmp_path, body)
     assert not any("of the training loop" in n for n in report.notes), report.notes
     assert not report.findings, f"\n{report}"
+
+
+def test_terms_without_a_total_are_not_taken_for_the_loss(tmp_path: Path) -> None:
+    body = f"""{RETURNS_PARTS}
+    def loss(self, x, x_hat, mu, lv):
+        return F.mse_loss(x_hat, x, reduction="sum"), KL
+    """
+    report = examined(tmp_path, body)
+    assert any(n.startswith("`loss` returns terms and no total") for n in report.notes)
+    assert not report.findings, f"\n{report}"

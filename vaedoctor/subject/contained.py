@@ -30,6 +30,13 @@ def total_among(output: Any) -> tuple[Any, ...] | None:
     return None
 
 
+def only_terms(value: Any) -> bool:
+    """Whether a loss returns several terms and no total: no scalar is computed from the others."""
+    scalars = [t for _, t in leaves(value) if _trains(t) and t.numel() == 1]
+    ends = {t.grad_fn for t in scalars}
+    return len(ends) > 1 and not any(ends <= _behind([t]) for t in scalars)
+
+
 def _trains(thing: Any) -> bool:
     return isinstance(thing, Tensor) and thing.is_floating_point() and thing.grad_fn is not None
 

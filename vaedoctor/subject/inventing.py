@@ -153,7 +153,7 @@ class Inventor:
             found = [dims, dims[:1]]
         if origin is tuple:
             return [tuple(f) for f in found]
-        return found if inner is not _EMPTY else [*found, tuple(found[0])]
+        return found if inner is not _EMPTY else [*found, *(tuple(f) for f in found[:1])]
 
     def _positions(self, name: str, use: Use, count: int | None = None) -> list[Any]:
         """`c, h, w = shape`: one value for each name it is unpacked into."""

@@ -20,7 +20,7 @@ from .binding import (
     return_names,
 )
 from .calling import is_pyro_pair, pyro_loss
-from .contained import total_among
+from .contained import only_terms, total_among
 from .errors import TargetError, summary
 from .loop import loops
 from .losses import (
@@ -100,6 +100,7 @@ class _Tried:
     error: BaseException | None = None
     trains: bool = False
     given: str = ""
+    terms: bool = False
 
 
 class _Finder:
@@ -172,7 +173,7 @@ class _Finder:
             for loss in candidates(self.model, self.namespace)
             if (t := self._best(loss)) is not None
         ]
-        works = [t for t in tried if t.works and (t.trains or t.own_call)]
+        works = [t for t in tried if t.works and (t.trains or t.own_call) and not t.terms]
         # Nobody calls a `training_step` but its framework.
         called = [t for t in works if t.own_call or t.loss.name == "training_step"]
         if called:
@@ -193,6 +194,8 @@ class _Finder:
         for t in tried:
             if t.error is not None:
                 return None, (self._unused(t),)
+            if t.terms:
+                return None, (f"`{t.loss.name}` returns terms and no total: {_NO_LOSS}",)
         return None, (*refused, _NO_LOSS)
 
     def _looped(self) -> tuple[Objective | None, tuple[str, ...]]:
@@ -202,7 +205,7 @@ class _Finder:
             place = self.source.line(loop.line) if self.source else f"line {loop.line}"
             origin = f"found: `{loop.name}` of the training loop, {place}"
             objective = Objective(loop.run, loop.name, origin, loop.at)
-            _, scalar, error = self._trial(objective)
+            _, scalar, error, _ = self._trial(objective)
             if scalar is not None and scalar.requires_grad:
                 return objective, ()
             if error is not None and not refused:
@@ -240,22 +243,26 @@ class _Finder:
     def _try(self, loss: Loss, recipe: Recipe) -> _Tried:
         objective = self._objective(loss, recipe)
         batch, model = self.batch, self.model
-        ran, scalar, error = self._trial(objective)
+        ran, scalar, error, terms = self._trial(objective)
         if scalar is None:
             given = _shown(recipe, loss, model, batch, self.output()) if not ran else ""
             return _Tried(objective, False, recipe.own_call, loss, error, given=given)
-        return _Tried(objective, True, recipe.own_call, loss, None, scalar.requires_grad)
+        return _Tried(
+            objective, True, recipe.own_call, loss, None, scalar.requires_grad, terms=terms
+        )
 
-    def _trial(self, objective: Objective) -> tuple[bool, Tensor | None, BaseException | None]:
-        """Whether an objective runs, the scalar it gives, and what it raises."""
+    def _trial(
+        self, objective: Objective
+    ) -> tuple[bool, Tensor | None, BaseException | None, bool]:
+        """Whether an objective runs, its scalar, what it raises, whether it gives terms alone."""
         batch, model = self.batch, self.model
         trial = attempt(lambda: objective.run(model, batch), model, seed=self.seed)
         if not trial.ran:
-            return False, None, trial.error
+            return False, None, trial.error, False
         try:
-            return True, total(trial.value), None
+            return True, total(trial.value), None, only_terms(trial.value)
         except ValueError as error:
-            return True, None, error
+            return True, None, error, False
 
     def _objective(self, loss: Loss, recipe: Recipe) -> Objective:
         def run(model: nn.Module, batch: Batch) -> Any:
