@@ -165,3 +165,45 @@ def test_a_model_without_a_reconstruction_belongs_to_no_family() -> None:
 
 def test_a_family_reads_as_its_name() -> None:
     assert f"{Family('vq', 'high', ('because',))}" == "vq"
+
+
+class Mode(nn.Module):
+    """One layer makes mean and log-variance; only the mean is decoded, the rest is kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(9, 6), nn.Linear(3, 9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, logvar = self.up(x).chunk(2, 1)
+        self.std = torch.exp(0.5 * logvar)
+        return self.down(mean)
+
+
+def test_a_mode_that_is_decoded_is_no_autoencoder() -> None:
+    with examined(Mode(), torch.rand(8, 9)) as examination:
+        assert examination.family.name == "gaussian (never sampled)"
+        assert "`up` also makes a scale" in examination.family.evidence[0]
+
+
+class Judged(Scaled):
+    """A discriminator beside the KL."""
+
+    def __init__(self) -> None:
+        super().__init__("gaussian")
+        self.judge = nn.Sequential(nn.Linear(3, 7), nn.ReLU(), nn.Linear(7, 2))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        mu, logvar = self.up(x).chunk(2, 1)
+        z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
+        return self.down(z), mu, logvar, self.judge(z)
+
+
+def test_a_discriminator_is_no_flow_prior() -> None:
+    def loss(output: tuple[Tensor, ...], x: Tensor) -> Tensor:
+        x_hat, mu, logvar, judged = output
+        kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum()
+        return ((x_hat - x) ** 2).sum() + kl + (judged[:, 0] - judged[:, 1]).mean()
+
+    with examined(Judged(), torch.rand(8, 9), loss=loss) as examination:
+        assert examination.family.name == "gaussian, adversarial"

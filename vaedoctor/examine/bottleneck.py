@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .anatomy import Anatomy
-from .latents import path_of
+from .anatomy import POSITIVE, Anatomy
+from .latents import head, path_of
 from .naming import local_name
 from .recording import Value
 
@@ -59,3 +59,22 @@ def noisy_code(anatomy: Anatomy, cut: Code | None) -> bool:
     late = [d for d in flow.draws if flow.noise[x_hat.index] & ~before & (1 << d.bit)]
     inputs = anatomy.x.shape if anatomy.x is not None else ()
     return any(d.value.shape != inputs for d in late)
+
+
+def unread_scale(anatomy: Anatomy) -> str:
+    """The layer whose output is one part a code and one part a scale that x_hat does not read.
+
+    As of a forward pass that decodes the mode of a posterior. Empty where there is none.
+    """
+    flow, x_hat = anatomy.flow, anatomy.x_hat
+    behind = flow.ancestors(x_hat) if x_hat is not None else frozenset()
+    for op in anatomy.recording.ops:
+        if op.name not in POSITIVE or not op.reads or not op.makes or op.out.index in behind:
+            continue
+        scale = head(flow, op.reads[0]) if flow.posterior(op.reads[0]) else None
+        if scale is None or scale.value is scale.op.out or scale.value.index in behind:
+            continue
+        siblings = [v for o in flow.consumers.get(scale.op.out.index, ()) for v in o.makes]
+        if any(v.index in behind and v.shape == scale.value.shape for v in siblings):
+            return f"`{scale.path}`" if scale.path else "the layer of the code"
+    return ""

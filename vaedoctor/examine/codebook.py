@@ -328,7 +328,7 @@ def declared_betas(model: nn.Module, recording: Recording) -> Iterator[float]:
             yield from (float(a) for a in op.args if isinstance(a, float))
 
 
-_INTEGERS = frozenset("byte int long short char bool".split())
+INTEGERS = frozenset("byte int long short char bool".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,7 +345,7 @@ def rounding(anatomy: Anatomy) -> Rounding | None:
     if op is None or op.name not in ("round", "round_", "sign", "floor") or not op.reads:
         return None
     after = anatomy.flow.consumers.get(op.out.index, []) if op.makes else []
-    if any(reader.name in _INTEGERS for reader in after):
+    if any(reader.name in INTEGERS for reader in after):
         return None  # a code to be stored: nobody trains through it
     value = op.reads[0]
     while value.edge is None and value.op is not None and value.op.name in RESHAPES | CUTS:

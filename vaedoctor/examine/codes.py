@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .anatomy import Anatomy
-from .codebook import Codebook, find_codebooks
+from .codebook import INTEGERS, Codebook, find_codebooks
 from .latents import Latent
 from .recording import Value
 
@@ -85,6 +85,9 @@ def quantized(anatomy: Anatomy) -> Found:
     made = next((m for m in op.makes if m.tensor.is_floating_point()), None)
     if made is None:
         return "vq", "low", f"`{op.name}` chooses a code, but no table of codes was found"
+    readers = anatomy.flow.consumers.get(made.index, [])
+    if any(reader.name in INTEGERS for reader in readers):
+        return "autoencoder", "medium", "the code is rounded to be stored as integers"
     levels = torch.unique(made.tensor.detach())
     if op.name in ("sign", "where") or len(levels) == 2:
         said = " and ".join(f"{float(v):g}" for v in levels[:2])

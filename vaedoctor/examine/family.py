@@ -117,6 +117,11 @@ def _deterministic(examination: Examination) -> Iterator[Clue]:
     if space is not None:
         yield Clue(*space)
         return
+    other = bottleneck.unread_scale(anatomy)
+    if other:
+        shown = f"{other} also makes a scale that x_hat does not read, and no noise is drawn"
+        yield Clue("gaussian (never sampled)", "medium", shown)
+        return
     cut = bottleneck.code(anatomy)
     noisy = bool(anatomy.flow.noise[anatomy.x_hat.index])
     if noisy and bottleneck.noisy_code(anatomy, cut):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EVEN = 1e-3
 FAR = 1e3
+NORMAL = frozenset("randn randn_like normal normal_".split())
 _NORMALS = frozenset("layer_norm batch_norm group_norm instance_norm rms_norm".split())
 
 Found = tuple[str, str, str]
@@ -124,9 +125,15 @@ def _ball(
 ) -> Found | None:
     """Whether samples stay inside a ball however large the noise is, in every direction."""
     sizes = points.norm(dim=-1)
-    if not latents or value is latents[0].z or bool((sizes > FAR).any()) or _constant(sizes):
+    if any(value is found.z for found in latents) or bool((sizes > FAR).any()) or _constant(sizes):
         return None
-    drawn = [found.draw for found in latents[:1] if found.draw.op is not None]
+    reaching = examination.anatomy.flow.noise[value.index]
+    draws = [found.draw for found in latents[:1]] or [
+        d for d in examination.anatomy.flow.draws if reaching & (1 << d.bit)
+    ]
+    drawn = [d for d in draws if d.op is not None and d.name in NORMAL]
+    if not drawn:
+        return None
     edits: Edits = {d.value.place: lambda t: FAR * t for d in drawn}
     made = repeat(
         examination.subject,

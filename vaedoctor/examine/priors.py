@@ -80,6 +80,12 @@ class _Terms:
             and not self._predicts(op)
         ]
 
+    def keeps_its_size(self, layers: list[Op]) -> bool:
+        """Whether the code comes out of layers in its own shape, as from a flow."""
+        made = self.flow.descendants(*(op.out for op in layers))
+        values = self.anatomy.recording.values
+        return any(values[i].shape == self.code.shape for i in made & self.after)
+
     def _predicts(self, op: Op) -> bool:
         """Whether what a layer makes is compared with data: a second decoder, a classifier."""
         after = self.flow.descendants(op.out)
@@ -160,6 +166,8 @@ def prior(examination: Examination, latents: list[Latent]) -> Found | None:
         shown = (
             f"the sample passes through `{name}`" if name else "the sample passes through layers"
         )
+        if not terms.keeps_its_size(layers):
+            return "adversarial", "high", f"{shown}, to a judge beside the KL"
         return "flow prior", "high", f"{shown} on its way to the KL, and not to x_hat"
     if not pulled:
         return matched(anatomy, latent.z)
