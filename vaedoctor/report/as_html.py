@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from .. import __version__
 from ..finding import Finding, Number, Outcome, Report, several
-from .diagram import diagram
+from .diagram import diagram, rest
 from .frame import Line, listing
 from .plain import number, place, place_of_target, plain
 from .svg import plot
@@ -69,6 +69,7 @@ def _section(report: Report, index: int) -> dict[str, object]:
         "stopped": STOPPED,
         "coloured": any(p.recon_gradient is not None for p in report.picture.parts),
         "kl": any(p.kl_gradient is not None for p in report.picture.parts),
+        "rest": "the KL" if rest(report) == "KL" else "the rest of the loss",
         "composed": report.environment.get("objective") == "composed",
         "diagram": Markup(drawn),
         "red": 'class="cut"' in drawn or "way leak" in drawn,

@@ -29,7 +29,7 @@ def diagram(report: Report, *, prefix: str = "") -> str:
     layout = arrange(report.picture, report.findings)
     if layout is None:
         return ""
-    page = _Page(layout, report.findings, prefix)
+    page = _Page(layout, report.findings, prefix, rest(report))
     drawn = [piece for arrow in layout.arrows for piece in page.arrow(arrow)]
     drawn += [piece for term in layout.terms for piece in page.feeding(term)]
     drawn += [piece for box in (*layout.stations, *layout.terms) for piece in page.box(box)]
@@ -37,11 +37,19 @@ def diagram(report: Report, *, prefix: str = "") -> str:
     return drawing("anatomy of the model", says, WIDTH, layout.height, drawn)
 
 
+def rest(report: Report) -> str:
+    """How the gradient that does not come from the reconstruction is called."""
+    roles = [term.role for term in report.picture.terms]
+    return "KL" if "kl" in roles or not roles else "rest"
+
+
 class _Page:
     """One drawing: the layout, the findings it refers to, and which margins are taken."""
 
-    def __init__(self, layout: Layout, findings: Sequence[Finding], prefix: str) -> None:
-        self.layout, self.findings, self.prefix = layout, findings, prefix
+    def __init__(
+        self, layout: Layout, findings: Sequence[Finding], prefix: str, other: str
+    ) -> None:
+        self.layout, self.findings, self.prefix, self.other = layout, findings, prefix, other
         self._lanes: dict[str, list[tuple[float, float]]] = {}
 
     def arrow(self, arrow: Arrow) -> Iterator[str]:
@@ -136,15 +144,16 @@ class _Page:
         )
         name = box.item.name if box.item.name != box.role else ""
         left, room = box.x + 10, box.wide - 20 - 20 * len(box.marks)
-        after = left + len(box.role) * 7.0 + 8
+        role = "recon" if box.role == "reconstruction" and room < 100 else box.role
+        after = left + len(role) * 7.0 + 8
         beside = bool(name) and after + 24 < left + room  # room for a few letters of it
-        yield label(box.role, left, box.y + 17, room=room, class_="role")
+        yield label(role, left, box.y + 17, room=room, class_="role")
         if beside:
             yield label(name, after, box.y + 17, room=left + room - after, class_="mono")
         facts = box.facts if beside or not name else f"{name} · {box.facts}"
         yield label(facts, left, box.y + 32, room=box.wide - 16, class_="fact")
         if isinstance(box.item, Part):
-            yield from _norms(box.item, left, box.y + 46, box.wide - 20)
+            yield from _norms(box.item, self.other, left, box.y + 46, box.wide - 20)
         for k, mark in enumerate(box.marks):
             yield self._badge(mark, box.x + box.wide - 16 - 20 * k, box.y + 14)
 
@@ -224,7 +233,7 @@ def _stroke(points: Way, name: str, *, wide: float = 2.0) -> str:
     return line + element("polygon", points=head, class_=f"tip {name}")
 
 
-def _norms(part: Part, x: float, y: float, room: float) -> Iterator[str]:
+def _norms(part: Part, other: str, x: float, y: float, room: float) -> Iterator[str]:
     """The norms of the two gradients at this place."""
     beside = 0.0
     if part.recon_gradient is not None:
@@ -232,4 +241,4 @@ def _norms(part: Part, x: float, y: float, room: float) -> Iterator[str]:
         yield label(said, x, y, class_="norm recon")
         beside = max(room / 2, len(said) * 5.5 + 8)
     if part.kl_gradient is not None:
-        yield label(f"KL {part.kl_gradient:.2g}", x + beside, y, class_="norm kl")
+        yield label(f"{other} {part.kl_gradient:.2g}", x + beside, y, class_="norm kl")
