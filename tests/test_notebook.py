@@ -174,6 +174,17 @@ def test_the_last_of_several_definitions_counts(tmp_path: Path) -> None:
     assert place_in(subject.at.file, subject.at.line) == (f"{tmp_path}/notebook.ipynb:cell 3", 1)
 
 
+def test_a_module_that_a_cell_writes_is_imported_from_the_cell(tmp_path: Path) -> None:
+    cells = ("# md", "%%writefile model_written.py\n" + IMPORTS + MODEL, "import torch")
+    use = "from model_written import VAE\nvae = VAE(24)"
+    path = write(tmp_path, notebook(*cells, use))
+    subject = load(path)
+    assert subject.batch.args[0].shape[1] == 24
+    assert str(subject.at) == f"{path}:cell 2:4:1"
+    assert [p.name for p in tmp_path.iterdir()] == ["notebook.ipynb"]
+    assert "model_written" not in sys.modules
+
+
 def check(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "vaedoctor", "check", *words]
     return subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", check=False)

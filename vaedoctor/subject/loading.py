@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..notebook import is_notebook
 from ..spelling import closest
 from . import cuda
 from .errors import TargetError, summary, user_traceback
@@ -20,6 +21,7 @@ from .source import Source, is_foreign, is_main_guard, read
 from .stubs import StubUsed, explain
 from .surroundings import Surroundings
 from .trace import generators_restored, seed_everything
+from .written import written_modules
 
 _NUMBERS = itertools.count(1)
 _SUFFIXES = (".py", ".ipynb", ".pyw")
@@ -77,6 +79,8 @@ def load_file(
     source = read(path)
     if cuda.is_missing() and any(d in source.text for d in ("cuda", "mps", "xpu")):
         source = _without_gpu(source)
+    if is_notebook(path.name):
+        surroundings.written |= written_modules(path)
     with generators_restored(), cuda.moves_ignored():
         seed_everything(seed)
         package, notes = enter_packages(surroundings, path, package_of(path, source.tree))

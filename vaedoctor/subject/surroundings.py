@@ -26,6 +26,7 @@ from .errors import is_own_frame
 from .slicing import Executed, execute_module, execute_whole
 from .source import Source, is_foreign, parse
 from .stubs import StubLoader, StubModule
+from .written import WrittenLoader
 
 _ROOT_FILES = (".git", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
 _MOST_FOLDERS_UP = 4
@@ -61,6 +62,7 @@ class Surroundings(MetaPathFinder):
         self.executed: dict[str, tuple[Source, Executed]] = {}
         self.made: set[str] = set()
         self.aliases: set[str] = set()
+        self.written: dict[str, WrittenLoader] = {}
         self._path = list(sys.path)
         self._asking = False
 
@@ -156,7 +158,9 @@ class Surroundings(MetaPathFinder):
         system = self._system(name, None)
         if system is not None and system.loader is not None:
             return system
-        return near or system or self._search(name, [*self._nearest(), *self.above])
+        found = near or system or self._search(name, [*self._nearest(), *self.above])
+        written = self.written.get(name) if found is None else None
+        return written.spec(name) if written is not None else found
 
     def _inside(self, name: str, path: Sequence[str]) -> ModuleSpec | None:
         spec = PathFinder.find_spec(name, list(path))
@@ -218,7 +222,7 @@ class Surroundings(MetaPathFinder):
         loader = getattr(spec, "loader", None)
         locations = getattr(spec, "submodule_search_locations", None) or ()
         return (
-            isinstance(loader, UserLoader | StubLoader)
+            isinstance(loader, UserLoader | StubLoader | WrittenLoader)
             or module.__name__ in self.made
             or (getattr(module, "__file__", None) is None and not _all_foreign(locations))
         )
