@@ -19,7 +19,7 @@ from .binding import (
     model_first,
     return_names,
 )
-from .calling import is_pyro_pair, pyro_loss
+from .composing import is_pyro_pair, pyro_loss
 from .contained import only_terms, total_among
 from .errors import TargetError, summary
 from .loop import loops

@@ -1,0 +1,184 @@
+"""A forward pass composed from a model's own parts: encoder, sampler, decoder; guide and model."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .trial import leaves
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeDecode:
+    """The names of the parts that a step is composed from; `sample` may be missing."""
+
+    encode: str
+    sample: str
+    decode: str
+
+    def fitting(
+        self, model: nn.Module, args: Any, kwargs: Any, plan: int | None = None
+    ) -> tuple[int, str, Any]:
+        """Run the parts: which way from encoder to decoder fits, its name, and what is returned.
+
+        Raises what the first way raised where none fits, or `plan` where one is given.
+        """
+        sample = getattr(model, self.sample) if self.sample else None
+        decode = getattr(model, self.decode)
+        encoded = getattr(model, self.encode)(*args, **kwargs)
+        refused: Exception | None = None
+        for i, (name, draw) in enumerate(_draws(encoded, sample)):
+            if plan is not None and i != plan:
+                continue
+            try:
+                z, extra = draw()
+                made = decode(z, *_conditions(decode, args[1:]))
+            except Exception as error:
+                if plan is not None:
+                    raise
+                refused = refused or error
+                continue
+            return i, name, (made, encoded, z, *extra)
+        raise refused or TypeError(f"nothing that `{self.encode}` returns can be decoded")
+
+    def forward(self, model: nn.Module, plan: int | None) -> Callable[..., Any]:
+        """A forward pass that returns what the decoder, the encoder and the sampler return."""
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return self.fitting(model, args, kwargs, plan)[2]
+
+        encode = getattr(model, self.encode)
+        bare = encode.forward if isinstance(encode, nn.Module) else encode
+        forward.__signature__ = inspect.signature(bare)  # type: ignore[attr-defined]
+        return forward
+
+
+def _conditions(decode: Callable[..., Any], others: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What else the decoder asks for: the conditions that the encoder was given."""
+    bare = decode.forward if isinstance(decode, nn.Module) else decode
+    try:
+        wanted = list(inspect.signature(bare).parameters.values())[1:]
+    except (TypeError, ValueError):
+        return ()
+    needed = sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in wanted)
+    return others[:needed]
+
+
+Draw = Callable[[], tuple[Any, tuple[Any, ...]]]
+
+
+def _draws(encoded: Any, sample: Callable[..., Any] | None) -> Iterator[tuple[str, Draw]]:
+    """The ways to get from the encoder's output to what the decoder takes, the likeliest first."""
+    parts = _tensors(encoded)
+    if sample is not None:
+        for given in _arguments(encoded):
+            yield "own", functools.partial(_by_own, sample, tuple(given))
+    posterior = _distribution(encoded)
+    if posterior is not None:
+        yield "sample", lambda: (_drawn(posterior), ())
+    if sample is None and len(parts) == 2 and parts[0].shape == parts[1].shape:
+        mu, logvar = parts
+        yield (
+            "mu + exp(logvar / 2) * eps",
+            lambda: (mu + torch.exp(0.5 * logvar) * torch.randn_like(logvar), ()),
+        )
+    for part in (encoded, *parts):
+        yield "", functools.partial(_as_it_is, part)
+
+
+def _as_it_is(z: Any) -> tuple[Any, tuple[Any, ...]]:
+    return z, ()
+
+
+def _arguments(encoded: Any) -> Iterator[list[Any]]:
+    if isinstance(encoded, tuple | list):
+        yield list(encoded)
+        yield list(encoded[:2])
+        yield list(encoded[-2:])
+    yield [encoded]
+    if isinstance(encoded, Mapping):
+        yield list(encoded.values())
+
+
+def _by_own(sample: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    """The user's own sampler or quantiser; of several results the first is decoded."""
+    made = sample(*args)
+    if isinstance(made, tuple | list):
+        tensors = [m for m in made if isinstance(m, Tensor)]
+        wide = [m for m in tensors if m.dim() > 1 and m.is_floating_point()]
+        return (wide or tensors)[0], tuple(m for m in made if m is not (wide or tensors)[0])
+    return made, ()
+
+
+def _tensors(encoded: Any) -> list[Tensor]:
+    return [v for _, v in leaves(encoded) if isinstance(v, Tensor)]
+
+
+def _distribution(encoded: Any) -> Any:
+    """A posterior that knows how to sample, bare or inside the encoder's output."""
+    inside = list(encoded) if isinstance(encoded, tuple | list) else []
+    inside += [getattr(encoded, "latent_dist", None)]
+    for thing in (encoded, *inside):
+        able = callable(getattr(thing, "rsample", None)) or callable(getattr(thing, "sample", None))
+        if able and not isinstance(thing, Tensor | nn.Module):
+            return thing
+    return None
+
+
+def _drawn(posterior: Any) -> Any:
+    bare = isinstance(posterior, torch.distributions.Distribution) and not posterior.has_rsample
+    draw = posterior.sample if bare else getattr(posterior, "rsample", None) or posterior.sample
+    return draw()
+
+
+# -- pairs of model and guide -----------------------------------------------------------------
+
+
+def is_pyro_pair(model: nn.Module) -> bool:
+    """Whether a class has Pyro's `model` and `guide` in place of a forward pass."""
+    pair = all(callable(getattr(type(model), n, None)) for n in ("model", "guide"))
+    return pair and "pyro" in sys.modules
+
+
+@dataclass(frozen=True, slots=True)
+class GuideModel:
+    """A forward pass through a pair of `guide` and `model`."""
+
+    def forward(self, model: Any, plan: int | None) -> Callable[..., Any]:
+        """It returns every site: a latent's sample, an observed one's mean."""
+        return _traced(model)
+
+
+Parts = EncodeDecode | GuideModel
+
+
+def _traced(model: Any) -> Callable[..., Any]:
+    poutine = sys.modules["pyro"].poutine
+
+    def forward(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        guide = poutine.trace(model.guide).get_trace(*args, **kwargs)
+        run = poutine.trace(poutine.replay(model.model, trace=guide)).get_trace(*args, **kwargs)
+        sites = [s for s in run.nodes.values() if s["type"] == "sample" and s["name"][0] != "_"]
+        found: dict[str, Any] = {}
+        for site in sites:
+            plate = type(site["fn"]).__name__ == "_Subsample"
+            if not plate:
+                found[site["name"]] = site["fn"].mean if site["is_observed"] else site["value"]
+        return found
+
+    forward.__signature__ = inspect.signature(model.guide)  # type: ignore[attr-defined]
+    return forward
+
+
+def pyro_loss(model: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """The negative ELBO of a pair of `model` and `guide`, as Pyro's own `Trace_ELBO` takes it."""
+    elbo = sys.modules["pyro"].infer.Trace_ELBO()
+    loss: Tensor = elbo.differentiable_loss(model.model, model.guide, *args, **kwargs)
+    return loss
