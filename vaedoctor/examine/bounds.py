@@ -65,10 +65,10 @@ def reaches(
 
 @dataclass(frozen=True, slots=True)
 class _Bound:
-    """A head that an activation follows."""
+    """A head that an activation follows, and what its layer returned, to be forced."""
 
     latent: Latent
-    head: Head
+    raw: Value
     activation: Op
 
 
@@ -85,9 +85,13 @@ def _bound(anatomy: Anatomy, part: str) -> list[_Bound]:
             continue
         if head.value.op is None or latent.draw.op is None or latent.draw.op is latent.meeting:
             continue
-        activation = _activation(anatomy.flow, operand, head)
+        raw = head.value
+        activation = _activation(anatomy.flow, operand, head, raw)
+        if activation is None and raw not in head.op.makes:  # activated before it was split
+            raw = head.op.out
+            activation = _activation(anatomy.flow, operand, head, raw)
         if activation is not None:
-            found.setdefault(activation.span, _Bound(latent, head, activation))
+            found.setdefault(activation.span, _Bound(latent, raw, activation))
     return list(found.values())[:MOST_LATENTS]
 
 
@@ -96,12 +100,12 @@ def _shared(latent: Latent) -> bool:
     return loc is not None and scale is not None and loc.value is scale.value
 
 
-def _activation(flow: Flow, operand: Value, head: Head) -> Op | None:
-    """The last bounding operation between a head's layer and the sampler; None if none."""
+def _activation(flow: Flow, operand: Value, head: Head, raw: Value) -> Op | None:
+    """The last bounding operation between what a layer returned and the sampler; None if none."""
     if not flow.layer(head.op):
         return None
     value, bounding = operand, None
-    while value is not head.value and value.op is not None:
+    while value is not raw and value.op is not None:
         if value.op.name in ACTIVATIONS and value.op.name not in ("exp", "exp_"):
             bounding = bounding or value.op
         parents = {p.index: p for p in flow.parents(value) if flow.data[p.index]}
@@ -124,7 +128,7 @@ def _forced(
     for sign in (1.0, -1.0):
         edits: dict[int | tuple[int, int], Edit] = {}
         for b in bound:
-            edits[b.head.value.place] = _filled(to)
+            edits[b.raw.place] = _filled(to)
             edits[b.latent.draw.value.place] = _filled(sign)
         keep = [b.latent.z for b in bound]
         made = repeat(subject, anatomy.recording, seed=seed, edits=edits, keep=keep, rewind=rewind)

@@ -65,6 +65,7 @@ class Flow:
     data: list[bool] = field(default_factory=list)
     learned: list[bool] = field(default_factory=list)
     noise: list[int] = field(default_factory=list)
+    given: list[bool] = field(default_factory=list)
     consumers: dict[int, list[Op]] = field(default_factory=dict)
     _behind: dict[tuple[frozenset[int], frozenset[int]], frozenset[int]] = field(
         default_factory=dict
@@ -84,6 +85,9 @@ class Flow:
                 or any(self.learned[p.index] for p in parents)
             )
             self.noise.append(noise)
+            self.given.append(
+                value.source == "condition" or any(self.given[p.index] for p in parents)
+            )
         self.consumers = self.recording.consumers()
         for entry, origins in self.carried.items():
             made = self.recording.values[entry]
@@ -123,13 +127,15 @@ class Flow:
 
     def layer(self, op: Op) -> bool:
         """Whether an operation applies learned weights to something else than weights."""
+        if op.name in JOINS:
+            return False
         weights = [v for v in op.reads if self._weight(v)]
         return bool(weights) and len(weights) < len(op.reads)
 
     def _weight(self, value: Value) -> bool:
-        return (
-            self.learned[value.index] and not self.data[value.index] and not self.noise[value.index]
-        )
+        """Whether a value is made of parameters alone; the embedding of a label is not."""
+        i = value.index
+        return self.learned[i] and not (self.data[i] or self.noise[i] or self.given[i])
 
     def ancestors(self, *values: Value, stop: Iterable[Value] = ()) -> frozenset[int]:
         """Indices of everything the values are computed from, themselves included.
