@@ -298,3 +298,65 @@ def test_padded_steps_in_the_loss_are_warned_of_and_masked_ones_are_not():
     assert [f.code for f in _findings(report)] == ["VAE715"]
     report = vaedoctor.check(Tokens(masked=True), (tokens, lengths), conditions=["lengths"])
     assert not _findings(report)
+
+
+class Styled(nn.Module):
+    """Joins a label's embedding to the sample, and adds the scale to the mean in evaluation."""
+
+    def __init__(self):
+        super().__init__()
+        self.style = nn.Embedding(3, 5)
+        self.heads, self.decoder = nn.Linear(12 + 5, 6), nn.Linear(3 + 5, 12)
+
+    def forward(self, x, y):
+        style = self.style(y)
+        mu, logvar = self.heads(torch.cat([x, style], dim=1)).chunk(2, dim=1)
+        std = torch.exp(0.5 * logvar)
+        z = mu + std * torch.randn_like(std) if self.training else mu + std
+        return self.decoder(torch.cat([z, style], dim=1)), mu, logvar
+
+
+def gaussian_loss(x_hat, x, mu, logvar):
+    kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1)
+    return (0.5 * (x_hat - x).pow(2).sum(1) + kl).mean()
+
+
+def test_a_sample_joined_to_an_embedded_condition_is_followed_into_the_decoder():
+    batch = (torch.rand(8, 12), torch.randint(0, 3, (8,)))
+    report = vaedoctor.check(Styled(), batch, objective=gaussian_loss, conditions=[1])
+    assert [f.code for f in _findings(report)] == ["VAE309"]
+
+
+class BothActivated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.heads, self.decoder = nn.Linear(12, 6), nn.Linear(3, 12)
+
+    def forward(self, x):
+        mu, logvar = self.heads(x).relu().chunk(2, dim=1)
+        return self.decoder(mu + torch.randn_like(mu) * torch.exp(0.5 * logvar)), mu, logvar
+
+
+def test_an_activation_before_the_heads_are_split_bounds_both():
+    report = vaedoctor.check(BothActivated(), torch.rand(8, 12), objective=gaussian_loss)
+    assert {f.code for f in _findings(report)} == {"VAE308"}
+
+
+class Guided(nn.Module):
+    """A learned gain on the mean, applied once for the sample and once for the KL."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads, self.decoder = nn.Linear(12, 6), nn.Linear(3, 12)
+        self.gain = nn.Parameter(torch.full((3,), 0.7))
+
+    def forward(self, x):
+        mu, logvar = self.heads(x).chunk(2, dim=1)
+        z = mu * self.gain + torch.randn_like(mu) * torch.exp(0.5 * logvar)
+        return self.decoder(z), mu * self.gain, logvar
+
+
+def test_a_gain_that_is_applied_twice_is_one_location():
+    report = vaedoctor.check(Guided(), torch.rand(8, 12), objective=gaussian_loss)
+    assert not _findings(report)
+    assert next(o for o in report.outcomes if o.code == "VAE701").status == "passed"
