@@ -48,6 +48,8 @@ def companion(name: str, beside: Slot, layers: Layers) -> Slot:
         return Slot(kind="plain", value=1.0)
     if re.fullmatch(_COUNTS, bare):
         return Slot(kind="plain", value=1)
+    if re.fullmatch(r"ts|tt|t_?(span|grid|eval)|time_?(points|grid|stamps)", bare):
+        return Slot((layers.steps(),))
     if re.fullmatch(r"t|timesteps?|time|times", bare):
         return Slot((rows,), "index", 5)
     if re.fullmatch(r"(is|use|return|with)_.*|sample|train(ing)?", bare):

@@ -11,6 +11,7 @@ import heapq
 import inspect
 import itertools
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -23,14 +24,14 @@ from torch import Tensor, nn
 
 from .companions import companion, int_attributes, is_graph, told_width
 from .layers import KNOWN, TABLES, Layers
-from .repairs import Repairs
+from .repairs import Repairs, unpacked_paths
 from .slots import Group, Node, Path, Slot, State, changed, made, reshaped, slots_in, slots_of, told
 from .trial import Trial, forward_parameters, home, leaves
 from .witness import Observed, observe
 
 _MOST_TRIALS = 60
 _MOST_AFTER_RUN = 12
-_MOST_SECONDS = 8.0
+_MOST_SECONDS = 5.0
 _BRANCHES = 8
 _MOST_ALIKE = 8
 
@@ -141,7 +142,8 @@ class Guesser:
         for p in others:
             if p.kind is p.VAR_POSITIONAL:
                 continue
-            if p.default is p.empty or (optional and p.kind is not p.VAR_KEYWORD):
+            is_label = re.search("label|target", p.name.lower()) is not None
+            if p.default is p.empty or (optional and not is_label):
                 state[p.name] = companion(p.name, main, self.layers)
         return state
 
@@ -295,7 +297,11 @@ class Guesser:
 
 def _is_misfit(seen: Observed) -> bool:
     failed = seen.failed
-    return not seen.trial.ran and failed is not None and any(o.paths for o in failed.operands)
+    if seen.trial.ran:
+        return False
+    if failed is not None and failed.error is seen.trial.error:
+        return any(o.paths for o in failed.operands)
+    return bool(unpacked_paths(seen))
 
 
 def _key(state: State) -> str:

@@ -88,6 +88,9 @@ class Inventor:
         members = [e for e in use.equals if isinstance(e, enum.Enum)]
         if members:
             return list(type(members[0]))
+        numbers = list(dict.fromkeys(e for e in use.equals if type(e) is int))
+        if len(numbers) > 1 and annotation in (_EMPTY, int) and not use.names:
+            return numbers
         if use.of_torch:
             return ["ReLU", "relu"]
         if use.called is not None or _is_component(name, use):

@@ -258,6 +258,15 @@ def _unpacking(error: BaseException | None) -> tuple[int, str]:
     return 0, ""
 
 
+def unpacked_paths(seen: Observed) -> frozenset[Path]:
+    """The slots behind a tensor, or its shape, that was unpacked into another number of names."""
+    count, name = _unpacking(seen.trial.error)
+    frame = user_frame(seen.trial.error)
+    if not count or frame is None:
+        return frozenset()
+    return seen.paths(frame[0].f_locals.get(name.partition(".")[0]))
+
+
 def _targets(line: str) -> tuple[str, ...]:
     for node in _nodes(line):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):

@@ -54,6 +54,7 @@ class Resizing:
             sizes = [int(n) for n in found[1].split(",")]
             wanted = math.prod(n for n in sizes[1:] if n > 0)
             got = math.prod(operands[0].shape[1:]) if operands else 0
+            yield from self._as_reshaped(state, tuple(sizes), int(found[2]), slots)
             if sizes[1:] and got and all(n > 0 for n in sizes[1:]):
                 for path in operands[0].paths:
                     for shape in self._resized(slots[path].shape, got, wanted):
@@ -62,6 +63,20 @@ class Resizing:
             return
         else:
             yield from self._broadcast(state, failed, slots)
+
+    def _as_reshaped(
+        self, state: State, sizes: Shape, numbers: int, slots: Mapping[Path, Slot]
+    ) -> Iterator[State]:
+        """An output that is brought into the input's own shape has fewer or more numbers."""
+        for path, slot in slots.items():
+            if slot.shape != sizes or len(sizes) < 3:
+                continue
+            for axis in range(1, len(sizes)):
+                rest = math.prod(sizes) // sizes[axis]
+                if numbers % rest == 0 and numbers // rest > 1:
+                    yield reshaped(
+                        state, path, (*sizes[:axis], numbers // rest, *sizes[axis + 1 :])
+                    )
 
     def wider(
         self, state: State, operand: Operand, wanted: int, slots: Mapping[Path, Slot]
@@ -115,6 +130,10 @@ class Resizing:
             yield (*shape[:-1], shape[-1] + wanted - got)
         if math.prod(shape[1:]) == got:
             yield from self._refilled(shape, wanted)
+        if len(shape) > 3 and shape[-1] * shape[-2] == got:
+            for n in self._told():
+                if 1 < n < wanted and wanted % n == 0:
+                    yield (*shape[:-2], n, wanted // n)
         for axis in range(1, len(shape) - 1):
             if shape[axis] == got:
                 yield (*shape[:axis], wanted, *shape[axis + 1 :])
@@ -192,9 +211,13 @@ class Resizing:
     def _shifted(
         self, state: State, one: Operand, axis: int, by: int, slots: Mapping[Path, Slot]
     ) -> Iterator[State]:
-        """A slot that grew on its way: it must change by the difference."""
+        """A slot that grew or got axes on its way: its own axis of that size changes."""
         for path in one.paths:
             shape = slots[path].shape
+            if len(shape) != len(one.shape):
+                size = one.shape[-axis]
+                for at in (i for i in range(1, len(shape)) if shape[i] == size and size + by > 0):
+                    yield reshaped(state, path, (*shape[:at], size + by, *shape[at + 1 :]))
             if len(shape) == len(one.shape) and shape[-axis] != one.shape[-axis]:
                 at = len(shape) - axis
                 if 1 <= shape[at] + by <= _LARGEST and abs(by) <= 4:

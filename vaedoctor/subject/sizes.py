@@ -52,6 +52,8 @@ _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
     (r"(unk|mask)_?(idx|index|id|token)|unk", (3,)),
     (r"(kernel_size|kernel|k_size|ks)", (3, 4)),
     (r"stride", (2, 1)),
+    (r"strides|strides_list", ([2, 2], (2, 2))),
+    (r"kernel_sizes|kernels", ([3, 3], (3, 3))),
     (r"ch\w*_mult\w*|\w*multipliers?|mult", ((1, 2), [1, 2])),
     (r"\w*edge_?index|edges|edge_list", (Call(torch.tensor, {"data": _RING}),)),
     (r"adj\w*|a_(norm|hat)|laplacian|adjacency\w*", (Call(torch.eye, {"n": _NODES}),)),
@@ -63,7 +65,7 @@ _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
         (2, 1),
     ),
     (
-        r"(img|image|im|input|x|data|obs|sample)_?(size|res|resolution|dim|hw)?_?(shape)|shape"
+        r"(img|image|im|input|in|x|data|obs|sample)_?(size|res|resolution|dim|hw)?_?(shape)|shape"
         r"|(img|image)_?dims",
         ((1, 28, 28), (3, 32, 32), 28),
     ),
@@ -162,6 +164,8 @@ class Sizes:
         bare = _bare(name)
         if bare in self._known:
             return [self._known[bare]]
+        if bare in {"strides", "kernel_sizes"} and annotation is inspect.Parameter.empty:
+            return self.named(bare)
         if self.is_list(bare) and annotation not in (int, float, str, bool):
             dims = [self.one(f"{bare}.0", "hidden"), self.one(f"{bare}.1", "hidden")]
             return [dims, tuple(dims), dims[0]]

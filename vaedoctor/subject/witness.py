@@ -43,6 +43,7 @@ class Failed:
     operands: list[Operand]
     others: list[Any]
     options: Mapping[str, Any]
+    error: BaseException
 
 
 @dataclass(slots=True)
@@ -92,12 +93,12 @@ class _Witness(TorchFunctionMode):
         kwargs = kwargs or {}
         try:
             result = func(*args, **kwargs)
-        except BaseException:
+        except BaseException as error:
             tensors = list(tensors_in((args, kwargs)))
             others = [a for a in args if not isinstance(a, Tensor)]
             name = getattr(func, "__name__", "")
             operands = [self.seen.operand(t) for t in tensors]
-            self.seen.failed = Failed(name, operands, others, kwargs)
+            self.seen.failed = Failed(name, operands, others, kwargs, error)
             raise
         self._mark(func, args, kwargs, result)
         return result
