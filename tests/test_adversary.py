@@ -360,3 +360,48 @@ def test_a_gain_that_is_applied_twice_is_one_location():
     report = vaedoctor.check(Guided(), torch.rand(8, 12), objective=gaussian_loss)
     assert not _findings(report)
     assert next(o for o in report.outcomes if o.code == "VAE701").status == "passed"
+
+
+class TwoLevels(nn.Module):
+    """The lower posterior reads the upper sample, whose network gives the lower prior."""
+
+    def __init__(self):
+        super().__init__()
+        self.lower, self.upper = nn.Linear(12, 9), nn.Linear(9, 6)
+        self.prior, self.posterior = nn.Linear(3, 8), nn.Linear(9 + 3, 8)
+        self.decoder = nn.Linear(4, 12)
+
+    def state(self, raw):
+        loc, log_scale = raw.chunk(2, dim=1)
+        return Normal(loc, log_scale.exp())
+
+    def forward(self, x):
+        h = torch.tanh(self.lower(x))
+        q2 = self.state(self.upper(h))
+        z2 = q2.rsample()
+        p1 = self.state(self.prior(z2))
+        q1 = self.state(self.posterior(torch.cat([h, z2], dim=1)))
+        p2 = Normal(torch.zeros_like(z2), torch.ones_like(z2))
+        return self.decoder(q1.rsample()), (q1, p1), (q2, p2)
+
+
+def two_level_loss(upper):
+    def loss(model, x):
+        x_hat, (q1, p1), (q2, p2) = model(x)
+        kl = kl_divergence(q1, p1).sum(1) + upper(q2, p2)
+        return (0.5 * (x_hat - x).pow(2).sum(1) + kl).mean()
+
+    return loss
+
+
+def test_the_upper_kl_of_a_hierarchy_is_judged_apart_from_the_prior_it_feeds():
+    x = torch.rand(8, 12)
+    kinds = {
+        "": lambda q, p: kl_divergence(q, p).sum(1),
+        "VAE712": lambda q, p: 0.0,
+        "VAE717": lambda q, p: kl_divergence(p, q).sum(1),
+        "VAE703": lambda q, p: -kl_divergence(q, p).sum(1),
+    }
+    for code, upper in kinds.items():
+        report = vaedoctor.check(TwoLevels(), x, objective=two_level_loss(upper))
+        assert [f.code for f in _findings(report)] == ([code] if code else [])
