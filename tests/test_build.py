@@ -332,3 +332,4 @@ def test_every_name_gets_a_size_of_its_own() -> None:
     assert len(set(values)) == len(names)
     assert made.choices("output_dim")[0] == made.choices("input_dim")[0]
     assert made.choices("mystery") == []
+    assert made.choices("layers")[-1] == 2 < made.choices("hiddens")[-1]

@@ -230,7 +230,8 @@ def _judged(
         if in_loss and op is None:
             return None, 0.0  # the objective may hold a target of its own
         at = op.span if op is not None else None
-        kind = "loss" if in_loss else "raises" if op is not None else "refuses"
+        refuses = op is None or _is_divided(run)
+        kind = "loss" if in_loss else "refuses" if refuses else "raises"
         return SizeFault(size, kind, text, at or _raised_at(run)), 0.0
     found = reconstruction_in(run, anatomy)
     x = anatomy.x.shape if anatomy.x is not None else ()
@@ -290,6 +291,12 @@ def _unsteady(
 
 def _failing(run: Recording) -> Op | None:
     return next((op for op in reversed(run.ops) if op.error is run.error), None)
+
+
+def _is_divided(run: Recording) -> bool:
+    """Whether what raised got no rows at all: the model takes rows in groups of several."""
+    failing = _failing(run)
+    return failing is not None and any(0 in v.shape for v in failing.reads)
 
 
 def _stuck(run: Recording, reference: Recording, rows: int) -> Op | None:

@@ -168,7 +168,7 @@ class Sizes:
             return self.named(bare)
         if self.is_list(bare) and annotation not in (int, float, str, bool):
             dims = [self.one(f"{bare}.0", "hidden"), self.one(f"{bare}.1", "hidden")]
-            return [dims, tuple(dims), dims[0]]
+            return [dims, tuple(dims), 2 if bare.endswith("layers") else dims[0]]  # a count
         if found := self.named(bare, annotation):
             return found
         if annotation in (str, float, bool):
