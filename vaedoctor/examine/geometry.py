@@ -28,7 +28,9 @@ Found = tuple[str, str, str]
 def space(examination: Examination, latents: list[Latent]) -> Found | None:
     """The name of a curved space, how sure it is and what shows it; None for a flat one."""
     anatomy = examination.anatomy
-    for value in _points(anatomy, latents):
+    candidates = list(_points(anatomy, latents))
+    pushed: dict[int, Tensor] | None = None
+    for value in candidates:
         points = value.tensor.detach().double()
         if _binary(points):
             continue
@@ -40,7 +42,12 @@ def space(examination: Examination, latents: list[Latent]) -> Found | None:
                 "high",
                 "every sample lies on a sheet: -t² + |s|² is one constant for all rows",
             )
-        ball = _ball(examination, latents, value, points)
+        sizes = points.norm(dim=-1)
+        if any(value is found.z for found in latents) or bool((sizes > FAR).any()):
+            continue
+        if pushed is None:
+            pushed = _pushed(examination, latents, candidates)
+        ball = _ball(pushed.get(value.index), sizes) if not _constant(sizes) else None
         if ball is not None:
             return ball
     return None
@@ -120,31 +127,35 @@ def _on_sheet(points: Tensor) -> bool:
     return False
 
 
-def _ball(
-    examination: Examination, latents: list[Latent], value: Value, points: Tensor
-) -> Found | None:
-    """Whether samples stay inside a ball however large the noise is, in every direction."""
-    sizes = points.norm(dim=-1)
-    if any(value is found.z for found in latents) or bool((sizes > FAR).any()) or _constant(sizes):
-        return None
-    reaching = examination.anatomy.flow.noise[value.index]
+def _pushed(
+    examination: Examination, latents: list[Latent], candidates: list[Value]
+) -> dict[int, Tensor]:
+    """The candidates of a run in which the noise is a thousand times as large."""
+    flow = examination.anatomy.flow
+    reaching = 0
+    for value in candidates:
+        reaching |= flow.noise[value.index]
     draws = [found.draw for found in latents[:1]] or [
-        d for d in examination.anatomy.flow.draws if reaching & (1 << d.bit)
+        d for d in flow.draws if reaching & (1 << d.bit)
     ]
     drawn = [d for d in draws if d.op is not None and d.name in NORMAL]
     if not drawn:
-        return None
+        return {}
     edits: Edits = {d.value.place: lambda t: FAR * t for d in drawn}
     made = repeat(
         examination.subject,
         examination.recording,
         seed=examination.seed,
         edits=edits,
-        keep=[value],
+        keep=candidates,
         rewind=examination.rewind,
     )
-    far = made.tensors.get(value.index)
-    if far is None or far.shape != value.shape or not bool(torch.isfinite(far).all()):
+    return made.tensors
+
+
+def _ball(far: Tensor | None, sizes: Tensor) -> Found | None:
+    """Whether samples stay inside a ball however large the noise is, in every direction."""
+    if far is None or far.shape[:-1] != sizes.shape or not bool(torch.isfinite(far).all()):
         return None
     ends = far.detach().double()
     radius = ends.norm(dim=-1)
