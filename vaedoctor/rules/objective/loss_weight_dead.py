@@ -18,7 +18,8 @@ def loss_weight_dead(examination: Examination) -> Iterator[Finding]:
 
     ## What it checks
     Every number on the model named like a KL weight (`beta`, `kl_weight`) is doubled, one at a
-    time, and the same step is run again: the loss is bit-equal.
+    time, and the same step is run again: the loss is bit-equal. So that a weight too small for
+    the loss's last digit is not called dead, it is tried once more at 2^20 times its value.
 
     ## Why it matters
     The setting is stored, printed and swept over, and every run is the same experiment.
