@@ -177,3 +177,18 @@ def test_a_tutorial_is_found_healthy_from_the_command_line(folder: Path, target:
     )
     assert done.returncode == 0, done.stderr + done.stdout
     assert everything(folder) == before
+
+
+def test_a_file_of_a_logger_that_another_module_owns_is_not_opened(folder: Path) -> None:
+    (folder / "journal.py").write_text(
+        "class Journal:\n"
+        "    def add(self, name): open(name, 'w').close()\n"
+        "    def info(self, text): pass\n"
+        "logger = Journal()\n"
+    )
+    model = MODEL.replace("super().__init__()", "super().__init__(); logger.info('made')", 1)
+    (folder / "m.py").write_text(
+        f"{IMPORTS}from journal import logger\nlogger.add('run.log')\n{model}"
+    )
+    assert load("m.py").batch.ran
+    assert not (folder / "run.log").exists()

@@ -23,7 +23,7 @@ from typing import Any
 
 from .arguments import flags_parsed, no_argument_required
 from .source import Source, blocks, globals_read, is_main_guard
-from .statements import aliased, assigns, binds, defines, is_costly, is_harmless, is_text
+from .statements import aliased, assigns, binds, borrows, defines, is_costly, is_harmless, is_text
 from .stubs import Absent
 
 OwnFirst = Callable[[str, Path], AbstractContextManager[None]]
@@ -116,11 +116,14 @@ def slice_of(tree: ast.Module, wanted: Iterable[str] = ()) -> Slice:
     """The statements that define what `wanted` names (all classes and losses when empty) need."""
     needed = needed_names(tree, set(wanted))
     plan = Slice([], [])
+    imports = (s for s in tree.body if isinstance(s, ast.Import | ast.ImportFrom))
+    imported = set().union(*map(binds, imports), set())
     for stmt, guarded in _statements(tree):
         if is_text(stmt):
             continue
         names = binds(stmt)
         asked = bool(names & needed) and assigns(stmt) and not is_costly(stmt)
+        asked = asked and not borrows(stmt, imported)
         if asked or (defines(stmt) and (not guarded or names & needed)):
             plan.run.append(stmt)
         elif not guarded and not is_harmless(stmt):

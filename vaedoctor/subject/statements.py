@@ -6,6 +6,7 @@ Judged from the syntax tree alone. "Costly" is what loads data, trains, writes o
 from __future__ import annotations
 
 import ast
+from collections.abc import Set
 
 from .source import blocks, called_name, names_read, root_name
 
@@ -45,6 +46,9 @@ _MUTATORS = {
     *"append extend insert update add setdefault pop remove sort reverse clear".split(),
     *"add_argument set_defaults merge_from_file merge_from_list add_class_attributes".split(),
     *"register freeze defrost __setitem__".split(),
+}
+_CONFIGURES = _MUTATORS - {
+    *"append extend insert add pop remove sort reverse clear register".split(),
 }
 _PATHS = ("sys.path.append", "sys.path.insert", "sys.path.extend")
 
@@ -120,6 +124,17 @@ def changed(stmt: ast.stmt) -> set[str]:
     if name.startswith("add_"):  # `add_model_arguments(parser)`
         return set().union(*(names_read(a) for a in call.args), set())
     return set()
+
+
+def borrows(stmt: ast.stmt, imported: Set[str]) -> bool:
+    """Whether a bare call changes what another module owns: `logger.add("train.log")`.
+
+    Filling an imported configuration is what scripts do before they read it.
+    """
+    if not isinstance(stmt, ast.Expr) or not changed(stmt) <= imported:
+        return False
+    name = callee(stmt)
+    return name not in _CONFIGURES and not name.startswith(("DEFINE_", "add_"))
 
 
 def aliased(stmt: ast.stmt) -> tuple[str, str] | None:
