@@ -111,22 +111,6 @@ DIFFUSERS: dict[str, Made] = {
         WIDE,
         SAMPLED,
     ),
-    "AutoencoderRAE": (
-        {
-            "encoder_hidden_size": 64,
-            "encoder_patch_size": 4,
-            "encoder_num_hidden_layers": 1,
-            "decoder_hidden_size": 16,
-            "decoder_num_hidden_layers": 1,
-            "decoder_num_attention_heads": 2,
-            "decoder_intermediate_size": 16,
-            "patch_size": 4,
-            "encoder_input_size": 16,
-            "image_size": 16,
-        },
-        WIDE,
-        {},
-    ),
     "ConsistencyDecoderVAE": (
         {
             "latent_channels": 4,
