@@ -405,3 +405,44 @@ def test_the_upper_kl_of_a_hierarchy_is_judged_apart_from_the_prior_it_feeds():
     for code, upper in kinds.items():
         report = vaedoctor.check(TwoLevels(), x, objective=two_level_loss(upper))
         assert [f.code for f in _findings(report)] == ([code] if code else [])
+
+
+class MovingTable(nn.Module):
+    """Updates a table by moving averages in every training step, and then compares with it."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(12, 5), nn.Linear(5, 12)
+        self.register_buffer("table", torch.randn(9, 5))
+
+    def forward(self, x):
+        z = self.encoder(x)
+        if self.training:
+            with torch.no_grad():
+                nearest = F.one_hot(torch.cdist(z, self.table).argmin(1), 9).to(z.dtype)
+                self.table.mul_(0.99).add_(0.01 * nearest.T @ z)
+        likeness = z @ self.table.T
+        q = self.table[likeness.argmax(1)]
+        return self.decoder(z + (q - z).detach()), (z - q).square().mean() - 1e-3 * likeness.mean()
+
+
+class TooEarly(MovingTable):
+    """Compares with the table before it is updated in place: autograd needs the old one."""
+
+    def forward(self, x):
+        z = self.encoder(x)
+        likeness = z @ self.table.T
+        self.table.mul_(0.99)
+        return self.decoder(z), likeness.mean()
+
+
+def moving_loss(model, x):
+    x_hat, penalty = model(x)
+    return F.mse_loss(x_hat, x) + penalty
+
+
+def test_a_table_that_every_step_updates_before_it_is_read_does_not_break_the_backward_pass():
+    report = vaedoctor.check(MovingTable(), torch.rand(8, 12), objective=moving_loss)
+    assert not _findings(report)
+    report = vaedoctor.check(TooEarly(), torch.rand(8, 12), objective=moving_loss)
+    assert [f.code for f in _findings(report)] == ["VAE606"]

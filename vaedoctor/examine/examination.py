@@ -11,6 +11,7 @@ from torch import Tensor
 from ..finding import Span
 from ..rule import Unavailable
 from ..subject.subject import Subject
+from ..subject.trace import versions_kept
 from . import (
     anomaly,
     backward,
@@ -89,6 +90,13 @@ class Examination:
     def _pair(self) -> tuple[Recording, Again]:
         """One training step, and the same again with the generators running on."""
         first = run_recorded(self.subject, seed=self.seed)
+        restore, put_back = self._rewind, versions_kept(self.subject.model)
+
+        def rewind() -> None:
+            restore()
+            put_back()
+
+        self._rewind = rewind
         if first.error is None:
             second = run_recorded(self.subject, seed=None)
             again = Again.of(second)

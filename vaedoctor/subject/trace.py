@@ -184,6 +184,24 @@ def seed_everything(seed: int) -> None:
         sys.modules["numpy"].random.seed(seed % 2**32)
 
 
+def versions_kept(model: nn.Module) -> Callable[[], None]:
+    """A function that sets autograd's edit counts of parameters and buffers back to those of now.
+
+    A graph refuses to be asked once a table that it saved is updated in place, as every further
+    training step of a model with moving averages does. After a rewind the values are those of the
+    start again, and the graph of the step that is kept may be asked.
+    """
+    guard = getattr(torch.autograd.grad_mode, "_unsafe_preserve_version_counter", None)
+    held = [t for t in (*model.parameters(), *model.buffers()) if not t.is_inference()]
+    kept = [guard(t) for t in held if not is_lazy(t)] if guard is not None else []
+
+    def put_back() -> None:
+        for one in kept:
+            one.__exit__(None, None, None)
+
+    return put_back
+
+
 @contextmanager
 def generators_restored() -> Iterator[None]:
     """Put every random generator back: torch's on each device, NumPy's, Python's."""
