@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from vaedoctor.finding import Arrow, Part, Picture, Report, Result, Span, Term
 from vaedoctor.report.as_anatomy import anatomy_json, as_anatomy
 
-AT = [Span("/home/me/mymodel.py", n) for n in range(20)]
+AT = [Span("models/mymodel.py", n) for n in range(20)]
 PICTURE = Picture(
     "gaussian, vamp prior",
     "high",
