@@ -60,7 +60,7 @@ from .anatomy import Anatomy, anatomize
 from .census import Census, defined_at, take_census
 from .failure import Failure, explain
 from .flow import Flow
-from .gradients import Gradients, parameter_gradients
+from .gradients import Arrives, Gradients, parameter_gradients
 from .latents import Latent
 from .listing import class_span
 from .objective import compose
@@ -547,6 +547,27 @@ class Examination:
     def code_changes(self) -> codebook.Changes:
         """How the tables change in training forwards and in an evaluation forward."""
         return codebook.changes(self.subject, self.codebooks, self.seed, self._rewind)
+
+    def codebook_gradient(self, book: codebook.Codebook) -> Arrives:
+        """What gradient a look-up's table gets from the loss."""
+        return codebook.table_gradient(self.anatomy, book)
+
+    def codebook_term_at(self, book: codebook.Codebook) -> Span | None:
+        """The line of the loss's term on a look-up, or of the look-up itself."""
+        return codebook.term_at(self.anatomy, book)
+
+    @cached_property
+    def codebook_weights(self) -> list[tuple[codebook.Codebook, codebook.Weights]]:
+        """The look-ups that have both a commitment and a codebook term, with their weights."""
+        if self.composed:
+            raise Unavailable("the codebook's loss is not known; supply --objective")
+        weighed = [(b, codebook.weights(self.anatomy, b)) for b in self.codebooks]
+        return [(book, weight) for book, weight in weighed if weight is not None]
+
+    @cached_property
+    def declared_betas(self) -> frozenset[float]:
+        """Weights that the code names for the commitment, or multiplies a term of the loss with."""
+        return frozenset(codebook.declared_betas(self.subject.model, self.recording))
 
     @property
     def codebooks_or_none(self) -> list[codebook.Codebook]:

@@ -32,8 +32,6 @@ def codebook_without_gradient(examination: Examination) -> Iterator[Finding | Ve
     A frozen table (`requires_grad=False`) is meant; a buffer that nothing moves may be a fixed
     random projection and is a *warning*. Rounding (FSQ, LFQ) has no codebook.
     """
-    from ...examine.codebook import table_gradient, term_at
-
     books = examination.codebooks
     trained = [b for b in books if b.table.tensor.requires_grad]
     if trained and examination.composed:
@@ -42,14 +40,14 @@ def codebook_without_gradient(examination: Examination) -> Iterator[Finding | Ve
     judged = {b.name: b for b in books if b in trained or b.table.source != "parameter"}
     silent = 0
     for name, book in judged.items():
-        arrives = table_gradient(examination.anatomy, book).value
+        arrives = examination.codebook_gradient(book).value
         if moved.get(name, 0.0) > 0 or arrives == "nonzero":
             continue
         silent += 1
         yield Finding(
             f"the codebook `{name}` gets no gradient and no update",
             help="add the codebook term `F.mse_loss(z_q, z_e.detach())` or a moving average",
-            at=term_at(examination.anatomy, book),
+            at=examination.codebook_term_at(book),
             measured={"gradient": arrives, "moved by two training forwards": 0.0},
             severity=Severity.ERROR if book in trained else Severity.WARNING,
             causes=book.causes,

@@ -31,15 +31,10 @@ def commitment_on_wrong_side(examination: Examination) -> Iterator[Finding | Ver
     Some published code keeps this order on purpose, hence a warning. Codebooks moved by averages
     have no codebook term and are skipped.
     """
-    from ...examine.codebook import declared_betas, term_at, weights
-
-    if examination.composed:
-        raise Unavailable("the codebook's loss is not known; supply --objective")
-    anatomy = examination.anatomy
-    measured = [(b, w) for b in examination.codebooks if (w := weights(anatomy, b)) is not None]
+    measured = examination.codebook_weights
     if not measured:
         raise Unavailable("no codebook and commitment term to compare (averages, or none)")
-    betas = set(declared_betas(examination.subject.model, examination.recording))
+    betas = examination.declared_betas
     wrong = 0
     for book, weight in measured[-1:]:  # no later residual look-up pulls at its vectors
         inverse = [b for b in betas if b not in (0.0, 1.0) and _near(weight.ratio * b, 1.0)]
@@ -49,7 +44,7 @@ def commitment_on_wrong_side(examination: Examination) -> Iterator[Finding | Ver
         yield Finding(
             f"the commitment weight {inverse[0]:g} is on the codebook term",
             help="weight the other term: `beta * F.mse_loss(z_e, z_q.detach())`",
-            at=term_at(examination.anatomy, book),
+            at=examination.codebook_term_at(book),
             measured={"commitment / codebook gradient": weight.ratio, "beta": inverse[0]},
             causes=book.causes,
         )
