@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,3 +29,21 @@ def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def folder_of_children(tmp_path, monkeypatch):
+    """Makes the working folder of children that begin with `stub`; no temporary file is left."""
+
+    def make(stub: str) -> Path:
+        (tmp_path / "stub").mkdir()
+        (tmp_path / "stub" / "sitecustomize.py").write_text(stub)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "stub"))
+        (tmp_path / "temporary").mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+        (tmp_path / "work").mkdir()
+        monkeypatch.chdir(tmp_path / "work")
+        return tmp_path / "work"
+
+    yield make
+    assert not list((tmp_path / "temporary").iterdir())

@@ -43,17 +43,9 @@ sys.modules |= {"vaedoctor.subject.target": target, "vaedoctor.checkup": checkup
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(folder_of_children):
     """An empty working folder; temporary files go to another, which is empty in the end."""
-    (tmp_path / "stub").mkdir()
-    (tmp_path / "stub" / "sitecustomize.py").write_text(STUB)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "stub"))
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    yield tmp_path / "work"
-    assert not list((tmp_path / "temporary").iterdir())
+    return folder_of_children(STUB)
 
 
 @pytest.fixture
