@@ -124,6 +124,7 @@ def examine_subject(
         stack.enter_context(_old_objects_left_alone())
         examination = Examination(subject, seed=seed, rewind=rewind)
         outcomes = [rule.run(examination) for rule in rules]
+        subject = examination.subject
         picture = draw(examination)
         place = examination.place
         hunted = None

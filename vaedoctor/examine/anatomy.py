@@ -72,7 +72,7 @@ def anatomize(recording: Recording, flow: Flow) -> Anatomy:
     anatomy.latents = scaled or latents
     anatomy.quantizer = _quantizer(flow, behind)
     if not anatomy.latents and anatomy.quantizer is None:
-        anatomy.unsampled = _unsampled(flow, outputs, x_hat)
+        anatomy.unsampled = unsampled_heads(flow, outputs, x_hat)
     anatomy.family, anatomy.confidence = _family(anatomy)
     return anatomy
 
@@ -139,11 +139,15 @@ def _reconstruction(
         and not any(o.value.tensor is v.tensor for v in inputs)
         and o.value.tensor.dim() > 0
     ]
-    partners = _partners(recording, flow)
+    partners = compared_values(recording, flow)
+    samples = [found.z for found in latents]
     if not candidates and not partners:  # forward returns only the loss
-        partners = _partners(recording, flow, latents)
+        partners = compared_values(recording, flow, samples)
     # A forward pass that returns densities compares the input with the decoder's output itself.
-    inside = [] if partners or not latents else _partners(recording, flow, latents)
+    inside = [] if partners or not latents else compared_values(recording, flow, samples)
+    if latents and not partners and not inside:  # or what it decodes in place of the sample
+        locations = [found.loc for found in latents if found.loc is not None]
+        inside = compared_values(recording, flow, locations)
     rank = {value.index: i for i, (value, _) in enumerate(partners)}
 
     def order(o: Output) -> tuple[bool, bool, bool, bool, bool, int]:
@@ -174,15 +178,15 @@ def _deep(flow: Flow, value: Value, latents: list[Latent]) -> bool:
     return any(found.z.index in behind and found.z.index != value.index for found in latents)
 
 
-def _partners(
-    recording: Recording, flow: Flow, decoded_from: list[Latent] | None = None
+def compared_values(
+    recording: Recording, flow: Flow, decoded_from: list[Value] | None = None
 ) -> list[tuple[Value, Op]]:
     """Values that the loss compares with the input, and where.
 
-    With `decoded_from`, inside forward too: values that layers compute from those samples.
+    With `decoded_from`, inside forward too: values that layers compute from those.
     """
     raw = {v.index for v in inputs_of(recording)}
-    inside = flow.descendants(*(found.z for found in decoded_from or ()))
+    inside = flow.descendants(*(decoded_from or ()))
     found = []
     for op in recording.ops:
         if len(op.reads) < 2 or not op.makes:
@@ -242,7 +246,7 @@ def _two_level(flow: Flow, op: Op) -> bool:
     return not any(flow.posterior(v) for v in choices) and len(levels) <= 2
 
 
-def _unsampled(flow: Flow, outputs: list[Output], x_hat: Value | None) -> Unsampled | None:
+def unsampled_heads(flow: Flow, outputs: list[Output], x_hat: Value | None) -> Unsampled | None:
     """Two parallel heads, returned or in the loss; x_hat is computed from the first or both."""
     if x_hat is None:
         return None

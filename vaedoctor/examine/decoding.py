@@ -10,6 +10,7 @@ from torch import nn
 
 from ..finding import Span
 from .anatomy import Anatomy, fed_by
+from .decoders import other_decoders, skipped_sample
 from .flow import Draw, Flow
 from .latents import AFFINE_NOISE, Head, path_of
 from .listing import Method, methods_of, returned_name
@@ -41,7 +42,8 @@ class Decoding:
 
     `heads` is the pair (location, scale) if there is one, `dead` the draws that reach neither
     output nor loss, `dropped` whether a sample was made that reaches nothing,
-    `elsewhere` whether the class samples in code that this forward pass does not run.
+    `elsewhere` whether the class samples in code that this forward pass does not run, `skipped` a
+    pair of heads of which only the location is decoded, beside other samples.
     """
 
     sampled: bool
@@ -52,6 +54,7 @@ class Decoding:
     blind: Op | None
     elsewhere: bool
     variational: bool
+    skipped: Fed | None = None
 
     @property
     def causes(self) -> frozenset[str]:
@@ -80,7 +83,25 @@ def examine_decoding(anatomy: Anatomy, model: nn.Module) -> Decoding:
         blind,
         not anatomy.latents and _samples_elsewhere(recording, model),
         bool(anatomy.latents) or _variational(anatomy, model),
+        _skipped(anatomy) if sampled else None,
     )
+
+
+def _skipped(anatomy: Anatomy) -> Fed | None:
+    """The first layer that takes the location of heads of which no sample is drawn."""
+    pair = skipped_sample(anatomy, [found.z for found in anatomy.sampled])
+    if pair is None:
+        return None
+    flow, x_hat, loc = anatomy.flow, anatomy.x_hat, pair.loc.value
+    assert x_hat is not None
+    goal = flow.ancestors(x_hat)
+    for op in anatomy.recording.ops:
+        if not op.makes or op.out.index not in goal or not flow.layer(op):
+            continue
+        if any(loc.index in {v.index for v in fed_by(flow, read)} for read in op.reads):
+            at = _handed_over(op, pair.loc_head.op)
+            return Fed(op, path_of(op) or op.name, True, False, True, at)
+    return None
 
 
 def _heads(
@@ -113,7 +134,10 @@ def _fed(
 ) -> Iterator[Fed]:
     flow, x_hat = anatomy.flow, anatomy.x_hat
     assert x_hat is not None
-    goal = flow.ancestors(x_hat, stop=[found.z for found in anatomy.sampled])
+    stop = [found.z for found in anatomy.sampled]
+    own = flow.ancestors(x_hat, stop=stop)
+    beside = other_decoders(anatomy, heads[0].value) if exact else []
+    goal = own | flow.ancestors(*beside, stop=stop)
     makers = {heads[0].op.index, heads[1].op.index}
     last = _last_layer(flow, x_hat)
     for op in anatomy.recording.ops:
@@ -125,6 +149,7 @@ def _fed(
         if location or scale:
             decoder = not scale and _starts_decoder(op, last, heads[0].op)
             at = _handed_over(op, heads[0].op) if decoder else op.span
+            decoder = decoder and op.out.index in own
             yield Fed(op, path_of(op) or op.name, location, scale, decoder, at)
 
 

@@ -28,8 +28,9 @@ from ..finding import Span
 from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy, inputs_of
+from .decoders import predictions
 from .flow import PAIRWISE, RESHAPES, SLICES, Flow
-from .latents import ADDS, MULS, PRODUCTS, Latent, head
+from .latents import ADDS, MULS, PRODUCTS, Latent, head, same_posterior
 from .recorder import Edits
 from .recording import Op, Value
 from .repeat import Repeated, repeat
@@ -256,15 +257,21 @@ class Probe:
             raise Unavailable("the sampler's scale is a matrix")
         if latent.draw.op is None or latent.draw.op is latent.meeting:
             raise Unavailable("the noise cannot be owned: it is drawn together with the sample")
-        self.noise = owned_noise(flow, latent)
-        self.pins = first_layers(flow, latent.z, anatomy.x_hat or loss)
+        self.alike = [x for x in anatomy.latents if same_posterior(x, latent)]
+        self.noise = [owned_noise(flow, x) for x in self.alike]
+        samples, compared = [x.z for x in self.alike], predictions(anatomy) or [loss]
+        self.pins = [op for z in samples for op in first_layers(flow, z, *compared)]
         self.pins += _prior_layers(anatomy, latent, loss)
         outputs = [v for op in self.pins for v in op.makes]
         reached = flow.ancestors(loss, stop=outputs)
-        around = flow.ancestors(loss, stop=[*outputs, latent.z]) - {latent.z.index}
+        around = flow.ancestors(loss, stop=[*outputs, *samples]) - {z.index for z in samples}
         by_loc, by_scale = flow.ancestors(latent.loc), flow.ancestors(latent.scale)
         mu = _common(flow, latent.loc, around - (by_scale - by_loc))
         h = _common(flow, latent.scale, around - (by_loc - by_scale))
+        if mu is not None and any(mu.index not in flow.ancestors(x.z) for x in self.alike):
+            mu = latent.loc_head.value if latent.loc_head else None
+        if h is not None and any(h.index not in flow.ancestors(x.z) for x in self.alike):
+            h = latent.scale_head.value if latent.scale_head else None
         if mu is None or h is None or mu.op is None or h.op is None:
             raise Unavailable("the posterior's parameters cannot be forced to known values")
         self.mu, self.h = mu, h
@@ -323,7 +330,7 @@ class Probe:
     def forced(self, mu: Tensor, h: Tensor, level: float, *keep: Value) -> Repeated:
         """One run with the heads and the noise forced and the decoder held; rewound."""
         edits: Edits = {
-            self.noise.place: lambda t: torch.full_like(t, level),
+            **{v.place: _filled(level) for v in self.noise},
             **{v.place: held(v) for op in self.pins for v in op.makes},
             self.mu.place: lambda t: mu.clone(),
             self.h.place: lambda t: h.clone(),
@@ -384,6 +391,10 @@ def _loss(anatomy: Anatomy) -> Value:
     return value
 
 
+def _filled(level: float) -> Callable[[Tensor], Tensor]:
+    return lambda t: torch.full_like(t, level)
+
+
 def held(value: Value) -> Callable[[Tensor], Tensor]:
     """An edit that puts a value back to what it was."""
     kept = value.tensor.detach()
@@ -409,12 +420,12 @@ def owned_noise(flow: Flow, latent: Latent) -> Value:
     return draw.value if multiple else carried[0]
 
 
-def first_layers(flow: Flow, z: Value, end: Value) -> list[Op]:
-    """The layers that read the sample (past layerless steps) on any way to the reconstruction.
+def first_layers(flow: Flow, z: Value, *ends: Value) -> list[Op]:
+    """The layers that read the sample (past layerless steps) on any way to the reconstructions.
 
     Where a way has no layer, as in the inner product of a graph's decoder, its last step.
     """
-    goal = flow.ancestors(end)
+    goal, last = flow.ancestors(*ends), {end.index for end in ends if end.shape}
     found: dict[int, Op] = {}
     waiting, seen = [z], set()
     while waiting:
@@ -425,7 +436,7 @@ def first_layers(flow: Flow, z: Value, end: Value) -> list[Op]:
         for op in flow.consumers.get(value.index, ()):
             if not any(m.index in goal for m in op.makes):
                 continue
-            if flow.layer(op) or (end in op.makes and end.shape):
+            if flow.layer(op) or any(m.index in last for m in op.makes):
                 found[op.index] = op
             else:
                 waiting.extend(op.makes)

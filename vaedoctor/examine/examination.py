@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 
 from torch import Tensor
 
 from ..finding import Span
 from ..rule import Unavailable
+from ..subject.objective import maximised
 from ..subject.subject import Subject
 from ..subject.trace import versions_kept
 from . import (
@@ -57,11 +59,12 @@ from . import (
     weights,
 )
 from .anatomy import Anatomy, anatomize
+from .bound import rewards_likeness
 from .census import Census, defined_at, take_census
 from .failure import Failure, explain
 from .flow import Flow
 from .gradients import Arrives, Gradients, parameter_gradients
-from .latents import Latent
+from .latents import Latent, same_posterior
 from .listing import class_span
 from .objective import compose
 from .recording import Again, Op, Recording
@@ -91,6 +94,11 @@ class Examination:
         """One training step, and the same again with the generators running on."""
         first = run_recorded(self.subject, seed=self.seed)
         restore, put_back = self._rewind, versions_kept(self.subject.model)
+        objective = self.subject.objective
+        if objective is not None and not objective.settled and rewards_likeness(first):
+            restore()
+            self.subject = replace(self.subject, objective=maximised(objective))
+            first = run_recorded(self.subject, seed=self.seed)
 
         def rewind() -> None:
             restore()
@@ -296,7 +304,10 @@ class Examination:
     def _divergences(self) -> tuple[list[divergence.Divergence], str]:
         """The isolated KL of the first latents, and why any was left out."""
         found, reason = [], self.no_latent
-        for latent in self.anatomy.sampled[:MOST_LATENTS]:
+        sampled = self.anatomy.sampled
+        alike = (any(same_posterior(x, y) for y in sampled[:i]) for i, x in enumerate(sampled))
+        apart = [x for x, known in zip(sampled, alike, strict=True) if not known]
+        for latent in apart[:MOST_LATENTS]:
             try:
                 found.append(
                     divergence.isolate(self.subject, self.anatomy, latent, self.seed, self._rewind)
@@ -320,7 +331,8 @@ class Examination:
         """The isolated KL of one latent, if it was measured."""
         if self.composed:
             return None
-        return next((d for d in self._divergences[0] if d.latent is latent), None)
+        found = (d for d in self._divergences[0] if same_posterior(d.latent, latent))
+        return next(found, None)
 
     def kl_curve(self, divergence: divergence.Divergence) -> curves.KLCurve | None:
         """The KL over the scale head, to prove a finding; None where it cannot be swept."""

@@ -271,6 +271,14 @@ def _common_head(flow: Flow, values: list[Value], known: dict[int, Head | None])
     return first if flow.layer(first.op) else None
 
 
+def same_posterior(one: Latent, other: Latent) -> bool:
+    """Whether two latents are draws of one posterior, as the K samples of a loop are."""
+    heads = [(x.loc_head, x.scale_head) for x in (one, other)]
+    values = [(a.value, b.value) for a, b in heads if a is not None and b is not None]
+    alike = len(values) == 2 and all(a is b for a, b in zip(*values, strict=True))
+    return one is other or (alike and one.family == other.family)
+
+
 def path_of(op: Op) -> str:
     """The path of the innermost module that was running, as in `encoder.linear_mu`."""
     return next((c.path for c in op.call.chain() if c.path), "") if op.call else ""

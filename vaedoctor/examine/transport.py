@@ -23,6 +23,7 @@ from ..finding import Span
 from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy
+from .decoders import predictions
 from .divergence import Probe, first_layers, held
 from .flowends import flow_ends, passed_by_all
 from .latents import Latent, path_of
@@ -114,11 +115,11 @@ class _Reading:
         self.probe = Probe(subject, anatomy, latent, seed, rewind)
         flow = anatomy.flow
         assert anatomy.x_hat is not None
-        self.pins = first_layers(flow, end, anatomy.x_hat)
+        self.pins = first_layers(flow, end, *predictions(anatomy))
         if latent.z.index not in flow.ancestors(anatomy.x_hat, stop=[end]):
             entries = []
         else:  # beside the decoder
-            entries = first_layers(flow, latent.z, anatomy.x_hat)
+            entries = first_layers(flow, latent.z, *predictions(anatomy))
         self.pins = [*self.pins, *entries]
         behind = flow.ancestors(end, stop=[latent.z])
         self.weights = {

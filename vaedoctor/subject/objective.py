@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ from .subject import Batch, Objective
 from .trainerless import without_trainer
 from .trial import attempt, items, leaves, pick
 
+_BOUND = re.compile(r"^(?!.*(neg|minus|nelbo|loss|objective|criterion)).*elbo", re.IGNORECASE)
 _TOTAL_KEYS = ("loss", "total_loss", "total", "objective", "elbo", "nelbo", "negative_elbo")
 
 
@@ -183,7 +185,7 @@ class _Finder:
         if looped is not None:
             return looped, ()
         if len(works) == 1:
-            return works[0].objective, ()
+            return replace(works[0].objective, settled=not _BOUND.search(works[0].loss.name)), ()
         if works:
             names = ", ".join(f"`{t.loss.name}`" for t in works)
             return None, (f"several losses run ({names}): name one with `--objective`",)
@@ -418,6 +420,16 @@ def _shown(recipe: Recipe, loss: Loss, model: nn.Module, batch: Batch, output: A
 
 def _pyro(model: nn.Module, batch: Batch) -> Tensor:
     return pyro_loss(model, *batch.args, **batch.kwargs)
+
+
+def maximised(objective: Objective) -> Objective:
+    """The objective that minimises the negative of a bound."""
+
+    def run(model: nn.Module, batch: Batch) -> Tensor:
+        return -total(objective.run(model, batch))
+
+    origin = f"{objective.origin}; it rises as x_hat gets better, so its negative is minimised"
+    return replace(objective, run=run, origin=origin, settled=True)
 
 
 _PYRO = Objective(_pyro, "Trace_ELBO", "found: Pyro's `Trace_ELBO` of `model` and `guide`")

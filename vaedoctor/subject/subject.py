@@ -40,13 +40,15 @@ class Objective:
     """The user's loss.
 
     `run(model, batch)` does one forward pass through `model` and returns whatever the user's loss
-    returns: a scalar, or a tuple or dict that holds one.
+    returns: a scalar, or a tuple or dict that holds one. `settled` is False where nothing says that
+    it is minimised: a method `elbo` that no code calls may be a bound, to be maximised.
     """
 
     run: Callable[[nn.Module, Batch], Any]
     name: str
     origin: str = "given"
     at: Span | None = None
+    settled: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 
-@rule("VAE301", Severity.WARNING, before=("VAE104", "VAE601", "VAE602"))
+@rule("VAE301", Severity.WARNING, before=("VAE104", "VAE403", "VAE601", "VAE602"))
 def sample_missing(examination: Examination) -> Iterator[Finding | Verified]:
     """The model has location and scale heads, and the mean is decoded.
 
     ## What it checks
     In train mode no noise reaches the reconstruction although the forward pass computes a
     location and a scale of one shape and the reconstruction is computed from the location alone.
+    Beside other samples: the loss reads both heads, and all that x_hat knows of x around the
+    samples comes through that location.
 
     ## Why it matters
     Without a sample the model is an autoencoder with a penalty on an unused scale: the scale
@@ -37,6 +39,15 @@ def sample_missing(examination: Examination) -> Iterator[Finding | Verified]:
     Kingma and Welling, Auto-Encoding Variational Bayes, 2014, section 2.4.
     """
     decoding = examination.decoding
+    if decoding.skipped is not None:
+        yield Finding(
+            f"`{decoding.skipped.path}` decodes the mean: no noise is drawn for one of the latents",
+            help="decode `mu + std * torch.randn_like(std)` instead of the mean",
+            at=decoding.skipped.at,
+            measured={"draws that reach x_hat": len(examination.anatomy.sampled)},
+            causes=decoding.causes,
+        )
+        return
     if decoding.heads is None:
         raise Unavailable(examination.no_latent)
     if decoding.sampled:
