@@ -89,9 +89,13 @@ def loss(module: ModuleType, model: Any) -> Any:
     named: dict[str, Any] = dict(
         zip(inspect.signature(model.forward).parameters, args, strict=False)
     )
-    named |= {"model": model, **dict(_named(output))}
-    rest = iter(_flat(output))
     wanted = inspect.signature(module.objective).parameters
+    if "out" in wanted:  # the outputs in one piece: other names are inputs
+        named["out"] = output
+    else:
+        named |= dict(_named(output))
+    named["model"] = model
+    rest = iter(_flat(output))
     return module.objective(**{n: named[n] if n in named else next(rest) for n in wanted})
 
 

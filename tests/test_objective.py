@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vaedoctor.subject.batch import as_batch
 from vaedoctor.subject.binding import role
 from vaedoctor.subject.contained import total_among
 from vaedoctor.subject.objective import find_objective, total
@@ -447,3 +448,46 @@ def test_a_penalty_among_the_outputs_is_no_total() -> None:
     assert total_among((x_hat, {"kl": kl, "all": (x_hat**2).sum() + kl})) == (1, "all")
     assert total_among((x_hat, kl, (x_hat**2).sum())) is None
     assert total_among((kl,)) is None
+
+
+class Cloud(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, cloud: Tensor) -> dict[str, Tensor]:
+        return {"cloud": self.layer(cloud)}
+
+
+def test_beside_the_whole_output_a_name_means_the_input() -> None:
+    def fit(out: Any, cloud: Tensor) -> Tensor:
+        return (out["cloud"] - cloud).square().mean()
+
+    model, x = Cloud(), torch.rand(4, 6)
+    found, _ = find_objective(model, as_batch(model, x), fit)
+    assert found is not None
+    assert torch.equal(found.run(model, as_batch(model, x)), fit(model(x), x))
+
+
+class Stepping(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, wave: Tensor) -> Tensor:
+        return self.layer(wave)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return (batch["gain"] * (self(batch["wave"]) - batch["wave"]).square().mean(1)).mean()
+
+
+@pytest.mark.parametrize("way", ["method", "function"])
+def test_a_loaders_dict_gives_forward_its_part_and_the_loss_all(way: str) -> None:
+    model = Stepping()
+    batch = {"wave": torch.rand(4, 6), "gain": torch.rand(4)}
+    given = as_batch(model, batch)
+    assert given.ran
+    loss = "training_step" if way == "method" else lambda m, b: m.training_step(b, 0)
+    found, _ = find_objective(model, given, loss)
+    assert found is not None
+    assert torch.equal(found.run(model, given), model.training_step(batch, 0))

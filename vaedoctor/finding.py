@@ -203,7 +203,8 @@ def fold(findings: Iterable[Finding], precedence: Mapping[str, tuple[str, ...]])
     """One cause, one finding: drop a finding that a more specific rule explains.
 
     `precedence` maps a code to the codes it speaks before. A finding is folded into the notes of
-    a more specific one when the two share a cause token or the line.
+    a more specific one when the two share a cause token or the line, with its severity: what is
+    proved stays an error.
     """
     kept = list(findings)
     for specific in sorted(kept, key=lambda f: -len(precedence.get(f.code, ()))):
@@ -217,7 +218,8 @@ def fold(findings: Iterable[Finding], precedence: Mapping[str, tuple[str, ...]])
             elsewhere = general.at is not None and general.at != specific.at
             at = f" ({where(general.at, specific.at)})" if elsewhere else ""
             note = f"also {general.code}: {general.message}{at}"
-            widened = replace(specific, notes=(*specific.notes, note))
+            worst = max(specific.severity, general.severity, key=lambda s: s.rank)
+            widened = replace(specific, notes=(*specific.notes, note), severity=worst)
             kept[kept.index(specific)] = widened
             kept.remove(general)
             specific = widened

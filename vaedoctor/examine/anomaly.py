@@ -93,8 +93,8 @@ def _finite(tensor: Tensor) -> bool:
 def _culprit(recording: Recording, loss: Tensor, function: str, line: Span | None) -> Op | None:
     """The forward operation that turns a finite gradient into a non-finite one.
 
-    A value that several operations read blames them all: then anomaly mode, which sees NaN but no
-    infinity, decides by the backward function and by the line.
+    A value that several operations read blames them all: then the backward pass of each alone
+    decides, and else anomaly mode, which sees NaN but no infinity, by function and line.
     """
     values = [v for v in recording.values if v.edge is not None]
     edges = [v.edge for v in values if v.edge is not None]
@@ -108,12 +108,29 @@ def _culprit(recording: Recording, loss: Tensor, function: str, line: Span | Non
         if any(v.index in bad for v in op.reads) and not any(v.index in bad for v in op.makes)
     ]
 
-    def blamed(op: Op) -> tuple[bool, bool]:
+    gradients = {v.index: g for v, g in zip(values, found, strict=True) if g is not None}
+
+    def blamed(op: Op) -> tuple[bool, bool, bool]:
+        alone = len(suspects) > 1 and _spoils(op, gradients, bad)
         by_name = any(v.edge is not None and v.edge.node.name() == function for v in op.makes)
         by_line = line is not None and op.span is not None and op.span.line == line.line
-        return by_name, by_line
+        return alone, by_name, by_line
 
     return max(suspects, key=blamed, default=None)
+
+
+def _spoils(op: Op, gradients: dict[int, Tensor], bad: set[int]) -> bool:
+    """Whether the backward pass of one operation alone makes a finite gradient non-finite."""
+    made = [v for v in op.makes if v.edge is not None and v.index in gradients]
+    read = [v.edge for v in op.reads if v.edge is not None and v.index in bad]
+    edges = [v.edge for v in made if v.edge is not None]
+    if not made or not read:
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        given = [gradients[v.index] for v in made]
+        found = torch.autograd.grad(edges, read, given, allow_unused=True, retain_graph=True)
+    return any(g is not None and not _finite(g) for g in found)
 
 
 def _anomaly_mode(subject: Subject, seed: int) -> tuple[str, Span | None]:

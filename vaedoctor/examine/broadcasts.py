@@ -89,9 +89,30 @@ def _by_accident(anatomy: Anatomy, op: Op, large: Value, small: Value, rows: int
     while maker is not None and maker.name in ("detach", "clone", "contiguous", *_NUMERIC):
         parents = flow.parents(maker.out)
         maker = parents[0].op if len(parents) == 1 else None
-    if maker is not None and maker.name in _EXPLICIT and not _reconstruction(anatomy, large, small):
+    explicit = maker is not None and maker.name in _EXPLICIT
+    if explicit and not _reconstruction(anatomy, large, small) and not _averaged(anatomy, op):
         return False
     return not _meets_pairs(flow, op)
+
+
+def _averaged(anatomy: Anatomy, op: Op) -> bool:
+    """Whether all that becomes of a product is a sum or mean over everything, up to the loss.
+
+    The sum of all products of two columns is the product of their sums: nobody pairs for that.
+    """
+    loss = _loss(anatomy)
+    if op.name not in MULS or loss is None or len(op.out.shape) != 2:
+        return False
+    value = op.out
+    while value.index != loss.index:
+        readers = [r for r in anatomy.flow.consumers.get(value.index, ()) if r.makes]
+        if len(readers) != 1 or readers[0].name not in _LINEAR:
+            return False
+        reader = readers[0]
+        if reader.name in _TOTALS:
+            return reader.out.shape == () and value.shape == op.out.shape
+        value = reader.out
+    return False
 
 
 def _reconstruction(anatomy: Anatomy, large: Value, small: Value) -> bool:
@@ -112,6 +133,8 @@ def _reconstruction(anatomy: Anatomy, large: Value, small: Value) -> bool:
 
 
 _SELECTIVE = frozenset("exp min max amin amax softmax log_softmax logsumexp topk sort".split())
+_TOTALS = frozenset("sum mean".split())
+_LINEAR = _TOTALS | {"mul", "div", "neg", "rmul", "truediv"}
 _NUMERIC = frozenset("exp log neg pow square sqrt mul div float double".split())
 
 

@@ -6,6 +6,7 @@ at that index. A class label embedded by `argmax` is none: its scores do not com
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -293,12 +294,12 @@ class Weights:
 def weights(anatomy: Anatomy, book: Codebook) -> Weights | None:
     """Split the loss's gradient at the look-up; None where a term has none (averages, no loss)."""
     loss, x_hat, encoded = anatomy.recording.loss, anatomy.x_hat, book.encoded
-    code = book.read.out
+    codes = [v.edge for v in _codes_read(anatomy.flow, book) if v.edge is not None]
     if not isinstance(loss, Tensor) or not loss.requires_grad or x_hat is None:
         return None
-    if x_hat.edge is None or encoded is None or encoded.edge is None or code.edge is None:
+    if x_hat.edge is None or encoded is None or encoded.edge is None or not codes:
         return None
-    edges = [encoded.edge, code.edge]
+    edges = [encoded.edge, *codes]
     total = torch.autograd.grad(loss, [*edges, x_hat.edge], allow_unused=True, retain_graph=True)
     if any(g is None for g in total):
         return None
@@ -307,12 +308,31 @@ def weights(anatomy: Anatomy, book: Codebook) -> Weights | None:
     )
     norms = [
         float((t - (r if r is not None else 0)).norm())
-        for t, r in zip(total[:2], through, strict=True)
+        for t, r in zip(total[:-1], through, strict=True)
     ]
+    commitment, own = norms[0], math.hypot(*norms[1:])
     largest = float(total[0].norm()) or 1.0
-    if min(norms) <= 1e-5 * largest:
+    if min(commitment, own) <= 1e-5 * largest:
         return None
-    return Weights(norms[0], norms[1])
+    return Weights(commitment, own)
+
+
+def _codes_read(flow: Flow, book: Codebook) -> list[Value]:
+    """What is read of the table at this index: once, or group by group."""
+    by_index, by_table = flow.descendants(*book.index.makes), flow.descendants(book.table)
+    after = flow.descendants(book.read.out)
+    twins = [
+        op.out
+        for op in flow.recording.ops
+        if op.name == book.read.name
+        and op is not book.read
+        and op.makes
+        and op.out.shape == book.read.out.shape
+        and op.out.index not in after
+        and any(v.index in by_index for v in op.reads)
+        and any(v.index in by_table - by_index for v in op.reads)
+    ]
+    return [book.read.out, *twins]
 
 
 def declared_betas(model: nn.Module, recording: Recording) -> Iterator[float]:

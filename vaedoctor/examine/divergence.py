@@ -70,6 +70,11 @@ class Setting:
     gradient: Tensor
     connected: bool
 
+    @property
+    def finite(self) -> bool:
+        """Whether sampler and loss gave numbers."""
+        return math.isfinite(self.scale) and math.isfinite(self.weight)
+
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
@@ -96,6 +101,12 @@ class Divergence:
         """Whether the loss has no gradient at location or scale, near the prior and far from it."""
         silent = all(s.weight == 0 and not bool((s.gradient != 0).any()) for s in self.settings)
         return silent and self.far == 0
+
+    @property
+    def trained(self) -> bool:
+        """Whether the posterior's parameters carry a gradient: a frozen encoder's do not."""
+        made = (self.latent.loc, self.latent.scale)
+        return any(v is not None and v.requires_grad for v in made)
 
     @property
     def entropy_only(self) -> bool:
@@ -175,6 +186,10 @@ def isolate(
     probe = Probe(subject, anatomy, latent, seed, rewind)
     low, high = (1.0, -1.0) if probe.signed else (2.0, 0.5)
     settings = (probe.measure(high), probe.measure(low))
+    if probe.signed and not settings[0].finite and settings[1].finite:
+        settings = (probe.measure(0.5), probe.measure(2.0))  # a precision, by hand
+    if not all(s.finite for s in settings):
+        raise Unavailable("the loss is not finite where the posterior is forced")
     far = 0.0
     if all(s.weight <= 0 for s in settings):
         far = probe.measure(high, reach=FAR).weight
@@ -539,7 +554,7 @@ def _quotient(given: Tensor, reference: Tensor) -> Tensor:
 
 
 def _spread(values: Tensor) -> float:
-    if values.numel() == 0:
+    if values.numel() == 0 or not bool(torch.isfinite(values).all()):
         return float("inf")
     size = float(values.abs().mean())
     return float(values.max() - values.min()) / size if size > 0 else 0.0

@@ -71,8 +71,13 @@ def _along(values: Sequence[Value], directions: Sequence[Tensor]) -> Tensor | No
     if any(not v.tensor.is_leaf and v.tensor.grad_fn is not _edge(v).node for v in values):
         return None
     with torch.enable_grad():
-        parts = [(v.tensor * d).sum() for v, d in zip(values, directions, strict=True)]
+        parts = [_real(v.tensor * d).sum() for v, d in zip(values, directions, strict=True)]
         return torch.stack(parts).sum() if len(parts) > 1 else parts[0]
+
+
+def _real(values: Tensor) -> Tensor:
+    """Both parts of complex numbers: only a real scalar can be differentiated."""
+    return torch.view_as_real(values) if values.is_complex() else values
 
 
 def _edge(value: Value) -> GradientEdge:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -121,4 +121,4 @@ def mapped(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
 
     args = tuple(one(a) for a in batch.args)
     kwargs = {k: one(v) for k, v in batch.kwargs.items()}
-    return Batch(args, kwargs, batch.origin, batch.guessed, batch.ran)
+    return replace(batch, args=args, kwargs=kwargs)

@@ -54,7 +54,7 @@ def _arguments(
         elif p.default is not p.empty:
             continue
         elif lower in _COUNTS:
-            given[p.name] = 3
+            given[p.name] = _rows_beside(parameters, known)
         elif p.name in known and (i or name != "decode"):
             given[p.name] = known[p.name]
         elif latent is not None and (lower in _LATENTS or (name == "decode" and i == 0)):
@@ -64,6 +64,13 @@ def _arguments(
         else:
             return None
     return given
+
+
+def _rows_beside(parameters: list[inspect.Parameter], known: dict[str, Any]) -> int:
+    """How many to draw: as many as there are rows of the condition that is given as well."""
+    beside = [known[p.name] for p in parameters if p.name in known and p.default is p.empty]
+    rows = [item.shape[0] for item in beside if isinstance(item, Tensor) and item.dim()]
+    return rows[0] if rows else 3
 
 
 def _known(model: nn.Module, batch: Batch) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -54,6 +55,11 @@ class EvalLatent:
     at: Span | None
 
     @property
+    def finite(self) -> bool:
+        """Whether what was compared were numbers."""
+        return all(math.isfinite(n) for n in (self.shift or 0.0, self.by_scale, self.by_loc))
+
+    @property
     def consistent(self) -> bool:
         """Whether z is the location when the noise is 0."""
         moved = self.shift is not None and self.shift > _LEAST
@@ -78,7 +84,7 @@ def eval_latents(
         found = [_compare(anatomy, latent, recording) for latent in judged[:_MOST]]
     finally:
         rewind()
-    seen = [f for f in found if f is not None]
+    seen = [f for f in found if f is not None and f.finite]
     if any(f.by_scale > 0 for f in seen):
         train = run_forward(subject, seed=seed, train=True, still=True)
         seen = [f for f in seen if _plays_no_part(anatomy, f.latent, train)]

@@ -8,7 +8,7 @@ changes when values of the model were carried through Python (`torch.tensor(z.to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -134,7 +134,7 @@ def perturbed(batch: Batch) -> Batch:
 
     args = tuple(move(a) for a in batch.args)
     kwargs = {k: move(v) for k, v in batch.kwargs.items()}
-    return Batch(args, kwargs, batch.origin, batch.guessed, batch.ran)
+    return replace(batch, args=args, kwargs=kwargs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -251,13 +251,17 @@ def _near_a_limit(recording: Recording) -> bool:
     return any(_extremes(recording))
 
 
+def _readable(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.layout is torch.strided and tensor.numel() > 0
+
+
 def _extremes(recording: Recording) -> Iterator[bool]:
     delicate = LOGARITHMS | ROOTS | QUOTIENTS
     for op in recording.ops:
         for tensor in tensors_in([v.tensor for v in op.makes]):
-            if tensor.is_floating_point() and tensor.numel():
+            if _readable(tensor):
                 yield bool(tensor.detach().abs().max() > LARGEST)
         if op.name in delicate and op.reads:
             tensor = op.reads[-1].tensor
-            if tensor.is_floating_point() and tensor.numel():
+            if _readable(tensor):
                 yield bool(tensor.detach().abs().min() < SMALLEST)

@@ -116,7 +116,7 @@ class Recorder(TorchFunctionMode):
     # -- modules ---------------------------------------------------------------------------
 
     def _enter_module(self, module: nn.Module, args: Any) -> None:
-        if self._paused:
+        if self._paused or _transformed():
             return
         with self._bookkeeping():
             span, _ = self._place()
@@ -132,7 +132,7 @@ class Recorder(TorchFunctionMode):
             self.recording.calls.append(call)
 
     def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._paused:
+        if self._paused or _transformed():
             return
         with self._bookkeeping():
             while self._stack:
@@ -153,7 +153,7 @@ class Recorder(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self._paused:
+        if self._paused or _transformed():
             return func(*args, **kwargs)
         self.recording.turns += 1
         name = getattr(func, "__name__", "")
@@ -379,6 +379,14 @@ def _edge_of(tensor: Tensor) -> GradientEdge | None:
         return None  # a view made under no_grad carries none, a lazy parameter has none yet
 
 
+def _transformed() -> bool:
+    """Whether a transform of `torch.func` runs: its tensors are wrappers that do not outlive it.
+
+    What comes out of it is then one operation, known by its graph.
+    """
+    return torch._C._functorch.maybe_current_level() is not None
+
+
 def _version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
 
@@ -386,7 +394,9 @@ def _version(tensor: Tensor) -> int:
 def storage_of(tensor: Tensor) -> int:
     """The address of a tensor's memory; 0 where it has none of the plain kind."""
     plain = tensor.layout is torch.strided and not is_lazy(tensor)
-    return tensor.untyped_storage().data_ptr() if plain else 0
+    if not plain or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return 0
+    return tensor.untyped_storage().data_ptr()
 
 
 def edited(

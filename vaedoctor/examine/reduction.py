@@ -77,4 +77,5 @@ def halved(batch: Batch, rows: int) -> Batch:
             return type(item)(cut(v) for v in item)
         return item
 
-    return Batch(tuple(cut(a) for a in batch.args), {k: cut(v) for k, v in batch.kwargs.items()})
+    args, kwargs = tuple(cut(a) for a in batch.args), {k: cut(v) for k, v in batch.kwargs.items()}
+    return replace(batch, args=args, kwargs=kwargs)

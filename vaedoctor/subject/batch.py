@@ -64,13 +64,13 @@ def as_batch(model: nn.Module, given: Any, *, origin: str = "given", seed: int =
     if isinstance(given, Batch):
         ran = attempt(lambda: given.run(model), model, seed=seed).ran
         return replace(given, ran=ran)
-    readings = list(_readings(model, given))
-    for args, kwargs in readings:
-        batch = Batch(args, kwargs, origin)
+    readings = [Batch(*reading, origin) for reading in _readings(model, given)]
+    taken = {p.name for p in forward_parameters(model)}
+    readings = [replace(b, beside=frozenset(b.kwargs) - taken) for b in readings]
+    for batch in readings:
         if attempt(partial(batch.run, model), model, seed=seed).ran:
             return batch
-    args, kwargs = readings[0]
-    return Batch(args, kwargs, origin, ran=False)
+    return replace(readings[0], ran=False)
 
 
 def parse_input(text: str, model: nn.Module, *, seed: int = 0) -> Any:
@@ -130,9 +130,12 @@ def _readings(model: nn.Module, given: Any) -> Iterator[tuple[tuple[Any, ...], d
             yield tuple(given[: max(1, len(required))]), {}
     elif isinstance(given, Mapping):
         names = {p.name for p in parameters}
-        if set(given) <= names and {p.name for p in required} <= set(given):
+        fits = {p.name for p in required} <= set(given)
+        if fits and set(given) <= names:
             yield (), dict(given)
         yield (given,), {}
+        if required and fits and all(isinstance(key, str) for key in given):
+            yield (), dict(given)  # a loader's dict, of which the loss takes more than forward
     else:
         yield (given,), {}
 

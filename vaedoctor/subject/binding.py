@@ -109,8 +109,14 @@ def return_names(model: nn.Module) -> list[Any]:
 
 
 def model_first() -> Recipe:
-    """`loss(model, *batch)`."""
-    return Recipe(lambda m, b, _: ([m, *b.args], dict(b.kwargs)), needs_output=False)
+    """`loss(model, *batch)`; `loss(model, batch)` where forward takes a part of a loader's dict."""
+
+    def arguments(model: nn.Module, batch: Batch, _: Any) -> Arguments:
+        if batch.beside:
+            return [model, dict(batch.kwargs)], {}
+        return [model, *batch.args], dict(batch.kwargs)
+
+    return Recipe(arguments, needs_output=False)
 
 
 def by_names(
@@ -156,9 +162,17 @@ class _Names:
         self.bound: dict[str, Callable[[nn.Module, Batch, Any], Any]] = {}
         self.heads: list[tuple[Any, ...]] = []
         self.needs_output = False
+        self.whole = False
 
     def recipe(self) -> Recipe:
-        for step in (self._exact, self._inputs, self._roles, self._shapes, self._constants):
+        for step in (
+            self._whole,
+            self._exact,
+            self._inputs,
+            self._roles,
+            self._shapes,
+            self._constants,
+        ):
             for p in self.parameters:
                 if p.name not in self.bound:
                     step(p)
@@ -191,16 +205,25 @@ class _Names:
 
         self.bound[name] = take
 
-    def _exact(self, p: inspect.Parameter) -> None:
-        keys = {str(path[0]) for path in self.slots if path and isinstance(path[0], str)}
-        if _reads_attributes(self.function, p.name, keys):
-            self.needs_output = True
-            self.bound[p.name] = lambda m, b, out: out
+    def _whole(self, p: inspect.Parameter) -> None:
+        """The output or a loader's dict as it is, for a function that takes it apart."""
+        read = _keys_read(self.function, p.name)
+        if read and read <= set(self.binding.batch.kwargs):
+            self.bound[p.name] = lambda m, b, out: dict(b.kwargs)
             return
+        keys = {str(path[0]) for path in self.slots if path and isinstance(path[0], str)}
+        apart = () not in self.slots and _taken_apart(self.function, p.name)
+        if _reads_attributes(self.function, p.name, keys) or (
+            apart and _WHOLE.fullmatch(p.name) is not None
+        ):
+            self.needs_output = self.whole = True
+            self.bound[p.name] = lambda m, b, out: out
+
+    def _exact(self, p: inspect.Parameter) -> None:
         if () not in self.slots and _taken_apart(self.function, p.name):
-            if _WHOLE.fullmatch(p.name):
-                self.needs_output = True
-                self.bound[p.name] = lambda m, b, out: out
+            return
+        if self.whole and p.name in self.inputs:  # the other parameter holds all outputs
+            self._take_input(p.name, self.inputs[p.name])
             return
         for path, name in self.slots.items():
             if name and _bare(name) == _bare(p.name):
@@ -394,6 +417,18 @@ def _taken_apart(function: Callable[..., Any], name: str) -> bool:
                 if found == name:
                     return True
     return False
+
+
+def _keys_read(function: Callable[..., Any], name: str) -> set[str]:
+    """The literal keys with which a function subscripts a parameter: `batch["image"]`."""
+    found: set[str] = set()
+    tree = function_tree(function)
+    for node in ast.walk(tree) if tree is not None else ():
+        match node:
+            case ast.Subscript(value=ast.Name(id=held), slice=ast.Constant(value=str() as key)):
+                if held == name:
+                    found.add(key)
+    return found
 
 
 def _reads_attributes(function: Callable[..., Any], name: str, keys: set[str]) -> bool:

@@ -20,7 +20,8 @@ class Batch:
     `origin` is a phrase for the report ("given", "your own example in line 12", "made up from
     `encoder.linear1`"); `guessed` says that nobody but vaedoctor chose the values.
     `ran` is False when no guess made the forward pass run to its end. `axis` is where the samples
-    of a made-up batch are, None where rows are no samples (the nodes of one graph).
+    of a made-up batch are, None where rows are no samples (the nodes of one graph). `beside` names
+    the keyword arguments that forward does not take: a loader's further entries, for the loss.
     """
 
     args: tuple[Any, ...]
@@ -29,10 +30,11 @@ class Batch:
     guessed: bool = False
     ran: bool = True
     axis: int | None = 0
+    beside: frozenset[str] = frozenset()
 
     def run(self, model: nn.Module) -> Any:
         """One forward pass."""
-        return model(*self.args, **self.kwargs)
+        return model(*self.args, **{k: v for k, v in self.kwargs.items() if k not in self.beside})
 
 
 @dataclass(frozen=True, slots=True)

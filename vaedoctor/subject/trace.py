@@ -13,7 +13,7 @@ import random
 import sys
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -242,6 +242,17 @@ def _switches_restored() -> Iterator[None]:
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Run the user's own code where a function or layer was compiled: the recorder sees nothing.
+
+    torch imports its compiler (a second) only where something was compiled.
+    """
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
 @contextmanager
 def leaves_no_trace(*roots: object) -> Iterator[Callable[[], None]]:
     """Restore the model bit for bit on leaving, also when it raises.
@@ -267,7 +278,7 @@ def leaves_no_trace(*roots: object) -> Iterator[Callable[[], None]]:
         for state in tensors:
             state.tensor.grad = None
 
-    with generators_restored(), _switches_restored():
+    with generators_restored(), _switches_restored(), _uncompiled():
         try:
             rewind()
             yield rewind

@@ -31,8 +31,8 @@ def kl_missing(examination: Examination) -> Iterator[Finding | Verified]:
 
     ## False alarms
     Regularisers that act on the sample instead (MMD, a discriminator) give a gradient and are not
-    reported. A term that is there and multiplied by 0, as at the start of a warm-up, is a *note*;
-    `beta=0` declares it.
+    reported, nor is a posterior that no trainable parameter makes. A term that is there and
+    multiplied by 0, as at the start of a warm-up, is a *note*; `beta=0` declares it.
     """
     if examination.subject.beta == 0:
         raise Unavailable("the intended KL weight is declared to be 0")
@@ -46,7 +46,7 @@ def kl_missing(examination: Examination) -> Iterator[Finding | Verified]:
                 severity=Severity.NOTE,
                 causes=frozenset({"latent", "kl"}),
             )
-        elif d.missing and not d.clamped:
+        elif d.missing and not d.clamped and d.trained:
             nats = examination.unit_kl(d.latent)
             yield Finding(
                 "no term of the loss pulls the posterior to a prior",

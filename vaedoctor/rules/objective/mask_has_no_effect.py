@@ -38,6 +38,8 @@ def mask_has_no_effect(examination: Examination) -> Iterator[Finding | Verified]
     if not found:
         raise Unavailable("no mask or length among the inputs")
     wrong = [c for c in found if c.unused or c.loose is not None]
+    if wrong and examination.composed:
+        raise Unavailable("the loss that may read it is not known; supply --objective")
     for mask in wrong:
         loose = mask.loose
         yield Finding(
