@@ -304,7 +304,7 @@ def weights(anatomy: Anatomy, book: Codebook) -> Weights | None:
     if any(g is None for g in total):
         return None
     through = torch.autograd.grad(
-        [x_hat.edge], edges, grad_outputs=[total[2]], allow_unused=True, retain_graph=True
+        [x_hat.edge], edges, grad_outputs=[total[-1]], allow_unused=True, retain_graph=True
     )
     norms = [
         float((t - (r if r is not None else 0)).norm())

@@ -207,7 +207,7 @@ class Recorder(TorchFunctionMode):
         found: list[Value] = []
         self._paused = True
         try:
-            found = [self._value(t) for t in tensors_in((args, kwargs))]
+            found = [self._value(t) for t in tensors_in((args, kwargs)) if not _wraps(t)]
         except Exception as bug:
             self.recording.fault = self.recording.fault or bug
         finally:
@@ -323,6 +323,8 @@ class Recorder(TorchFunctionMode):
             seen.add(node)
             known = self._by_node.get(node)
             if known is None and hasattr(node, "variable"):
+                if _wraps(node.variable):
+                    continue
                 known = self._value(node.variable)
             if known is not None:
                 found[known.index] = known
@@ -387,6 +389,11 @@ def _transformed() -> bool:
     return torch._C._functorch.maybe_current_level() is not None
 
 
+def _wraps(tensor: Tensor) -> bool:
+    """Whether a tensor is a transform's own stand-in for another."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+
+
 def _version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
 
@@ -394,9 +401,7 @@ def _version(tensor: Tensor) -> int:
 def storage_of(tensor: Tensor) -> int:
     """The address of a tensor's memory; 0 where it has none of the plain kind."""
     plain = tensor.layout is torch.strided and not is_lazy(tensor)
-    if not plain or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        return 0
-    return tensor.untyped_storage().data_ptr()
+    return tensor.untyped_storage().data_ptr() if plain and not _wraps(tensor) else 0
 
 
 def edited(

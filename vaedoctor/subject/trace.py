@@ -12,8 +12,9 @@ import functools
 import random
 import sys
 import types
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -242,15 +243,18 @@ def _switches_restored() -> Iterator[None]:
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
-def _uncompiled() -> AbstractContextManager[Any]:
-    """Run the user's own code where a function or layer was compiled: the recorder sees nothing.
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Run the user's own code where a function or layer was compiled, so that it can be recorded.
 
     torch imports its compiler (a second) only where something was compiled.
     """
     if "torch._dynamo" not in sys.modules:
-        return nullcontext()
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return stance
+        yield
+        return
+    with warnings.catch_warnings(), torch.compiler.set_stance("force_eager"):
+        warnings.filterwarnings("ignore", message="Using `torch.compile.module.` when there are")
+        yield
 
 
 @contextmanager

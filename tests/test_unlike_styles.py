@@ -1,0 +1,187 @@
+"""Bugs of wiring, devices, gradients and codebooks in models unlike the fixtures."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import vaedoctor
+from vaedoctor import Report, Severity
+
+
+def line_of(text: str, cls: type) -> int:
+    lines, first = inspect.getsourcelines(cls)
+    (found,) = (n for n, line in enumerate(lines, start=first) if text in line)
+    return found
+
+
+def worst(report: Report) -> list[tuple[str, int]]:
+    """Code and line of everything but notes."""
+    assert not [o for o in report.outcomes if o.status == "crashed"]
+    found = [f for f in report.findings if f.severity is not Severity.NOTE]
+    return [(f.code, f.at.line if f.at else 0) for f in found]
+
+
+def table(rows: int, columns: int) -> Tensor:
+    return torch.rand(rows, columns, generator=torch.Generator().manual_seed(0))
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc = nn.Sequential(nn.Linear(14, 12), nn.Tanh())
+        self.a, self.b = nn.Linear(12, 4), nn.Linear(12, 4)
+        self.dec = nn.Sequential(nn.Linear(4, 12), nn.Tanh(), nn.Linear(12, 14))
+
+    def stats(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.enc(x)
+        return self.a(h), self.b(h)
+
+    def forward(self, x: Tensor) -> Any:
+        a, b = self.stats(x)
+        return self.dec(a + torch.randn_like(a) * (b / 2).exp()), a, b
+
+    def kl(self, a: Tensor, b: Tensor) -> Tensor:
+        return 0.5 * (a**2 + b.exp() - 1 - b).sum(1)
+
+    def loss(self, x: Tensor) -> Tensor:
+        r, a, b = self(x)
+        return (0.5 * (r - x).pow(2).sum(1) + self.kl(a, b)).mean()
+
+
+def checked(model: nn.Module, **options: Any) -> list[tuple[str, int]]:
+    torch.manual_seed(0)
+    return worst(vaedoctor.check(model, table(8, 14), objective="loss", **options))
+
+
+class WeighedPairs(Plain):
+    def loss(self, x: Tensor) -> Tensor:
+        r, a, b = self(x)
+        weight = x.mean(1).unsqueeze(-1)
+        return (weight * (0.5 * (r - x).pow(2).sum(1) + self.kl(a, b))).mean()
+
+
+class Kernel(Plain):
+    def loss(self, x: Tensor) -> Tensor:
+        s = x.mean(1)
+        similar = (s.unsqueeze(-1) * s).exp().mean()
+        return super().loss(x) + similar
+
+
+def test_a_column_of_weights_times_a_row_of_losses_is_an_outer_product() -> None:
+    assert checked(WeighedPairs()) == [("VAE503", line_of("(weight *", WeighedPairs))]
+    assert not checked(Kernel())
+
+
+class RootOfMasked(Plain):
+    def loss(self, x: Tensor) -> Tensor:
+        r, a, b = self(x)
+        off = (r - x) * (x > 0.5)
+        nll = off.view(-1, 14, 1).square().sum(2).sqrt().sum(1)
+        return (nll + self.kl(a, b)).mean()
+
+
+def test_the_operation_that_spoils_the_gradient_is_named_beside_another_of_its_kind() -> None:
+    assert checked(RootOfMasked()) == [("VAE605", line_of(".square()", RootOfMasked))]
+
+
+class SharedDraw(Plain):
+    def forward(self, x: Tensor) -> Any:
+        a, b = self.stats(x)
+        return self.dec(a + torch.randn(a.shape[1]) * (b / 2).exp()), a, b
+
+
+def test_a_proof_that_a_warning_explains_stays_an_error() -> None:
+    torch.manual_seed(0)
+    report = vaedoctor.check(SharedDraw(), table(8, 14), objective="loss")
+    (found,) = report.findings
+    assert (found.code, found.severity) == ("VAE305", Severity.ERROR)
+    assert any("VAE202" in note for note in found.notes)
+
+
+class Labelled(Plain):
+    def forward(self, x: Tensor, y: Tensor) -> Any:
+        a, b = self.stats(x)
+        return self.decode(a + torch.randn_like(a) * (b / 2).exp(), y), a, b
+
+    def decode(self, z: Tensor, y: Tensor) -> Tensor:
+        return self.dec(z * (1 + y))
+
+    def sample(self, n: int, y: Tensor) -> Tensor:
+        return self.decode(torch.randn(n, 4), y)
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        r, a, b = self(x, y)
+        return (0.5 * (r - x).pow(2).sum(1) + self.kl(a, b)).mean()
+
+
+def test_as_many_are_drawn_as_there_are_conditions() -> None:
+    torch.manual_seed(0)
+    report = vaedoctor.check(Labelled(), (table(8, 14), table(8, 1)), objective="loss")
+    assert worst(report) == [("VAE202", line_of("torch.randn(n, 4)", Labelled))]
+
+
+class TwoBooks(nn.Module):
+    """A product quantiser; the commitment's weight is on the side that `swapped` says."""
+
+    def __init__(self, *, swapped: bool) -> None:
+        super().__init__()
+        self.enc, self.dec = nn.Linear(14, 8), nn.Linear(8, 14)
+        self.books = nn.Parameter(torch.randn(2, 9, 4) / 2)
+        self.beta, self.swapped = 0.25, swapped
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        parts = self.enc(x).view(-1, 2, 4).transpose(0, 1)
+        index = torch.cdist(parts, self.books).argmin(-1)
+        picked = torch.stack([F.embedding(i, w) for i, w in zip(index, self.books, strict=True)])
+        aim = (parts.detach() - picked).square().mean()
+        stay = (parts - picked.detach()).square().mean()
+        out = (parts + (picked - parts).detach()).transpose(0, 1).flatten(1)
+        weighed = self.beta * aim + stay if self.swapped else aim + self.beta * stay
+        return self.dec(out), weighed
+
+    def loss(self, x: Tensor) -> Tensor:
+        r, extra = self(x)
+        return F.mse_loss(r, x) + extra
+
+
+def test_the_terms_of_several_books_are_weighed_together() -> None:
+    assert [code for code, _ in checked(TwoBooks(swapped=True))] == ["VQ103"]
+    assert not checked(TwoBooks(swapped=False))
+
+
+class Swapped(Plain):
+    """Reads two of its inputs as the loader's dict holds them."""
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        r, a, b = self(batch["x"])
+        off = 0.5 * (r - batch["x"]).pow(2).sum(1) + self.kl(a, b)
+        return (batch["gain"] * off).mean()
+
+
+def test_entries_of_a_loaders_dict_that_forward_does_not_take_go_to_the_loss_alone() -> None:
+    torch.manual_seed(0)
+    batch = {"x": table(8, 14), "gain": table(8, 1).flatten()}
+    report = vaedoctor.check(Swapped(), batch, objective="training_step")
+    assert not worst(report)
+    assert sum(o.status == "passed" for o in report.outcomes) > 50
+
+
+class Compiled(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.dec = torch.compile(self.dec, backend="eager")
+
+
+def test_a_compiled_layer_is_examined_as_it_was_written() -> None:
+    torch.manual_seed(0)
+    report = vaedoctor.check(Compiled(), table(8, 14), objective="loss")
+    assert not worst(report)
+    assert "dec" in {p.name.partition(".")[0] for p in report.picture.parts}
