@@ -350,8 +350,7 @@ BUGS = [
     sampled(
         "VAE305",
         "one-row",
-        "eps = torch.randn(std.shape[1])  #!; return mu + eps * std",
-        Severity.WARNING,
+        "eps = torch.randn(std.shape[1])  #!; return mu + eps * std",  # and it stays on the CPU
     ),
     sampled(
         "VAE305",
@@ -371,7 +370,7 @@ BUGS = [
         "eps = torch.randn_like(std[:1]).expand_as(std)  #!; return mu + eps * std",
         Severity.WARNING,
     ),
-    sampled("VAE305", "scalar", "return mu + torch.randn(1) * std  #!", Severity.WARNING),
+    sampled("VAE305", "scalar", "return mu + torch.randn(1) * std  #!"),
     kept("VAE306", "cached", "self.eps = torch.randn(latent_dim)", "self.eps"),
     kept(
         "VAE306", "buffer", 'self.register_buffer("eps", torch.randn(16, latent_dim))', "self.eps"

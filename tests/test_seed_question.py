@@ -94,8 +94,8 @@ def test_the_command_on_the_answer(command: Command) -> None:
     ("code", "name", "options", "status"),
     [
         ("VAE302", "sample", (), 1),
-        ("VAE305", "one-row", (), 0),
-        ("VAE305", "one-row", ("--fail-on", "warning"), 1),
+        ("VAE305", "row-of-one", (), 0),
+        ("VAE305", "row-of-one", ("--fail-on", "warning"), 1),
     ],
 )
 def test_the_command_on_a_bug(
