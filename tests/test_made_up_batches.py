@@ -324,3 +324,21 @@ def test_any_data_with_any_condition(width: int, condition: int, named: str, in_
     values = [*batch.args[0].values()] if in_one else [*batch.args]
     assert batch.ran
     assert [tuple(v.shape) for v in values] == [(8, width), (8, condition)]
+
+
+class Turned(nn.Module):
+    """Channels first on the way in, channels last on the way out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Conv1d(14, 4, 1), nn.Linear(2, 14)
+
+    def forward(self, x: Tensor) -> Any:
+        mu, logvar = self.encoder(x.view(-1, 14, 64)).chunk(2, 1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        return self.decoder(z.transpose(1, 2)), mu, logvar
+
+
+def test_the_data_has_the_axes_of_what_comes_out() -> None:
+    batch = find_batch(Turned())
+    assert tuple(batch.args[0].shape) == (8, 64, 14)

@@ -189,3 +189,22 @@ def test_without_the_users_loss_nothing_is_left_out() -> None:
         pytest.raises(Unavailable, match="--objective"),
     ):
         _ = examination.coverage
+
+
+def test_a_latent_whose_axes_are_turned_is_still_the_location() -> None:
+    class Turned(nn.Module):
+        def __init__(self, scale_in_evaluation: bool) -> None:
+            super().__init__()
+            self.heads, self.decoder = nn.Conv1d(4, 6, 3, padding=1), nn.Linear(3, 4)
+            self.scale_in_evaluation = scale_in_evaluation
+
+        def forward(self, x: Tensor) -> Any:
+            mu, logvar = self.heads(x.transpose(1, 2)).chunk(2, 1)
+            noise = torch.randn_like(mu) + float(self.scale_in_evaluation and not self.training)
+            z = mu + noise * (logvar / 2).exp()
+            return self.decoder(z.transpose(1, 2)), mu, logvar
+
+    x = torch.linspace(-1, 1, 120).reshape(3, 10, 4)
+    for wrong in (False, True):
+        with examined(Turned(wrong), x) as examination:
+            assert all(found.consistent for found in examination.eval_latents) is not wrong

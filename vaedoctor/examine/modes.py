@@ -113,8 +113,7 @@ def _compare(anatomy: Anatomy, latent: Latent, run: Recording) -> EvalLatent | N
     plain = _unmoved(entry, latent.z) and latent.loc is not None
     plain = plain and _unmoved(latent.loc, latent.loc_head.value)
     if plain and taken.tensor.numel() == loc.tensor.numel():
-        difference = taken.tensor.detach().flatten() - loc.tensor.detach().flatten()
-        shift = float(difference.abs().max()) / (float(loc.tensor.detach().abs().max()) or 1.0)
+        shift = _shift(taken.tensor.detach().flatten(), loc.tensor.detach().flatten())
     try:
         by_scale = _size(_gradient(taken, scale)) if scale is not None else 0.0
         by_loc = _size(_gradient(taken, loc))
@@ -128,6 +127,16 @@ def _compare(anatomy: Anatomy, latent: Latent, run: Recording) -> EvalLatent | N
         by_loc = 1.0 if shift <= _LEAST else 0.0  # detached, and the location all the same
     op = _maker(run, taken, loc, scale)
     return EvalLatent(latent, shift, by_scale, by_loc, op.span if op is not None else None)
+
+
+def _shift(taken: Tensor, loc: Tensor) -> float:
+    """How far one is from the other, relative to the location; turned axes move no number."""
+    difference = min((a - b).abs().max() for a, b in ((taken, loc), (_sorted(taken), _sorted(loc))))
+    return float(difference) / (float(loc.abs().max()) or 1.0)
+
+
+def _sorted(values: Tensor) -> Tensor:
+    return values.sort().values
 
 
 def _maker(run: Recording, taken: Value, *heads: Value | None) -> Op | None:

@@ -17,11 +17,17 @@ from .example import Example, own_examples
 from .guess import Guesser, Made
 from .source import Source
 from .subject import Batch
-from .trial import attempt, forward_parameters, home
+from .trial import Trial, attempt, forward_parameters, home
 
 _SHAPE = re.compile("\\d+(?:[x,\u00d7]\\d+)*")  # \u00d7 is the multiplication sign
 _DEFAULT_ROWS = 8
 _MOST_ROWS = 64
+
+
+class NotGuessed(TargetError):
+    """No made-up input fits; `trial` is the one that came furthest, if any was made."""
+
+    trial: Trial | None = None
 
 
 def find_batch(
@@ -186,7 +192,7 @@ def _moved(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
     return value.to(device, dtype) if value.is_floating_point() else value.to(device)
 
 
-def _no_guess(model: nn.Module, target: str, made: Made | None) -> TargetError:
+def _no_guess(model: nn.Module, target: str, made: Made | None) -> NotGuessed:
     parameters = [p for p in forward_parameters(model) if p.kind is not p.VAR_POSITIONAL]
     names = ", ".join(p.name for p in parameters)
     command = f"vaedoctor check {target or 'mymodel.py:VAE'}"
@@ -197,7 +203,7 @@ def _no_guess(model: nn.Module, target: str, made: Made | None) -> TargetError:
     needed = [p.name for p in parameters if p.default is p.empty] or ["x"]
     given = ", ".join(f"torch.rand(16, 784)  # {n}" if len(needed) == 1 else n for n in needed)
     rows = [f"    {n} = torch.rand(16, 784)" for n in needed] if len(needed) > 1 else []
-    return TargetError(
+    refused = NotGuessed(
         f"the input of `{type(model).__name__}.forward({names})` cannot be guessed{tried}",
         next_step="\n".join(
             [
@@ -214,3 +220,5 @@ def _no_guess(model: nn.Module, target: str, made: Made | None) -> TargetError:
             ]
         ),
     )
+    refused.trial = None if made is None else made.trial
+    return refused

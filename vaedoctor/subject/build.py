@@ -6,7 +6,7 @@ import copy
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -50,14 +50,19 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A model, how to make another, what was made up, and what the user's file did to it."""
+    """A model, how to make another, what was made up, and what the user's file did to it.
+
+    `remake` builds it with other values in the place of the made-up ones; it raises what the
+    constructor raises.
+    """
 
     model: nn.Module
     rebuild: Callable[[int], nn.Module] | None
     notes: tuple[str, ...] = ()
     hints: Mapping[str, Any] = field(default_factory=dict)
     aftermath: Aftermath = field(default_factory=Aftermath)
-    made_up: bool = False
+    made_up: Mapping[str, Any] = field(default_factory=dict)
+    remake: Callable[[Values], Built] | None = None
 
 
 def build(
@@ -162,7 +167,12 @@ def _built(plan: Plan, model: nn.Module, namespace: dict[str, Any], seed: int) -
         notes.append(f"made up: `{arguments(flat(plan.thing, plan.made_up))}`")
     hints = {**defaults_of(plan.thing), **flat(plan.thing, {**plan.values, **plan.made_up})}
     rebuild = None if aftermath.changed else plan.construct
-    return Built(model, rebuild, tuple(notes), hints, aftermath, bool(plan.made_up))
+
+    def remake(values: Values) -> Built:
+        other = replace(plan, made_up=values)
+        return _built(other, other.construct(seed), namespace, seed)
+
+    return Built(model, rebuild, tuple(notes), hints, aftermath, plan.made_up, remake)
 
 
 def flat(thing: Callable[..., Any], values: Values) -> Values:

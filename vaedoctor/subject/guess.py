@@ -262,12 +262,12 @@ class Guesser:
         return changed(state, first[0], Slot(first[1].shape))
 
     def _as_it_came_out(self, state: State, seen: Observed) -> State | None:
-        """The data in the shape of an output of as many numbers: flat in, an image out."""
+        """The data in the shape of an output of as many numbers: an image, or turned axes."""
         path, slot = next(iter(slots_of(state).items()))
         for _, value in leaves(seen.trial.value):
             if not isinstance(value, Tensor) or value.numel() != math.prod(slot.shape):
                 continue
-            if value.shape[:1] == slot.shape[:1] and value.dim() > len(slot.shape):
+            if value.shape[:1] == slot.shape[:1] and value.dim() >= len(slot.shape):
                 other = reshaped(state, path, tuple(value.shape))
                 return None if _key(other) in self._tried_states else other
         return None

@@ -29,7 +29,8 @@ def models_of(
         models = built_from(thing, found.source, found.namespace, args, seed, label)
     for built in models:
         rebuild = built.rebuild and partial(_rebuilt, built.rebuild)
-        yield replace(built, model=cuda.settled(built.model), rebuild=rebuild)
+        remake = built.remake and partial(_remade, built.remake)
+        yield replace(built, model=cuda.settled(built.model), rebuild=rebuild, remake=remake)
 
 
 def trained(models: Iterator[Built], checkpoint: str) -> Iterator[Built]:
@@ -38,6 +39,13 @@ def trained(models: Iterator[Built], checkpoint: str) -> Iterator[Built]:
         load_checkpoint(built.model, checkpoint)
         note = f"weights: {checkpoint}"
         yield replace(built, notes=(*built.notes, note))
+
+
+def _remade(remake: Callable[[dict[str, Any]], Built], values: dict[str, Any]) -> Built:
+    with cuda.moves_ignored():
+        built = remake(values)
+        rebuild = built.rebuild and partial(_rebuilt, built.rebuild)
+        return replace(built, model=cuda.settled(built.model), rebuild=rebuild)
 
 
 def _rebuilt(rebuild: Callable[[int], nn.Module], seed: int) -> nn.Module:
@@ -60,7 +68,7 @@ def built_from(
     for built in builds(
         thing, source=source, namespace=namespace, args=args, seed=seed, label=label
     ):
-        yield replace(built, model=unwrapped(built.model))
+        yield replace(built, model=unwrapped(built.model))  # its `remake` gives no wrapper either
 
 
 def _from_bound(model: nn.Module, found: Loaded, seed: int, name: str) -> Built:

@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from . import cuda
-from .batch import find_batch, parse_input
 from .build import Built
-from .calling import Calling, calling_of, typed_arguments
+from .calling import typed_arguments
+from .choosing import Wanted, first_that_runs
 from .errors import TargetError, summary, user_traceback
 from .lacking import lacking
 from .loading import Loaded, existing, is_file, load_file, load_module
@@ -25,11 +24,9 @@ from .objective import find_objective
 from .process import unchanged_process
 from .resolving import only_candidate, resolve
 from .source import Source, source_of, span_of
-from .subject import Batch, Subject
+from .subject import Subject
 from .surroundings import Surroundings
 from .trial import attempt
-
-_MOST_MADE_UP = 6
 
 __all__ = ["TargetError", "from_instance", "guarded_call", "load", "load_object", "loaded"]
 
@@ -203,8 +200,9 @@ def _subject(
     seed: int,
     target: str,
 ) -> Subject:
-    built, found, calling = _first_that_runs(
-        models, batch, source, namespace, batch_size, call, seed, target
+    built, found, calling = first_that_runs(
+        models,
+        Wanted(batch, source, namespace, batch_size, call, seed, target),
     )
     model = built.model
     calling = calling.settled(model, found, seed)
@@ -225,46 +223,6 @@ def _subject(
         notes=(*built.notes, *notes),
         calling=calling,
     )
-
-
-def _first_that_runs(
-    models: Iterator[Built],
-    batch: Any,
-    source: Source | None,
-    namespace: Mapping[str, Any],
-    batch_size: int | None,
-    call: Mapping[str, Any],
-    seed: int,
-    target: str,
-) -> tuple[Built, Batch, Calling]:
-    """The first model; of several with made-up arguments the first whose forward pass ends."""
-    best: tuple[Built, Batch, Calling] | None = None
-    refused: TargetError | None = None
-    for built in islice(models, _MOST_MADE_UP):
-        model = built.model
-        given = parse_input(batch, model, seed=seed) if isinstance(batch, str) else batch
-        calling = calling_of(model, call)
-        try:
-            with calling.on(model):
-                found = find_batch(
-                    model,
-                    given,
-                    source=source,
-                    namespace=namespace,
-                    hints=built.hints,
-                    batch_size=batch_size,
-                    seed=seed,
-                    target=target,
-                )
-        except TargetError as error:
-            refused = error
-            continue
-        if found.ran or not built.made_up:
-            return built, found, calling
-        best = best or (built, found, calling)
-    if best is None:
-        raise refused or TargetError("nothing to examine", next_step=f"vaedoctor check {target}")
-    return best
 
 
 def _split(target: str) -> tuple[str, str]:

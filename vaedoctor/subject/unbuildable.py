@@ -59,6 +59,18 @@ def cannot_construct(
     )
 
 
+def cannot_run(
+    thing: Callable[..., Any], made_up: Mapping[str, Any], error: BaseException, label: str
+) -> TargetError:
+    """The forward pass raised, and other made-up sizes change what it says."""
+    return TargetError(
+        f"`{name_of(thing)}{signature_text(thing)}` does not run with made-up arguments, "
+        f"which may not fit each other: {summary(error)}",
+        traceback=user_traceback(error),
+        next_step=f"vaedoctor check {label} {arguments(made_up)}\n\n{said(thing, label, made_up)}",
+    )
+
+
 def said(thing: Callable[..., Any], label: str, made: Mapping[str, Any]) -> str:
     """The same as configuration and as a factory, each to be edited and pasted."""
     return f"{configuration(label, made)}\n\n{factory(thing, label, made)}"

@@ -1,0 +1,162 @@
+"""Made-up sizes that must agree are solved for; what they may be to blame for is no finding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from vaedoctor.checkup import examine_subject
+from vaedoctor.subject.solving import Outcome, gap_of, sizes_in, solve, with_size
+from vaedoctor.subject.target import TargetError, load
+
+HEAD = """
+import torch
+from torch import nn
+
+
+class VAE(nn.Module):
+"""
+
+CHAINED = """
+    def __init__(self, wide, down, up):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(wide, down[0]), nn.Tanh())
+        self.heads = nn.Linear(down[0], 2 * down[1])
+        self.decoder = nn.Sequential(nn.Linear(up[0], up[1]), nn.Linear(up[1], wide))
+
+    def forward(self, x):
+        mu, logvar = self.heads(self.encoder(x)).chunk(2, 1)
+        return self.decoder(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
+"""
+
+WRITTEN_WIDTH = """
+    def __init__(self, x_dim, c_dim):
+        super().__init__()
+        self.encoder = nn.Linear(x_dim + c_dim, 12)
+        self.decoder = nn.Linear(6 + c_dim, x_dim)
+
+    def forward(self, x, c):
+        mu, logvar = self.encoder(torch.cat((x.view(-1, 144), c), 1)).chunk(2, 1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        return self.decoder(torch.cat((z, c), 1)), mu, logvar
+"""
+
+NEVER = """
+    def __init__(self, wide, hidden):
+        super().__init__()
+        self.encoder = nn.Linear(wide, 2 * hidden)
+        self.heads = nn.Linear(hidden, 2 * hidden)
+        self.decoder = nn.Linear(hidden, wide)
+
+    def forward(self, x):
+        mu, logvar = self.heads(self.encoder(x)).chunk(2, 1)
+        return self.decoder(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
+"""
+
+UNKNOWN = """
+    def __init__(self, wide, order):
+        super().__init__()
+        self.encoder = nn.Linear(wide, 2 * order)
+        self.decoder = nn.Linear(order, wide)
+        self.order = order
+
+    def forward(self, x):
+        mu, logvar = self.encoder(x).chunk(2, 1)
+        if self.order != 600:
+            raise ValueError(f"an order of {self.order} is not supported")
+        return self.decoder(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
+"""
+
+FEW = """
+    def __init__(self, wide, steps_back):
+        super().__init__()
+        self.encoder = nn.Linear(wide, 8)
+        self.decoder = nn.Linear(4, wide)
+        self.steps_back = steps_back
+
+    def forward(self, x):
+        mu, logvar = self.encoder(x).chunk(2, 1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        kept = torch.zeros(z.shape[0] - self.steps_back, 4)
+        return self.decoder(z), mu, logvar, kept
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], str]:
+    def written(body: str) -> str:
+        (tmp_path / "model.py").write_text(HEAD + body)
+        return f"{tmp_path / 'model.py'}:VAE"
+
+    return written
+
+
+@pytest.mark.parametrize("body", [CHAINED, WRITTEN_WIDTH, FEW])
+def test_sizes_that_must_agree_are_found(write: Callable[[str], str], body: str) -> None:
+    subject = load(write(body))
+    assert subject.batch.ran
+    assert any("until they agreed" in note for note in subject.notes)
+
+
+def test_a_chain_that_no_sizes_mend_is_the_models_own(write: Callable[[str], str]) -> None:
+    report = examine_subject(load(write(NEVER)))
+    assert [f.code for f in report.findings] == ["VAE501"]
+
+
+def test_what_other_sizes_might_mend_is_no_finding(write: Callable[[str], str]) -> None:
+    with pytest.raises(TargetError, match="may not fit each other: ValueError: an order of"):
+        load(write(UNKNOWN))
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 9), st.integers(0, 40))
+def test_where_two_sizes_meet_is_solved(first: int, second: int, factor: int, more: int) -> None:
+    """A layer of `a` inputs behind `factor * b + more` outputs."""
+
+    def again(values: dict[str, Any]) -> Outcome | None:
+        wanted, arrived = values["a"], factor * values["b"] + more
+        try:
+            nn.Linear(wanted, 1)(torch.zeros(8, arrived))
+        except RuntimeError as error:
+            return Outcome(values, error, 0)
+        return Outcome(values, None, 0)
+
+    start = again({"a": first, "b": second})
+    assert start is not None
+    if start.error is None:
+        return
+    found = solve(start, again).ran
+    assert found is not None
+    assert found.values["a"] == factor * found.values["b"] + more
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda: torch.zeros(8, 7) @ torch.zeros(5, 2),
+        lambda: torch.zeros(8, 7) + torch.zeros(8, 5),
+        lambda: torch.cat((torch.zeros(5, 2), torch.zeros(7, 3)), 1),
+        lambda: torch.conv2d(torch.zeros(1, 7, 4, 4), torch.zeros(2, 5, 1, 1)),
+        lambda: nn.LayerNorm(5)(torch.zeros(8, 7)),
+        lambda: nn.BatchNorm1d(5)(torch.zeros(8, 7)),
+        lambda: nn.GRU(5, 2)(torch.zeros(3, 8, 7)),
+        lambda: torch.zeros(7).view(5),
+        lambda: torch.zeros(5).split([3, 4]),
+    ],
+)
+def test_torch_still_names_both_sizes(run: Callable[[], Any]) -> None:
+    with pytest.raises((RuntimeError, ValueError)) as caught:
+        run()
+    assert gap_of(caught.value, 8) in {2, -2}
+
+
+def test_a_size_inside_a_list_is_changed_alone() -> None:
+    values = {"wide": 5, "dims": [3, (4, True)], "name": "x"}
+    assert sizes_in(values) == [(("wide",), 5), (("dims", 0), 3), (("dims", 1, 0), 4)]
+    assert with_size(values, ("dims", 1, 0), 9) == {**values, "dims": [3, (9, True)]}

@@ -1,0 +1,130 @@
+"""Of the models that made-up arguments give, the first whose forward pass ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from .batch import NotGuessed, find_batch, parse_input
+from .build import Built
+from .calling import Calling, calling_of
+from .errors import TargetError
+from .solving import Outcome, Values, sizes_in, solve
+from .source import Source
+from .subject import Batch
+from .trial import Trial, attempt
+from .unbuildable import cannot_run
+
+_MOST_MADE_UP = 6
+
+Chosen = tuple[Built, Batch, Calling]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the user said, and what is known about the file: the same for every model tried."""
+
+    batch: Any
+    source: Source | None
+    namespace: Mapping[str, Any]
+    batch_size: int | None
+    call: Mapping[str, Any]
+    seed: int
+    target: str
+
+
+def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
+    """The first model; of several with made-up arguments the first whose forward pass ends.
+
+    Where none does, sizes that must agree are solved for. Raises `TargetError` where no input
+    can be made up, or where only the made-up sizes may be to blame.
+    """
+    best: Chosen | None = None
+    refused: NotGuessed | None = None
+    first: tuple[Built, Trial] | None = None
+    for built in islice(models, _MOST_MADE_UP):
+        try:
+            chosen = _with_batch(built, wanted)
+        except NotGuessed as error:
+            refused = error
+            if error.trial is not None:
+                first = first or (built, error.trial)
+            continue
+        if chosen[1].ran or not built.made_up:
+            return chosen
+        best = best or chosen
+        first = first or (built, _trial(chosen, wanted))
+    open_ = False
+    if first is not None and sizes_in(first[0].made_up):
+        found, open_ = _solved(*first, wanted)
+        if found is not None:
+            return found
+    if best is None:
+        raise refused or TargetError(
+            "nothing to examine", next_step=f"vaedoctor check {wanted.target}"
+        )
+    raised = _trial(best, wanted).error if open_ else None
+    if raised is not None:
+        raise cannot_run(type(best[0].model), best[0].made_up, raised, wanted.target) from raised
+    return best
+
+
+def _with_batch(built: Built, wanted: Wanted) -> Chosen:
+    model, given = built.model, wanted.batch
+    if isinstance(given, str):
+        given = parse_input(given, model, seed=wanted.seed)
+    calling = calling_of(model, wanted.call)
+    with calling.on(model):
+        found = find_batch(
+            model,
+            given,
+            source=wanted.source,
+            namespace=wanted.namespace,
+            hints=built.hints,
+            batch_size=wanted.batch_size,
+            seed=wanted.seed,
+            target=wanted.target,
+        )
+    return built, found, calling
+
+
+def _trial(chosen: Chosen, wanted: Wanted) -> Trial:
+    built, batch, calling = chosen
+    with calling.on(built.model):
+        return attempt(partial(batch.run, built.model), built.model, seed=wanted.seed)
+
+
+def _solved(built: Built, trial: Trial, wanted: Wanted) -> tuple[Chosen | None, bool]:
+    """The model with sizes that agree, and else whether there may be some."""
+    remake = built.remake
+    if remake is None or trial.ran:
+        return None, False
+
+    def again(values: Values) -> Outcome | None:
+        try:
+            other = remake(values)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # sizes that the constructor itself refuses
+            return None
+        try:
+            chosen = _with_batch(other, wanted)
+        except NotGuessed as error:
+            tried = error.trial
+            return None if tried is None else Outcome(values, tried.error, tried.completed)
+        if chosen[1].ran:
+            return Outcome(values, None, 0, chosen)
+        tried = _trial(chosen, wanted)
+        return Outcome(values, tried.error, tried.completed, chosen)
+
+    start = Outcome(dict(built.made_up), trial.error, trial.completed)
+    solution = solve(start, again, rows=wanted.batch_size or 8)
+    if solution.ran is None:
+        return None, solution.open
+    found: Chosen = solution.ran.result
+    note = f"made-up sizes were changed until they agreed: {solution.because}"
+    notes = (*found[0].notes, note)
+    return (replace(found[0], notes=notes), *found[1:]), True
