@@ -185,3 +185,117 @@ def test_a_compiled_layer_is_examined_as_it_was_written() -> None:
     report = vaedoctor.check(Compiled(), table(8, 14), objective="loss")
     assert not worst(report)
     assert "dec" in {p.name.partition(".")[0] for p in report.picture.parts}
+
+
+class DetachedReconstruction(Plain):
+    def loss(self, x: Tensor) -> Tensor:
+        r, a, b = self(x)
+        off = 0.5 * (r - x).pow(2).sum(1)
+        return (off.detach() + self.kl(a, b)).mean()
+
+
+class Critic(Plain):
+    """The loss of a discriminator beside the model: only the discriminator learns from it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.critic = nn.Linear(14, 1)
+
+    def loss(self, x: Tensor) -> Tensor:
+        fake = self(x)[0].detach()
+        return (F.softplus(self.critic(fake)) + F.softplus(-self.critic(x))).mean()
+
+
+def test_a_reconstruction_that_enters_the_loss_without_gradient_is_a_cut() -> None:
+    at = line_of(".detach()", DetachedReconstruction)
+    assert ("VAE601", at) in checked(DetachedReconstruction())
+    assert "VAE601" not in {code for code, _ in checked(Critic())}
+
+
+class LearnedPrior(Plain):
+    def __init__(self, *, detached: bool) -> None:
+        super().__init__()
+        self.top = nn.Linear(12, 6)
+        self.prior, self.detached = nn.Linear(3, 8), detached
+
+    def loss(self, x: Tensor) -> Tensor:
+        h = self.enc(x)
+        m, s = self.top(h).chunk(2, 1)
+        t = m + torch.randn_like(m) * s.exp()
+        p = self.prior(t).detach() if self.detached else self.prior(t)
+        pa, pb = p.chunk(2, 1)
+        a, b = self.a(h), self.b(h)
+        r = self.dec(a + torch.randn_like(a) * (b / 2).exp())
+        low = 0.5 * (pb - b + (b.exp() + (a - pa) ** 2) / pb.exp() - 1).sum(1)
+        top = (0.5 * (m**2 + (2 * s).exp() - 1) - s).sum(1)
+        return (0.5 * (r - x).pow(2).sum(1) + low + top).mean()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.loss(x)
+
+
+def test_a_priors_network_without_gradient_is_told() -> None:
+    at = line_of(".detach()", LearnedPrior)
+    assert ("VAE601", at) in checked(LearnedPrior(detached=True))
+    assert "VAE601" not in {code for code, _ in checked(LearnedPrior(detached=False))}
+
+
+class KeepsState(Plain):
+    """Mixes in what the step before has left; `cut` tells whether without its graph."""
+
+    def __init__(self, *, cut: bool) -> None:
+        super().__init__()
+        self.cut, self.state = cut, None
+
+    def stats(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.enc(x)
+        if self.state is not None:
+            h = h + 0.1 * self.state
+        self.state = h.detach() if self.cut else h
+        return self.a(h), self.b(h)
+
+
+def test_a_graph_that_one_step_leaves_to_the_next_is_told() -> None:
+    at = line_of("0.1 * self.state", KeepsState)
+    assert checked(KeepsState(cut=False)) == [("VAE606", at)]
+    assert "VAE606" not in {code for code, _ in checked(KeepsState(cut=True))}
+
+
+class TwoOutputs(Plain):
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.columns = columns
+        self.kind = nn.Linear(4, 14)
+
+    def forward(self, x: Tensor) -> Any:
+        a, b = self.stats(x)
+        z = a + torch.randn_like(a) * (b / 2).exp()
+        return self.kind(z), self.dec(z), a, b
+
+    def loss(self, x: Tensor) -> Tensor:
+        kind, r, a, b = self(x)
+        off = 0.5 * (r - x)[:, : self.columns].pow(2).sum(1)
+        kinds = F.binary_cross_entropy_with_logits(kind, x, reduction="none").sum(1)
+        return (kinds + off + self.kl(a, b)).mean()
+
+
+def test_columns_of_a_second_output_that_the_loss_leaves_out_are_told() -> None:
+    assert [code for code, _ in checked(TwoOutputs(9))] == ["VAE608"]
+    assert not checked(TwoOutputs(14))
+
+
+class Lit(Plain):
+    """Configures its own optimizer, as Lightning modules do."""
+
+    def __init__(self, *parts: str) -> None:
+        super().__init__()
+        self.parts = parts
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        chosen = [p for part in self.parts for p in getattr(self, part).parameters()]
+        return {"optimizer": torch.optim.Adam(chosen)}
+
+
+def test_the_optimizer_that_lightning_would_ask_for_is_judged() -> None:
+    assert [code for code, _ in checked(Lit("enc", "a", "dec"))] == ["VAE107"]
+    assert not checked(Lit("enc", "a", "b", "dec"))

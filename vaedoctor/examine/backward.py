@@ -7,18 +7,22 @@ from dataclasses import dataclass
 
 from ..finding import Span, where
 from .gradients import Gradients
-from .recording import Op, Recording
+from .recording import Again, Op, Recording
 
 
 @dataclass(frozen=True, slots=True)
 class BackwardFault:
-    """What autograd said, and the in-place operation it complains about, if there is one."""
+    """What autograd said, and the in-place operation it complains about, if there is one.
+
+    `second` says that the first step's backward pass runs, and that of the next one does not.
+    """
 
     text: str
     edit: str
     at: Span | None
     shape: tuple[int, ...]
     saved: tuple[str, ...]
+    second: bool = False
 
 
 _EDITED = re.compile(r"\[[\w.]*Tensor \[([\d, ]*)\]\](?:, which is output \d+ of (\w+?)Backward)?")
@@ -45,6 +49,14 @@ def backward_fault(recording: Recording, gradients: Gradients) -> BackwardFault 
         else ()
     )
     return BackwardFault(text, edit.name, edit.span, shape, saved)
+
+
+def kept_graph(again: Again) -> BackwardFault | None:
+    """What the second step's backward pass raises where the first step's graph is read again."""
+    if again.kept is None:
+        return None
+    text = "Trying to backward through the graph a second time"
+    return BackwardFault(text, "", again.kept.span, (), (), second=True)
 
 
 def _edit(recording: Recording, shape: tuple[int, ...], function: str) -> Op | None:

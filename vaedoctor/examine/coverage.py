@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,17 +10,20 @@ from torch import Tensor
 
 from ..rule import Unavailable
 from ..subject.subject import Subject
-from .anatomy import Anatomy, anatomize
+from .anatomy import Anatomy, anatomize, inputs_of
 from .conditions import MASK, tensors_of
 from .flow import Flow
 from .noise import perturbed
-from .recording import Op, Recording
+from .recording import Op, Recording, Value
 from .step import run_recorded
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Slices of x_hat along one axis whose gradient is exactly 0 on every batch tried."""
+    """Slices of x_hat along one axis whose gradient is exactly 0 on every batch tried.
+
+    Or of another output that the decoder makes in the shape of an input.
+    """
 
     axis: int
     missing: tuple[int, ...]
@@ -40,11 +43,38 @@ def coverage(subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[],
         raise Unavailable("the loss picks entries by the tokens of the input")
     if _masked(subject):
         raise Unavailable("a mask among the inputs may leave parts out on purpose")
-    first = _gradient(anatomy.recording, anatomy)
-    if first is None:
+    if _gradient(anatomy.recording, x_hat) is None:
         raise Unavailable("the loss gives the reconstruction no gradient")
-    seen = [_touched(first)]
-    if all(bool(t.all()) for t in seen[0]):
+    for place, value in ((None, x_hat), *_further(anatomy)):
+        found = _covered(subject, anatomy, place, value, seed, rewind)
+        if found.missing:
+            break
+    return found
+
+
+def _further(anatomy: Anatomy) -> Iterator[tuple[int, Value]]:
+    """Other outputs that the decoder makes in the shape of an input: of mixed columns, say."""
+    flow, end = anatomy.flow, anatomy.x_hat
+    shapes = {v.shape for v in inputs_of(anatomy.recording) if v.tensor.is_floating_point()}
+    made = flow.descendants(*(latent.z for latent in anatomy.latents))
+    for place, output in enumerate(anatomy.outputs):
+        value = output.value
+        if value is not end and value.index in made and value.shape in shapes:
+            yield place, value
+
+
+def _covered(
+    subject: Subject,
+    anatomy: Anatomy,
+    place: int | None,
+    value: Value,
+    seed: int,
+    rewind: Callable[[], None],
+) -> Coverage:
+    """The coverage of one output: x_hat, or the one at a place among the outputs."""
+    first = _gradient(anatomy.recording, value)
+    seen = [_touched(first)] if first is not None else []
+    if first is None or all(bool(t.all()) for t in seen[0]):
         return Coverage(0, (), 0, 1, None)
     for n in range(2):
         batch = perturbed(subject.batch)
@@ -53,11 +83,13 @@ def coverage(subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[],
         recording = run_recorded(subject, seed=seed + 1 + n, batch=batch)
         other = None
         if recording.error is None:
-            other = _gradient(recording, anatomize(recording, Flow(recording)))
+            twin = anatomize(recording, Flow(recording))
+            same = twin.x_hat if place is None else _at(twin, place)
+            other = _gradient(recording, same)
         rewind()
         if other is not None and other.shape == first.shape:
             seen.append(_touched(other))
-    op = _reader(anatomy)
+    op = _reader(anatomy, value)
     for axis in _axes(first):
         touched = torch.stack([t[axis - 1] for t in seen]).any(0)
         missing = (~touched).nonzero().flatten().tolist()
@@ -78,8 +110,12 @@ def _masked(subject: Subject) -> bool:
     return bool(several) or any(MASK.fullmatch(n) for n in names)
 
 
-def _gradient(recording: Recording, anatomy: Anatomy) -> Tensor | None:
-    loss, x_hat = recording.loss, anatomy.x_hat
+def _at(anatomy: Anatomy, place: int) -> Value | None:
+    return anatomy.outputs[place].value if place < len(anatomy.outputs) else None
+
+
+def _gradient(recording: Recording, x_hat: Value | None) -> Tensor | None:
+    loss = recording.loss
     if not isinstance(loss, Tensor) or not loss.requires_grad:
         return None
     if x_hat is None or x_hat.edge is None:
@@ -111,10 +147,9 @@ def _edge(missing: list[int], size: int, axis: int, gradient: Tensor) -> bool:
     return inner == list(range(inner[0], inner[-1] + 1))
 
 
-def _reader(anatomy: Anatomy) -> Op | None:
+def _reader(anatomy: Anatomy, value: Value) -> Op | None:
     """The first operation of the loss that reads x_hat."""
-    assert anatomy.x_hat is not None
     end = anatomy.recording.forward_end
-    readers = anatomy.flow.consumers.get(anatomy.x_hat.index, [])
+    readers = anatomy.flow.consumers.get(value.index, [])
     later = [op for op in readers if op.index >= end]
     return next(iter(later or readers), None)

@@ -107,7 +107,7 @@ class Examination:
         self._rewind = rewind
         if first.error is None:
             second = run_recorded(self.subject, seed=None)
-            again = Again.of(second)
+            again = Again.of(second, first)
             second.release()
         else:
             again = Again.of(first)
@@ -285,7 +285,8 @@ class Examination:
     @cached_property
     def backward_fault(self) -> backward.BackwardFault | None:
         """What autograd raised, explained; None where the backward pass runs."""
-        return backward.backward_fault(self.recording, self.gradients)
+        fault = backward.backward_fault(self.recording, self.gradients)
+        return fault or backward.kept_graph(self.again)
 
     @cached_property
     def ownership(self) -> ownership.Ownership | None:

@@ -215,34 +215,42 @@ def reparameterization(anatomy: Anatomy, latent: Latent) -> Reparameterization |
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Parameters that get no gradient for one reason: the cut, or an output the loss leaves out."""
+    """Parameters that get no gradient for one reason: the cut, or an output the loss leaves out.
+
+    `decoded` says that the cut is on the way to the reconstruction or between it and the loss.
+    """
 
     branches: tuple[Branch, ...]
     count: int
     cut: Cut | None
     returned: bool
     at: Span | None
+    decoded: bool = True
 
 
 def lost_gradients(anatomy: Anatomy, gradients: Gradients, model: nn.Module) -> Iterator[Lost]:
     """Group the parameters without gradient by what keeps it from them.
 
-    A cut counts where it lies on the way to the reconstruction: a target computed without
-    gradient (a teacher, a perceptual network) is not on it.
+    A cut counts where it lies on the way to the reconstruction, from there to the loss, or behind
+    a sample, as in a prior's network: a target computed without gradient (a teacher, a perceptual
+    network) is on none of these.
     """
     flow, x_hat = anatomy.flow, anatomy.x_hat
     missing = {n: gradients.values[n] for n, g in gradients.by_name.items() if g is None}
-    by_cut: dict[str, tuple[Cut, dict[str, Tensor]]] = {}
+    by_cut: dict[tuple[str, bool], tuple[Cut, dict[str, Tensor]]] = {}
     unused: dict[str, Tensor] = {}
     for name, value in missing.items():
         cut = cut_between(flow, value, x_hat) if x_hat is not None else None
+        decoded = cut is not None
+        if cut is None and not gradients.composed and _reaches_loss(anatomy, value):
+            cut, decoded = _cut_from_loss(anatomy, gradients, value)
         if cut is not None:
             if not straight_through(flow, cut) and anatomy.quantizer is None:
-                by_cut.setdefault(cut.cause, (cut, {}))[1][name] = value.tensor
+                by_cut.setdefault((cut.cause, decoded), (cut, {}))[1][name] = value.tensor
         elif not gradients.composed and not _reaches_loss(anatomy, value):
             unused[name] = value.tensor
-    for cut, members in by_cut.values():
-        yield Lost(tuple(branches(model, members)), len(members), cut, False, cut.at)
+    for (_, decoded), (cut, members) in by_cut.items():
+        yield Lost(tuple(branches(model, members)), len(members), cut, False, cut.at, decoded)
     outputs = [o.value for o in anatomy.outputs]
     returned = flow.ancestors(*outputs) if outputs else set()
     for branch in branches(model, unused):
@@ -255,6 +263,25 @@ def lost_gradients(anatomy: Anatomy, gradients: Gradients, model: nn.Module) -> 
             any(v.index in returned for v in values),
             use.span if use is not None else None,
         )
+
+
+def _cut_from_loss(anatomy: Anatomy, gradients: Gradients, value: Value) -> tuple[Cut | None, bool]:
+    """A cut behind the reconstruction or a sample, and whether it is behind the reconstruction.
+
+    Only in a loss that trains a posterior: that of a discriminator alone may well detach x_hat.
+    """
+    flow, x_hat, loss = anatomy.flow, anatomy.x_hat, anatomy.recording.loss
+    end = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
+    made = flow.ancestors(*(v for x in anatomy.latents for v in (x.loc, x.scale) if v is not None))
+    taught = {gradients.values[n].index for n, g in gradients.by_name.items() if g is not None}
+    if end is None or not taught & made:
+        return None, False
+    if x_hat is not None and value.index in flow.ancestors(x_hat):
+        return cut_between(flow, x_hat, end), True
+    cut = cut_between(flow, value, end)
+    sampled = flow.descendants(*(latent.z for latent in anatomy.latents))
+    behind = cut is not None and any(v.index in sampled for v in cut.op.reads)
+    return (cut if behind else None), False
 
 
 def _reaches_loss(anatomy: Anatomy, value: Value) -> bool:

@@ -222,7 +222,8 @@ def _applied(
     parameter_lists: set[str] = set()
     for stmt in _flat(stmts):
         read = names_read(stmt)
-        if _builds_from_parameters(stmt, name) or (_value_of(stmt) and read & parameter_lists):
+        own = _builds_from_parameters(stmt, name, type(model).__name__)
+        if own or (_value_of(stmt) and read & parameter_lists):
             made = _evaluate(stmt, namespace, scope, source)
             parameter_lists |= _names_bound(stmt)
             if isinstance(made, torch.optim.Optimizer):
@@ -268,16 +269,21 @@ def _freezes(stmt: ast.stmt) -> bool:
     return False
 
 
-def _builds_from_parameters(stmt: ast.stmt, name: str) -> bool:
+def _builds_from_parameters(stmt: ast.stmt, name: str, kind: str = "") -> bool:
+    """Whether a statement reads the parameters of the instance, or of another of its class."""
     value = _value_of(stmt)
     if value is None:
         return False
     return any(
         isinstance(n, ast.Attribute)
         and n.attr in {"parameters", "named_parameters"}
-        and root_name(n) == name
+        and (root_name(n) == name or _makes(n.value, kind))
         for n in ast.walk(value)
     )
+
+
+def _makes(expr: ast.expr, kind: str) -> bool:
+    return isinstance(expr, ast.Call) and isinstance(expr.func, ast.Name) and expr.func.id == kind
 
 
 def _elsewhere(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from .construction import Aftermath, apply_following, binding_of
 from .loading import Loaded
 from .source import Source
 from .trace import generators_restored
+from .trial import attempt
 
 
 def models_of(
@@ -108,9 +110,21 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def attached_optimizers(model: nn.Module) -> tuple[torch.optim.Optimizer, ...]:
-    """The optimizers that a model keeps as its attributes."""
+    """The optimizers that a model keeps as its attributes, or that Lightning would ask it for."""
     found: list[torch.optim.Optimizer] = []
     for value in vars(model).values():
         held = value if isinstance(value, tuple | list) else [value]
         found += [v for v in held if isinstance(v, torch.optim.Optimizer)]
+    configure = getattr(model, "configure_optimizers", None)
+    if not found and inspect.ismethod(configure) and not _takes_more(configure):
+        made = attempt(configure, model).value
+        nested = made if isinstance(made, tuple | list) else [made]
+        parts = [p for part in nested for p in (part if isinstance(part, list) else [part])]
+        parts = [p.get("optimizer") if isinstance(p, dict) else p for p in parts]
+        found += [p for p in parts if isinstance(p, torch.optim.Optimizer)]
     return tuple(found)
+
+
+def _takes_more(method: Callable[..., object]) -> bool:
+    parameters = inspect.signature(method).parameters.values()
+    return any(p.default is p.empty and p.kind is not p.VAR_KEYWORD for p in parameters)

@@ -190,7 +190,7 @@ class _Finder:
             names = ", ".join(f"`{t.loss.name}`" for t in works)
             return None, (f"several losses run ({names}): name one with `--objective`",)
         # The loss that the file itself calls and that raises is for the examination to explain.
-        raising = [t for t in tried if t.own_call and t.error is not None]
+        raising = [t for t in tried if t.error is not None and self._called_so(t)]
         if len(raising) == 1:
             return raising[0].objective, ()
         for t in tried:
@@ -199,6 +199,11 @@ class _Finder:
             if t.terms:
                 return None, (f"`{t.loss.name}` returns terms and no total: {_NO_LOSS}",)
         return None, (*refused, _NO_LOSS)
+
+    def _called_so(self, tried: _Tried) -> bool:
+        """Whether a loss is called as here: by the file, or by its framework on the given batch."""
+        stepped = tried.loss.name == "training_step" and not self.batch.guessed
+        return tried.own_call or (stepped and isinstance(tried.error, RuntimeError))
 
     def _looped(self) -> tuple[Objective | None, tuple[str, ...]]:
         """The loss as a training loop of the file computes it, or why that cannot be repeated."""

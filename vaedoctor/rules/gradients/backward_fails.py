@@ -18,7 +18,8 @@ def backward_fails(examination: Examination) -> Iterator[Finding | Verified]:
 
     ## What it checks
     Differentiates the loss of one training step. What autograd raises is explained, with the line
-    of the edit when a tensor it had kept was changed in place.
+    of the edit when a tensor it had kept was changed in place. A second step shows whether its loss
+    goes through what the first one has left on the model with its graph.
 
     ## Why it matters
     The first `loss.backward()` ends the training.
@@ -33,6 +34,16 @@ def backward_fails(examination: Examination) -> Iterator[Finding | Verified]:
     if fault is None:
         examination.require_gradients()
         yield Verified("the backward pass runs")
+        return
+    if fault.second:
+        yield Finding(
+            "the second backward pass raises: this reads a tensor that the step before has left "
+            "with its graph",
+            help="keep it without its graph: `.detach()` before it is stored",
+            at=fault.at,
+            notes=(f"autograd says: {fault.text}",),
+            causes=frozenset({"failure"}),
+        )
         return
     yield Finding(
         f"`{fault.edit}` changes a tensor in place that the backward pass still needs"

@@ -29,9 +29,11 @@ def parameter_without_gradient(examination: Examination) -> Iterator[Finding | V
     Remove the named operation from the way to the loss.
 
     ## False alarms
-    *Error* only where a named operation cuts the way to the reconstruction; straight-through
-    estimators, quantisers and targets computed without gradient are recognised. *Warning* where
-    the layer's output is used by nothing, *note* where it is returned but not part of the loss.
+    *Error* only where a named operation cuts the way to the reconstruction, or from there to the
+    loss; straight-through estimators, quantisers and targets computed without gradient are
+    recognised. *Warning* where the cut is behind the sample beside the decoder, as in a prior's
+    network, or where the layer's output is used by nothing, *note* where it is returned but not
+    part of the loss.
     """
     gradients = examination.require_gradients()
     if gradients.loss is not None and not gradients.loss.requires_grad:
@@ -47,6 +49,7 @@ def parameter_without_gradient(examination: Examination) -> Iterator[Finding | V
                 help=f"remove {loss.cut.label} from the way to the loss",
                 at=loss.cut.at,
                 measured={"parameters without gradient": loss.count},
+                severity=None if loss.decoded else Severity.WARNING,  # type: ignore[arg-type]
                 causes=frozenset({loss.cut.cause, *(f"layer:{b.path}" for b in loss.branches)}),
             )
         else:
