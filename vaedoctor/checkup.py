@@ -123,6 +123,7 @@ def examine_subject(
             rewind = stack.enter_context(leaves_no_trace(*touched))
         stack.enter_context(_old_objects_left_alone())
         examination = Examination(subject, seed=seed, rewind=rewind)
+        stack.callback(examination.release)
         outcomes = [rule.run(examination) for rule in rules]
         subject = examination.subject
         picture = draw(examination)

@@ -142,11 +142,12 @@ class Accelerator(Recorder):
         self,
         model: nn.Module,
         named: Mapping[int, tuple[str, str]],
+        paths: Mapping[int, str],
         edits: Edits | None = None,
         *,
         home: torch.device = CUDA,
     ) -> None:
-        super().__init__(model, named, edits)
+        super().__init__(model, named, paths, edits)
         self.home = home
         self.places: dict[int, torch.device] = {}
         self.literals: list[Literal] = []

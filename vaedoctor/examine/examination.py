@@ -64,6 +64,7 @@ from .census import Census, defined_at, take_census
 from .failure import Failure, explain
 from .flow import Flow
 from .gradients import Arrives, Gradients, parameter_gradients
+from .inventory import registered
 from .latents import Latent, same_posterior
 from .listing import class_span
 from .objective import compose
@@ -99,6 +100,7 @@ class Examination:
             restore()
             self.subject = replace(self.subject, objective=maximised(objective))
             first = run_recorded(self.subject, seed=self.seed)
+        first.registered = registered(self.subject)
 
         def rewind() -> None:
             restore()
@@ -116,6 +118,11 @@ class Examination:
                 first.fault = RuntimeError(f"the model runs, but not recorded: {first.error}")
         self._rewind()
         return first, again
+
+    def release(self) -> None:
+        """Let go of the recorded step and its graph, when every rule has read its measurements."""
+        if "_pair" in vars(self):
+            self._pair[0].release()
 
     @property
     def recording(self) -> Recording:
@@ -633,7 +640,7 @@ class Examination:
         if self.stuck:
             if not numerics.about_values(self.recording.error):
                 raise Unavailable("the training step raises before it can be measured")
-        elif numerics.bad_end(self.recording, composed=self.composed) is None:
+        elif numerics.bad_end(self.recording.loss, self.recording.output) is None:
             return None
         return numerics.first_non_finite(self.subject, self.seed, self._rewind)
 
@@ -687,10 +694,21 @@ class Examination:
             self._rewind()
 
     @cached_property
+    def _half_runs(self) -> list[precision.HalfRun]:
+        """The step in float16 and in bfloat16, shared by what looks for its faults."""
+        latent = digits.judged(self.subject, self.anatomy)
+        keep = [v for v in (latent.loc, latent.scale) if v is not None] if latent else []
+        return precision.half_runs(self.subject, self.recording, keep, self.seed, self._rewind)
+
+    @cached_property
     def lost_digits(self) -> digits.LostDigits | None:
         """How far half precision moves the KL of a trained posterior; None where it is little."""
         self._require_run()
-        return digits.lost_digits(self.subject, self.anatomy, self.seed, self._rewind)
+        latent = digits.judged(self.subject, self.anatomy)
+        if latent is None:
+            return None
+        found = (self.subject, self.recording, latent, self._half_runs)
+        return digits.lost_digits(*found, self.seed, self._rewind)
 
     @cached_property
     def half_overflow(self) -> precision.Overflow | None:
@@ -698,4 +716,7 @@ class Examination:
         self._require_run()
         if self.non_finite is not None:
             raise Unavailable("the step is not finite in float32 either (VAE801)")
-        return precision.half_overflow(self.subject, self.recording, self.seed, self._rewind)
+        if not precision.near_a_limit(self.recording):
+            return None
+        found = (self.subject, self.recording, self._half_runs)
+        return precision.half_overflow(*found, self.seed, self._rewind)

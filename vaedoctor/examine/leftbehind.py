@@ -16,12 +16,12 @@ from .accelerator import CUDA, OTHER, Literal, Mixing, Pretence, pretend
 from .census import hiding_places
 from .devices import FREE, names_a_device
 from .flow import JOINS
+from .inventory import unregistered_modules
 from .latents import path_of
 from .listing import Method, calls_in, functions_in, methods_of, text_of, tree_of
 from .methods import method_calls
 from .realmove import accelerator, refused
 from .recording import DRAWS, Op, Recording, Value
-from .step import unregistered_modules
 
 _ENTERING = frozenset("from_numpy FloatTensor DoubleTensor Tensor LongTensor IntTensor".split())
 _DRAWN = frozenset({*DRAWS, "normal_"})

@@ -19,13 +19,13 @@ from .averages import decodes_mean
 from .evaluation import run_forward
 from .flow import JOINS, RESHAPES, SLICES, Flow
 from .gradients import gradient_between
+from .inventory import inventory, leaf_names
 from .latents import Head, Latent
 from .listing import methods_of
 from .outputs import named_tensors
 from .paths import entry_of
 from .recorder import Recorder
 from .recording import Op, Recording, Value
-from .step import leaf_names
 
 EMBEDS = (
     "encode embed predict transform get_latent get_latents get_embedding get_embeddings "
@@ -306,7 +306,7 @@ def _two_calls(
     seed_everything(seed)
     results, draw = [], None
     for _ in range(2):
-        recorder = Recorder(model, leaf_names(subject, subject.batch))
+        recorder = Recorder(model, leaf_names(subject, subject.batch), inventory(subject).paths)
         try:
             with torch.no_grad(), recorder:
                 output = run_recorded_method(model, name, args)

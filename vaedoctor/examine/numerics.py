@@ -33,9 +33,10 @@ class Watch(Recorder):
         self,
         model: nn.Module,
         named: Mapping[int, tuple[str, str]],
+        paths: Mapping[int, str],
         edits: Edits | None = None,
     ) -> None:
-        super().__init__(model, named, edits)
+        super().__init__(model, named, paths, edits)
         self.read: dict[int, str] = {}
         self.made: dict[int, str] = {}
 
@@ -97,12 +98,11 @@ def about_values(error: BaseException | None) -> bool:
     )
 
 
-def bad_end(recording: Recording, *, composed: bool) -> tuple[str, Tensor] | None:
+def bad_end(loss: Any, output: Any) -> tuple[str, Tensor] | None:
     """The loss or an output that is not finite. Logits of -inf under a finite loss are masks."""
-    loss = recording.loss
-    if isinstance(loss, Tensor) and not composed and trouble(loss):
+    if isinstance(loss, Tensor) and trouble(loss):
         return "the loss", loss
-    for name, tensor in named_tensors(recording.output):
+    for name, tensor in named_tensors(output):
         if not tensor.is_floating_point():
             continue
         values = tensor.detach()
@@ -128,7 +128,7 @@ def first_non_finite(
 
     recording = run_recorded(subject, seed=seed, kind=recorder, **run)
     (watch,) = made
-    end = bad_end(recording, composed=recording.loss is None)
+    end = bad_end(recording.loss, recording.output)
     if end is None and recording.error is not None:
         end = _before_error(recording, watch)
     rewind()

@@ -16,9 +16,10 @@ from .census import hiding_places
 from .flow import Flow
 from .headroom import mapped
 from .leftbehind import hidden_owners
-from .numerics import LOGARITHMS, QUOTIENTS, ROOTS, NonFinite, Watch, first_non_finite
-from .recorder import Edits
+from .numerics import LOGARITHMS, QUOTIENTS, ROOTS, NonFinite, Watch, bad_end, first_non_finite
+from .recorder import Edits, by_operation
 from .recording import Op, Recording, Value, tensors_in
+from .repeat import Counter, Repeated, countable, counted
 from .step import run_recorded, runs_unrecorded
 
 LARGEST = 3e4  # below half of float16's largest number nothing overflows
@@ -34,6 +35,13 @@ IN_FLOAT32 = frozenset(
     "tan triplet_margin_loss gaussian_nll_loss binary_cross_entropy square logsumexp".split()
 )
 """Operations that CUDA's autocast runs in float32 (PyTorch, "Automatic Mixed Precision")."""
+
+IN_HALF = frozenset(
+    "__matmul__ addbmm addmm addmv addr baddbmm bmm conv1d conv2d conv3d conv_transpose1d "
+    "conv_transpose2d conv_transpose3d conv_tbc einsum linear matmul mm mv "
+    "scaled_dot_product_attention".split()
+)
+"""Products that it runs in half precision (the same page; recurrent cells are left to the CPU)."""
 
 
 # -- float64 ---------------------------------------------------------------------------------
@@ -195,24 +203,93 @@ def _line(at: Span | None) -> frozenset[str]:
 
 
 class HalfPrecision(Watch):
-    """CUDA's autocast on the CPU: what it keeps in float32 is kept there."""
+    """CUDA's autocast on the CPU, under watch."""
 
     def _run(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
-        if name not in IN_FLOAT32:
-            return func(*args, **kwargs)
+        return _as_on_cuda(func, name, args, kwargs)
+
+
+class _Half(Counter):
+    """CUDA's autocast on the CPU, without a recording."""
+
+    def _execute(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        return _as_on_cuda(func, getattr(func, "__name__", ""), args, kwargs)
+
+
+def _as_on_cuda(func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
+    """One call as CUDA's autocast makes it.
+
+    What that keeps in float32 is kept there. Products take rounded operands, are accumulated in
+    float32 and rounded, as tensor cores do; the CPU's own half precision is far slower.
+    """
+    if name in IN_FLOAT32:
         with torch.autocast("cpu", enabled=False):
             return func(*_widened(args), **_widened(kwargs))
+    if name in IN_HALF:
+        narrow = torch.get_autocast_dtype("cpu")
+        with torch.autocast("cpu", enabled=False):
+            out = func(*_rounded(args, narrow), **_rounded(kwargs, narrow))
+        return out.to(narrow) if isinstance(out, Tensor) and out.dtype is torch.float32 else out
+    return func(*args, **kwargs)
 
 
 def _widened(thing: Any) -> Any:
+    narrow = (torch.float16, torch.bfloat16)
+    return _changed(thing, lambda t: t.float() if t.dtype in narrow else t)
+
+
+def _rounded(thing: Any, dtype: torch.dtype) -> Any:
+    def rounded(tensor: Tensor) -> Tensor:
+        if tensor.dtype is torch.float32:
+            tensor = tensor.to(dtype)
+        return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+    return _changed(thing, rounded)
+
+
+def _changed(thing: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(thing, Tensor):
-        narrow = thing.dtype in (torch.float16, torch.bfloat16)
-        return thing.float() if narrow else thing
+        return change(thing)
     if isinstance(thing, dict):
-        return {k: _widened(v) for k, v in thing.items()}
+        return {k: _changed(v, change) for k, v in thing.items()}
     if isinstance(thing, (list, tuple)) and not hasattr(thing, "_fields"):
-        return type(thing)(_widened(v) for v in thing)
+        return type(thing)(_changed(v, change) for v in thing)
     return thing
+
+
+@dataclass(frozen=True, slots=True)
+class HalfRun:
+    """The step under autocast, on the same noise; None in `again` where it cannot be repeated."""
+
+    dtype: torch.dtype
+    again: Repeated | None
+
+    @property
+    def finite(self) -> bool:
+        """Whether it took the same way, and its loss and outputs are finite."""
+        return (
+            self.again is not None
+            and self.again.same
+            and bad_end(self.again.loss, self.again.output) is None
+        )
+
+
+def half_runs(
+    subject: Subject,
+    recording: Recording,
+    keep: Iterable[Value],
+    seed: int,
+    rewind: Callable[[], None],
+) -> list[HalfRun]:
+    """The step in float16 and in bfloat16, with the values to keep."""
+    noise, wanted, found = by_operation(replay(recording)), list(keep), []
+    for dtype in (torch.float16, torch.bfloat16):
+        again = None
+        if countable(recording, noise, wanted):
+            with torch.autocast("cpu", dtype=dtype):
+                again = counted(subject, recording, seed, noise, wanted, rewind, _Half)
+        found.append(HalfRun(dtype, again))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,18 +301,22 @@ class Overflow:
 
 
 def half_overflow(
-    subject: Subject, recording: Recording, seed: int, rewind: Callable[[], None]
+    subject: Subject,
+    recording: Recording,
+    runs: Iterable[HalfRun],
+    seed: int,
+    rewind: Callable[[], None],
 ) -> Overflow | None:
-    """The step under autocast on the same noise; skipped where no number comes near a limit."""
-    if not _near_a_limit(recording):
-        return None
-    for dtype in (torch.float16, torch.bfloat16):
-        with torch.autocast("cpu", dtype=dtype):
+    """Where the step under autocast begins not to be finite, if a half-precision run ended so."""
+    for run in runs:
+        if run.finite:
+            continue
+        with torch.autocast("cpu", dtype=run.dtype):
             found = first_non_finite(
                 subject, seed, rewind, kind=HalfPrecision, edits=replay(recording)
             )
         if found is not None and found.op is not None and _finite_before(recording, found.op):
-            return Overflow(str(dtype).removeprefix("torch."), found)
+            return Overflow(str(run.dtype).removeprefix("torch."), found)
     return None
 
 
@@ -247,7 +328,8 @@ def _finite_before(recording: Recording, op: Op) -> bool:
     return bool(torch.isfinite(twin.out.tensor.detach()).all())
 
 
-def _near_a_limit(recording: Recording) -> bool:
+def near_a_limit(recording: Recording) -> bool:
+    """Whether a number of the step comes near what float16 cannot hold."""
     return any(_extremes(recording))
 
 

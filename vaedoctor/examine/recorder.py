@@ -71,6 +71,7 @@ class Recorder(TorchFunctionMode):
         self,
         model: nn.Module,
         named: Mapping[int, tuple[str, str]],
+        paths: Mapping[int, str],
         edits: Edits | None = None,
     ) -> None:
         super().__init__()
@@ -78,7 +79,7 @@ class Recorder(TorchFunctionMode):
         self._model = model
         self._named = named
         self._edits = by_operation(edits or {})
-        self._paths = {id(m): name for name, m in model.named_modules(remove_duplicate=False)}
+        self._paths = paths
         self._stack: list[Call] = []
         self._storages: dict[int, list[Value]] = {}
         self._by_node: dict[Any, Value] = {}

@@ -122,7 +122,8 @@ class GradSwitch:
 class Recording:
     """Everything one run did. `fault` is a bug of ours: the user's run went on without us.
 
-    `returned` is all that the objective returned, of which `loss` is the total.
+    `returned` is all that the objective returned, of which `loss` is the total; `registered` are
+    the modules and tensors that the model registers after the step whose layers are counted.
     """
 
     ops: list[Op] = field(default_factory=list)

@@ -26,13 +26,14 @@ from .step import run_recorded, without_checkpointing
 
 @dataclass(slots=True)
 class Repeated:
-    """The loss of the second run and the tensors that stand for the values asked for, by index.
+    """The second run: its loss, its output and what stands for the values asked for, by index.
 
     `same` says whether the run took the way of the recorded one to its end.
     """
 
     tensors: dict[int, Tensor] = field(default_factory=dict)
     loss: Any = None
+    output: Any = None
     same: bool = False
 
 
@@ -48,13 +49,13 @@ def repeat(
     """Run the step of `recording` again with `edits`, in train mode, and rewind."""
     wanted = list(keep)
     changes = by_operation(edits)
-    if all(recording.ops[i].turn for i in changes) and all(_returned(v) for v in wanted):
-        return _counted(subject, recording, seed, changes, wanted, rewind)
+    if countable(recording, changes, wanted):
+        return counted(subject, recording, seed, changes, wanted, rewind)
     other = run_recorded(subject, seed=seed, edits=edits)
     rewind()
     found = {v.index: other.values[v.index].tensor for v in wanted if v.index < len(other.values)}
     same = other.error is None and len(other.ops) == len(recording.ops)
-    repeated = Repeated(found, other.loss, same)
+    repeated = Repeated(found, other.loss, other.output, same)
     other.release()
     return repeated
 
@@ -70,20 +71,28 @@ def _returned(value: Value) -> bool:
     return op is not None and op.turn > 0 and op.makes.index(value) < len(op.positions)
 
 
-def _counted(
+def countable(recording: Recording, changes: Iterable[int], wanted: Iterable[Value]) -> bool:
+    """Whether calls of torch return all that is to be changed and all that is wanted."""
+    return all(recording.ops[i].turn for i in changes) and all(_returned(v) for v in wanted)
+
+
+def counted(
     subject: Subject,
     recording: Recording,
     seed: int,
-    changes: dict[int, dict[int, Edit]],
-    wanted: list[Value],
+    changes: Mapping[int, Mapping[int, Edit]],
+    wanted: Iterable[Value],
     rewind: Callable[[], None],
+    kind: type[Counter] | None = None,
 ) -> Repeated:
+    """Run the step again under a counter of `kind`, in train mode, and rewind."""
     model = subject.model
     model.train()
     seed_everything(seed)
     edits = {recording.ops[i].turn: (recording.ops[i].inplace, c) for i, c in changes.items()}
-    counter = Counter([_mark(v) for v in wanted], edits)
+    counter = (kind or Counter)([_mark(v) for v in wanted], edits)
     repeated = Repeated(counter.kept)
+    hook = model.register_forward_hook(lambda _, __, out: setattr(repeated, "output", out))
     with torch.enable_grad():
         try:
             with without_checkpointing(), counter:
@@ -96,6 +105,8 @@ def _counted(
             raise
         except BaseException:  # the user's model may raise anything, SystemExit too
             repeated.loss = None
+        finally:
+            hook.remove()
     rewind()
     return repeated
 
@@ -138,7 +149,7 @@ class Counter(TorchFunctionMode):
     ) -> Any:
         self.turns += 1
         turn = self.turns
-        out = func(*args, **(kwargs or {}))
+        out = self._execute(func, args, kwargs or {})
         if turn not in self._edits and turn not in self._marks:
             return out
         outs = [out] if isinstance(out, Tensor) else list(tensors_in(out))
@@ -150,3 +161,7 @@ class Counter(TorchFunctionMode):
             if mark.position < len(outs):
                 self.kept[mark.key] = outs[mark.position]
         return out
+
+    def _execute(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Run one call; a counter that plays a part answers in its place."""
+        return func(*args, **kwargs)

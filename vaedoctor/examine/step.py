@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils import checkpoint
 
 from ..subject.objective import total
 from ..subject.subject import Subject
-from ..subject.trace import reachable, seed_everything
+from ..subject.trace import seed_everything
+from .inventory import inventory, leaf_names
 from .recorder import Edits, Recorder
-from .recording import Recording, tensors_in
+from .recording import Recording
 
 
 def run_recorded(
@@ -34,10 +35,10 @@ def run_recorded(
     """
     batch = batch or subject.batch
     model = subject.model
+    recorder = kind(model, leaf_names(subject, batch), inventory(subject).paths, edits)
     model.train(train)
     if seed is not None:
         seed_everything(seed)
-    recorder = kind(model, leaf_names(subject, batch), edits)
     recording = recorder.recording
     with torch.enable_grad():
         try:
@@ -53,8 +54,6 @@ def run_recorded(
             raise
         except BaseException as error:  # the user's model may raise anything, SystemExit too
             recording.error = error
-    registered = (*model.modules(), *model.parameters(), *model.buffers())
-    recording.registered = frozenset(map(id, registered))
     return recording
 
 
@@ -88,46 +87,3 @@ def without_checkpointing() -> Iterator[None]:
         yield
     finally:
         del checkpoint.CheckpointFunction.apply
-
-
-def leaf_names(subject: Subject, batch: Any) -> dict[int, tuple[str, str]]:
-    """What every known leaf tensor is: (kind, name) by identity.
-
-    Kinds: parameter, buffer, input, condition, and attribute (a tensor that hangs on the model
-    without being registered, on itself or on a module it keeps in a plain container).
-    """
-    things = list(reachable(subject.model))
-    named = {id(t): ("attribute", "") for t in things if isinstance(t, Tensor)}
-    for hidden in unregistered_modules(subject.model, things):
-        for name, parameter in hidden.named_parameters():
-            named[id(parameter)] = ("stray", name)
-        for name, buffer in hidden.named_buffers():
-            named[id(buffer)] = ("attribute", name)
-    for name, buffer in subject.model.named_buffers():
-        named[id(buffer)] = ("buffer", name)
-    for name, parameter in subject.model.named_parameters():
-        named[id(parameter)] = ("parameter", name)
-    items: Iterable[tuple[int | str, Any]] = [*enumerate(batch.args), *batch.kwargs.items()]
-    for key, item in items:
-        kind = "condition" if key in subject.conditions else "input"
-        if isinstance(item, Mapping):
-            for inner, value in item.items():
-                inner_kind = "condition" if inner in subject.conditions else kind
-                for tensor in tensors_in(value):
-                    named[id(tensor)] = (inner_kind, str(inner))
-        else:
-            for tensor in tensors_in(item):
-                named[id(tensor)] = (kind, str(key))
-    return named
-
-
-def unregistered_modules(
-    model: nn.Module, things: Iterable[object] | None = None
-) -> list[nn.Module]:
-    """Modules the model can reach through plain lists, dicts or objects, but does not register."""
-    registered = {id(m) for m in model.modules()}
-    return [
-        thing
-        for thing in (reachable(model) if things is None else things)
-        if isinstance(thing, nn.Module) and id(thing) not in registered
-    ]

@@ -13,8 +13,10 @@ import random
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
@@ -117,36 +119,76 @@ def _copied(hooks: Any) -> Any:
     return None if hooks is None else hooks.copy()
 
 
-class _ObjectState:
-    """Class and attributes of one module or helper object, or the content of one container."""
+class Contents:
+    """What every module, helper object and container among some objects holds, by identity.
 
-    def __init__(self, thing: Any) -> None:
-        self.thing = thing
-        self.kind = type(thing)
-        self.content = self._content().copy()
-        self.identities = _identities(self.content)
+    Experiments ask after every run whether anything is otherwise, nearly always in vain: one pass
+    in C over all of them answers that.
+    """
 
-    def _content(self) -> Any:
-        return self.thing if isinstance(self.thing, _MUTABLE) else self.thing.__dict__
+    def __init__(self, things: Iterable[object]) -> None:
+        self._owners = [t for t in things if _is_plain_state(t)]
+        self._kinds = [*map(type, self._owners)]
+        self._objects = [t for t in self._owners if not isinstance(t, _MUTABLE)]
+        self._attributes = [*map(_ATTRIBUTES, self._objects)]
+        containers: list[Any] = [t for t in self._owners if isinstance(t, _MUTABLE)]
+        self._dicts = [*self._attributes, *(c for c in containers if isinstance(c, dict))]
+        self._others = [c for c in containers if not isinstance(c, dict)]
+        self._sizes = self._now()
+        self._held = [*self._identities()]
+        self._modes = [
+            (vars(t), vars(t)["training"]) for t in self._objects if "training" in vars(t)
+        ]
+        self._copies = [c.copy() for c in (*self._dicts, *self._others)]
+
+    def _now(self) -> list[int]:
+        return [*map(len, self._dicts), *map(len, self._others)]
+
+    def _identities(self) -> Iterator[object]:
+        keys, values = map(dict.keys, self._dicts), map(dict.values, self._dicts)
+        return chain.from_iterable(chain(keys, values, self._others))
+
+    def same(self) -> bool:
+        """Whether each still has its class and holds the same objects in the same order."""
+        return (
+            all(map(is_, map(type, self._owners), self._kinds))
+            and all(map(is_, map(_ATTRIBUTES, self._objects), self._attributes))
+            and self._now() == self._sizes
+            and all(map(is_, self._identities(), self._held))
+        )
 
     def restore(self) -> None:
-        if type(self.thing) is not self.kind:
-            self.thing.__class__ = self.kind
-        content = self._content()
-        if _identities(content) == self.identities:
+        """Put classes, attributes and contents back."""
+        for attributes, training in self._modes:  # what most runs change, and nothing else
+            attributes["training"] = training
+        if self.same():
             return
-        content.clear()
-        if isinstance(content, (list, collections.deque)):
-            content.extend(self.content)
-        else:
-            content.update(self.content)
+        for thing, kind in zip(self._owners, self._kinds, strict=True):
+            if type(thing) is not kind:
+                thing.__class__ = kind
+        for thing, attributes in zip(self._objects, self._attributes, strict=True):
+            if thing.__dict__ is not attributes:
+                object.__setattr__(thing, "__dict__", attributes)
+        for content, copy in zip((*self._dicts, *self._others), self._copies, strict=True):
+            if len(content) == len(copy) and _alike(content, copy):
+                continue
+            content.clear()
+            if isinstance(content, (list, collections.deque)):
+                content.extend(copy)
+            else:
+                content.update(copy)
 
 
-def _identities(content: Any) -> Any:
-    """What tells whether a container holds the same objects in the same order."""
-    if isinstance(content, dict):
-        return [*map(id, content), *map(id, content.values())]
-    return set(map(id, content)) if isinstance(content, set) else [*map(id, content)]
+_ATTRIBUTES = attrgetter("__dict__")
+
+
+def _alike(content: Any, copy: Any) -> bool:
+    """Whether two containers of one size hold the same objects in the same order."""
+    if isinstance(content, set):
+        return set(map(id, content)) == set(map(id, copy))
+    if isinstance(content, dict) and not all(map(is_, dict.values(content), dict.values(copy))):
+        return False
+    return all(map(is_, content, copy))
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
@@ -269,11 +311,10 @@ def leaves_no_trace(*roots: object) -> Iterator[Callable[[], None]]:
     """
     things = list(reachable(roots))
     tensors = [_TensorState(t) for t in things if isinstance(t, Tensor) and t.is_leaf]
-    objects = [_ObjectState(t) for t in things if _is_plain_state(t)]
+    contents = Contents(things)
 
     def restore() -> None:
-        for thing in objects:
-            thing.restore()
+        contents.restore()
         for state in tensors:
             state.restore()
 
