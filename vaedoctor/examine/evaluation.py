@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..subject.objective import total
 from ..subject.subject import Batch, Subject
 from ..subject.trace import seed_everything
 from .anatomy import Anatomy, anatomize
@@ -60,10 +61,11 @@ def run_quickly(
     hook = model.register_forward_hook(lambda _, __, output: outputs.append(output))
     counter = Counter([landmark.mark] if landmark is not None else [])
     try:
-        with StillNoise(), counter, torch.no_grad(), warnings.catch_warnings():
+        # Switching gradients off is a call of torch too, which the recorded run does not count.
+        with torch.no_grad(), StillNoise(), counter, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if whole and subject.objective is not None:
-                subject.objective.run(model, batch)
+                total(subject.objective.run(model, batch))
             else:
                 batch.run(model)
     except KeyboardInterrupt:
