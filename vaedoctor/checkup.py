@@ -209,6 +209,8 @@ def _weighed(outcomes: tuple[Outcome, ...], levels: Mapping[str, Severity]) -> t
 
 def _in_cells(thing: Any) -> Any:
     """The same with the places of a notebook as places in its cells."""
+    if thing is None or isinstance(thing, (str, int, float)):
+        return thing
     if isinstance(thing, Span):
         return in_its_cell(thing)
     if isinstance(thing, tuple):

@@ -368,31 +368,37 @@ class Probe:
     ) -> Setting:
         if bool((scale > 0).any()) and bool((scale <= 0).any()):
             raise Unavailable("the sampler's scale depends on more than its head (a mask)")
-        by_mu = 0.5 * (location**2).sum()
-        by_h = 0.5 * (scale**2 - (scale**2).log()).sum()
-        reverse = 0.5 * ((1 + location**2) / scale**2 + (scale**2).log()).sum()
-        given_mu, reference_mu = _gradient(loss, mu), _gradient(by_mu, mu)
-        given_h, reference_h = _gradient(loss, h), _gradient(by_h, h)
-        backwards = _gradient(reverse, mu)
-        entropies = _quotient(given_h, _gradient(-scale.log().sum(), h))
+        (given_mu, given_h), connected = _gradients(loss, mu, h)
+        reference_mu = _gradient(0.5 * (location**2).sum(), mu)
+        reference_h = _gradient(0.5 * (scale**2 - (scale**2).log()).sum(), h)
+        whole_h = given_h
         if self.mu is self.h:
             given_h, reference_h = given_h[self._scales], reference_h[self._scales]
-            backwards = backwards.masked_fill(self._scales, 0)
         weights = _quotient(given_mu, reference_mu)
         weight = float(weights.mean()) if weights.numel() else 0.0
         ratios = _quotient(given_h, weight * reference_h) if weight else given_h.new_zeros(0)
+        ratio = float(ratios.mean()) if ratios.numel() else 0.0
+        spread, ratio_spread = _spread(weights), _spread(ratios)
+        reverse, entropy = math.inf, 0.0
+        if max(spread, ratio_spread, abs(ratio - 1)) > EVEN:  # else it is neither of the two
+            backwards = _gradient(0.5 * ((1 + location**2) / scale**2 + (scale**2).log()).sum(), mu)
+            if self.mu is self.h:
+                backwards = backwards.masked_fill(self._scales, 0)
+            reverse = _spread(_quotient(given_mu, backwards))
+            entropies = _quotient(whole_h, _gradient(-scale.log().sum(), h))
+            entropy = float(entropies.mean()) if _spread(entropies) < EVEN else 0.0
         return Setting(
             forced,
             float(scale.detach().mean()),
             weight,
-            _spread(weights),
-            float(ratios.mean()) if ratios.numel() else 0.0,
-            _spread(ratios),
-            _spread(_quotient(given_mu, backwards)),
-            float(entropies.mean()) if _spread(entropies) < EVEN else 0.0,
+            spread,
+            ratio,
+            ratio_spread,
+            reverse,
+            entropy,
             location.detach(),
             given_h.double(),
-            loss.requires_grad and _reaches(loss, mu),
+            connected,
         )
 
 
@@ -530,9 +536,20 @@ def _kl_line(flow: Flow, probe: Probe, loss: Value, terms: Set[int]) -> Span | N
     return loss.op.span if loss.op is not None else None
 
 
-def _reaches(of: Tensor, to: Tensor) -> bool:
-    (found,) = torch.autograd.grad(of, to, allow_unused=True, retain_graph=True)
-    return found is not None
+def _gradients(of: Tensor, mu: Tensor, h: Tensor) -> tuple[tuple[Tensor, Tensor], bool]:
+    """The gradients at location and scale head, and whether autograd knows a way to the first."""
+    if not of.requires_grad:
+        return (torch.zeros_like(mu), torch.zeros_like(h)), False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            by_mu, by_h = torch.autograd.grad(of, (mu, h), allow_unused=True, retain_graph=True)
+        except RuntimeError as error:
+            raise Unavailable("the backward pass raises (VAE606)") from error
+    found = [
+        torch.zeros_like(leaf) if g is None else g.detach() for g, leaf in ((by_mu, mu), (by_h, h))
+    ]
+    return (found[0], found[1]), by_mu is not None
 
 
 def _gradient(of: Tensor, to: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from .binding import (
     by_names,
     model_first,
     return_names,
+    role,
 )
 from .composing import is_pyro_pair, pyro_loss
 from .contained import only_terms, total_among
@@ -289,12 +290,19 @@ class _Finder:
         """Ways to call the loss, the best evidence first."""
         function = underlying(loss.function)
         parameters = parameters_of(loss.function)
+        takes_model = bool(parameters) and wants_model(parameters[0])
+        nameless = bool(parameters) and role(parameters[0].name) is None
+        outputs_named = names_outputs(parameters[1:])
+        fits = len(parameters) == 1 + len(self.batch.args) + len(self.batch.kwargs)
+        first = not outputs_named and (takes_model or (given and nameless and fits))
+        if first:  # before an output is made to bind to
+            yield model_first()
         names = return_names(self.model)
         binding = Binding(self.model, self.batch, self.output(), names, self.moving)
-        takes_model = bool(parameters) and wants_model(parameters[0])
         if takes_model:
-            ways = [model_first(), by_names(function, parameters, binding)]
-            yield from reversed(ways) if names_outputs(parameters[1:]) else ways
+            yield by_names(function, parameters, binding)
+            if not first:
+                yield model_first()
             return
         sources = [s for s in (self.source, source_of(function)) if s is not None]
         for source in {s.path: s for s in sources}.values():
@@ -310,7 +318,7 @@ class _Finder:
         yield named
         if loss.is_method and parameters and parameters[0].name == "batch":
             yield by_names(function, parameters, binding, paired=True)
-        if given:
+        if given and not first:
             yield model_first()
 
     def _lazy(self, loss: Loss) -> Recipe:

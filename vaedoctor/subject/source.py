@@ -9,7 +9,7 @@ import os
 import sysconfig
 import tokenize
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -199,23 +199,28 @@ def file_of(thing: Any) -> str:
 def span_of(thing: Any) -> Span | None:
     """The line on which a class or function is defined."""
     file = file_of(thing)
-    source = "".join(linecache.getlines(file)) if file else ""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):
-        return None
-    node = _definition(thing, tree)
+    node = _definition(thing, _definitions("".join(linecache.getlines(file)) if file else ""))
     if node is None:
         return None
     line = linecache.getline(file, node.lineno).rstrip()
     return Span(file, node.lineno, node.col_offset + 1, node.lineno, len(line) + 1)
 
 
-def _definition(thing: Any, tree: ast.Module) -> Function | ast.ClassDef | None:
+@lru_cache(maxsize=16)
+def _definitions(source: str) -> tuple[Function | ast.ClassDef, ...]:
+    """The classes and functions that a text defines; none where it cannot be read."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return ()
+    return tuple(n for n in ast.walk(tree) if isinstance(n, (*_FUNCTIONS, ast.ClassDef)))
+
+
+def _definition(
+    thing: Any, definitions: Iterable[Function | ast.ClassDef]
+) -> Function | ast.ClassDef | None:
     """The statement that defines a class (the one that holds its methods) or a function."""
-    name = getattr(thing, "__name__", "")
-    named = [n for n in ast.walk(tree) if isinstance(n, (*_FUNCTIONS, ast.ClassDef))]
-    named = [n for n in named if n.name == name]
+    named = [n for n in definitions if n.name == getattr(thing, "__name__", "")]
     held = vars(thing).values() if isinstance(thing, type) else [thing]
     codes = [getattr(getattr(f, "__func__", f), "__code__", None) for f in held]
     lines = [c.co_firstlineno for c in codes if c is not None]
