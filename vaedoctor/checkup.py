@@ -172,6 +172,8 @@ def _materialize(subject: Subject) -> None:
 
 def _placed(outcome: Outcome, place: Any) -> Outcome:
     """Every finding has a place: the class line where the rule knows none."""
+    if all(f.at for f in outcome.findings):
+        return outcome
     return replace(
         outcome, findings=tuple(f if f.at else replace(f, at=place) for f in outcome.findings)
     )
@@ -188,7 +190,10 @@ def _folded(outcomes: list[Outcome], rules: Iterable[Rule]) -> tuple[Outcome, ..
     folded = []
     for outcome in outcomes:
         mine = tuple(by_code.get(outcome.code, ()))
-        if outcome.findings and not mine:
+        if mine == outcome.findings:
+            folded.append(outcome)
+            continue
+        if not mine:
             outcome = replace(
                 outcome, status="skipped", reason="explained by another finding of this report"
             )
@@ -198,6 +203,8 @@ def _folded(outcomes: list[Outcome], rules: Iterable[Rule]) -> tuple[Outcome, ..
 
 def _weighed(outcomes: tuple[Outcome, ...], levels: Mapping[str, Severity]) -> tuple[Outcome, ...]:
     """The outcomes with the severities that were asked for, suppressed findings too."""
+    if not levels:
+        return outcomes
 
     def weigh(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
         return tuple(replace(f, severity=levels.get(f.code, f.severity)) for f in findings)

@@ -94,13 +94,15 @@ class _Silencer:
         )
 
     def _silence(self, outcome: Outcome) -> Outcome:
+        if not outcome.findings:
+            return outcome
         kept: list[Finding] = []
         silenced = list(outcome.suppressed)
         for finding in outcome.findings:
             comments = [c for c in self._near(finding.at) if c.names(finding)]
             self.used |= {(c, finding.code) for c in comments}
             (silenced if comments else kept).append(finding)
-        status = "passed" if outcome.findings and not kept else outcome.status
+        status = outcome.status if kept else "passed"
         return replace(outcome, status=status, findings=tuple(kept), suppressed=tuple(silenced))
 
     def _near(self, at: Span | None) -> Iterator[Suppression]:

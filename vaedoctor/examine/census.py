@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ..finding import Span
+from .again import Again
 from .listing import Read, assigned_at, class_span, is_own_code, reads_of, walks_children
-from .recording import Again, Call, Op, Recording, Value
+from .recording import Call, Op, Recording, Value
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,7 @@ from . import (
     underflow,
     weights,
 )
+from .again import Again, run_again
 from .anatomy import Anatomy, anatomize
 from .bound import rewards_likeness
 from .census import Census, defined_at, take_census
@@ -68,7 +69,7 @@ from .inventory import registered
 from .latents import Latent, same_posterior
 from .listing import class_span
 from .objective import compose
-from .recording import Again, Op, Recording
+from .recording import Op, Recording
 from .step import run_recorded, runs_unrecorded
 
 MOST_LATENTS = 3  # of a hierarchy or sequence: the KL of the first ones is isolated
@@ -108,9 +109,7 @@ class Examination:
 
         self._rewind = rewind
         if first.error is None:
-            second = run_recorded(self.subject, seed=None)
-            again = Again.of(second, first)
-            second.release()
+            again = run_again(self.subject, first, seed=self.seed, rewind=restore)
         else:
             again = Again.of(first)
             self._rewind()
@@ -290,6 +289,11 @@ class Examination:
         return scale.gradient_scale(self.anatomy, self.require_gradients())
 
     @cached_property
+    def steepest(self) -> scale.Steepest:
+        """Where the gradient loses, and gains, the most on its way back through the encoder."""
+        return scale.steepest(self.anatomy, self.require_gradients())
+
+    @cached_property
     def backward_fault(self) -> backward.BackwardFault | None:
         """What autograd raised, explained; None where the backward pass runs."""
         fault = backward.backward_fault(self.recording, self.gradients)
@@ -423,6 +427,11 @@ class Examination:
         if self.subject.batch_axis != 0:
             return None
         return reduction.batch_reduction(self.subject, full, recon, self.seed, self._rewind)
+
+    @property
+    def one_weight(self) -> float | None:
+        """The KL's weight over the reconstruction's where that proves them reduced alike."""
+        return reduction.one_weight(self.require_divergences()[0], self.require_likelihood())
 
     @cached_property
     def head_reaches(self) -> list[bounds.Reach]:

@@ -71,12 +71,12 @@ def registered(subject: Subject) -> frozenset[int]:
     return known.registered if known is not None else _registered(subject.model)
 
 
-def leaf_names(subject: Subject, batch: Any) -> dict[int, tuple[str, str]]:
+def leaf_names(known: Inventory, subject: Subject, batch: Any) -> dict[int, tuple[str, str]]:
     """What every known leaf tensor is: (kind, name) by identity.
 
     Kinds are those of `Inventory`, and for the items of the batch input and condition.
     """
-    named = dict(inventory(subject).tensors)
+    named = dict(known.tensors)
     items: Iterable[tuple[int | str, Any]] = [*enumerate(batch.args), *batch.kwargs.items()]
     for key, item in items:
         kind = "condition" if key in subject.conditions else "input"

@@ -304,9 +304,9 @@ def _two_calls(
     model = subject.model
     model.eval()
     seed_everything(seed)
-    results, draw = [], None
+    results, draw, known = [], None, inventory(subject)
     for _ in range(2):
-        recorder = Recorder(model, leaf_names(subject, subject.batch), inventory(subject).paths)
+        recorder = Recorder(model, leaf_names(known, subject, subject.batch), known.paths)
         try:
             with torch.no_grad(), recorder:
                 output = run_recorded_method(model, name, args)

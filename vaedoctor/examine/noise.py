@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from ..finding import Span
 from ..subject.subject import Batch, Subject
 from ..subject.trace import seed_everything
+from .again import Again
 from .anatomy import Anatomy, inputs_of
 from .census import hiding_places
 from .flow import Flow
 from .latents import Latent
 from .listing import calls_in
-from .recording import ESCAPES, Again, Op, Recording, Value
+from .recording import ESCAPES, Op, Recording, Value
 from .step import run_recorded
 
 _ENTRIES = frozenset("tensor as_tensor asarray from_numpy".split())

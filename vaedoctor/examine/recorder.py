@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.modules import module as module_hooks
 from torch.nn.parameter import is_lazy
@@ -243,7 +244,8 @@ class Recorder(TorchFunctionMode):
         return op
 
     def _record(self, name: str, args: Any, kwargs: Any, out: Any, read: _Reading) -> Any:
-        with self._bookkeeping():
+        self._paused = True  # as in `_bookkeeping`, which costs more than what it guards here
+        try:
             outs = [out] if isinstance(out, Tensor) else list(tensors_in(out))
             changed = [t for t, version in read.versions if _version(t) != version]
             if not outs and not changed and name not in ESCAPES:
@@ -268,6 +270,10 @@ class Recorder(TorchFunctionMode):
                     made.append(self._new(t, op))
                 made.extend(self._aliases(t, op))
             op.makes = tuple(made)
+        except Exception as bug:
+            self.recording.fault = self.recording.fault or bug
+        finally:
+            self._paused = False
         return out
 
     # -- values ----------------------------------------------------------------------------
@@ -376,6 +382,9 @@ class Recorder(TorchFunctionMode):
 def _edge_of(tensor: Tensor) -> GradientEdge | None:
     if not tensor.requires_grad:
         return None
+    node = tensor.grad_fn
+    if node is not None and not isinstance(node, BackwardCFunction):
+        return GradientEdge(node, tensor.output_nr)  # what follows, without its detours
     try:
         return get_gradient_edge(tensor)
     except (AssertionError, ValueError):

@@ -176,66 +176,6 @@ class Recording:
         return readers
 
 
-@dataclass(frozen=True, slots=True)
-class Again:
-    """What a second run tells, without keeping its graph: its noise, its modules, its tensors."""
-
-    noise: Mapping[int, tuple[str, Tensor]]
-    modules: frozenset[int]
-    tensors: frozenset[int]
-    kept: Op | None = None
-
-    @classmethod
-    def of(cls, recording: Recording, before: Recording | None = None) -> Again:
-        """Read it off; identities hold only while the first run's objects are alive.
-
-        `kept` is the operation that reads a tensor of the run `before` whose graph the loss of
-        this one goes through.
-        """
-        return cls(
-            {op.index: (op.name, op.noise) for op in recording.ops if op.noise is not None},
-            frozenset(id(c.module) for c in recording.calls),
-            frozenset(id(v.tensor) for v in recording.values),
-            _entangled(recording, before) if before is not None else None,
-        )
-
-
-def _entangled(recording: Recording, before: Recording) -> Op | None:
-    """Which operation reads what the run before left behind with its graph, if the loss needs it.
-
-    The backward pass of the first step frees that graph: that of the second one raises.
-    """
-    old = {v.edge.node for v in before.values if v.edge is not None and v.op is not None}
-    entered = [
-        v
-        for op in recording.ops
-        if not op.args and len(op.makes) == 1 and (v := op.out).edge is not None
-        if v.edge is not None and v.edge.node in old and _keeps(v.edge.node)
-    ]
-    loss = recording.loss
-    if not entered or not isinstance(loss, Tensor) or not loss.requires_grad:
-        return None
-    edges = [v.edge for v in entered if v.edge is not None]
-    found = torch.autograd.grad(loss, edges, allow_unused=True, retain_graph=True)
-    used = [v for v, g in zip(entered, found, strict=True) if g is not None]
-    readers = [op for op in recording.ops for v in used if v in op.reads]
-    return next(iter(readers), None)
-
-
-def _keeps(node: Any) -> bool:
-    """Whether a graph holds tensors that its backward pass frees: sums alone hold none."""
-    waiting, seen = [node], set[Any]()
-    while waiting and len(seen) < 1000:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if any(isinstance(getattr(node, a), Tensor) for a in dir(node) if a.startswith("_saved_")):
-            return True
-        waiting.extend(following for following, _ in node.next_functions)
-    return False
-
-
 _PLAIN = (str, bytes, int, float, complex, type(None), nn.Module, type, torch.dtype, torch.device)
 
 

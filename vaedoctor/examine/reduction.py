@@ -61,6 +61,18 @@ def batch_reduction(
     )
 
 
+def one_weight(full: Divergence, recon: Likelihood) -> float | None:
+    """The KL's weight over the reconstruction's where it is 1 or a half, else None.
+
+    A half is that of a squared error without its own half. With four rows or more neither can come
+    from one term's being averaged over them and the other's not.
+    """
+    if full.rows < 4 or not full.standard or recon.weight == 0:
+        return None
+    ratio = full.weight / recon.weight
+    return ratio if min(abs(ratio - 1), abs(ratio - 0.5)) < EVEN else None
+
+
 def _exponent(half: float, full: float) -> int:
     return round(math.log2(abs(half / full)))
 

@@ -86,29 +86,48 @@ def counted(
     kind: type[Counter] | None = None,
 ) -> Repeated:
     """Run the step again under a counter of `kind`, in train mode, and rewind."""
-    model = subject.model
-    model.train()
-    seed_everything(seed)
     edits = {recording.ops[i].turn: (recording.ops[i].inplace, c) for i, c in changes.items()}
     counter = (kind or Counter)([_mark(v) for v in wanted], edits)
-    repeated = Repeated(counter.kept)
-    hook = model.register_forward_hook(lambda _, __, out: setattr(repeated, "output", out))
+    ran = run_counted(subject, counter, seed=seed)
+    rewind()
+    same = ran.ran and counter.turns == recording.turns
+    return Repeated(counter.kept, ran.loss, ran.output, same)
+
+
+@dataclass(slots=True)
+class Ran:
+    """A step that was not recorded: whether it came to its end, its loss and its output."""
+
+    ran: bool = False
+    loss: Any = None
+    output: Any = None
+
+
+def run_counted(subject: Subject, counter: Counter, *, seed: int | None) -> Ran:
+    """Run the step in train mode under a counter; the caller rewinds.
+
+    `seed` None leaves the generators running.
+    """
+    model, ran = subject.model, Ran()
+    model.train()
+    if seed is not None:
+        seed_everything(seed)
+    hook = model.register_forward_hook(lambda _, __, out: setattr(ran, "output", out))
     with torch.enable_grad():
         try:
             with without_checkpointing(), counter:
                 if subject.objective is None:
                     subject.batch.run(model)
                 else:
-                    repeated.loss = total(subject.objective.run(model, subject.batch))
-            repeated.same = counter.turns == recording.turns
+                    ran.loss = total(subject.objective.run(model, subject.batch))
+            ran.ran = True
         except KeyboardInterrupt:
             raise
         except BaseException:  # the user's model may raise anything, SystemExit too
-            repeated.loss = None
+            ran.loss = None
         finally:
             hook.remove()
-    rewind()
-    return repeated
+    return ran
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +178,11 @@ class Counter(TorchFunctionMode):
                 out, outs = edited(edit, out, outs, position, inplace)
         for mark in self._marks.get(turn, ()):
             if mark.position < len(outs):
-                self.kept[mark.key] = outs[mark.position]
+                self._keep(mark, outs[mark.position])
         return out
+
+    def _keep(self, mark: Mark, tensor: Tensor) -> None:
+        self.kept[mark.key] = tensor
 
     def _execute(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         """Run one call; a counter that plays a part answers in its place."""

@@ -12,7 +12,6 @@ import torch
 from ..finding import Span
 from ..rule import Unavailable
 from .anatomy import Anatomy
-from .flow import Flow
 from .gradients import Gradients
 
 
@@ -27,8 +26,6 @@ class GradientScale:
     decoder: float
     smallest: str
     largest: str
-    shrinks_at: Span | None
-    grows_at: Span | None
     by_layer: tuple[tuple[str, float], ...] = ()
 
     @property
@@ -39,12 +36,7 @@ class GradientScale:
 
 def gradient_scale(anatomy: Anatomy, gradients: Gradients) -> GradientScale:
     """Measure every weight matrix; raises Unavailable where one side has no nonzero gradient."""
-    flow = anatomy.flow
-    operands = ((found.loc, found.scale) for found in anatomy.affine)
-    heads = [v for pair in operands for v in pair if v is not None]
-    if not heads:
-        raise Unavailable("no sampled latent separates encoder from decoder")
-    before = flow.ancestors(*heads)
+    before = _encoder(anatomy)
     sides: dict[bool, dict[str, float]] = {True: {}, False: {}}
     for name, value in gradients.values.items():
         gradient = gradients.by_name.get(name)
@@ -62,7 +54,6 @@ def gradient_scale(anatomy: Anatomy, gradients: Gradients) -> GradientScale:
         median(sides[False].values()),
         smallest,
         largest,
-        *_steepest(flow, gradients, before),
         tuple(
             (name, sides[side][name])
             for name in gradients.values
@@ -72,13 +63,28 @@ def gradient_scale(anatomy: Anatomy, gradients: Gradients) -> GradientScale:
     )
 
 
-def _steepest(
-    flow: Flow, gradients: Gradients, encoder: Set[int]
-) -> tuple[Span | None, Span | None]:
+def _encoder(anatomy: Anatomy) -> Set[int]:
+    operands = ((found.loc, found.scale) for found in anatomy.affine)
+    heads = [v for pair in operands for v in pair if v is not None]
+    if not heads:
+        raise Unavailable("no sampled latent separates encoder from decoder")
+    return anatomy.flow.ancestors(*heads)
+
+
+@dataclass(frozen=True, slots=True)
+class Steepest:
     """The encoder's lines at which the gradient loses, and gains, the most on its way back."""
+
+    shrinks_at: Span | None = None
+    grows_at: Span | None = None
+
+
+def steepest(anatomy: Anatomy, gradients: Gradients) -> Steepest:
+    """Ask the gradient at every value of the encoder."""
+    flow, encoder = anatomy.flow, _encoder(anatomy)
     values = [v for v in flow.recording.values if v.index in encoder and v.edge is not None]
     if gradients.loss is None or not values:
-        return None, None
+        return Steepest()
     edges = [v.edge for v in values if v.edge is not None]
     found = torch.autograd.grad(gradients.loss, edges, allow_unused=True, retain_graph=True)
     size = {
@@ -93,5 +99,5 @@ def _steepest(
         if op.span is not None and made > 0 and read and max(read) > 0:
             gain[op.span] = gain.get(op.span, 0.0) + math.log(max(read) / made)
     if not gain:
-        return None, None
-    return min(gain, key=gain.__getitem__), max(gain, key=gain.__getitem__)
+        return Steepest()
+    return Steepest(min(gain, key=gain.__getitem__), max(gain, key=gain.__getitem__))

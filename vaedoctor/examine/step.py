@@ -35,7 +35,8 @@ def run_recorded(
     """
     batch = batch or subject.batch
     model = subject.model
-    recorder = kind(model, leaf_names(subject, batch), inventory(subject).paths, edits)
+    known = inventory(subject)
+    recorder = kind(model, leaf_names(known, subject, batch), known.paths, edits)
     model.train(train)
     if seed is not None:
         seed_everything(seed)

@@ -42,7 +42,7 @@ def gradient_exploding(examination: Examination) -> Iterator[Finding]:
         yield Finding(
             f"the gradient grows by {scale.ratio:.1e} from decoder to encoder",
             help="match the initialisation to the layer's width, normalise, and clip gradients",
-            at=scale.grows_at,
+            at=examination.steepest.grows_at,
             measured={"encoder": scale.encoder, "decoder": scale.decoder, "ratio": scale.ratio},
             notes=(f"largest at `{scale.largest}`",),
             causes=frozenset({"scale"}),

@@ -46,7 +46,7 @@ def gradient_vanishing(examination: Examination) -> Iterator[Finding | Verified]
         yield Finding(
             f"the gradient shrinks by {1 / max(scale.ratio, 1e-300):.1e} from decoder to encoder",
             help="use non-saturating activations, normalisation or residual connections",
-            at=scale.shrinks_at,
+            at=examination.steepest.shrinks_at,
             measured={"encoder": scale.encoder, "decoder": scale.decoder, "ratio": scale.ratio},
             notes=(f"smallest at `{scale.smallest}`",),
             causes=frozenset({"scale"}),

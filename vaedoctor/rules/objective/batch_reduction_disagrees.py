@@ -18,7 +18,9 @@ def batch_reduction_disagrees(examination: Examination) -> Iterator[Finding | Ve
 
     ## What it checks
     The weights of the isolated KL and of the reconstruction at the batch and at half of it: each
-    either stays (a sum over rows) or doubles (a mean). The two have to do the same.
+    either stays (a sum over rows) or doubles (a mean). The two have to do the same. Where the
+    weights are equal, or as of a squared error without its half, they cannot be reduced unlike:
+    then half of the batch is not run.
 
     ## Why it matters
     With a summed KL beside an averaged reconstruction the effective beta is the batch size:
@@ -30,6 +32,13 @@ def batch_reduction_disagrees(examination: Examination) -> Iterator[Finding | Ve
     ## False alarms
     A sum over the batch everywhere is consistent and fine.
     """
+    ratio = examination.one_weight
+    if ratio is not None:
+        yield Verified(
+            "KL and reconstruction are reduced alike over the batch",
+            {"KL's weight / reconstruction's": ratio},
+        )
+        return
     both = examination.batch_reduction
     if both is None:
         raise Unavailable("the weights cannot be measured at two batch sizes")
