@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from steps import Bare, examined, subject
 from torch import Tensor, nn
 
-from vaedoctor.examine.batches import axis_in, with_rows
+from vaedoctor.examine.batches import _usual, axis_in, with_rows
 from vaedoctor.examine.broadcasts import _joint, outer_products
-from vaedoctor.examine.evaluation import run_forward
+from vaedoctor.examine.evaluation import returned, run_forward, run_quickly
 from vaedoctor.rule import Unavailable
-from vaedoctor.subject.subject import Batch
+from vaedoctor.subject.subject import Batch, Objective
 
 X = torch.linspace(-1, 1, 24).reshape(4, 6)
 
@@ -300,3 +300,35 @@ def test_the_joint_shape_is_torchs(a: list[int], b: list[int]) -> None:
     except RuntimeError:
         expected = None
     assert _joint(tuple(a), tuple(b)) == expected
+
+
+def test_a_quick_pass_finds_the_reconstruction_that_the_loss_makes() -> None:
+    class Apart(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.decoder = nn.Linear(6, 6), nn.Linear(3, 6)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            mu, logvar = self.encoder(x).chunk(2, 1)
+            return mu + torch.exp(0.5 * logvar) * torch.randn_like(mu), mu
+
+    def loss(model: Apart, batch: Batch) -> Tensor:
+        z, mu = batch.run(model)
+        return (model.decoder(z) - batch.args[0]).square().sum() + mu.square().sum()
+
+    model = Apart()
+    with examined(model, X, objective=Objective(loss, "loss")) as examination:
+        assert not returned(examination.anatomy)
+        args = (examination.subject, examination.anatomy, 0, examination.rewind)
+        usual, landmark = _usual(*args)
+        assert usual is not None
+        found = run_quickly(
+            *args[:2],
+            seed=0,
+            batch=with_rows(examination.subject.batch, [2, 0], 0, 4),
+            whole=True,
+            landmark=landmark,
+        )
+    assert found is not None
+    assert torch.allclose(found, usual[[2, 0]])
+    assert torch.allclose(usual, model.decoder(model.encoder(X).chunk(2, 1)[0]))

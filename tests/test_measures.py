@@ -410,9 +410,9 @@ class TestScale:
                 return self.mu(h), self.logvar(h)
 
         with examined(Shrunk(), X, loss=elbo) as examination:
-            found = examination.gradient_scale
+            found, places = examination.gradient_scale, examination.steepest
         assert found.smallest == "hidden.weight"
-        assert text_of(found.shrinks_at) == "h * 1e-6"
+        assert text_of(places.shrinks_at) == "h * 1e-6"
 
 
 class Broken(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from traces import differences, photograph
 
 from vaedoctor.examine.numerics import first_non_finite
-from vaedoctor.examine.precision import IN_FLOAT32, HalfPrecision, replay, run_in
+from vaedoctor.examine.precision import IN_FLOAT32, HalfPrecision, half_runs, replay, run_in
 from vaedoctor.examine.reach import _sweep
 from vaedoctor.examine.recorder import Recorder
 from vaedoctor.examine.step import run_recorded
@@ -315,3 +315,37 @@ def test_replayed_noise_is_the_noise() -> None:
     first = step(model, x(), seed=0)
     again = run_recorded(subject(model, x()), seed=99, edits=replay(first))
     assert torch.equal(first.output, again.output)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_products_in_half_precision_are_those_of_the_cpu_up_to_one_rounding(
+    dtype: torch.dtype,
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 5))
+    batch = torch.randn(4, 3, 6, 6)
+    with examined(model, batch, loss=lambda out, x: out.square().sum()) as e:
+        out = e.recording.values[e.recording.value_of(e.recording.output).index]
+        (run,) = [
+            run
+            for run in half_runs(e.subject, e.recording, [out], 0, e.rewind)
+            if run.dtype is dtype
+        ]
+    assert run.finite
+    assert run.again is not None
+    with torch.autocast("cpu", dtype=dtype):
+        expected = model(batch)
+    found = run.again.tensors[out.index]
+    assert found.dtype is expected.dtype is dtype
+    gap = (found.float() - expected.float()).abs().max()
+    assert 0 < (expected.float() - model(batch)).abs().max() < 0.05
+    assert gap < 3 * torch.finfo(dtype).eps * expected.abs().max()
+
+
+def test_an_overflow_in_half_precision_is_met_by_both_of_its_runs() -> None:
+    with examined(vae(lambda h: h * 1e6 / 1e6), x()) as e:
+        found = half_runs(e.subject, e.recording, [], 0, e.rewind)
+    assert [(run.dtype, run.finite) for run in found] == [
+        (torch.float16, False),
+        (torch.bfloat16, True),
+    ]

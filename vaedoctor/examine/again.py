@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from ..subject.subject import Subject
 from .recording import Recording, tensors_in
 from .repeat import Counter, Mark, run_counted
-from .step import run_recorded, runs_unrecorded
+from .step import run_recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +38,12 @@ class Again:
         )
 
 
-def run_again(
-    subject: Subject, first: Recording, *, seed: int, rewind: Callable[[], None]
-) -> Again:
+def run_again(subject: Subject, first: Recording) -> Again:
     """Run the step that follows `first`, from the state in which that left the model."""
     again = _counted(subject, first)
     if again is not None:
         return again
-    rewind()
-    runs_unrecorded(subject, seed=seed)
-    second = run_recorded(subject, seed=None)
+    second = run_recorded(subject, seed=None)  # what the first kept is still kept now
     again = Again.of(second)
     second.release()
     return again

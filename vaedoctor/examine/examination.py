@@ -95,13 +95,14 @@ class Examination:
     def _pair(self) -> tuple[Recording, Again]:
         """One training step, and the same again with the generators running on."""
         first = run_recorded(self.subject, seed=self.seed)
-        restore, put_back = self._rewind, versions_kept(self.subject.model)
+        restore = self._rewind
         objective = self.subject.objective
         if objective is not None and not objective.settled and rewards_likeness(first):
             restore()
             self.subject = replace(self.subject, objective=maximised(objective))
             first = run_recorded(self.subject, seed=self.seed)
         first.registered = registered(self.subject)
+        put_back = versions_kept(self.subject.model)
 
         def rewind() -> None:
             restore()
@@ -109,7 +110,7 @@ class Examination:
 
         self._rewind = rewind
         if first.error is None:
-            again = run_again(self.subject, first, seed=self.seed, rewind=restore)
+            again = run_again(self.subject, first)
         else:
             again = Again.of(first)
             self._rewind()
