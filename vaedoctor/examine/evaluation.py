@@ -18,7 +18,7 @@ from .flow import Flow
 from .outputs import named_tensors
 from .recording import Recording, Value
 from .repeat import Counter, Mark
-from .step import run_recorded
+from .step import run_recorded, without_checkpointing
 from .still import StillNoise
 
 
@@ -49,11 +49,14 @@ def run_quickly(
     batch: Batch,
     whole: bool,
     landmark: Landmark | None = None,
+    still: bool = True,
+    grad: bool = False,
 ) -> Tensor | None:
-    """The reconstruction of one pass with still noise in evaluation mode, without a recording.
+    """The reconstruction of one pass in evaluation mode, without a recording.
 
-    `landmark` says where it is made if forward does not return it. None where the pass raises,
-    takes another way or returns no such output: the recorded pass tells why.
+    `landmark` says where it is made if forward does not return it; `still` and `whole` are those
+    of `run_forward`. None where the pass raises, takes another way or returns no such output: the
+    recorded pass tells why.
     """
     model, outputs = subject.model, []
     model.eval()
@@ -62,7 +65,13 @@ def run_quickly(
     counter = Counter([landmark.mark] if landmark is not None else [])
     try:
         # Switching gradients off is a call of torch too, which the recorded run does not count.
-        with torch.no_grad(), StillNoise(), counter, warnings.catch_warnings():
+        with (
+            torch.set_grad_enabled(grad),
+            StillNoise() if still else nullcontext(),
+            without_checkpointing(),
+            counter,
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")
             if whole and subject.objective is not None:
                 total(subject.objective.run(model, batch))

@@ -16,7 +16,13 @@ from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy
 from .batches import axis_in, rows_of, with_rows
-from .evaluation import differentiable, reconstruction_in, returned, run_forward
+from .evaluation import (
+    differentiable,
+    reconstruction_in,
+    returned,
+    run_forward,
+    run_quickly,
+)
 from .flow import Flow
 from .recording import Op, Recording, Value
 
@@ -131,14 +137,13 @@ def _by_gradient(
     assert anatomy.x is not None
     x = anatomy.x.tensor
     with differentiable(x):
-        recording = run_forward(subject, seed=seed, whole=not returned(anatomy))
         try:
-            x_hat = _found(recording, anatomy)
-            where = axis_in(x_hat.shape, tuple(x.shape), axis, rows)
+            x_hat = _reconstructed(subject, anatomy, seed)
+            where = axis_in(tuple(x_hat.shape), tuple(x.shape), axis, rows)
             if where is None:
                 raise Unavailable("x_hat has no axis of the batch's size")
             chosen = sorted({0, rows // 2, rows - 1})
-            tables = [_dependence(x_hat.tensor, x, where, axis, row) for row in chosen]
+            tables = [_dependence(x_hat, x, where, axis, row) for row in chosen]
             found = _largest(tables, chosen, rows)
             group = _group(tables, chosen, rows)
             if found is not None and found.mixed and group < rows:
@@ -146,7 +151,7 @@ def _by_gradient(
                     f"rows depend on each other in groups of {group}, as frames of one sample do: "
                     "declare `batch_axis=None`"
                 )
-            if found is not None and found.mixed and _sequence_first(x_hat.tensor, x, axis):
+            if found is not None and found.mixed and _sequence_first(x_hat, x, axis):
                 raise Unavailable(
                     "rows of axis 1 do not know each other, those of axis 0 do: "
                     "declare `batch_axis=1`"
@@ -154,6 +159,23 @@ def _by_gradient(
             return found
         finally:
             rewind()
+
+
+def _reconstructed(subject: Subject, anatomy: Anatomy, seed: int) -> Tensor:
+    """x_hat of one pass in evaluation mode, with its graph."""
+    if returned(anatomy) and anatomy.x_hat is not None:
+        found = run_quickly(
+            subject,
+            anatomy,
+            seed=seed,
+            batch=subject.batch,
+            whole=False,
+            still=False,
+            grad=True,
+        )
+        if found is not None and found.dim() == len(anatomy.x_hat.shape):
+            return found
+    return _found(run_forward(subject, seed=seed, whole=not returned(anatomy)), anatomy).tensor
 
 
 def _found(recording: Recording, anatomy: Anatomy) -> Value:

@@ -147,6 +147,8 @@ class _Finder:
         loss = self._named(thing) if isinstance(thing, str) else as_loss(thing)
         if not self.batch.ran:
             return self._objective(loss, self._lazy(loss))
+        if self._may_take_model(loss) and (first := self._try(loss, model_first())).works:
+            return first.objective
         tried = []
         unbound: Unbound | None = None
         for recipe in self._recipes(loss, given=True):
@@ -291,17 +293,14 @@ class _Finder:
         function = underlying(loss.function)
         parameters = parameters_of(loss.function)
         takes_model = bool(parameters) and wants_model(parameters[0])
-        nameless = bool(parameters) and role(parameters[0].name) is None
         outputs_named = names_outputs(parameters[1:])
-        fits = len(parameters) == 1 + len(self.batch.args) + len(self.batch.kwargs)
-        first = not outputs_named and (takes_model or (given and nameless and fits))
-        if first:  # before an output is made to bind to
+        if takes_model and not outputs_named:  # before an output is made to bind to
             yield model_first()
         names = return_names(self.model)
         binding = Binding(self.model, self.batch, self.output(), names, self.moving)
         if takes_model:
             yield by_names(function, parameters, binding)
-            if not first:
+            if outputs_named:
                 yield model_first()
             return
         sources = [s for s in (self.source, source_of(function)) if s is not None]
@@ -318,8 +317,14 @@ class _Finder:
         yield named
         if loss.is_method and parameters and parameters[0].name == "batch":
             yield by_names(function, parameters, binding, paired=True)
-        if given and not first:
+        if given:
             yield model_first()
+
+    def _may_take_model(self, loss: Loss) -> bool:
+        """Whether the parameters can be the model and the batch, as in `lambda m, x`."""
+        parameters = parameters_of(loss.function)
+        fits = len(parameters) == 1 + len(self.batch.args) + len(self.batch.kwargs)
+        return fits and role(parameters[0].name) != "recon" and not names_outputs(parameters[1:])
 
     def _lazy(self, loss: Loss) -> Recipe:
         """Bind when the forward pass comes to its end, which it did not do so far."""
