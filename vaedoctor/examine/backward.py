@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 
 from ..finding import Span, where
+from .again import Again
 from .gradients import Gradients
-from .recording import Again, Op, Recording
+from .recording import Op, Recording
 
 
 @dataclass(frozen=True, slots=True)
