@@ -18,9 +18,12 @@ from .guess import Guesser, Made
 from .source import Source
 from .subject import Batch
 from .trial import Trial, attempt, forward_parameters, home
+from .witness import TooMuchWork
 
 _SHAPE = re.compile("\\d+(?:[x,\u00d7]\\d+)*")  # \u00d7 is the multiplication sign
 _DEFAULT_ROWS = 8
+_FEW_ROWS = 2
+MOST_WORK = 2e9  # multiplications of a forward pass: about 0.2 s on one core
 _MOST_ROWS = 64
 
 
@@ -40,10 +43,12 @@ def find_batch(
     batch_size: int | None = None,
     seed: int = 0,
     target: str = "",
+    patient: bool = True,
 ) -> Batch:
     """A batch for one forward pass; `ran` says whether the pass came to its end.
 
     A given batch is returned even when the model rejects it: the examination explains why.
+    Unless `patient`, raises `TooMuchWork` where even a small batch costs more than is reasonable.
     """
     if given is not None:
         return as_batch(model, given, seed=seed)
@@ -54,7 +59,7 @@ def find_batch(
                 if attempt(partial(batch.run, model), model, seed=seed).ran:
                     return batch
                 tried = tried or replace(batch, ran=False)
-    made = Guesser(model, hints or {}, batch_size or _DEFAULT_ROWS, seed).best()
+    made = _made_up(model, hints or {}, batch_size, seed, patient)
     if tried is not None and (made is None or not made.trial.ran):
         return tried
     if made is None or made.misfit:
@@ -62,7 +67,22 @@ def find_batch(
     origin = made.origin
     if tried is not None:
         origin += f", because {tried.origin} does not run"
-    return Batch(made.args, made.kwargs, origin, True, made.trial.ran, made.axis)
+    return Batch(made.args, made.kwargs, origin, True, made.trial.ran, made.axis, work=made.work)
+
+
+def _made_up(
+    model: nn.Module, hints: Mapping[str, Any], batch_size: int | None, seed: int, patient: bool
+) -> Made | None:
+    """The best guess, with fewer rows where a forward pass costs too much with the usual ones."""
+    rows = [batch_size] if batch_size else [_DEFAULT_ROWS, _FEW_ROWS]
+    for few in rows:
+        guesser = Guesser(model, hints, few, seed, MOST_WORK)
+        made = guesser.best()
+        if (made is not None and made.trial.ran) or not guesser.heavy:
+            return made
+    if not patient:
+        raise TooMuchWork
+    return Guesser(model, hints, rows[-1], seed).best()
 
 
 def as_batch(model: nn.Module, given: Any, *, origin: str = "given", seed: int = 0) -> Batch:

@@ -7,6 +7,8 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from torch import nn
@@ -17,22 +19,45 @@ from .given import given_arguments
 from .making import arguments, realised
 from .proposing import Proposals
 from .signatures import defaults_of, name_of, required, signature_of
+from .smaller import MOST_PARAMETERS, Shrinking, TooLarge, at_most
 from .source import Source
 from .trace import generators_restored, seed_everything
 from .unbuildable import cannot_construct, cannot_guess
 
 Values = dict[str, Any]
 _MOST_ATTEMPTS = 20
+_MOST_SIBLINGS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to call, with which arguments, and the user's own call they were read from."""
+    """What to call, with which arguments, and the user's own call they were read from.
+
+    `shrunk` are made-up arguments in the place of defaults that make too large a model.
+    """
 
     thing: Callable[..., Any]
     values: Values
     made_up: Values = field(default_factory=dict)
     construction: Construction | None = None
+    shrunk: Values = field(default_factory=dict)
+
+    @property
+    def invented(self) -> Values:
+        """All that nobody gave."""
+        return self.made_up | self.shrunk
+
+    def smaller(self) -> Iterator[Plan]:
+        """The same with smaller defaults; what was given or read stays as it is."""
+        shrinking = Shrinking(
+            self.thing,
+            lambda shrunk: replace(self, shrunk=shrunk).construct(0),
+            self.values,
+            self.made_up,
+        )
+        for values in shrinking.sets():
+            shrunk = {k: v for k, v in values.items() if self.made_up.get(k) is not v}
+            yield replace(self, shrunk=shrunk)
 
     def construct(self, seed: int) -> nn.Module:
         """A fresh model; the arguments are copied because some constructors change them."""
@@ -40,12 +65,16 @@ class Plan:
         with generators_restored():
             seed_everything(seed)
             for name in bound.signature.parameters:
-                if name in self.made_up:
-                    bound.arguments[name] = realised(self.made_up[name])
+                if name in self.invented:
+                    bound.arguments[name] = realised(self.invented[name])
                 elif name in self.values:
                     bound.arguments[name] = _copied(self.values[name])
             made: nn.Module = self.thing(*bound.args, **bound.kwargs)
         return made
+
+
+def _nothing() -> Iterator[Built]:
+    return iter(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +82,8 @@ class Built:
     """A model, how to make another, what was made up, and what the user's file did to it.
 
     `remake` builds it with other values in the place of the made-up ones; it raises what the
-    constructor raises.
+    constructor raises. `smaller` are its siblings with smaller defaults,
+    for a forward pass that costs too much, and `shrunk` what makes it one.
     """
 
     model: nn.Module
@@ -63,6 +93,8 @@ class Built:
     aftermath: Aftermath = field(default_factory=Aftermath)
     made_up: Mapping[str, Any] = field(default_factory=dict)
     remake: Callable[[Values], Built] | None = None
+    shrunk: Mapping[str, Any] = field(default_factory=dict)
+    smaller: Callable[[], Iterator[Built]] = _nothing
 
 
 def build(
@@ -88,8 +120,12 @@ def builds(
     args: Mapping[str, str] | None = None,
     seed: int = 0,
     label: str = "",
+    most: int | None = MOST_PARAMETERS,
 ) -> Iterator[Built]:
-    """Models from the likeliest arguments on; more than one only when arguments were made up."""
+    """Models from the likeliest arguments on; more than one only when arguments were made up.
+
+    In place of a model with more than `most` parameters come those with smaller defaults.
+    """
     label = label or name_of(thing)
     names = _names(thing, namespace or {})
     given = given_arguments(args or {}, thing, names, source, label)
@@ -104,20 +140,18 @@ def builds(
         attempts += 1
         kept = {} if made_up is None else values
         plan = Plan(thing, kept, made_up or {}, construction)
-        plan, model, error = _constructed(plan, proposals, seed)
+        plan, model, error = _constructed(plan, proposals, seed, most)
+        if isinstance(error, TooLarge):
+            for one in _smaller(plan, names, seed):
+                built = True
+                yield one
+            if built:
+                continue
+            plan, model, error = _constructed(plan, proposals, seed, None)
         if error is not None:
             failure = failure or (plan, error)
             continue
-        if not isinstance(model, nn.Module):
-            raise TargetError(
-                f"`{name_of(thing)}` returned {a_kind(model)}, not a module",
-                next_step=f"let `{name_of(thing)}` return the model",
-            )
-        if "_modules" not in vars(model):
-            raise TargetError(
-                f"`{name_of(thing)}.__init__` does not call `super().__init__()`",
-                next_step=f"begin `{name_of(thing)}.__init__` with `super().__init__()`",
-            )
+        _check_is_model(thing, model)
         built = True
         yield _built(plan, model, names, seed)
     if not attempts:
@@ -125,6 +159,31 @@ def builds(
     if not built and failure is not None:
         plan, error = failure
         raise cannot_construct(thing, plan.made_up, error, label) from error
+
+
+def _check_is_model(thing: Callable[..., Any], model: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise TargetError(
+            f"`{name_of(thing)}` returned {a_kind(model)}, not a module",
+            next_step=f"let `{name_of(thing)}` return the model",
+        )
+    if "_modules" not in vars(model):
+        raise TargetError(
+            f"`{name_of(thing)}.__init__` does not call `super().__init__()`",
+            next_step=f"begin `{name_of(thing)}.__init__` with `super().__init__()`",
+        )
+
+
+def _smaller(plan: Plan, names: dict[str, Any], seed: int) -> Iterator[Built]:
+    """The siblings of a model that is too large, as far as they can be constructed."""
+    for less in islice(plan.smaller(), _MOST_SIBLINGS):
+        try:
+            model = less.construct(seed)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            continue
+        yield _built(less, model, names, seed)
 
 
 def _likeliest_first(proposals: Proposals, read: bool, given: bool) -> Iterator[Values | None]:
@@ -140,19 +199,20 @@ def _likeliest_first(proposals: Proposals, read: bool, given: bool) -> Iterator[
 
 
 def _constructed(
-    plan: Plan, proposals: Proposals, seed: int
+    plan: Plan, proposals: Proposals, seed: int, most: int | None
 ) -> tuple[Plan, Any, BaseException | None]:
     """The model, or the error; what a made-up configuration lacks is added and tried again."""
     while True:
         try:
-            return plan, plan.construct(seed), None
+            with at_most(most):
+                return plan, plan.construct(seed), None
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             completed = proposals.completed(plan.made_up, error)
             if completed is None:
                 return plan, None, error
-            plan = Plan(plan.thing, plan.values, completed, plan.construction)
+            plan = replace(plan, made_up=completed)
 
 
 def _built(plan: Plan, model: nn.Module, namespace: dict[str, Any], seed: int) -> Built:
@@ -163,16 +223,22 @@ def _built(plan: Plan, model: nn.Module, namespace: dict[str, Any], seed: int) -
             seed_everything(seed)
             aftermath = apply_following(plan.construction, model, namespace, scope)
     notes = []
-    if plan.made_up:
-        notes.append(f"made up: `{arguments(flat(plan.thing, plan.made_up))}`")
-    hints = {**defaults_of(plan.thing), **flat(plan.thing, {**plan.values, **plan.made_up})}
+    if rest := {k: v for k, v in plan.made_up.items() if k not in plan.shrunk}:
+        notes.append(f"made up: `{arguments(flat(plan.thing, rest))}`")
+    if plan.shrunk:
+        said = arguments(flat(plan.thing, plan.shrunk))
+        notes.append(f"too large to be examined, so made smaller: `{said}`")
+    hints = {**defaults_of(plan.thing), **flat(plan.thing, {**plan.values, **plan.invented})}
     rebuild = None if aftermath.changed else plan.construct
 
     def remake(values: Values) -> Built:
         other = replace(plan, made_up=values)
         return _built(other, other.construct(seed), namespace, seed)
 
-    return Built(model, rebuild, tuple(notes), hints, aftermath, plan.made_up, remake)
+    smaller = _nothing if plan.shrunk else partial(_smaller, plan, namespace, seed)
+    return Built(
+        model, rebuild, tuple(notes), hints, aftermath, plan.made_up, remake, plan.shrunk, smaller
+    )
 
 
 def flat(thing: Callable[..., Any], values: Values) -> Values:

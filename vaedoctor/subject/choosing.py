@@ -17,6 +17,7 @@ from .source import Source
 from .subject import Batch
 from .trial import Trial, attempt
 from .unbuildable import cannot_run
+from .witness import TooMuchWork
 
 _MOST_MADE_UP = 6
 
@@ -47,13 +48,13 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
     first: tuple[Built, Trial] | None = None
     for built in islice(models, _MOST_MADE_UP):
         try:
-            chosen = _with_batch(built, wanted)
+            chosen = _affordable(built, wanted)
         except NotGuessed as error:
             refused = error
             if error.trial is not None:
                 first = first or (built, error.trial)
             continue
-        if chosen[1].ran or not built.made_up:
+        if chosen[1].ran or not (built.made_up or built.shrunk):
             return chosen
         best = best or chosen
         first = first or (built, _trial(chosen, wanted))
@@ -72,7 +73,23 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
     return best
 
 
-def _with_batch(built: Built, wanted: Wanted) -> Chosen:
+def _affordable(built: Built, wanted: Wanted) -> Chosen:
+    """The model with its batch; a sibling with smaller defaults where that costs too much."""
+    try:
+        return _with_batch(built, wanted, patient=False)
+    except TooMuchWork:
+        pass
+    for less in built.smaller():
+        try:
+            chosen = _with_batch(less, wanted, patient=False)
+        except (NotGuessed, TooMuchWork):
+            continue
+        if chosen[1].ran:
+            return chosen
+    return _with_batch(built, wanted)
+
+
+def _with_batch(built: Built, wanted: Wanted, *, patient: bool = True) -> Chosen:
     model, given = built.model, wanted.batch
     if isinstance(given, str):
         given = parse_input(given, model, seed=wanted.seed)
@@ -87,6 +104,7 @@ def _with_batch(built: Built, wanted: Wanted) -> Chosen:
             batch_size=wanted.batch_size,
             seed=wanted.seed,
             target=wanted.target,
+            patient=patient,
         )
     return built, found, calling
 

@@ -27,7 +27,7 @@ from .layers import KNOWN, TABLES, Layers
 from .repairs import Repairs, unpacked_paths
 from .slots import Group, Node, Path, Slot, State, changed, made, reshaped, slots_in, slots_of, told
 from .trial import Trial, forward_parameters, home, leaves
-from .witness import Observed, observe
+from .witness import Observed, TooMuchWork, observe
 
 _MOST_TRIALS = 60
 _MOST_AFTER_RUN = 12
@@ -47,13 +47,27 @@ class Made:
     score: tuple[int, int, int]
     axis: int | None = 0
     misfit: bool = False
+    work: int = 0
 
 
 class Guesser:
-    """Guesses the arguments of one model's forward."""
+    """Guesses the arguments of one model's forward.
 
-    def __init__(self, model: nn.Module, hints: Mapping[str, Any], rows: int, seed: int) -> None:
+    A trial that multiplies more than `most_work` numbers is given up for a smaller one; `heavy`
+    says that there was such a trial.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        hints: Mapping[str, Any],
+        rows: int,
+        seed: int,
+        most_work: float = math.inf,
+    ) -> None:
+        self.heavy = False
         self.model = model
+        self.most_work = most_work
         self.seed = seed
         self.layers = Layers(model, {**int_attributes(model), **hints}, rows)
         self.repairs = Repairs(model, self.layers)
@@ -161,14 +175,16 @@ class Guesser:
             for i, (p, s) in enumerate(slots_of(state).items())
         }
         args, kwargs = self._arguments(state, values)
-        seen = observe(partial(self.model, *args, **kwargs), self.model, values, seed=self.seed)
+        forward = partial(self.model, *args, **kwargs)
+        seen = observe(forward, self.model, values, seed=self.seed, most_work=self.most_work)
+        self.heavy = self.heavy or _is_too_much(seen)
         main = next((v for v in values.values() if isinstance(v, Tensor)), None)
         trial = seen.trial
         fits = _fits(trial.value, main) if trial.ran and main is not None else 0
         score = (int(trial.ran), fits, seen.progress)
         axis = None if _has_graph(state) else self._sample_axis(state)
         origin = self._origin(state, layer, seen)
-        return Made(args, kwargs, origin, trial, score, axis, _is_misfit(seen)), seen
+        return Made(args, kwargs, origin, trial, score, axis, _is_misfit(seen), seen.work), seen
 
     def _arguments(
         self, state: State, values: Mapping[Path, Any]
@@ -213,6 +229,10 @@ class Guesser:
         name = seen.failed.name if seen.failed is not None else ""
         self._failures[seen.progress, name] += 1
         if self._failures[seen.progress, name] > _MOST_ALIKE:
+            return
+        if _is_too_much(seen):
+            for rank, other in enumerate(_halved(state)):
+                self._push(other, layer, seen.progress, rank)
             return
         repairs = itertools.chain(
             self._without_none(state, seen),
@@ -293,6 +313,26 @@ class Guesser:
                     steps = len(shape) == 3 and shape[2] == slot.shape[2]
                     if steps or (near and shape[1] == slot.shape[1]):
                         yield changed(state, path, Slot(shape, slot.kind, slot.top))
+
+
+def _is_too_much(seen: Observed) -> bool:
+    """Whether a trial was given up because of its size, or asked for more memory than there is."""
+    error = seen.trial.error
+    return isinstance(error, TooMuchWork | MemoryError) or "not enough memory" in str(error)
+
+
+def _halved(state: State) -> Iterator[State]:
+    """The data with half the pixels along each axis, or half the steps."""
+    path, slot = next(iter(slots_of(state).items()), ((), Slot()))
+    if slot.kind != "real" or len(slot.shape) < 3:
+        return
+    first = 2 if len(slot.shape) > 3 or slot.shape[1] < slot.shape[2] else 1
+    sides = tuple(max(n // 2, 1) if n >= 8 else n for n in slot.shape[first:])
+    yield reshaped(state, path, (*slot.shape[:first], *sides))
+    if len(slot.shape) == 5:
+        yield reshaped(state, path, (*slot.shape[:3], *sides[1:]))
+    if len(slot.shape) == 3 and first == 1:
+        yield reshaped(state, path, (slot.shape[0], sides[0], slot.shape[2]))
 
 
 def _is_misfit(seen: Observed) -> bool:

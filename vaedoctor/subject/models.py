@@ -16,23 +16,29 @@ from .build import Built, builds
 from .checkpoint import load_checkpoint
 from .construction import Aftermath, apply_following, binding_of
 from .loading import Loaded
+from .smaller import MOST_PARAMETERS
 from .source import Source
 from .trace import generators_restored
 from .trial import attempt
 
 
 def models_of(
-    thing: Any, found: Loaded, args: Mapping[str, str], seed: int, label: str
+    thing: Any,
+    found: Loaded,
+    args: Mapping[str, str],
+    seed: int,
+    label: str,
+    most: int | None = MOST_PARAMETERS,
 ) -> Iterator[Built]:
-    """The models of a loaded file; what says `cuda` says `cpu` where there is none."""
+    """The models of a loaded file; what says `cuda` says `cpu` where there is none.
+
+    `most` as for `builds`.
+    """
     if isinstance(thing, nn.Module):
         models = iter([_from_bound(thing, found, seed, label.rpartition(":")[2])])
     else:
-        models = built_from(thing, found.source, found.namespace, args, seed, label)
-    for built in models:
-        rebuild = built.rebuild and partial(_rebuilt, built.rebuild)
-        remake = built.remake and partial(_remade, built.remake)
-        yield replace(built, model=cuda.settled(built.model), rebuild=rebuild, remake=remake)
+        models = built_from(thing, found.source, found.namespace, args, seed, label, most)
+    yield from map(_settled, models)
 
 
 def trained(models: Iterator[Built], checkpoint: str) -> Iterator[Built]:
@@ -43,11 +49,24 @@ def trained(models: Iterator[Built], checkpoint: str) -> Iterator[Built]:
         yield replace(built, notes=(*built.notes, note))
 
 
+def _settled(built: Built) -> Built:
+    """The same with all its makers, where what says `cuda` says `cpu`."""
+    return replace(
+        built,
+        model=cuda.settled(built.model),
+        rebuild=built.rebuild and partial(_rebuilt, built.rebuild),
+        remake=built.remake and partial(_remade, built.remake),
+        smaller=partial(_siblings, built.smaller),
+    )
+
+
+def _siblings(smaller: Callable[[], Iterator[Built]]) -> Iterator[Built]:
+    return map(_settled, smaller())
+
+
 def _remade(remake: Callable[[dict[str, Any]], Built], values: dict[str, Any]) -> Built:
     with cuda.moves_ignored():
-        built = remake(values)
-        rebuild = built.rebuild and partial(_rebuilt, built.rebuild)
-        return replace(built, model=cuda.settled(built.model), rebuild=rebuild)
+        return _settled(remake(values))
 
 
 def _rebuilt(rebuild: Callable[[int], nn.Module], seed: int) -> nn.Module:
@@ -62,13 +81,14 @@ def built_from(
     args: Mapping[str, str],
     seed: int,
     label: str,
+    most: int | None = MOST_PARAMETERS,
 ) -> Iterator[Built]:
     """The model itself, or those that a class or factory gives, without their wrappers."""
     if isinstance(thing, nn.Module):
         yield Built(unwrapped(thing), None)
         return
     for built in builds(
-        thing, source=source, namespace=namespace, args=args, seed=seed, label=label
+        thing, source=source, namespace=namespace, args=args, seed=seed, label=label, most=most
     ):
         yield replace(built, model=unwrapped(built.model))  # its `remake` gives no wrapper either
 

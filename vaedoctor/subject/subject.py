@@ -22,6 +22,7 @@ class Batch:
     `ran` is False when no guess made the forward pass run to its end. `axis` is where the samples
     of a made-up batch are, None where rows are no samples (the nodes of one graph). `beside` names
     the keyword arguments that forward does not take: a loader's further entries, for the loss.
+    `work` counts the multiplications of one pass, where they were counted.
     """
 
     args: tuple[Any, ...]
@@ -31,6 +32,7 @@ class Batch:
     ran: bool = True
     axis: int | None = 0
     beside: frozenset[str] = frozenset()
+    work: int = 0
 
     def run(self, model: nn.Module) -> Any:
         """One forward pass."""

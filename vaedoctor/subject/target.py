@@ -23,6 +23,7 @@ from .models import attached_optimizers, built_from, models_of, trained
 from .objective import find_objective
 from .process import unchanged_process
 from .resolving import only_candidate, resolve
+from .smaller import most_parameters
 from .source import Source, source_of, span_of
 from .subject import Subject
 from .surroundings import Surroundings
@@ -61,7 +62,8 @@ def loaded(
     """
     with _opened(target, objective, seed, exec) as found:
         with cuda.moves_ignored():
-            models = models_of(found.thing, found.file, args, seed, found.label)
+            most = None if checkpoint is not None else most_parameters(input)
+            models = models_of(found.thing, found.file, args, seed, found.label, most)
             try:
                 subject = _subject(
                     models if checkpoint is None else trained(models, checkpoint),
@@ -151,7 +153,7 @@ def from_instance(
     namespace = module.__dict__ if module is not None and source is not None else {}
     label = getattr(defined, "__name__", type(thing).__name__)
     subject = _subject(
-        built_from(thing, source, namespace, {}, seed, ""),
+        built_from(thing, source, namespace, {}, seed, "", most_parameters(batch)),
         batch=batch,
         objective=objective,
         source=source,

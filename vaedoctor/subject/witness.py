@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FrameType
@@ -18,6 +19,7 @@ from .trial import Trial, attempt
 Paths = frozenset[Path]
 _NONE: Paths = frozenset()
 _MIXES_LAST = {"linear", "matmul", "mm", "bmm", "addmm", "__matmul__", "__rmatmul__"}
+_MATRICES = _MIXES_LAST - {"linear"} | {"baddbmm"}
 _LOOKS_UP = {
     "embedding", "embedding_bag", "one_hot", "__getitem__", "gather", "index_select", "scatter_",
     "index_add", "scatter", "cross_entropy", "nll_loss", "take_along_dim", "index_add_",
@@ -46,15 +48,20 @@ class Failed:
     error: BaseException
 
 
+class TooMuchWork(BaseException):
+    """Raised in a trial whose forward pass multiplies more numbers than it may."""
+
+
 @dataclass(slots=True)
 class Observed:
-    """How far a trial came: `progress` counts operations."""
+    """How far a trial came: `progress` counts operations, `work` the multiplications in them."""
 
     trial: Trial
     failed: Failed | None = None
     progress: int = 0
     marks: dict[int, tuple[Tensor, Paths]] = field(default_factory=dict)
     looked_up: set[Path] = field(default_factory=set)
+    work: int = 0
 
     def paths(self, value: Any) -> Paths:
         """The slots that decide about a tensor's size."""
@@ -67,16 +74,21 @@ class Observed:
 
 
 def observe(
-    run: Callable[[], Any], model: nn.Module, slots: Mapping[Path, Any], *, seed: int
+    run: Callable[[], Any],
+    model: nn.Module,
+    slots: Mapping[Path, Any],
+    *,
+    seed: int,
+    most_work: float = math.inf,
 ) -> Observed:
-    """Run forward once and say where it ended."""
+    """Run forward once and say where it ended; more than `most_work` products end it."""
     seen = Observed(Trial())
     for path, value in slots.items():
         if isinstance(value, Tensor):
             seen.marks[id(value)] = (value, frozenset({path}))
 
     def watched() -> Any:
-        with _Witness(seen):
+        with _Witness(seen, most_work):
             return run()
 
     seen.trial = attempt(watched, model, seed=seed)
@@ -86,8 +98,9 @@ def observe(
 class _Witness(TorchFunctionMode):
     """Follows the slots through the operations."""
 
-    def __init__(self, seen: Observed) -> None:
+    def __init__(self, seen: Observed, most_work: float) -> None:
         self.seen = seen
+        self.most_work = most_work
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -101,6 +114,8 @@ class _Witness(TorchFunctionMode):
             self.seen.failed = Failed(name, operands, others, kwargs, error)
             raise
         self._mark(func, args, kwargs, result)
+        if self.seen.work > self.most_work:
+            raise TooMuchWork
         return result
 
     def _mark(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
@@ -113,12 +128,31 @@ class _Witness(TorchFunctionMode):
         if name in _LOOKS_UP:
             at = 0 if name in {*_FORGETS, "one_hot"} else 1
             self.seen.looked_up |= {p for t in read[at:] for p in self.seen.paths(t)}
+        self.seen.work += _multiplications(name, read, made[0])
         paths = frozenset(p for t in read for p in self.seen.paths(t))
         if name in _FORGETS or (name in _MIXES_LAST and read and _is_row(read)):
             # The width now comes from a weight; only further axes still follow the slots.
             paths = _NONE if read[0].dim() <= 2 - (name in _FORGETS) else paths
         for tensor in made:
             self.seen.marks[id(tensor)] = (tensor, paths)
+
+
+def _multiplications(name: str, read: list[Tensor], made: Tensor) -> int:
+    """How many products an operation is made of, so that costs can be told apart by size."""
+    if name.startswith("conv") and len(read) > 1 and read[1].dim() > 2:
+        each = read[1].numel() // max(1, read[1].shape[0])
+        return (read[0] if "transpose" in name else made).numel() * each
+    if name == "scaled_dot_product_attention" and len(read) > 1:
+        return 2 * read[0].numel() * read[1].shape[-2]
+    if name in {"linear", *_MATRICES} and read and read[0].dim():
+        return made.numel() * read[0].shape[-1]
+    if name in {"lstm", "gru"} and read:
+        return (
+            read[0].numel()
+            * sum(t.numel() for t in read[1:] if t.dim() == 2)
+            // max(1, read[0].shape[-1])
+        )
+    return made.numel()
 
 
 def _is_row(read: list[Tensor]) -> bool:
