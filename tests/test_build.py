@@ -169,7 +169,7 @@ def test_a_settings_object_is_made_of_what_the_constructor_reads(write: Write) -
 
 def test_arguments_that_cannot_be_made_up(write: Write) -> None:
     text = "from torch import nn\nclass VAE(nn.Module):\n"
-    text += "    def __init__(self, latent_dim, tree): pass\n"
+    text += "    def __init__(self, latent_dim, tree): self.depth = tree.walk()\n"
     with pytest.raises(TargetError) as caught:
         load(write(text))
     assert "`VAE(latent_dim, tree)` needs `tree`" in caught.value.message

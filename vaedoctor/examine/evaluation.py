@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..subject.objective import total
 from ..subject.subject import Batch, Subject
-from ..subject.trace import seed_everything
+from ..subject.trace import seed_everything, set_mode
 from .anatomy import Anatomy, anatomize
 from .flow import Flow
 from .outputs import named_tensors
@@ -59,7 +59,7 @@ def run_quickly(
     recorded pass tells why.
     """
     model, outputs = subject.model, []
-    model.eval()
+    set_mode(model, False)
     seed_everything(seed)
     hook = model.register_forward_hook(lambda _, __, output: outputs.append(output))
     counter = Counter([landmark.mark] if landmark is not None else [])

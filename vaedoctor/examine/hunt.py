@@ -21,7 +21,7 @@ from ..finding import Hunt
 from ..strategies import Recipe, recipes
 from ..subject.objective import total
 from ..subject.subject import Batch, Subject
-from ..subject.trace import seed_everything
+from ..subject.trace import seed_everything, set_mode
 from .outputs import named_tensors
 
 EXAMPLES = 200
@@ -77,7 +77,7 @@ def _outcome(subject: Subject, position: int, recipe: Recipe, seed: int) -> str:
     args = list(subject.batch.args)
     args[position] = recipe.make().to(args[position])
     batch = replace(subject.batch, args=tuple(args))
-    subject.model.train(recipe.shape[0] > 1)
+    set_mode(subject.model, recipe.shape[0] > 1)
     seed_everything(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

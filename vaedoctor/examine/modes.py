@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..finding import Span
 from ..rule import Unavailable
 from ..subject.subject import Subject
-from ..subject.trace import seed_everything
+from ..subject.trace import seed_everything, set_mode
 from .anatomy import Anatomy
 from .averages import decodes_mean
 from .evaluation import run_forward
@@ -302,7 +302,7 @@ def _two_calls(
     subject: Subject, name: str, args: tuple[object, ...], seed: int
 ) -> tuple[list[Tensor], list[Tensor], Op | None] | None:
     model = subject.model
-    model.eval()
+    set_mode(model, False)
     seed_everything(seed)
     results, draw, known = [], None, inventory(subject)
     for _ in range(2):

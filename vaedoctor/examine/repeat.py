@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..subject.objective import total
 from ..subject.subject import Subject
-from ..subject.trace import seed_everything
+from ..subject.trace import seed_everything, set_mode
 from .recorder import Edit, Edits, by_operation, edited
 from .recording import Recording, Value, tensors_in
 from .step import run_recorded, without_checkpointing
@@ -109,7 +109,7 @@ def run_counted(subject: Subject, counter: Counter, *, seed: int | None) -> Ran:
     `seed` None leaves the generators running.
     """
     model, ran = subject.model, Ran()
-    model.train()
+    set_mode(model, True)
     if seed is not None:
         seed_everything(seed)
     hook = model.register_forward_hook(lambda _, __, out: setattr(ran, "output", out))

@@ -12,7 +12,7 @@ from torch.utils import checkpoint
 
 from ..subject.objective import total
 from ..subject.subject import Subject
-from ..subject.trace import seed_everything
+from ..subject.trace import seed_everything, set_mode
 from .inventory import inventory, leaf_names
 from .recorder import Edits, Recorder
 from .recording import Recording
@@ -37,7 +37,7 @@ def run_recorded(
     model = subject.model
     known = inventory(subject)
     recorder = kind(model, leaf_names(known, subject, batch), known.paths, edits)
-    model.train(train)
+    set_mode(model, train)
     if seed is not None:
         seed_everything(seed)
     recording = recorder.recording
@@ -61,7 +61,7 @@ def run_recorded(
 def runs_unrecorded(subject: Subject, *, seed: int, batch: Any = None, grad: bool = True) -> bool:
     """Whether the step runs when nobody watches: then an exception while recording is ours."""
     batch = batch or subject.batch
-    subject.model.train()
+    set_mode(subject.model, True)
     seed_everything(seed)
     with torch.set_grad_enabled(grad):
         try:

@@ -196,6 +196,7 @@ def _likeliest_first(proposals: Proposals, read: bool, given: bool) -> Iterator[
         yield None
     # A default of None that the constructor reads attributes of: the call needs it after all.
     yield from proposals.sets(proposals.optional)
+    yield from proposals.sets(proposals.unset)
 
 
 def _constructed(

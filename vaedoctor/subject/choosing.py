@@ -12,6 +12,7 @@ from .batch import NotGuessed, find_batch, parse_input
 from .build import Built
 from .calling import Calling, calling_of
 from .errors import TargetError
+from .inventing import given_too, stands_in
 from .solving import Outcome, Values, sizes_in, solve
 from .source import Source
 from .subject import Batch
@@ -54,15 +55,21 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
             if error.trial is not None:
                 first = first or (built, error.trial)
             continue
-        if chosen[1].ran or not (built.made_up or built.shrunk):
+        if chosen[1].ran:
+            return chosen
+        trial = _trial(chosen, wanted)
+        if (whole := _with_what_it_lacks(built, trial.error, wanted)) is not None:
+            return whole
+        if not (built.made_up or built.shrunk):
             return chosen
         best = best or chosen
-        first = first or (built, _trial(chosen, wanted))
-    open_ = False
+        first = first or (built, trial)
+    open_ = best is not None and stands_in(best[0].made_up)
     if first is not None and sizes_in(first[0].made_up):
-        found, open_ = _solved(*first, wanted)
+        found, other = _solved(*first, wanted)
         if found is not None:
             return found
+        open_ = open_ or other
     if best is None:
         raise refused or TargetError(
             "nothing to examine", next_step=f"vaedoctor check {wanted.target}"
@@ -107,6 +114,22 @@ def _with_batch(built: Built, wanted: Wanted, *, patient: bool = True) -> Chosen
             patient=patient,
         )
     return built, found, calling
+
+
+def _with_what_it_lacks(built: Built, error: BaseException | None, wanted: Wanted) -> Chosen | None:
+    """The model with an optional argument after all, without which an attribute is never set."""
+    while built.remake is not None and (values := given_too(built, error, wanted.namespace)):
+        try:
+            built = built.remake(values)
+            chosen = _with_batch(built, wanted)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            return None
+        if chosen[1].ran:
+            return chosen
+        error = _trial(chosen, wanted).error
+    return None
 
 
 def _trial(chosen: Chosen, wanted: Wanted) -> Trial:

@@ -77,7 +77,7 @@ class Guesser:
         self._met: set[int] = set()
         self._tried_states: set[str] = set()
         self._failures: Counter[tuple[int, str]] = Counter()
-        self._started = time.monotonic()
+        self._started = time.thread_time()
 
     def best(self) -> Made | None:
         """The first guess that runs and fits, else the one that got furthest; None without any."""
@@ -85,7 +85,7 @@ class Guesser:
         waiting = iter(self._starts())
         trials = after = 0
         while self._queue or self._start(waiting):
-            late = time.monotonic() - self._started > _MOST_SECONDS
+            late = time.thread_time() - self._started > _MOST_SECONDS
             if trials >= _MOST_TRIALS or after >= _MOST_AFTER_RUN or (late and best is not None):
                 break
             _, _, _, state, layer = heapq.heappop(self._queue)
@@ -158,7 +158,7 @@ class Guesser:
                 continue
             is_label = re.search("label|target", p.name.lower()) is not None
             if p.default is p.empty or (optional and not is_label):
-                state[p.name] = companion(p.name, main, self.layers)
+                state[p.name] = _plain(p) or companion(p.name, main, self.layers)
         return state
 
     def _lists(self) -> list[nn.ModuleList]:
@@ -335,6 +335,14 @@ def _halved(state: State) -> Iterator[State]:
         yield reshaped(state, path, (slot.shape[0], sides[0], slot.shape[2]))
 
 
+def _plain(parameter: inspect.Parameter) -> Slot | None:
+    """A number where the annotation asks for one."""
+    said = parameter.annotation
+    name = said if isinstance(said, str) else getattr(said, "__name__", "")
+    values = {"int": 1, "float": 1.0, "bool": False}
+    return Slot(kind="plain", value=values[name]) if name in values else None
+
+
 def _is_misfit(seen: Observed) -> bool:
     failed = seen.failed
     if seen.trial.ran:
@@ -363,7 +371,7 @@ def _is_small(state: State) -> bool:
 def _has_graph(state: State) -> bool:
     names = [str(k) for n, node in state.items() for p, _ in slots_in(node, (n,)) for k in p]
     shapes = [s.shape for s in slots_of(state).values()]
-    return any(map(is_graph, names)) and bool(shapes) and len(shapes[0]) == 2
+    return any(map(is_graph, names)) and bool(shapes) and len(shapes[0]) < 3
 
 
 def _fits(output: Any, x: Tensor) -> int:

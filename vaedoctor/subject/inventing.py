@@ -89,12 +89,15 @@ class Inventor:
         if members:
             return list(type(members[0]))
         numbers = list(dict.fromkeys(e for e in use.equals if type(e) is int))
+        use.number = use.number or (bool(numbers) and not words)
         if len(numbers) > 1 and annotation in (_EMPTY, int) and not use.names:
             return numbers
+        if use.part and not _is_component(name, Use()):
+            return [Call(nn.ReLU, {})]
         if use.of_torch:
             return ["ReLU", "relu"]
         if use.called is not None or _is_component(name, use):
-            found = self._components(name, use)
+            found = self._components(name, use) or self._stand_ins(name, use)
             if found:
                 return found
         if use.attributes or use.methods:
@@ -134,6 +137,8 @@ class Inventor:
             roles = {"in_features", "in_channels", "input_size"}
             kind = "input" if roles & set(use.names) else "other"
             return [self.sizes.one(name, kind)]
+        if not use.said and annotation is _EMPTY and not _is_component(name, use):
+            return [self.sizes.one(name, "other")]  # it is only kept
         return [1] if name.endswith(("idx", "index", "_id")) else []
 
     def _lists(
@@ -220,7 +225,8 @@ class Inventor:
         """Modules of the same file for `encoder`; an activation or a norm where one is meant."""
         bare = name.lower().replace("_", "")
         if any(a in bare for a in _ACTIVATIONS):
-            return [nn.ReLU, Call(nn.ReLU, {}), "relu"]
+            made = [nn.ReLU, Call(nn.ReLU, {})]
+            return [*(made[::-1] if use.called == 1 else made), "relu"]
         if "norm" in bare:
             return [nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d]
         found = []
@@ -229,6 +235,25 @@ class Inventor:
             if issubclass(kind, nn.Module) and like and kind not in self._building:
                 found += self._built(kind, Use())
         return found
+
+    def _stand_ins(self, name: str, use: Use) -> list[Any]:
+        """A plain layer for a part that is called with one tensor and that nobody defines here."""
+        bare = name.lower()
+        if use.called not in (None, 1) or use.attributes or use.methods or use.keys or use.number:
+            return []
+        wide, inner, code = (self._size(n) for n in ("input_dim", "hidden_dim", "latent_dim"))
+        if "emb" in bare:
+            table = {"num_embeddings": self._size("vocab_size"), "embedding_dim": inner}
+            return [Call(nn.Embedding, table), _linear(wide, inner)]
+        if bare.startswith(("dec", "gen")):
+            return [_linear(code, wide)]
+        if bare.startswith(("enc", "inf")):
+            return [_linear(wide, inner)]
+        return [_linear(inner, inner)] if use.called == 1 else []
+
+    def _size(self, name: str) -> int:
+        options = [o for o in self.sizes.choices(name) if type(o) is int]
+        return options[0] if options else self.sizes.one(name, "other")
 
     def _classes(self, name: str, base: type) -> list[Any]:
         if base is nn.Module:
@@ -279,6 +304,50 @@ class Inventor:
         """Whether a class is the user's (or their library's), not Python's or torch's."""
         top = kind.__module__.partition(".")[0]
         return not is_from_torch(kind) and top not in _STANDARD
+
+
+def _linear(wide: int, out: int) -> Call:
+    return Call(nn.Linear, {"in_features": wide, "out_features": out})
+
+
+def stands_in(values: Any) -> bool:
+    """Whether a layer of torch's stands in the place of a part among made-up values."""
+    if isinstance(values, Call):
+        return values.thing in (nn.Linear, nn.Embedding) or stands_in(dict(values.values))
+    if isinstance(values, Mapping):
+        return any(map(stands_in, values.values()))
+    return isinstance(values, list | tuple) and any(map(stands_in, values))
+
+
+def given_too(
+    built: Any, error: BaseException | None, namespace: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The made-up values with an optional argument, whose lack a module's attribute tells."""
+    if not isinstance(error, AttributeError) or not isinstance(error.obj, nn.Module):
+        return None
+    kind, name = type(error.obj), str(error.name)
+    parameter = signature_of(kind).parameters.get(name)
+    if parameter is None or parameter.default is not None:
+        return None
+    inventor = Inventor(Sizes(), namespace)
+    use = uses_of(kind, namespace).get(name)
+    options = inventor.choices(name, annotations_of(kind).get(name, _EMPTY), use)
+    if not options:
+        return None
+    values = dict(built.made_up)
+    if kind is type(built.model):
+        return {**values, name: options[0]} if name not in values else None
+    changed: Any = _given_inside(values, kind, name, options[0])
+    return None if changed == values else changed
+
+
+def _given_inside(values: Any, kind: type, name: str, option: Any) -> Any:
+    if isinstance(values, Call):
+        inside = _given_inside(dict(values.values), kind, name, option)
+        return Call(values.thing, {name: option, **inside} if values.thing is kind else inside)
+    if isinstance(values, Mapping):
+        return {k: _given_inside(v, kind, name, option) for k, v in values.items()}
+    return values
 
 
 def is_role(name: str) -> bool:

@@ -26,6 +26,17 @@ KNOWN = (
     nn.GroupNorm,
     nn.MultiheadAttention,
 )
+_SHRINKING = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.MaxPool1d,
+    nn.MaxPool2d,
+    nn.MaxPool3d,
+    nn.AvgPool1d,
+    nn.AvgPool2d,
+    nn.AvgPool3d,
+)
 TABLES = (nn.Embedding, nn.EmbeddingBag)
 STEPS = 11
 _SIDES = {
@@ -36,6 +47,7 @@ _SIDES = {
 _SPATIAL = re.compile(
     r"size|res|shape|height|width|length|img|image|spatial|side|cube|mels|frames|points"
 )
+_LONG = re.compile(_SPATIAL.pattern + "|seq|len|window|steps|samples")
 _NOT_SPATIAL = ("kernel", "batch", "patch", "hidden", "latent", "embed", "layer", "input_size")
 
 
@@ -97,11 +109,13 @@ class Layers:
     def sides(self, dims: int) -> list[Shape]:
         """Spatial sizes: what the constructor was told first, then the usual ones."""
         found: list[Shape] = [*self._pairs()] if dims == 2 else []
+        most = {1: 65_536, 2: 1024}.get(dims, 128)
         for name, value in self.hints.items():
             bare = name.lower()
-            if not _SPATIAL.search(bare) or any(n in bare for n in _NOT_SPATIAL):
+            meant = _SPATIAL if dims > 1 else _LONG
+            if not meant.search(bare) or any(n in bare for n in _NOT_SPATIAL):
                 continue
-            if isinstance(value, int) and not isinstance(value, bool) and 4 <= value <= 512:
+            if isinstance(value, int) and not isinstance(value, bool) and 4 <= value <= most:
                 found.append((value,) * dims)
             elif isinstance(value, tuple | list) and len(value) >= dims:
                 tail = tuple(value[-dims:])
@@ -121,9 +135,23 @@ class Layers:
         for name, value in self.hints.items():
             if re.search(
                 r"seq|max_?len|length|block_size|n_?steps|window|chunk", name.lower()
-            ) and (isinstance(value, int) and 1 < value <= 2048):
+            ) and (isinstance(value, int) and 1 < value <= 8192):
                 return value
         return STEPS
+
+    def channels(self) -> list[int]:
+        """Of how many channels a convolution's last map may be, the most first."""
+        found = {m.out_channels for m in self.known if isinstance(m, nn.Conv2d)}
+        return sorted(found, reverse=True)[:3]
+
+    def strides(self) -> int:
+        """By how much the convolutions and pools on the way in make a picture smaller."""
+        found = 1
+        for module in self._model.modules():
+            if isinstance(module, _SHRINKING):
+                step = module.stride or module.kernel_size
+                found *= int(step[0] if isinstance(step, tuple) else step)
+        return found
 
     def mentions(self, word: str) -> bool:
         """Whether the model's forward names a function."""

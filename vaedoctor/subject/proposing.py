@@ -34,6 +34,7 @@ class Proposals:
         self.uses = uses_of(thing, namespace)
         self.hints = annotations_of(thing)
         self._added = 0
+        self._values = values
         self._known = {**defaults_of(thing), **values}
         self.missing = [p for p in required(self.signature) if p.name not in values]
         spare = next((p for p in self._parameters() if p.kind is p.VAR_KEYWORD), None)
@@ -43,6 +44,17 @@ class Proposals:
             p
             for p in self._parameters()
             if p.default is None and p.name not in values and self._is_read(p.name)
+        ]
+
+    @property
+    def unset(self) -> list[inspect.Parameter]:
+        """Parameters of default None that are calculated with: the call needs them after all."""
+        return [
+            p
+            for p in self._parameters()
+            if p.default is None
+            and p.name not in self._values
+            and (self.hints.get(p.name, p.annotation) is int or self._is_number(p.name))
         ]
 
     def sets(self, parameters: list[inspect.Parameter]) -> Iterator[Values]:
@@ -99,7 +111,7 @@ class Proposals:
         return Inventor(Sizes(known, even=even, shared=shared), self.namespace)
 
     def _asked(self) -> set[str]:
-        return {p.name for p in (*self.missing, *self.optional)}
+        return {p.name for p in (*self.missing, *self.optional, *self.unset)}
 
     def _parameters(self) -> list[inspect.Parameter]:
         return list(self.signature.parameters.values())
@@ -108,6 +120,10 @@ class Proposals:
         """What is read from `**kwargs` without a fallback."""
         keys = self.uses[name].keys if name in self.uses else {}
         return {k: u for k, u in keys.items() if u.fallback is inspect.Parameter.empty}
+
+    def _is_number(self, name: str) -> bool:
+        use = self.uses.get(name)
+        return use is not None and use.number
 
     def _is_read(self, name: str) -> bool:
         use = self.uses.get(name)

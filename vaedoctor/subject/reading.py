@@ -13,6 +13,8 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import nn
+
 from .callees import (
     constructor_of,
     is_from_torch,
@@ -336,6 +338,9 @@ class _Reader:
         for name, use in bound.items():
             use.names.append(name)
             use.number = use.number or from_torch
+        for use in (u for u in uses if u is not None and not positional and from_torch):
+            use.part = use.part or thing is nn.Sequential
+            use.number = use.number or not isinstance(thing, type)
         if thing is not None and not from_torch and (bound or is_method):
             own = {k: v for k, v in env.items() if k.startswith("self.")} if is_method else None
             self.enter(thing, bound, own)

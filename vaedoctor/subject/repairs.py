@@ -19,7 +19,7 @@ from .companions import companion
 from .layers import KNOWN, TABLES, Layers, square_images
 from .resizing import CONVOLUTIONS, Resizing
 from .slots import Group, Path, Shape, Slot, State, changed, reshaped, slots_of
-from .values import in_the_support, of_another_kind, of_masks
+from .values import in_the_support, of_another_kind, of_masks, of_numbers
 from .witness import Failed, Observed, Operand, user_frame
 
 _EXPECTED_ENTRIES = re.compile(r"(?:not enough|too many) values to unpack \(expected (\d+)")
@@ -42,6 +42,7 @@ class Repairs:
         error = seen.trial.error
         failed = seen.failed
         yield from in_the_support(state, seen, slots)
+        yield from of_numbers(state, slots, error, self.rows)
         yield from self._container(state, seen)
         yield from of_masks(state, slots, str(error))
         yield from self._rank(state, seen, slots)

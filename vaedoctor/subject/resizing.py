@@ -11,6 +11,7 @@ from .slots import Path, Shape, Slot, State, reshaped
 from .witness import Failed, Operand
 
 _VIEW = re.compile(r"shape '\[([\d, -]+)\]' is invalid for input of size (\d+)")
+_CHANNELS = re.compile(r"to have (\d+) channels, but got (\d+) channels")
 _LARGEST = 8192
 _MATRIX = {"matmul", "mm", "bmm", "__matmul__", "__rmatmul__", "addmm", "baddbmm", "einsum"}
 _CELLS = {"lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
@@ -44,6 +45,7 @@ class Resizing:
                 yield from self.wider(state, operands[0], weight.shape[-1], slots)
         elif name in CONVOLUTIONS and len(operands) > 1 and len(operands[0].shape) > 1:
             yield from self._larger(state, operands[0], slots, text)
+            yield from self._fewer_channels(state, operands[0], slots, text)
         elif name in _MATRIX and len(operands) > 1 and len(operands[1].shape) > 1:
             left, right = operands[-2:]
             if left.shape and left.shape[-1] != right.shape[-2]:
@@ -139,12 +141,43 @@ class Resizing:
                 yield (*shape[:axis], wanted, *shape[axis + 1 :])
         if len(shape) > 2:
             yield from _rescaled(shape, wanted / got)
+            yield from self._rectangles(shape, wanted)
         if got % shape[-1] == 0 and wanted % (got // shape[-1]) == 0:
             yield (*shape[:-1], wanted // (got // shape[-1]))
         if not joined and 0 < shape[-1] + wanted - got <= _LARGEST and len(shape) == 2:
             yield (*shape[:-1], shape[-1] + wanted - got)
         if len(shape) == 2 and 0 < (near := round(shape[-1] * wanted / got)) != shape[-1]:
             yield (*shape[:-1], near)
+
+    def _fewer_channels(
+        self, state: State, operand: Operand, slots: Mapping[Path, Slot], text: str
+    ) -> Iterator[State]:
+        """A picture that something is joined to before a convolution takes both."""
+        if (found := _CHANNELS.search(text)) is None:
+            return
+        wanted, got = int(found[1]), int(found[2])
+        for path in sorted(operand.paths, key=str):
+            shape = slots[path].shape
+            if len(shape) == len(operand.shape) and shape[1] != got:
+                for channels in (shape[1] * wanted / got, shape[1] + wanted - got):
+                    if channels == int(channels) and 0 < channels != shape[1]:
+                        yield reshaped(state, path, (shape[0], int(channels), *shape[2:]))
+
+    def _rectangles(self, shape: Shape, wanted: int) -> Iterator[Shape]:
+        """Pictures of unlike sides whose last map has as many numbers as a flat layer wants.
+
+        The map's channels are those of a convolution, its sides the picture's by all strides.
+        """
+        if len(shape) != 4:
+            return
+        by, most = self.layers.strides(), 4
+        for channels in self.layers.channels():
+            if wanted % channels:
+                continue
+            sides = _sides(wanted // channels)
+            for tall, wide in sides if len(sides) <= most else ():
+                if tall * by <= 1024 and wide * by <= 1024:
+                    yield (*shape[:2], tall * by, wide * by)
 
     def _refilled(self, shape: Shape, wanted: int) -> Iterator[Shape]:
         """So many numbers in as many axes."""
@@ -198,6 +231,7 @@ class Resizing:
         for path in {p for o in shaped for p in o.paths}:
             if slots[path].kind == "index" and len(slots[path].shape) == 2:
                 yield reshaped(state, path, slots[path].shape[:1])
+        yield from self._like_the_other(state, shaped, slots)
         for one in reversed(shaped):
             for other in shaped:
                 if other is one or not one.paths:
@@ -207,6 +241,20 @@ class Resizing:
                     if a != b and b != 1 and (a != 1 or failed.name in {"cat", "stack"}):
                         yield from self._along(state, one, -axis, b, slots)
                         yield from self._shifted(state, one, axis, b - a, slots)
+
+    def _like_the_other(
+        self, state: State, shaped: list[Operand], slots: Mapping[Path, Slot]
+    ) -> Iterator[State]:
+        """A picture takes over all sides of another at once."""
+        for one in shaped:
+            for other in shaped:
+                sides = other.shape[2:]
+                if len(one.shape) != len(other.shape) or not sides or sides == one.shape[2:]:
+                    continue
+                for path in one.paths:
+                    shape = slots[path].shape
+                    if shape[2:] == one.shape[2:] and len(sides) > 1:
+                        yield reshaped(state, path, (*shape[:2], *sides))
 
     def _shifted(
         self, state: State, one: Operand, axis: int, by: int, slots: Mapping[Path, Slot]
@@ -222,6 +270,13 @@ class Resizing:
                 at = len(shape) - axis
                 if 1 <= shape[at] + by <= _LARGEST and abs(by) <= 4:
                     yield reshaped(state, path, (*shape[:at], shape[at] + by, *shape[at + 1 :]))
+
+
+def _sides(area: int) -> list[tuple[int, int]]:
+    """Two unlike sides of a rectangle, the most square ones first, lying and standing."""
+    found = [(n, area // n) for n in range(math.isqrt(area), 0, -1) if area % n == 0]
+    unlike = [(a, b) for a, b in found if a != b and b <= 8 * a][:2]
+    return [side for a, b in unlike for side in ((a, b), (b, a))]
 
 
 def _rescaled(shape: Shape, factor: float) -> list[Shape]:

@@ -36,7 +36,7 @@ _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
     (r"dtype", (torch.float32,)),
     (
         r"(use|is|has|with|add|do)_.*|bn|verbose|debug|bidir\w*|training|training_mode"
-        r"|.*(bias|batch_?norm|batchnorm|residual|conditional)",
+        r"|.*(bias|batch_?norm|batchnorm|residual|conditional)|(.*_)?flag",
         (False, True),
     ),
     (r".*(dropout|drop|p_drop|drop_rate|drop_prob|dropout_p)(_rate|_prob)?|p", (0.1,)),

@@ -17,7 +17,10 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
+
 from .errors import TargetError, is_own_frame, user_traceback
+from .trainerless import LightningModule
 
 _PACKAGES = {
     "absl": "absl-py",
@@ -56,6 +59,17 @@ _TELLING = {
     *"aim clearml comet_ml loguru matplotlib mlflow neptune seaborn swanlab tensorboardX".split(),
     *"tqdm visdom wandb".split(),
 }
+_TRAINED_BASES = {
+    f"{top}.LightningModule"
+    for top in (
+        "lightning",
+        "lightning.pytorch",
+        "lightning.pytorch.core",
+        "pytorch_lightning",
+        "pytorch_lightning.core",
+        "pytorch_lightning.core.lightning",
+    )
+}
 _RETURNS_ITS_ARGUMENT = {"tqdm.tqdm", "tqdm.auto.tqdm", "tqdm.notebook.tqdm"}
 
 
@@ -90,7 +104,9 @@ class Absent:
             return _Silent()
         self._refuse("called")
 
-    def __mro_entries__(self, bases: tuple[Any, ...]) -> NoReturn:
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        if self._path in _TRAINED_BASES:
+            return (LightningModule,)
         self._refuse("the base of a class")
 
     def __getitem__(self, key: Any) -> Absent:
@@ -171,13 +187,15 @@ class StubModule(types.ModuleType):
             return "0"
         if name.startswith("__"):
             raise AttributeError(name)
+        if name.lower() == "device" and self.__name__.partition(".")[0] in _LOCAL:
+            return torch.device("cpu")
         return Absent(f"{self.__name__}.{name}")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
         return Absent(self.__name__)(*args, **kwargs)
 
-    def __mro_entries__(self, bases: tuple[Any, ...]) -> NoReturn:
-        Absent(self.__name__).__mro_entries__(bases)
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        return Absent(self.__name__).__mro_entries__(bases)
 
 
 class StubLoader(Loader):

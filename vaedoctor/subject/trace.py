@@ -10,6 +10,7 @@ import ast
 import collections
 import ctypes
 import functools
+import inspect
 import random
 import sys
 import types
@@ -257,6 +258,27 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(seed % 2**32)
+
+
+def set_mode(model: nn.Module, training: bool) -> None:
+    """Training or evaluation mode; a `train` of the user's that takes data is not called."""
+    if all(_switches(type(m)) for m in model.modules()):
+        model.train(training)
+        return
+    for module in model.modules():
+        module.training = training
+
+
+def _switches(kind: type[nn.Module]) -> bool:
+    """Whether a class's `train` sets the mode, as `nn.Module.train` and those that extend it do."""
+    if kind.train is nn.Module.train:
+        return True
+    try:
+        _, *parameters = inspect.signature(kind.train).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    first = parameters[0] if parameters else None
+    return first is not None and (first.name == "mode" or isinstance(first.default, bool))
 
 
 def versions_kept(model: nn.Module) -> Callable[[], None]:

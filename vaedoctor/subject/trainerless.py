@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .source import is_library
@@ -67,6 +70,52 @@ class _Nothing:
         return 0
 
     __rmul__ = __mod__ = __truediv__ = __floordiv__ = __mul__
+
+
+class LightningModule(nn.Module):
+    """The base class where Lightning is not installed: a module that keeps its hyperparameters."""
+
+    automatic_optimization = True
+
+    def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
+        """Keep the constructor's arguments as `hparams`, as Lightning does."""
+        frame = sys._getframe(1)
+        held = {k: v for k, v in frame.f_locals.items() if k not in {"self", "__class__"}}
+        signature = inspect.signature(type(self).__init__).parameters
+        found = {k: v for k, v in held.items() if k in signature}
+        for spare in (p.name for p in signature.values() if p.kind is p.VAR_KEYWORD):
+            found |= found.pop(spare, {})
+        named = {a for a in args if isinstance(a, str)}
+        left_out = (
+            {*kwargs.get("ignore", ())}
+            if not isinstance(kwargs.get("ignore"), str)
+            else {kwargs["ignore"]}
+        )
+        chosen = {k: v for k, v in found.items() if k not in left_out and (not named or k in named)}
+        object.__setattr__(self, "hparams", _Hyperparameters(chosen))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the parameters."""
+        return next((p.dtype for p in self.parameters()), torch.float32)
+
+
+LightningModule.__module__ = "lightning"  # a library's class, not the user's
+
+
+class _Hyperparameters(dict[str, Any]):
+    """A dict whose entries are attributes as well."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
-from .trace import leaves_no_trace, seed_everything
+from .trace import leaves_no_trace, seed_everything, set_mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def attempt(run: Callable[[], Any], model: nn.Module, *, seed: int = 0) -> Trial
         warnings.simplefilter("ignore")
         seed_everything(seed)
         try:
-            model.train()
+            set_mode(model, True)
             trial.value = run()
             trial.ran = True
         except KeyboardInterrupt:

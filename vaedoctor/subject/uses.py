@@ -14,7 +14,7 @@ class Use:
     `attributes` and `keys` hold what is read from it (integer keys are positions), `fallbacks` the
     values the code itself falls back to, `items` the use of an element, `count` into how many it is
     unpacked, `equals` the constants it is compared with, `names` the parameters it is passed to,
-    `methods` those of its methods that are called.
+    `methods` those of its methods that are called; a `part` is put into an `nn.Sequential`.
     """
 
     attributes: dict[str, Use] = field(default_factory=dict)
@@ -28,6 +28,7 @@ class Use:
     equals: list[Any] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
+    part: bool = False
     of_torch: bool = False
     number: bool = False
     text: bool = False
@@ -52,4 +53,5 @@ class Use:
         return bool(
             self.attributes or self.keys or self.items or self.mapping or self.sized
             or self.equals or self.names or self.methods or self.of_torch or self.number
+            or self.part
         ) or self.called is not None  # fmt: skip

@@ -11,6 +11,11 @@ from torch import Tensor
 from .slots import Path, Slot, State, changed, reshaped
 from .witness import Failed, Observed, Operand, local_values
 
+_NUMBER_GIVEN = re.compile(
+    r"[Tt]ensor.*(but got|not|found) (int|float|bool)\b"
+    r"|'(int|float|bool)' object (has no attribute|is not)"
+)
+_NUMBER_ASKED = ("single element", "one element tensors", "Tensor' object cannot")
 _DTYPE_WORDS = ("bool", "Bool")
 
 
@@ -64,6 +69,22 @@ def _as_index(
                 yield changed(state, path, Slot(one, "index", top))
         else:
             yield changed(state, path, Slot(shape, "index", top))
+
+
+def of_numbers(
+    state: State, slots: Mapping[Path, Slot], error: BaseException | None, rows: int
+) -> Iterator[State]:
+    """A tensor where a plain number was given, and the other way round."""
+    text = str(error)
+    if _NUMBER_GIVEN.search(text) and isinstance(error, TypeError | AttributeError):
+        for path, slot in slots.items():
+            if slot.kind == "plain":
+                yield changed(state, path, Slot((rows, 1)))
+                yield changed(state, path, Slot((rows,)))
+    elif any(words in text for words in _NUMBER_ASKED):
+        for path, slot in list(slots.items())[1:]:
+            if slot.kind != "plain":
+                yield changed(state, path, Slot(kind="plain", value=1))
 
 
 def in_the_support(state: State, seen: Observed, slots: Mapping[Path, Slot]) -> Iterator[State]:

@@ -1,0 +1,275 @@
+"""A class alone, as it lies in somebody's file: nothing is given, and it is examined all the same.
+
+Each text is a small reproduction of one thing that kept a class from being examined.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from vaedoctor.checkup import examine_subject
+from vaedoctor.subject.target import TargetError, load
+from vaedoctor.subject.trace import set_mode
+
+HEAD = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+def drawn(h):
+    mu, logvar = h.chunk(2, 1)
+    return mu + torch.randn_like(mu) * (logvar / 2).exp(), mu, logvar
+
+"""
+
+ALONE = {
+    "a part that is put into a sequence": """
+        class VAE(nn.Module):
+            def __init__(self, D, what):
+                super().__init__()
+                self.up = nn.Sequential(nn.Linear(D, 12), what)
+                self.down = nn.Linear(6, D)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x))
+                return self.down(z), mu, logvar
+    """,
+    "an argument that is only kept": """
+        class VAE(nn.Module):
+            def __init__(self, D, origin):
+                super().__init__()
+                self.origin = origin
+                self.up, self.down = nn.Linear(D, 12), nn.Linear(6, D)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x))
+                return self.down(z), mu, logvar
+    """,
+    "a flag": """
+        class VAE(nn.Module):
+            def __init__(self, D, norm_flag):
+                super().__init__()
+                self.norm = nn.BatchNorm1d(12) if norm_flag else nn.Identity()
+                self.up, self.down = nn.Linear(D, 12), nn.Linear(6, D)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.norm(self.up(x)))
+                return self.down(z), mu, logvar
+    """,
+    "sizes whose default is None": """
+        class VAE(nn.Module):
+            def __init__(self, n_rows: int = None, n_columns: int = None):
+                super().__init__()
+                wide = n_rows * n_columns
+                self.up, self.down = nn.Linear(wide, 12), nn.Linear(6, wide)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x))
+                return self.down(z), mu, logvar
+    """,
+    "an attribute that only an optional argument sets": """
+        class Up(nn.Module):
+            def __init__(self, D, squash=None):
+                super().__init__()
+                self.up = nn.Linear(D, 12)
+                if squash is not None:
+                    self.squash = squash
+            def forward(self, x):
+                return self.squash(self.up(x))
+        class VAE(nn.Module):
+            def __init__(self, encoder):
+                super().__init__()
+                self.encoder, self.down = encoder, nn.LazyLinear(37)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.encoder(x))
+                return self.down(z), mu, logvar
+        Encoder = Up
+    """,
+    "parts that nobody defines": """
+        class VAE(nn.Module):
+            def __init__(self, encoder, decoder, wide=20):
+                super().__init__()
+                self.encoder, self.decoder, self.heads = encoder, decoder, nn.Linear(wide, 12)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.heads(self.encoder(x)))
+                return self.decoder(z), mu, logvar
+    """,
+    "a whole number for forward": """
+        class VAE(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.up, self.down = nn.Linear(20, 12), nn.Linear(6, 20)
+            def forward(self, x, every: int):
+                z, mu, logvar = drawn(self.up(x[: x.shape[0] // every]))
+                return self.down(z), mu, logvar
+    """,
+    "a factor that is a column": """
+        class VAE(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.up, self.down = nn.Linear(20, 12), nn.Linear(7, 20)
+            def forward(self, x, size_factor):
+                z, mu, logvar = drawn(self.up(x))
+                return self.down(torch.cat([z, size_factor], 1)), mu, logvar
+    """,
+    "a picture that lies": """
+        class VAE(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.up = nn.Conv2d(3, 10, 8, 8)
+                self.heads, self.back = nn.Linear(10 * 4 * 7, 12), nn.Linear(6, 10 * 4 * 7)
+                self.down = nn.ConvTranspose2d(10, 3, 8, 8)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.heads(self.up(x).flatten(1)))
+                return self.down(self.back(z).view(-1, 10, 4, 7)), mu, logvar
+    """,
+    "a long series that is turned": """
+        class VAE(nn.Module):
+            def __init__(self, seq_len=1500):
+                super().__init__()
+                self.up = nn.Conv1d(1, 2, 4, 4)
+                self.heads, self.down = nn.Linear(seq_len // 2, 12), nn.Linear(6, seq_len)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.heads(self.up(x.permute(0, 2, 1)).flatten(1)))
+                return self.down(z).unsqueeze(2), mu, logvar
+    """,
+    "a label that is joined to the picture": """
+        class VAE(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.up, self.heads = nn.Conv2d(2, 4, 4, 4), nn.Linear(4 * 7 * 7, 12)
+                self.down = nn.Linear(6, 784)
+            def forward(self, x, y):
+                plane = torch.ones_like(x) * F.one_hot(y, x.shape[2])[:, None, None]
+                h = self.up(torch.cat((x, plane), 1))
+                z, mu, logvar = drawn(self.heads(h.flatten(1)))
+                return self.down(z).view_as(x), mu, logvar
+    """,
+    "pictures of one size": """
+        class VAE(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.tags, self.up = nn.Linear(9, 144), nn.Conv2d(4, 2, 4, 4)
+                self.heads, self.down = nn.Linear(18, 12), nn.Linear(6, 432)
+            def forward(self, x, tags):
+                plane = self.tags(tags).reshape(-1, 1, 12, 12)
+                h = self.up(torch.cat((x, plane), 1))
+                z, mu, logvar = drawn(self.heads(h.flatten(1)))
+                return self.down(z).view(-1, 3, 12, 12), mu, logvar
+    """,
+    "a base class of Lightning, which is not there": """
+        import lightning.pytorch as pl
+        class VAE(pl.LightningModule):
+            def __init__(self, D: int, n_hidden: int = 12, **more):
+                super().__init__()
+                self.save_hyperparameters(ignore=["more"])
+                self.up = nn.Linear(D, self.hparams.n_hidden)
+                self.down = nn.Linear(self.hparams["n_hidden"] // 2, D)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x.to(self.device, self.dtype)))
+                return self.down(z), mu, logvar
+            def training_step(self, batch, batch_idx):
+                recon, mu, logvar = self(batch)
+                kl = -0.5 * (1 + logvar - mu**2 - logvar.exp()).sum(1).mean()
+                loss = F.mse_loss(recon, batch) + kl
+                self.log("loss", loss, on_epoch=True)
+                return loss
+    """,
+    "a device from a module that is not there": """
+        from config import device
+        class VAE(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.up, self.down = nn.Linear(20, 12), nn.Linear(6, 20)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x.to(device)))
+                return self.down(z), mu, logvar
+    """,
+    "a method `train` that takes data": """
+        class VAE(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.up, self.down = nn.Linear(20, 12), nn.Linear(6, 20)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x))
+                return self.down(z), mu, logvar
+            def train(self, table, epochs=3):
+                raise RuntimeError(len(table))
+    """,
+    "settings that a constructor computes with": """
+        class VAE(nn.Module):
+            def __init__(self, args):
+                super().__init__()
+                self.up, self.down = nn.Linear(args.wide, 12), nn.Linear(6, args.wide)
+                self.prior = nn.Parameter(torch.full([6], args.spread, dtype=torch.float32))
+                if args.start != 0:
+                    nn.init.zeros_(self.prior)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x))
+                return self.down(z) + 0 * self.prior.sum(), mu, logvar
+    """,
+}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], str]:
+    def written(body: str) -> str:
+        path = tmp_path / "mymodel.py"
+        path.write_text(HEAD + textwrap.dedent(body))
+        return f"{path}:VAE"
+
+    return written
+
+
+@pytest.mark.parametrize("what", ALONE)
+def test_a_class_alone_is_examined(write: Callable[[str], str], what: str) -> None:
+    subject = load(write(ALONE[what]))
+    assert subject.batch.ran
+    assert not [f for f in examine_subject(subject).findings if str(f.severity) == "error"]
+
+
+def test_a_part_that_stands_in_for_another_is_blamed_for_nothing(
+    write: Callable[[str], str],
+) -> None:
+    """Nobody knows that this encoder gives two tensors: that it fails says nothing of the model."""
+    body = """
+        class VAE(nn.Module):
+            def __init__(self, encoder, decoder):
+                super().__init__()
+                self.encoder, self.decoder = encoder, decoder
+            def forward(self, x):
+                mu, logvar = self.encoder(x)
+                return self.decoder(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
+    """
+    with pytest.raises(TargetError, match=r"encoder=nn\.Linear"):
+        load(write(body))
+
+
+class Frozen(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+
+class Fitted(Frozen):
+    def train(self, table: Any) -> Any:  # type: ignore[override]
+        raise AssertionError(table)
+
+
+def test_the_mode_is_set_by_the_models_own_train_where_that_is_what_it_does() -> None:
+    for model, frozen in ((Frozen(), True), (nn.Sequential(Fitted()), False)):
+        set_mode(model, True)
+        assert model.training
+        norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d)]
+        assert [n.training for n in norms] == [not frozen]
+        set_mode(model, False)
+        assert not any(m.training for m in model.modules())
+    assert torch.is_grad_enabled()
