@@ -165,7 +165,9 @@ def _usual(
     mark = mark_of(x_hat) if x_hat is not None else None
     if x_hat is None or mark is None:
         return None, None
-    return x_hat.tensor.detach().clone(), Landmark(mark, run.turns)
+    kept = x_hat.tensor.detach().clone()
+    run.release()
+    return kept, Landmark(mark, run.turns)
 
 
 def _recorded(

@@ -131,7 +131,15 @@ def _forced(
             edits[b.raw.place] = _filled(to)
             edits[b.latent.draw.value.place] = _filled(sign)
         keep = [b.latent.z for b in bound]
-        made = repeat(subject, anatomy.recording, seed=seed, edits=edits, keep=keep, rewind=rewind)
+        made = repeat(
+            subject,
+            anatomy.recording,
+            seed=seed,
+            edits=edits,
+            keep=keep,
+            rewind=rewind,
+            grad=False,
+        )
         if any(z.index not in made.tensors for z in keep):
             return None
         runs.append([made.tensors[z.index].detach().double() for z in keep])

@@ -79,10 +79,7 @@ def _of(run: HalfRun, latent: Latent) -> float | None:
     """The KL in half precision; None where the run went another way."""
     assert latent.loc is not None
     assert latent.scale is not None
-    if run.again is None or not run.again.same:
-        return None
-    kept = [run.again.tensors.get(v.index) for v in (latent.loc, latent.scale)]
-    loc, scale = kept
+    loc, scale = (run.tensors.get(v.index) for v in (latent.loc, latent.scale))
     return _kl(loc, scale, latent) if loc is not None and scale is not None else None
 
 

@@ -149,6 +149,7 @@ def _pushed(
         edits=edits,
         keep=candidates,
         rewind=examination.rewind,
+        grad=False,
     )
     return made.tensors
 

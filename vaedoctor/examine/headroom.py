@@ -91,6 +91,7 @@ def _wider(
         twin = recording.ops[op.index] if op.index < len(recording.ops) else None
         if twin is not None and twin.name == op.name and twin.makes:
             found[op.index] = largest_argument(twin)
+    recording.release()
     return found
 
 

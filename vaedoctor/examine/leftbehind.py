@@ -76,6 +76,7 @@ def examine_move(
     first = pretend(subject, seed)
     literals = list(first.literals)
     _collect(found, subject, first, "forward")
+    first.recording.release()
     rewind()
     if first.recording.error is not None:
         return Moved(tuple(found.values()), tuple(literals), (), first.recording.error)
@@ -89,6 +90,7 @@ def examine_move(
             done.append(name)
             literals += other.literals
             _collect(found, subject, other, name)
+        other.recording.release()
     elsewhere = tuple(_elsewhere(subject, seed, rewind, literals))
     agrees = None
     if (device := accelerator()) is not None and not stuck:

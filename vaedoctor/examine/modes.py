@@ -83,6 +83,7 @@ def eval_latents(
             raise Unavailable(f"the model raises in evaluation mode: {recording.error}")
         found = [_compare(anatomy, latent, recording) for latent in judged[:_MOST]]
     finally:
+        recording.release()
         rewind()
     seen = [f for f in found if f is not None and f.finite]
     if any(f.by_scale > 0 for f in seen):
@@ -314,6 +315,7 @@ def _two_calls(
             return None
         results.append([t.detach().clone() for _, t in named_tensors(output)])
         draw = draw or next((op for op in recorder.recording.ops if op.noise is not None), None)
+        recorder.recording.release()
     return results[0], results[1], draw
 
 

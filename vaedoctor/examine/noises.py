@@ -119,6 +119,7 @@ def _quantiles(examination: Examination, latent: Latent) -> list[float]:
             edits=edits,
             keep=[latent.z],
             rewind=examination.rewind,
+            grad=False,
         )
         z = made.tensors.get(latent.z.index)
         if not made.same or z is None or z.shape != latent.z.shape or not given.numel():

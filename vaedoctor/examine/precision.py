@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -259,19 +259,23 @@ def _changed(thing: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class HalfRun:
-    """The step under autocast, on the same noise; None in `again` where it cannot be repeated."""
+    """The step under autocast, on the same noise.
+
+    `finite` says whether it took the same way to a finite loss and finite outputs; `tensors` are
+    the values kept, by index, empty where it went another way.
+    """
 
     dtype: torch.dtype
-    again: Repeated | None
+    finite: bool = False
+    tensors: Mapping[int, Tensor] = field(default_factory=dict)
 
-    @property
-    def finite(self) -> bool:
-        """Whether it took the same way, and its loss and outputs are finite."""
-        return (
-            self.again is not None
-            and self.again.same
-            and bad_end(self.again.loss, self.again.output) is None
-        )
+    @classmethod
+    def of(cls, dtype: torch.dtype, again: Repeated) -> HalfRun:
+        """What is to be known of a repeated step, without its graph."""
+        if not again.same:
+            return cls(dtype)
+        kept = {index: tensor.detach() for index, tensor in again.tensors.items()}
+        return cls(dtype, bad_end(again.loss, again.output) is None, kept)
 
 
 def half_runs(
@@ -284,11 +288,12 @@ def half_runs(
     """The step in float16 and in bfloat16, with the values to keep."""
     noise, wanted, found = by_operation(replay(recording)), list(keep), []
     for dtype in (torch.float16, torch.bfloat16):
-        again = None
-        if countable(recording, noise, wanted):
-            with torch.autocast("cpu", dtype=dtype):
-                again = counted(subject, recording, seed, noise, wanted, rewind, _Half)
-        found.append(HalfRun(dtype, again))
+        if not countable(recording, noise, wanted):
+            found.append(HalfRun(dtype))
+            continue
+        with torch.autocast("cpu", dtype=dtype):
+            again = counted(subject, recording, seed, noise, wanted, rewind, _Half, grad=False)
+        found.append(HalfRun.of(dtype, again))
     return found
 
 

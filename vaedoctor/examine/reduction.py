@@ -16,6 +16,7 @@ from .anatomy import anatomize, inputs_of
 from .divergence import EVEN, Divergence, one_setting
 from .flow import Flow
 from .likelihood import Likelihood, likelihood
+from .recording import Recording
 from .step import run_recorded
 
 
@@ -41,6 +42,20 @@ def batch_reduction(
     half = replace(subject, batch=halved(subject.batch, full.rows))
     recording = run_recorded(half, seed=seed)
     rewind()
+    try:
+        return _exponents(half, recording, full, recon, seed, rewind)
+    finally:
+        recording.release()
+
+
+def _exponents(
+    half: Subject,
+    recording: Recording,
+    full: Divergence,
+    recon: Likelihood,
+    seed: int,
+    rewind: Callable[[], None],
+) -> Reduction | None:
     if recording.error is not None:
         return None
     anatomy = anatomize(recording, Flow(recording))

@@ -45,11 +45,18 @@ def repeat(
     edits: Edits,
     keep: Iterable[Value],
     rewind: Callable[[], None],
+    grad: bool = True,
 ) -> Repeated:
-    """Run the step of `recording` again with `edits`, in train mode, and rewind."""
+    """Run the step of `recording` again with `edits`, in train mode, and rewind.
+
+    Without `grad` no graph is made, unless the step asks for one itself.
+    """
     wanted = list(keep)
     changes = by_operation(edits)
     if countable(recording, changes, wanted):
+        made = counted(subject, recording, seed, changes, wanted, rewind, grad=grad)
+        if made.same or grad:
+            return made
         return counted(subject, recording, seed, changes, wanted, rewind)
     other = run_recorded(subject, seed=seed, edits=edits)
     rewind()
@@ -84,11 +91,12 @@ def counted(
     wanted: Iterable[Value],
     rewind: Callable[[], None],
     kind: type[Counter] | None = None,
+    grad: bool = True,
 ) -> Repeated:
     """Run the step again under a counter of `kind`, in train mode, and rewind."""
     edits = {recording.ops[i].turn: (recording.ops[i].inplace, c) for i, c in changes.items()}
     counter = (kind or Counter)([_mark(v) for v in wanted], edits)
-    ran = run_counted(subject, counter, seed=seed)
+    ran = run_counted(subject, counter, seed=seed, grad=grad)
     rewind()
     same = ran.ran and counter.turns == recording.turns
     return Repeated(counter.kept, ran.loss, ran.output, same)
@@ -103,7 +111,7 @@ class Ran:
     output: Any = None
 
 
-def run_counted(subject: Subject, counter: Counter, *, seed: int | None) -> Ran:
+def run_counted(subject: Subject, counter: Counter, *, seed: int | None, grad: bool = True) -> Ran:
     """Run the step in train mode under a counter; the caller rewinds.
 
     `seed` None leaves the generators running.
@@ -113,7 +121,7 @@ def run_counted(subject: Subject, counter: Counter, *, seed: int | None) -> Ran:
     if seed is not None:
         seed_everything(seed)
     hook = model.register_forward_hook(lambda _, __, out: setattr(ran, "output", out))
-    with torch.enable_grad():
+    with torch.set_grad_enabled(grad):
         try:
             with without_checkpointing(), counter:
                 if subject.objective is None:

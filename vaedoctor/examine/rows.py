@@ -175,7 +175,10 @@ def _reconstructed(subject: Subject, anatomy: Anatomy, seed: int) -> Tensor:
         )
         if found is not None and found.dim() == len(anatomy.x_hat.shape):
             return found
-    return _found(run_forward(subject, seed=seed, whole=not returned(anatomy)), anatomy).tensor
+    recording = run_forward(subject, seed=seed, whole=not returned(anatomy))
+    tensor = _found(recording, anatomy).tensor
+    recording.release()
+    return tensor
 
 
 def _found(recording: Recording, anatomy: Anatomy) -> Value:

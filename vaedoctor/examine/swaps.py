@@ -46,7 +46,13 @@ def swap_latents(
     for change in (_rolled, _drawn(seed)):
         edits: Edits = {found.z.place: change for found in latents}
         made = repeat(
-            subject, anatomy.recording, seed=seed, edits=edits, keep=[x_hat], rewind=rewind
+            subject,
+            anatomy.recording,
+            seed=seed,
+            edits=edits,
+            keep=[x_hat],
+            rewind=rewind,
+            grad=False,
         )
         if x_hat.index not in made.tensors or own == 0:
             raise Unavailable("the step cannot be repeated with another latent")
