@@ -50,11 +50,7 @@ def find(
     rewind: Callable[[], None],
 ) -> Anomaly | None:
     """None where every gradient is finite."""
-    bad = tuple(
-        name
-        for name, g in gradients.by_name.items()
-        if g is not None and not bool(torch.isfinite(g).all())
-    )
+    bad = tuple(name for name, g in gradients.by_name.items() if g is not None and not _finite(g))
     loss = gradients.loss
     if loss is None or (not bad and bool(torch.isfinite(loss))):
         return None
@@ -87,7 +83,9 @@ def _first_non_finite(recording: Recording) -> Op | None:
 
 
 def _finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor.detach()).all())
+    values = tensor.detach()
+    # A sum is finite only where all its terms are, and is had in one pass without a copy.
+    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
 
 
 def _culprit(recording: Recording, loss: Tensor, function: str, line: Span | None) -> Op | None:

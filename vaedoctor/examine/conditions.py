@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -108,7 +108,7 @@ def _leaf(anatomy: Anatomy, tensor: Tensor) -> Value | None:
     return next((v for v in values if v.op is None and v.tensor is tensor), None)
 
 
-def _last(anatomy: Anatomy, ahead: set[int]) -> Op | None:
+def _last(anatomy: Anatomy, ahead: Set[int]) -> Op | None:
     made = [op for op in anatomy.recording.ops if op.makes and op.out.index in ahead]
     return made[-1] if made else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from torch import nn
@@ -106,7 +106,7 @@ def _skipped(anatomy: Anatomy) -> Fed | None:
 
 def _heads(
     anatomy: Anatomy,
-) -> tuple[tuple[Head, Head] | None, tuple[set[int], set[int]]]:
+) -> tuple[tuple[Head, Head] | None, tuple[Set[int], Set[int]]]:
     flow = anatomy.flow
     for latent in anatomy.latents:
         if latent.loc_head and latent.scale_head and latent.loc and latent.scale:
@@ -125,12 +125,12 @@ def _heads(
     return None, (set(), set())
 
 
-def _between(flow: Flow, start: Value, end: Value) -> set[int]:
+def _between(flow: Flow, start: Value, end: Value) -> Set[int]:
     return (flow.descendants(start) & flow.ancestors(end)) | {start.index, end.index}
 
 
 def _fed(
-    anatomy: Anatomy, heads: tuple[Head, Head], values: tuple[set[int], set[int]], *, exact: bool
+    anatomy: Anatomy, heads: tuple[Head, Head], values: tuple[Set[int], Set[int]], *, exact: bool
 ) -> Iterator[Fed]:
     flow, x_hat = anatomy.flow, anatomy.x_hat
     assert x_hat is not None

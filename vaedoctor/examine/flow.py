@@ -67,13 +67,16 @@ class Flow:
     noise: list[int] = field(default_factory=list)
     given: list[bool] = field(default_factory=list)
     consumers: dict[int, list[Op]] = field(default_factory=dict)
+    _parents: list[tuple[Value, ...]] = field(default_factory=list)
     _behind: dict[tuple[frozenset[int], frozenset[int]], frozenset[int]] = field(
         default_factory=dict
     )
+    _after: dict[frozenset[int], frozenset[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for value in self.recording.values:
-            parents = self.parents(value)
+            parents = self._read(value)
+            self._parents.append(parents)
             noise = 0
             for parent in parents:
                 noise |= self.noise[parent.index]
@@ -109,10 +112,11 @@ class Flow:
         return draw
 
     def parents(self, value: Value) -> tuple[Value, ...]:
-        """The values this one is computed from: all of them older than itself.
+        """The values this one is computed from: all of them older than itself."""
+        return self._parents[value.index]
 
-        An in-place edit also reads the views it changes, which it made after its result.
-        """
+    def _read(self, value: Value) -> tuple[Value, ...]:
+        # An in-place edit also reads the views it changes, which it made after its result.
         reads = self.carried.get(value.index, ())
         if value.op is not None:
             own = value.op.reads
@@ -157,8 +161,14 @@ class Flow:
             self._behind[key] = frozenset(seen)
         return self._behind[key]
 
-    def descendants(self, *values: Value) -> set[int]:
-        """Indices of everything computed from the values, themselves included."""
+    def descendants(self, *values: Value) -> frozenset[int]:
+        """Indices of everything computed from the values, themselves included. Kept, too."""
+        key = frozenset(v.index for v in values)
+        if key not in self._after:
+            self._after[key] = self._follow(values)
+        return self._after[key]
+
+    def _follow(self, values: Iterable[Value]) -> frozenset[int]:
         seen: set[int] = set()
         waiting = list(values)
         while waiting:
@@ -173,4 +183,4 @@ class Flow:
                 for entry, origins in self.carried.items()
                 if value in origins
             )
-        return seen
+        return frozenset(seen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ def cut_between(flow: Flow, start: Value, end: Value) -> Cut | None:
     return None
 
 
-def _cut(flow: Flow, value: Value, way: set[int]) -> Cut | None:
+def _cut(flow: Flow, value: Value, way: Set[int]) -> Cut | None:
     parents = [p for p in flow.parents(value) if p.index in way]
     carried = flow.carried.get(value.index)
     if carried:

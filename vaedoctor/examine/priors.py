@@ -6,7 +6,7 @@ each other: so a flow, a mixture, pseudo-inputs, a discriminator and a kernel ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -47,7 +47,7 @@ class _Terms:
         return self.flow.ancestors(self.loss, stop=stop)
 
     @cached_property
-    def after(self) -> set[int]:
+    def after(self) -> Set[int]:
         """What is computed from the code for those terms, and not for the decoder."""
         x_hat, around = self.anatomy.x_hat, set(self.behind) - self._decoded - {self.code.index}
         compared = self.flow.descendants(x_hat) if x_hat is not None else set()
