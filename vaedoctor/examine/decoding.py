@@ -233,10 +233,12 @@ def _dead(anatomy: Anatomy) -> Iterator[Draw]:
     shapes = {o.value.shape for o in anatomy.outputs if o.value is not anatomy.x_hat}
     merged = {found.draw.bit for found in anatomy.latents}
     for draw in flow.draws:
-        if draw.bit in merged or draw.value.index in alive or draw.name not in AFFINE_NOISE:
+        drawn = draw.name in AFFINE_NOISE | {"gumbel_softmax"}
+        if draw.bit in merged or draw.value.index in alive or not drawn:
             continue
         after = draw.op is not None and 0 <= recording.forward_end <= draw.op.index
-        modelled = draw.op is not None and any(flow.posterior(v) for v in draw.op.shapes)
+        given = (*draw.op.shapes, *draw.op.reads) if draw.op is not None else ()
+        modelled = any(flow.posterior(v) for v in given)
         if not after and (modelled or draw.value.shape in shapes):
             yield draw
 

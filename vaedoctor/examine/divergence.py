@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..finding import Span
+from ..finding import Number, Span
 from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy, inputs_of
@@ -38,6 +38,7 @@ from .repeat import Repeated, repeat
 AFFINE = frozenset({"gaussian", "uniform"})
 CLAMPS = frozenset("clamp clamp_ clip clamp_min clamp_max max maximum relu".split())
 EXACT = 0.02  # |R - 1| of an exact KL in float32 stays far below; the mildest known slip gives .42
+LEARNED = 5e-3  # the same, of a prior whose every element differs
 EVEN = 1e-3  # relative spread of the weight over elements: larger means another prior or term
 FAR = 10.0  # far outside any free-bits zone: 50 nats a unit
 
@@ -69,6 +70,7 @@ class Setting:
     location: Tensor
     gradient: Tensor
     connected: bool
+    slopes: Tensor
 
     @property
     def finite(self) -> bool:
@@ -127,7 +129,30 @@ class Divergence:
     @property
     def reversed(self) -> bool:
         """Whether the location term is that of KL(p || q), element by element."""
-        return not self.standard and all(s.weight != 0 and s.reverse < EVEN for s in self.settings)
+        if self.standard:
+            return False
+        plain = all(s.weight != 0 and s.reverse < EVEN for s in self.settings)
+        return plain or (self.gaussian[0] == "reverse" and self.gaussian[1] > 0)
+
+    @property
+    def gaussian(self) -> tuple[str, float]:
+        """Which way the KL to some other Gaussian is taken, and its weight a row.
+
+        The gradient at log s is w (s²/b² - 1) for KL(q || p), and w (1 - c/s²) for the reverse,
+        with b and c of each element: w is the same for all where the elements of b, or c, differ.
+        """
+        low, high = self.settings
+        a, b = low.scale**2, high.scale**2
+        if low.slopes.shape != high.slopes.shape or low.slopes.numel() < 2 or abs(a - b) < EXACT:
+            return "", 0.0
+        forward = -(low.slopes * b - high.slopes * a) / (b - a)
+        reverse = (low.slopes * a - high.slopes * b) / (a - b)
+        even = _spread(forward) < LEARNED, _spread(reverse) < LEARNED
+        if even == (True, False) and _spread(reverse) > EXACT:
+            return "forward", float(forward.mean()) * self.rows
+        if even == (False, True) and _spread(forward) > EXACT:
+            return "reverse", float(reverse.mean()) * self.rows
+        return "", 0.0
 
     @property
     def weight(self) -> float:
@@ -170,6 +195,25 @@ class Divergence:
         return None if slip or abs(slope - 1) > EXACT else math.sqrt(squared)
 
     @property
+    def prior(self) -> str:
+        """The prior that the KL is measured against."""
+        return "N(0, I)"
+
+    @property
+    def averages(self) -> tuple[int, ...]:
+        """Over how many units a mean may have been taken within a row."""
+        return (self.units,)
+
+    @property
+    def reverse_evidence(self) -> dict[str, Number]:
+        """The measurement behind `reversed`."""
+        low, high = self.settings
+        return {
+            "weights at the two scales": [low.weight, high.weight],
+            "scales": [low.scale, high.scale],
+        }
+
+    @property
     def judgeable(self) -> bool:
         """Whether the scale term is one function of the scale, as any KL to N(0, I) is."""
         return self.standard and all(s.ratio_spread < EXACT for s in self.settings)
@@ -181,17 +225,20 @@ def isolate(
     latent: Latent,
     seed: int,
     rewind: Callable[[], None],
+    *,
+    reach: float = 1.0,
 ) -> Divergence:
     """Measure the KL of one latent. Raises Unavailable with the reason where that cannot be."""
     probe = Probe(subject, anatomy, latent, seed, rewind)
     low, high = (1.0, -1.0) if probe.signed else (2.0, 0.5)
-    settings = (probe.measure(high), probe.measure(low))
+    settings = (probe.measure(high, reach=reach), probe.measure(low, reach=reach))
     if probe.signed and not settings[0].finite and settings[1].finite:
-        settings = (probe.measure(0.5), probe.measure(2.0))  # a precision, by hand
+        low, high = 2.0, 0.5  # a precision, by hand
+        settings = (probe.measure(high, reach=reach), probe.measure(low, reach=reach))
     if not all(s.finite for s in settings):
         raise Unavailable("the loss is not finite where the posterior is forced")
     far = 0.0
-    if all(s.weight <= 0 for s in settings):
+    if reach == 1.0 and all(s.weight <= 0 for s in settings):
         far = probe.measure(high, reach=FAR).weight
     meaning, meant = _meaning(settings) if probe.apart else ("", (0.0, 0.0))
     inputs = [v.shape for v in inputs_of(anatomy.recording) if v.shape]
@@ -263,7 +310,7 @@ class Probe:
     ) -> None:
         self.subject, self.anatomy, self.latent = subject, anatomy, latent
         self.seed, self.rewind = seed, rewind
-        flow, loss = anatomy.flow, _loss(anatomy)
+        flow, loss = anatomy.flow, loss_value(anatomy)
         if latent.loc is None or latent.scale is None or latent.family not in families:
             but = f" ({latent.family})" if latent.family not in AFFINE else ""
             raise Unavailable(f"the sampler is not location + scale * Gaussian noise{but}")
@@ -281,8 +328,8 @@ class Probe:
         reached = flow.ancestors(loss, stop=outputs)
         around = flow.ancestors(loss, stop=[*outputs, *samples]) - {z.index for z in samples}
         by_loc, by_scale = flow.ancestors(latent.loc), flow.ancestors(latent.scale)
-        mu = _common(flow, latent.loc, around - (by_scale - by_loc))
-        h = _common(flow, latent.scale, around - (by_loc - by_scale))
+        mu = common_root(flow, latent.loc, around - (by_scale - by_loc))
+        h = common_root(flow, latent.scale, around - (by_loc - by_scale))
         if mu is not None and any(mu.index not in flow.ancestors(x.z) for x in self.alike):
             mu = latent.loc_head.value if latent.loc_head else None
         if h is not None and any(h.index not in flow.ancestors(x.z) for x in self.alike):
@@ -344,8 +391,16 @@ class Probe:
 
     def forced(self, mu: Tensor, h: Tensor, level: float, *keep: Value) -> Repeated:
         """One run with the heads and the noise forced and the decoder held; rewound."""
+        return self._edited(mu, h, {v.place: _filled(level) for v in self.noise}, *keep)
+
+    def scored(self, mu: Tensor, h: Tensor, z: Tensor) -> Tensor:
+        """The loss with the heads forced, the decoder held, and the sample replaced by `z`."""
+        loss: Tensor = self._edited(mu, h, {self.latent.z.place: lambda t: z.clone()}).loss
+        return loss.sum()
+
+    def _edited(self, mu: Tensor, h: Tensor, more: Edits, *keep: Value) -> Repeated:
         edits: Edits = {
-            **{v.place: _filled(level) for v in self.noise},
+            **more,
             **{v.place: held(v) for op in self.pins for v in op.makes},
             self.mu.place: lambda t: mu.clone(),
             self.h.place: lambda t: h.clone(),
@@ -379,7 +434,7 @@ class Probe:
         ratios = _quotient(given_h, weight * reference_h) if weight else given_h.new_zeros(0)
         ratio = float(ratios.mean()) if ratios.numel() else 0.0
         spread, ratio_spread = _spread(weights), _spread(ratios)
-        reverse, entropy = math.inf, 0.0
+        reverse, entropy, entropies = math.inf, 0.0, given_h.new_zeros(0)
         if max(spread, ratio_spread, abs(ratio - 1)) > EVEN:  # else it is neither of the two
             backwards = _gradient(0.5 * ((1 + location**2) / scale**2 + (scale**2).log()).sum(), mu)
             if self.mu is self.h:
@@ -399,10 +454,12 @@ class Probe:
             location.detach(),
             given_h.double(),
             connected,
+            -entropies,
         )
 
 
-def _loss(anatomy: Anatomy) -> Value:
+def loss_value(anatomy: Anatomy) -> Value:
+    """The user's loss as it was recorded; Unavailable where there is none or it is not finite."""
     loss = anatomy.recording.loss
     value = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
     if value is None:
@@ -502,7 +559,7 @@ def _meets(flow: Flow, one: Set[int], other: Set[int], within: Set[int]) -> bool
     )
 
 
-def _common(flow: Flow, operand: Value, around: frozenset[int]) -> Value | None:
+def common_root(flow: Flow, operand: Value, around: frozenset[int]) -> Value | None:
     """The value behind a sampler's operand through which all that the loss reads of it passes.
 
     The furthest one that the loss reads around sample and decoder: the loss may exponentiate a

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -27,7 +28,9 @@ from . import (
     curves,
     dead,
     decoding,
+    density,
     digits,
+    discrete,
     divergence,
     family,
     headroom,
@@ -52,6 +55,7 @@ from . import (
     saturation,
     scale,
     shapes,
+    summands,
     survey,
     swaps,
     transport,
@@ -69,6 +73,7 @@ from .inventory import registered
 from .latents import Latent, same_posterior
 from .listing import class_span
 from .objective import compose
+from .pulls import Pull
 from .recording import Op, Recording
 from .step import run_recorded, runs_unrecorded
 
@@ -340,6 +345,86 @@ class Examination:
             raise Unavailable(reason)
         return found
 
+    @cached_property
+    def _discrete(self) -> list[discrete.DiscreteKL]:
+        """The isolated KL of the first categorical latents."""
+        found: list[discrete.DiscreteKL] = []
+        for latent in self.anatomy.sampled:
+            known = any(same_posterior(d.latent, latent) for d in found)
+            if known or len(found) == MOST_LATENTS or not discrete.is_discrete(latent):
+                continue
+            with suppress(Unavailable):
+                found.append(self._discrete_kl(latent))
+        return found
+
+    def _discrete_kl(self, latent: Latent) -> discrete.DiscreteKL:
+        run = (self.subject, self.anatomy, latent, self.seed, self._rewind)
+        return discrete.discrete_kl(*run)
+
+    @cached_property
+    def undrawn(self) -> discrete.DiscreteKL | None:
+        """Probabilities that the decoder takes though the loss holds their KL; None if none."""
+        if self.composed or not self.loss_depends:
+            return None
+        for latent in itertools.islice(discrete.softmaxes_decoded(self.anatomy), 2):
+            with suppress(Unavailable):
+                found = self._discrete_kl(latent)
+                if found.standard:
+                    return found
+        return None
+
+    def require_pulls(self) -> list[Pull]:
+        """What pulls each latent to its prior, of Gaussian and of categorical latents."""
+        try:
+            return [*map(self._pull, self.require_divergences()), *self._discrete]
+        except Unavailable:
+            if self.composed or not self.loss_depends or not self._discrete:
+                raise
+            return [*self._discrete]
+
+    def term_at(self, latent: Latent) -> Span | None:
+        """Where the term on a latent is made that joins the rest; None where there is no sum."""
+        return summands.term_at(self.anatomy, latent)
+
+    def turned_at(self, latent: Latent) -> Span | None:
+        """Where the sign of a latent's KL is turned; None where the loss is no plain sum."""
+        return summands.turned_at(self.anatomy, latent)
+
+    def _pull(self, d: divergence.Divergence) -> Pull:
+        return self.densities.get(d.latent.z.index, d)
+
+    @cached_property
+    def densities(self) -> dict[int, density.Density]:
+        """Log q of the samples whose prior is not N(0, I), by the sample's index."""
+        found = {}
+        for d in self.require_divergences():
+            if d.standard or d.missing or d.reversed or d.entropy_only:
+                continue
+            with suppress(Unavailable):
+                run = (self.subject, self.anatomy, d, self.seed, self._rewind)
+                if (made := density.density(*run)) is not None:
+                    found[d.latent.z.index] = made
+        return found
+
+    def learned_weight(self, d: Pull) -> float:
+        """The weight a row of a KL to a prior that is learned; 0 where it is none, or not known.
+
+        A negative one is measured again far from the prior, where no capacity is left.
+        """
+        if not isinstance(d, divergence.Divergence) or d.standard or d.missing:
+            return 0.0
+        way, weight = d.gaussian
+        if way != "forward" or weight >= 0:
+            return weight if way == "forward" else 0.0
+        run = (self.subject, self.anatomy, d.latent, self.seed, self._rewind)
+        far = divergence.isolate(*run, reach=divergence.FAR).gaussian
+        return max(weight, far[1]) if far[0] == "forward" else 0.0
+
+    @property
+    def loss_depends(self) -> bool:
+        """Whether the user's loss depends on any parameter."""
+        return isinstance(self.loss, Tensor) and self.loss.requires_grad
+
     def divergence_of(self, latent: Latent) -> divergence.Divergence | None:
         """The isolated KL of one latent, if it was measured."""
         if self.composed:
@@ -347,8 +432,10 @@ class Examination:
         found = (d for d in self._divergences[0] if same_posterior(d.latent, latent))
         return next(found, None)
 
-    def kl_curve(self, divergence: divergence.Divergence) -> curves.KLCurve | None:
+    def kl_curve(self, divergence: Pull) -> curves.KLCurve | None:
         """The KL over the scale head, to prove a finding; None where it cannot be swept."""
+        if isinstance(divergence, discrete.DiscreteKL | density.Density):
+            return None
         try:
             return curves.kl_curve(self.subject, self.anatomy, divergence, self.seed, self._rewind)
         except (Unavailable, RuntimeError):
@@ -424,15 +511,19 @@ class Examination:
     @cached_property
     def batch_reduction(self) -> reduction.Reduction | None:
         """How KL and reconstruction scale with the batch; None where not measured."""
-        full, recon = self.require_divergences()[0], self.require_likelihood()
+        full, recon = self.require_pulls()[0], self.require_likelihood()
         if self.subject.batch_axis != 0:
             return None
-        return reduction.batch_reduction(self.subject, full, recon, self.seed, self._rewind)
+        which = next(i for i, x in enumerate(self.anatomy.sampled) if x is full.latent)
+        run = (self.subject, full, which, recon, self.seed, self._rewind)
+        found = reduction.batch_reduction(*run)
+        at = self.term_at(full.latent)
+        return replace(found, at=at) if found is not None and at is not None else found
 
     @property
     def one_weight(self) -> float | None:
         """The KL's weight over the reconstruction's where that proves them reduced alike."""
-        return reduction.one_weight(self.require_divergences()[0], self.require_likelihood())
+        return reduction.one_weight(self.require_pulls()[0], self.require_likelihood())
 
     @cached_property
     def head_reaches(self) -> list[bounds.Reach]:
@@ -454,7 +545,7 @@ class Examination:
     @cached_property
     def noise_misfits(self) -> list[noisefamily.Misfit]:
         """Samplers whose noise is not the one that the KL in the loss takes it for."""
-        if self.composed or not isinstance(self.loss, Tensor) or not self.loss.requires_grad:
+        if self.composed or not self.loss_depends:
             return []
         found = (self.subject, self.anatomy, self.seed, self._rewind)
         return list(noisefamily.misfits(*found))
@@ -462,7 +553,7 @@ class Examination:
     @cached_property
     def transports(self) -> list[transport.Transport]:
         """What the loss makes of every flow behind a sample."""
-        if self.composed or not isinstance(self.loss, Tensor) or not self.loss.requires_grad:
+        if self.composed or not self.loss_depends:
             return []
         return list(transport.transports(self.subject, self.anatomy, self.seed, self._rewind))
 

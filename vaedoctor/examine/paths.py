@@ -13,7 +13,7 @@ from .anatomy import Anatomy
 from .census import Branch, branches
 from .flow import CUTS, RESHAPES, Flow
 from .gradients import Arrives, Gradients, gradient_between, kind_of
-from .latents import Latent
+from .latents import ADDS, Latent
 from .listing import header_of, text_of
 from .recording import ESCAPES, GradSwitch, Op, Recording, Value
 
@@ -130,11 +130,22 @@ class Reparameterization:
     loc: Arrives | None
     scale: Arrives | None
     cut: Cut | None
+    scored: bool = False
+
+    @property
+    def relaxed(self) -> bool:
+        """Whether this is a category by Gumbel noise, which a relaxation makes differentiable."""
+        return self.latent.family == "gumbel" and self.latent.scale is None
 
     @property
     def judged(self) -> bool:
-        """Whether a reparameterised draw exists for the family, and the sample is used."""
-        return self.latent.reaches and self.latent.family in REPARAMETERIZABLE
+        """Whether a reparameterised draw exists for the family, and the sample is used.
+
+        Of a category only where an operation cuts the gradient and no term of the loss scores it.
+        """
+        known = self.latent.family in REPARAMETERIZABLE
+        cut = self.relaxed and ((self.cut is not None and not self.scored) or self.passes)
+        return self.latent.reaches and (known or cut)
 
     @property
     def passes(self) -> bool:
@@ -210,6 +221,23 @@ def reparameterization(anatomy: Anatomy, latent: Latent) -> Reparameterization |
         arrives[loc.index] if loc is not None else None,
         arrives[scale.index] if scale is not None else None,
         cut,
+        _scored(anatomy, latent, loc),
+    )
+
+
+def _scored(anatomy: Anatomy, latent: Latent, logits: Value | None) -> bool:
+    """Whether the loss joins the sample with its logits beside x_hat, as a score function does."""
+    flow, x_hat, loss = anatomy.flow, anatomy.x_hat, anatomy.recording.loss
+    end = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
+    if logits is None or x_hat is None or end is None:
+        return True
+    terms = flow.ancestors(end) - flow.ancestors(x_hat)
+    drawn, given = flow.descendants(latent.z), flow.descendants(logits)
+    return any(
+        any(v.index in drawn for v in op.reads)
+        and any(v.index in given and v.index not in drawn for v in op.reads)
+        for op in anatomy.recording.ops
+        if op.makes and op.out.index in terms and op.name not in ADDS
     )
 
 

@@ -12,10 +12,14 @@ from torch import Tensor
 from ..finding import Span
 from ..rule import Unavailable
 from ..subject.subject import Batch, Subject
-from .anatomy import anatomize, inputs_of
-from .divergence import EVEN, Divergence, one_setting
+from .anatomy import Anatomy, anatomize, inputs_of
+from .density import Density, density
+from .discrete import discrete_kl, is_discrete
+from .divergence import EVEN, isolate, one_setting
 from .flow import Flow
+from .latents import Latent
 from .likelihood import Likelihood, likelihood
+from .pulls import Pull
 from .recording import Recording
 from .step import run_recorded
 
@@ -31,12 +35,16 @@ class Reduction:
 
 def batch_reduction(
     subject: Subject,
-    full: Divergence,
+    full: Pull,
+    which: int,
     recon: Likelihood,
     seed: int,
     rewind: Callable[[], None],
 ) -> Reduction | None:
-    """Compare the weights at half the batch; None where they cannot be measured there."""
+    """Compare the weights at half the batch; None where they cannot be measured there.
+
+    `full` is the KL of the latent at `which` of those that are sampled.
+    """
     if full.rows < 4 or not full.standard or recon.weight == 0:
         return None
     half = replace(subject, batch=halved(subject.batch, full.rows))
@@ -59,24 +67,25 @@ def _exponents(
     if recording.error is not None:
         return None
     anatomy = anatomize(recording, Flow(recording))
-    if [v.shape for v in inputs_of(recording)][:1] == [()] or not anatomy.sampled:
+    if [v.shape for v in inputs_of(recording)][:1] == [()] or len(anatomy.sampled) <= which:
         return None
-    other = likelihood(anatomy)
+    other, rows = likelihood(anatomy), full.rows // 2
     try:
-        kl = one_setting(half, anatomy, anatomy.sampled[0], seed, rewind)
+        latent, scored = anatomy.sampled[which], isinstance(full, Density)
+        run = (half, anatomy, latent, seed, rewind)
+        kl = (_scored(*run) if scored else _weight(*run)) / rows
     except Unavailable:
         return None
-    if other is None or kl.weight == 0 or kl.spread > EVEN or other.weight == 0:
+    if other is None or kl == 0 or other.weight == 0:
         return None
-    rows = full.rows // 2
     return Reduction(
-        _exponent(kl.weight, full.weight / full.rows),
+        _exponent(kl, full.weight / full.rows),
         _exponent(other.weight / rows, recon.weight / full.rows),
         full.at,
     )
 
 
-def one_weight(full: Divergence, recon: Likelihood) -> float | None:
+def one_weight(full: Pull, recon: Likelihood) -> float | None:
     """The KL's weight over the reconstruction's where it is 1 or a half, else None.
 
     A half is that of a squared error without its own half. With four rows or more neither can come
@@ -86,6 +95,27 @@ def one_weight(full: Divergence, recon: Likelihood) -> float | None:
         return None
     ratio = full.weight / recon.weight
     return ratio if min(abs(ratio - 1), abs(ratio - 0.5)) < EVEN else None
+
+
+def _weight(
+    subject: Subject, anatomy: Anatomy, latent: Latent, seed: int, rewind: Callable[[], None]
+) -> float:
+    """The weight a row of one latent's KL; 0 where it has none for all elements."""
+    if is_discrete(latent):
+        found = discrete_kl(subject, anatomy, latent, seed, rewind)
+        return found.weight if found.standard else 0.0
+    setting = one_setting(subject, anatomy, latent, seed, rewind)
+    rows = inputs_of(anatomy.recording)[0].shape[0]
+    return setting.weight * rows if setting.spread <= EVEN else 0.0
+
+
+def _scored(
+    subject: Subject, anatomy: Anatomy, latent: Latent, seed: int, rewind: Callable[[], None]
+) -> float:
+    """The weight a row of log q; 0 where it cannot be read."""
+    isolated = isolate(subject, anatomy, latent, seed, rewind)
+    found = density(subject, anatomy, isolated, seed, rewind)
+    return found.weight if found is not None and found.standard else 0.0
 
 
 def _exponent(half: float, full: float) -> int:

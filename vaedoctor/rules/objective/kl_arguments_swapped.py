@@ -33,16 +33,12 @@ def kl_arguments_swapped(examination: Examination) -> Iterator[Finding]:
     ## References
     Kingma and Welling, Auto-Encoding Variational Bayes, 2014, section 2.2.
     """
-    for d in examination.require_divergences():
+    for d in examination.require_pulls():
         if d.reversed:
-            low, high = d.settings
             yield Finding(
                 "the KL is taken from the prior to the posterior: KL(p || q)",
                 help="put the posterior first: `kl_divergence(posterior, prior)`",
                 at=d.at,
-                measured={
-                    "weights at the two scales": [low.weight, high.weight],
-                    "scales": [low.scale, high.scale],
-                },
+                measured=d.reverse_evidence,
                 causes=frozenset({"latent", "kl"}),
             )

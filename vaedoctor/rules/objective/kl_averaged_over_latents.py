@@ -34,18 +34,19 @@ def kl_averaged_over_latents(examination: Examination) -> Iterator[Finding]:
     Higgins et al., beta-VAE, 2017, section 4.2 (normalised beta).
     """
     likelihood = examination.require_likelihood()
-    for d in examination.require_divergences():
+    for d in examination.require_pulls():
         intended = examination.subject.beta
-        if not d.standard or d.units < 2 or (intended and abs(d.weight / intended - 1) < 0.01):
+        if not d.standard or (intended and abs(d.weight / intended - 1) < 0.01):
             continue
-        if abs(d.weight * d.units - 1) < 0.01 and likelihood.weight > 0.4:
+        units = next((n for n in d.averages if n > 1 and abs(d.weight * n - 1) < 0.01), 0)
+        if units and likelihood.weight > 0.4:
             yield Finding(
-                f"the KL is averaged over {d.units} latent units: a hidden beta of {d.weight:.3g}",
+                f"the KL is averaged over {units} latent units: a hidden beta of {d.weight:.3g}",
                 help="sum the KL over the latent and average over the batch: `kl.sum(-1).mean()`",
                 at=d.at,
                 measured={
                     "KL weight a row": d.weight,
-                    "units": d.units,
+                    "units": units,
                     "reconstruction weight a row": likelihood.weight,
                 },
                 causes=frozenset({"kl"}),

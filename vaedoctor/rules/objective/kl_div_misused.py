@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 
-@rule("VAE719", Severity.ERROR, before=("VAE702",))
+@rule("VAE719", Severity.ERROR, before=("VAE702", "VAE711"))
 def kl_div_misused(examination: Examination) -> Iterator[Finding | Verified]:
     """`F.kl_div` gets probabilities for logarithms, or divides by the wrong axis.
 

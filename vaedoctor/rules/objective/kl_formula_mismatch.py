@@ -22,6 +22,9 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
     gradient at the scale head over that of the exact KL to N(0, I) at the same weight: 1 at both
     settings for every correct parametrisation, in closed form or by one sample.
 
+    Beside another prior, log q(z) alone is judged: with z replaced by known values its gradients
+    at the two heads have to be those of one normal density at one weight.
+
     A loss that knows the scale alone, as the entropy of q does, has no prior: a warning.
 
     ## Why it matters
@@ -52,7 +55,20 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
             causes=frozenset({"latent", "kl"}),
         )
     judged = [d for d in found if d.judgeable]
-    if not judged and not alone:
+    scored = [examination.densities[i] for i in sorted(examination.densities)]
+    for q in scored:
+        if q.exact:
+            low, high = q.meant
+            yield Verified("log q in the loss is the density of the sample", {"scale": [low, high]})
+        elif not q.apart:
+            yield Finding(
+                "log q in the loss is not the density of the sample",
+                help="use `Normal(mu, std).log_prob(z)` with the sampler's own `std`",
+                at=q.at,
+                measured={"sampled scale": [*q.sampled], "scale in log q": [*q.meant]},
+                causes=frozenset({"latent", "kl"}),
+            )
+    if not judged and not alone and not scored:
         raise Unavailable("the isolated KL is not one to N(0, I): another prior, or further terms")
     for d in judged:
         if d.exact:

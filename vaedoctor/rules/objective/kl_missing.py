@@ -36,7 +36,7 @@ def kl_missing(examination: Examination) -> Iterator[Finding | Verified]:
     """
     if examination.subject.beta == 0:
         raise Unavailable("the intended KL weight is declared to be 0")
-    for d in examination.require_divergences():
+    for d in examination.require_pulls():
         if d.missing and not d.clamped and d.connected:
             yield Finding(
                 "a term of the loss pulls the posterior to a prior, with a weight of 0",
@@ -57,4 +57,4 @@ def kl_missing(examination: Examination) -> Iterator[Finding | Verified]:
                 plots=(unit_plot("the KL that nothing in the loss lowers", nats),) if nats else (),
             )
         elif d.standard:
-            yield Verified("a KL to N(0, I) acts on the posterior", {"weight a row": d.weight})
+            yield Verified(f"a KL to {d.prior} acts on the posterior", {"weight a row": d.weight})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...finding import Finding, Severity, Verified
+from ...finding import Finding, Severity, Verified, where
 from ...plot import unit_plot
 from ...rule import Unavailable, rule
 
@@ -31,7 +31,7 @@ def kl_on_wrong_tensor(examination: Examination) -> Iterator[Finding | Verified]
     ## False alarms
     Noise without an encoder-made location and scale (dropout, decoder noise) is no latent here.
     """
-    judged = examination.require_divergences()
+    judged = examination.require_pulls()
     missing = [d for d in judged if d.missing and not d.clamped and not d.connected]
     if len(judged) < 2:
         raise Unavailable("the model has one latent (VAE702 judges it)")
@@ -40,9 +40,10 @@ def kl_on_wrong_tensor(examination: Examination) -> Iterator[Finding | Verified]
         yield Finding(
             "a latent that reaches the decoder has no KL term in the loss",
             help="add the KL of this latent's location and scale to the loss",
-            at=d.sampled_at,
+            at=examination.loss_at or d.sampled_at,
             measured={"latents": len(judged), "without a KL": len(missing)},
             causes=frozenset({"latent", "kl"}),
+            notes=(f"it is sampled in {where(d.sampled_at, examination.loss_at)}",),
             plots=(unit_plot("the KL that nothing in the loss lowers", nats),) if nats else (),
         )
     if not missing:

@@ -36,16 +36,24 @@ def kl_sign_flipped(examination: Examination) -> Iterator[Finding | Verified]:
     ## References
     Kingma and Welling, Auto-Encoding Variational Bayes, 2014, section 2.2.
     """
-    for d in examination.require_divergences():
+    for d in examination.require_pulls():
         if d.standard and d.weight < 0 and d.far < 0:
             curve = examination.kl_curve(d)
             yield Finding(
                 f"the KL pushes the posterior away from the prior: its weight is {d.weight:.3g}",
                 help="change the KL's sign in the loss",
-                at=d.at,
+                at=examination.turned_at(d.latent) or d.at,
                 measured={"weight a row": d.weight},
                 causes=frozenset({"latent", "kl"}),
                 plots=(kl_plot(curve.heads, curve.loss, curve.true),) if curve else (),
+            )
+        elif (weight := examination.learned_weight(d)) < 0:
+            yield Finding(
+                f"the KL pushes the posterior away from its prior: its weight is {weight:.3g}",
+                help="change the KL's sign in the loss",
+                at=examination.turned_at(d.latent) or d.at,
+                measured={"weight a row": weight},
+                causes=frozenset({"latent", "kl"}),
             )
         elif d.standard and d.weight > 0:
             yield Verified("the KL's sign is right", {"weight a row": d.weight})

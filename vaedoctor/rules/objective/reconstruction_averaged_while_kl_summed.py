@@ -42,7 +42,7 @@ def reconstruction_averaged_while_kl_summed(
     2021, section 3.
     """
     likelihood = examination.require_likelihood()
-    for d in examination.require_divergences()[:1]:
+    for d in examination.require_pulls()[:1]:
         if not d.standard or likelihood.weight <= 0 or likelihood.features < 4:
             continue
         beta = examination.subject.beta

@@ -20,7 +20,8 @@ def sample_missing(examination: Examination) -> Iterator[Finding | Verified]:
     In train mode no noise reaches the reconstruction although the forward pass computes a
     location and a scale of one shape and the reconstruction is computed from the location alone.
     Beside other samples: the loss reads both heads, and all that x_hat knows of x around the
-    samples comes through that location.
+    samples comes through that location. Or a softmax is decoded as it is, while the loss holds
+    the exact KL of its probabilities to the uniform distribution.
 
     ## Why it matters
     Without a sample the model is an autoencoder with a penalty on an unused scale: the scale
@@ -45,6 +46,17 @@ def sample_missing(examination: Examination) -> Iterator[Finding | Verified]:
             help="decode `mu + std * torch.randn_like(std)` instead of the mean",
             at=decoding.skipped.at,
             measured={"draws that reach x_hat": len(examination.anatomy.sampled)},
+            causes=decoding.causes,
+        )
+        return
+    undrawn = None if decoding.skipped else examination.undrawn
+    if undrawn is not None:
+        yield Finding(
+            "the probabilities themselves are decoded: no category is drawn from them",
+            help="draw one: `F.gumbel_softmax(logits, tau)` instead of the softmax",
+            at=undrawn.sampled_at,
+            measured={"draws that reach x_hat": len(examination.anatomy.sampled)},
+            notes=("the loss holds their KL to the uniform distribution",),
             causes=decoding.causes,
         )
         return

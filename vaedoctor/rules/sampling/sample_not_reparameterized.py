@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 
-@rule("VAE302", Severity.ERROR, before=("VAE601", "VAE602", "VAE202", "VAE204"))
+@rule("VAE302", Severity.ERROR, before=("VAE601", "VAE602", "VAE202", "VAE204", "VAE309"))
 def sample_not_reparameterized(examination: Examination) -> Iterator[Finding | Verified]:
     """No gradient flows from the sample back to the posterior's parameters.
 
@@ -32,7 +32,8 @@ def sample_not_reparameterized(examination: Examination) -> Iterator[Finding | V
 
     ## False alarms
     Discrete latents (Bernoulli, categorical) have no reparameterised draw and are not judged;
-    frozen encoders are skipped. Where only the scale gets no gradient it is a warning.
+    frozen encoders are skipped. Where only the scale gets no gradient it is a warning, and so it
+    is for a category by Gumbel noise, unless a term of the loss scores the draw.
 
     ## References
     Kingma and Welling, Auto-Encoding Variational Bayes, 2014, section 2.4.
@@ -55,15 +56,21 @@ def sample_not_reparameterized(examination: Examination) -> Iterator[Finding | V
         if not only_scale and r.scale is not None and r.loc is not None:
             lost = "location and scale"
         by = f"{cut.label} cuts" if cut else "the sampler cuts"
+        lost, draw = (
+            f"{lost} of the posterior",
+            "`mu + std * torch.randn_like(std)` or `.rsample()`",
+        )
+        if r.relaxed:
+            lost, draw = "the logits", "`F.gumbel_softmax(logits, tau, hard=True)`, not detached"
         yield Finding(
-            f"{by} the gradient from the sample to {lost} of the posterior",
-            help="sample with `mu + std * torch.randn_like(std)` or `.rsample()`",
+            f"{by} the gradient from the sample to {lost}",
+            help=f"sample with `{draw}`",
             at=cut.at if cut else r.latent.meeting.span,
             measured={
                 "gradient at the location": str(r.loc.value) if r.loc else None,
                 "gradient at the scale": str(r.scale.value) if r.scale else None,
             },
-            severity=Severity.WARNING if only_scale else Severity.ERROR,
+            severity=Severity.WARNING if only_scale or r.relaxed else Severity.ERROR,
             causes=frozenset({cause, cause.replace("cut:", "line:"), "latent", *r.layers}),
         )
     if not reported:

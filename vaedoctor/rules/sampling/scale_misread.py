@@ -59,6 +59,17 @@ def scale_misread(examination: Examination) -> Iterator[Finding | Verified]:
             causes=frozenset({"latent", "scale"}),
             plots=(_plot(curve, d.meaning),) if curve is not None else (),
         )
+    for q in examination.densities.values():
+        if q.apart:
+            sampled = " and ".join(f"{abs(s):.3g}" for s in q.sampled)
+            yield Finding(
+                f"the sampler's scale is {sampled} where log q in the loss means "
+                f"{q.meant[0]:.3g} and {q.meant[1]:.3g}",
+                help="use one standard deviation in the sampler and in log q",
+                at=q.sampled_at,
+                measured={"sampled scale": [*q.sampled], "scale in log q": [*q.meant]},
+                causes=frozenset({"latent", "scale"}),
+            )
     if not wrong and any(d.judgeable and d.exact for d in judged):
         low, high = judged[0].settings
         yield Verified(

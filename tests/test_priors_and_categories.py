@@ -1,0 +1,161 @@
+"""Categorical latents, and Gaussian ones whose prior is not N(0, I)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+
+import vaedoctor
+
+Penalty = Callable[[Tensor], Tensor]  # of logits [rows, 3, 5]
+
+
+def found(model: nn.Module, x: Tensor) -> set[str]:
+    """The codes of errors and warnings, and of the note of an averaged KL."""
+    torch.manual_seed(0)
+    report = vaedoctor.check(model, x, objective=lambda m, given: m.loss(given))
+    notes = {"VAE704"}
+    return {f.code for f in report.findings if f.severity.value != "note" or f.code in notes}
+
+
+def rows() -> Tensor:
+    return torch.rand(8, 16, generator=torch.Generator().manual_seed(0))
+
+
+def divergence(logits: Tensor) -> Tensor:
+    log_q = logits.log_softmax(-1)
+    return (log_q.exp() * (log_q + math.log(5))).sum((1, 2)).mean()
+
+
+def reverse(logits: Tensor) -> Tensor:
+    return -logits.log_softmax(-1).mean(-1).sum(1).mean()
+
+
+class Categories(nn.Module):
+    """Three relaxed categories of five."""
+
+    def __init__(self, penalty: Penalty, draw: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.penalty, self.draw = penalty, draw
+        self.q, self.p = nn.Linear(16, 15), nn.Linear(15, 16)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.q(x).view(-1, 3, 5)
+        return self.p(self.draw(logits).flatten(1)), logits
+
+    def loss(self, x: Tensor) -> Tensor:
+        y, logits = self(x)
+        return F.binary_cross_entropy_with_logits(y, x, reduction="sum") / len(x) + self.penalty(
+            logits
+        )
+
+
+@pytest.mark.parametrize(
+    ("penalty", "codes"),
+    [
+        (divergence, set()),
+        (lambda logits: -divergence(logits), {"VAE703"}),
+        (reverse, {"VAE717"}),
+        (lambda logits: 8 * divergence(logits), {"VAE711"}),
+        (lambda logits: divergence(logits) / 3, {"VAE704"}),
+        (lambda logits: divergence(logits) / 15, {"VAE704"}),
+        (lambda logits: logits.new_zeros(()), {"VAE702"}),
+    ],
+    ids=["right", "negative", "reverse", "summed", "mean of groups", "mean", "none"],
+)
+def test_the_kl_of_a_category_is_judged(penalty: Penalty, codes: set[str]) -> None:
+    if "VAE711" in codes:  # a sum over rows, written so that it follows the batch
+
+        def penalty(logits: Tensor) -> Tensor:
+            return len(logits) * divergence(logits)
+
+    assert found(Categories(penalty, F.gumbel_softmax), rows()) == codes
+
+
+def test_a_category_that_is_detached_or_not_drawn_is_told() -> None:
+    assert found(Categories(divergence, lambda h: F.gumbel_softmax(h).detach()), rows()) == {
+        "VAE302"
+    }
+    assert found(Categories(divergence, lambda h: h.softmax(-1)), rows()) == {"VAE301"}
+
+
+class Scored(nn.Module):
+    """log q - log p of one sample, p being a mixture that is learned."""
+
+    def __init__(self, log_q: Callable[[Tensor, Tensor, Tensor], Tensor], sign: float = 1) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.log_q, self.sign = log_q, sign
+        self.mu, self.h, self.p = nn.Linear(16, 3), nn.Linear(16, 3), nn.Linear(3, 16)
+        self.centres = nn.Parameter(torch.randn(5, 3))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        mu, h = self.mu(x), self.h(x)
+        z = mu + torch.exp(0.5 * h) * torch.randn_like(mu)
+        return self.p(z), z, mu, h
+
+    def loss(self, x: Tensor) -> Tensor:
+        y, z, mu, h = self(x)
+        parts = Normal(self.centres, 1.0).log_prob(z.unsqueeze(1)).sum(2)
+        log_p = torch.logsumexp(parts, 1) - math.log(5)
+        kl = self.log_q(z, mu, h).sum(1) - log_p
+        return (0.5 * (y - x).square().sum(1) + self.sign * kl).mean()
+
+
+def right(z: Tensor, mu: Tensor, h: Tensor) -> Tensor:
+    return -0.5 * (h + (z - mu).square() * torch.exp(-h))
+
+
+def as_deviation(z: Tensor, mu: Tensor, h: Tensor) -> Tensor:
+    return Normal(mu, h.exp()).log_prob(z)
+
+
+def without_half(z: Tensor, mu: Tensor, h: Tensor) -> Tensor:
+    return -h - 0.5 * (z - mu).square() * torch.exp(-h)
+
+
+def test_log_q_is_judged_beside_a_learned_mixture() -> None:
+    assert found(Scored(right), rows()) == set()
+    assert found(Scored(as_deviation), rows()) == {"VAE303"}
+    assert found(Scored(without_half), rows()) == {"VAE701"}
+    assert found(Scored(right, -1), rows()) == {"VAE703"}
+
+
+class Conditional(nn.Module):
+    """Two levels, the lower one with a prior that the upper one gives."""
+
+    def __init__(self, lower: Callable[[Normal, Normal], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.lower = lower
+        self.q2, self.p1, self.q1 = nn.Linear(16, 4), nn.Linear(2, 6), nn.Linear(18, 6)
+        self.out = nn.Linear(5, 16)
+
+    @staticmethod
+    def normal(made: Tensor) -> Normal:
+        loc, h = made.chunk(2, -1)
+        return Normal(loc, F.softplus(h) + 1e-3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        top = self.normal(self.q2(x))
+        z2 = top.rsample()
+        prior, bottom = self.normal(self.p1(z2)), self.normal(self.q1(torch.cat([x, z2], 1)))
+        y = self.out(torch.cat([bottom.rsample(), z2], 1))
+        kl = kl_divergence(top, Normal(0.0, 1.0)).sum(1) + self.lower(bottom, prior)
+        return (0.5 * (y - x).square().sum(1) + kl).mean(), y
+
+    def loss(self, x: Tensor) -> Tensor:
+        return self(x)[0]
+
+
+def test_a_learned_prior_does_not_hide_the_order_or_the_sign_of_a_kl() -> None:
+    assert found(Conditional(lambda q, p: kl_divergence(q, p).sum(1)), rows()) == set()
+    assert found(Conditional(lambda q, p: kl_divergence(p, q).sum(1)), rows()) == {"VAE717"}
+    assert found(Conditional(lambda q, p: -kl_divergence(q, p).sum(1)), rows()) == {"VAE703"}

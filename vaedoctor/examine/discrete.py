@@ -1,0 +1,214 @@
+"""The KL of a categorical latent to the uniform distribution, isolated as in `divergence.py`.
+
+The decoder is held and the logits are forced, so that the loss's gradient at them is the KL's:
+with p = softmax(l) the gradient of Σ p log p is p (log p - Σ p log p), and that of the reverse,
+KL(uniform || q), is p - 1/K. Which of them it fits, element by element, and at what weight, says
+what the loss contains; another prior fits neither and is not judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..finding import Number, Span
+from ..rule import Unavailable
+from ..subject.subject import Subject
+from .anatomy import Anatomy, inputs_of
+from .decoders import predictions
+from .divergence import common_root, first_layers, held, loss_value
+from .flow import Draw
+from .latents import Latent, head, same_posterior
+from .recorder import Edits
+from .recording import Value
+from .repeat import repeat
+from .summands import term_at
+
+FAMILIES = frozenset({"gumbel", "categorical"})
+EVEN = 1e-3
+FAR = 4.0  # logits so far apart that no free-bits zone is left
+
+
+@dataclass(frozen=True, slots=True)
+class DiscreteKL:
+    """What the loss makes of one categorical latent: `kind` is kl, reverse, none or other.
+
+    `weight` is that of a row; `groups` such variables of `categories` each make a row.
+    """
+
+    latent: Latent
+    kind: str
+    weight: float
+    far: float
+    rows: int
+    groups: int
+    categories: int
+    connected: bool
+    at: Span | None
+    sampled_at: Span | None
+    clamped: Span | None = None
+
+    @property
+    def standard(self) -> bool:
+        """Whether the loss holds the KL to the uniform distribution, with some weight."""
+        return self.kind == "kl"
+
+    @property
+    def missing(self) -> bool:
+        """Whether the loss has no gradient at the logits, near the prior and far from it."""
+        return self.kind == "none"
+
+    @property
+    def reversed(self) -> bool:
+        """Whether the loss holds KL(uniform || q)."""
+        return self.kind == "reverse"
+
+    @property
+    def prior(self) -> str:
+        """The prior that the KL is measured against."""
+        return "the uniform distribution"
+
+    @property
+    def averages(self) -> tuple[int, ...]:
+        """Over how many a mean may have been taken within a row."""
+        return self.groups * self.categories, self.groups
+
+    @property
+    def reverse_evidence(self) -> dict[str, Number]:
+        """The measurement behind `reversed`."""
+        return {"weight of the reverse KL": self.weight, "categories": self.categories}
+
+
+def discrete_kl(
+    subject: Subject,
+    anatomy: Anatomy,
+    latent: Latent,
+    seed: int,
+    rewind: Callable[[], None],
+) -> DiscreteKL:
+    """Measure the KL of one categorical latent. Raises Unavailable with the reason."""
+    flow, loss = anatomy.flow, loss_value(anatomy)
+    if latent.loc is None or len(latent.loc.shape) < 2 or latent.loc.shape[-1] < 2:
+        raise Unavailable("the categorical latent has no logits to force")
+    samples = [x.z for x in anatomy.latents if same_posterior(x, latent)] or [latent.z]
+    compared = predictions(anatomy) or [loss]
+    pins = [op for z in samples for op in first_layers(flow, z, *compared)]
+    outputs = [v for op in pins for v in op.makes]
+    around = flow.ancestors(loss, stop=[*outputs, *samples]) - {z.index for z in samples}
+    common = common_root(flow, latent.loc, around)
+    raw = latent.loc_head.value if latent.loc_head is not None else None
+    fixed: Edits = {v.place: held(v) for v in outputs}
+    found = DiscreteKL(latent, "other", 0.0, 0.0, 0, 0, 0, False, None, latent.meeting.span)
+    for root in {v.index: v for v in (common, raw) if v is not None and v.op is not None}.values():
+        if root.shape != latent.loc.shape and root.tensor.numel() != latent.loc.tensor.numel():
+            continue
+        measured = []
+        for reach in (1.0, FAR):
+            leaf = _logits(root, latent.loc, reach, seed).requires_grad_(True)
+            edits: Edits = {**fixed, root.place: _replaced(leaf, root)}
+            made = repeat(
+                subject, anatomy.recording, seed=seed, edits=edits, keep=(), rewind=rewind
+            )
+            if not made.same or not isinstance(made.loss, Tensor):
+                raise Unavailable("the step cannot be repeated with the logits forced")
+            measured.append((leaf, _gradient(made.loss.sum(), leaf)))
+        found = _read(anatomy, latent, root, measured, found)
+        if found.kind != "other":
+            break
+    return found
+
+
+def _logits(root: Value, like: Value, reach: float, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    made = (torch.rand(like.shape, generator=generator) * 2 - 1) * reach
+    return made.to(root.tensor.detach())
+
+
+def _replaced(leaf: Tensor, root: Value) -> Callable[[Tensor], Tensor]:
+    return lambda t: leaf.reshape(root.shape).clone()
+
+
+def _gradient(loss: Tensor, leaf: Tensor) -> Tensor | None:
+    if not loss.requires_grad:
+        return None
+    try:
+        (found,) = torch.autograd.grad(loss, leaf, allow_unused=True)
+    except RuntimeError as error:
+        raise Unavailable("the backward pass raises (VAE606)") from error
+    return found
+
+
+def _read(
+    anatomy: Anatomy,
+    latent: Latent,
+    root: Value,
+    measured: list[tuple[Tensor, Tensor | None]],
+    found: DiscreteKL,
+) -> DiscreteKL:
+    inputs = [v.shape for v in inputs_of(anatomy.recording) if v.shape]
+    rows, categories = inputs[0][0] if inputs else 1, root_size(latent)
+    groups = max(1, root.tensor.numel() // max(1, rows * categories))
+    connected = any(g is not None for _, g in measured)
+    kind, weights = "none", [0.0, 0.0]
+    if any(g is not None and bool((g != 0).any()) for _, g in measured):
+        kinds = [_kind(leaf.detach(), g) for leaf, g in measured]
+        same = kinds[0][0] if kinds[0][0] == kinds[1][0] else "other"
+        kind, weights = same, [w for _, w in kinds]
+    near, far = (w * rows for w in weights)
+    if kind != "none" and abs(near - far) > 0.01 * abs(near):
+        kind = "other"  # a clamp, or a prior that only looks uniform here
+    at = term_at(anatomy, latent, root) or found.sampled_at
+    return DiscreteKL(
+        latent, kind, near, far, rows, groups, categories, connected, at, found.sampled_at
+    )
+
+
+def root_size(latent: Latent) -> int:
+    """How many categories a categorical latent has: the last axis of its logits."""
+    return latent.loc.shape[-1] if latent.loc is not None else 0
+
+
+def _kind(logits: Tensor, gradient: Tensor | None) -> tuple[str, float]:
+    """Which KL's gradient this is at these logits, and its weight."""
+    if gradient is None:
+        return "other", 0.0
+    log_p = torch.log_softmax(logits.double(), -1)
+    p = log_p.exp()
+    references = {
+        "kl": p * (log_p - (p * log_p).sum(-1, keepdim=True)),
+        "reverse": p - 1 / logits.shape[-1],
+    }
+    for kind, reference in references.items():
+        g = gradient.double()
+        weight = float((g * reference).sum() / reference.square().sum())
+        error = float((g - weight * reference).abs().max())
+        if weight != 0 and error < EVEN * float(g.abs().max()):
+            return kind, weight
+    return "other", 0.0
+
+
+def softmaxes_decoded(anatomy: Anatomy) -> Iterator[Latent]:
+    """Probabilities that the decoder is fed and no draw is made of: stand-ins for a sample."""
+    flow, x_hat, loss = anatomy.flow, anatomy.x_hat, anatomy.recording.loss
+    end = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
+    if x_hat is None or end is None:
+        return
+    behind, around = flow.ancestors(x_hat), flow.ancestors(end, stop=[x_hat])
+    for op in anatomy.recording.ops:
+        if op.name != "softmax" or not op.makes or op.out.index not in behind:
+            continue
+        probability, logits = op.out, op.reads[0]
+        raw = head(flow, logits)
+        if flow.noise[probability.index] or not flow.posterior(logits) or raw is None:
+            continue
+        if raw.value.index in around and raw.value.tensor.numel() == logits.tensor.numel():
+            draw = Draw(-1, op.name, probability, op)
+            yield Latent(draw, op, probability, "categorical", logits, None, raw, None, True)
+
+
+def is_discrete(latent: Latent) -> bool:
+    """Whether a latent is a category that is drawn, relaxed or not."""
+    return latent.family in FAMILIES and latent.scale is None and latent.loc is not None

@@ -1,0 +1,11 @@
+"""What pulls a latent to its prior, of whichever kind the latent and the prior are."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from .density import Density
+from .discrete import DiscreteKL
+from .divergence import Divergence
+
+Pull: TypeAlias = Divergence | Density | DiscreteKL

@@ -1,0 +1,106 @@
+"""Where in the user's sum a term joins the rest of the loss, and where its sign is turned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..finding import Span
+from .anatomy import Anatomy
+from .decoders import predictions
+from .divergence import first_layers
+from .flow import RESHAPES
+from .latents import ADDS, MULS, Latent
+from .recording import Op, Value
+
+THROUGH = RESHAPES | {"mean", "sum", "neg", "stack", "cat"}
+SUBTRACTS = frozenset("sub sub_ subtract __isub__".split())
+REVERSED = frozenset(["rsub", "__rsub__"])
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A term of the loss, the operation that adds it to the rest, and how often its sign turns."""
+
+    term: Value
+    to: Op | None
+    turns: int
+
+
+def joined(anatomy: Anatomy, latent: Latent, *roots: Value) -> Joined | None:
+    """The largest value computed from the posterior's `roots` and from no reconstruction.
+
+    Walks from the loss through sums, means and constant factors; None where the loss is no such
+    sum of terms.
+    """
+    flow = anatomy.flow
+    loss = anatomy.recording.loss
+    value = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
+    decoded = _decoded(anatomy, latent)
+    reaches = flow.descendants(*roots)
+    turns, last = 0, None
+    while value is not None and value.index in decoded:
+        op = value.op
+        if op is None or op.name not in THROUGH | ADDS | MULS:
+            return None
+        parents = [p for p in flow.parents(value) if p.index in reaches]
+        alone = [p for p in parents if p.index not in decoded]
+        if op.name in MULS and len([p for p in op.reads if p.index in reaches]) > 1:
+            return None
+        if len(alone or parents) != 1:
+            return None
+        step = (alone or parents)[0]
+        turns += _turns(op, step)
+        value, last = step, op
+    if value is None or value.index not in reaches:
+        return None
+    return Joined(value, last, turns)
+
+
+def term_at(anatomy: Anatomy, latent: Latent, *roots: Value) -> Span | None:
+    """The line of the term that acts on the posterior beside the reconstruction."""
+    found = joined(anatomy, latent, *(roots or _heads(latent)))
+    return found.term.op.span if found is not None and found.term.op is not None else None
+
+
+def turned_at(anatomy: Anatomy, latent: Latent) -> Span | None:
+    """Where a term whose sign is wrong in the loss got it: in its sum with the rest, or before."""
+    found = joined(anatomy, latent, *_heads(latent))
+    if found is None:
+        return None
+    op = found.to if found.turns % 2 else found.term.op
+    return op.span if op is not None else None
+
+
+def _heads(latent: Latent) -> list[Value]:
+    return [h.value for h in (latent.loc_head, latent.scale_head) if h is not None]
+
+
+def _decoded(anatomy: Anatomy, latent: Latent) -> set[int]:
+    """Everything computed from what the decoders make."""
+    flow, compared = anatomy.flow, predictions(anatomy)
+    pins = first_layers(flow, latent.z, *compared) if compared else []
+    return flow.descendants(*compared, *(v for op in pins for v in op.makes))
+
+
+def _turns(op: Op, operand: Value) -> bool:
+    """Whether an operation turns the sign of one operand."""
+    if op.name == "neg":
+        return True
+    if op.name in SUBTRACTS:
+        return op.reads[0] is not operand
+    if op.name in REVERSED:
+        return op.reads[0] is operand
+    if op.name in MULS:
+        return any(n < 0 for n in _constants(op, operand))
+    return False
+
+
+def _constants(op: Op, operand: Value) -> Iterator[float]:
+    for argument in op.args:
+        if isinstance(argument, (int, float)):
+            yield float(argument)
+        elif isinstance(argument, Tensor) and argument is not operand.tensor:
+            yield float(argument.detach().double().mean())
