@@ -46,6 +46,7 @@ class Density:
     clamped: Span | None = None
     connected: bool = True
     missing: bool = False
+    trained: bool = True
     reversed: bool = False
 
     @property

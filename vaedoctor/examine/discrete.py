@@ -62,6 +62,11 @@ class DiscreteKL:
         return self.kind == "none"
 
     @property
+    def trained(self) -> bool:
+        """Whether the logits carry a gradient: a frozen encoder's do not."""
+        return self.latent.loc is not None and self.latent.loc.requires_grad
+
+    @property
     def reversed(self) -> bool:
         """Whether the loss holds KL(uniform || q)."""
         return self.kind == "reverse"
