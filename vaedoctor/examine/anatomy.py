@@ -169,7 +169,18 @@ def _reconstruction(
             return best.value, best.name
     if partners or inside:
         return (partners or inside)[0][0], "x_hat"
-    return None, ""
+    decoded = next((o for o in candidates if _from_location(flow, o.value, latents)), None)
+    return (decoded.value, decoded.name) if decoded is not None else (None, "")
+
+
+def _from_location(flow: Flow, value: Value, latents: list[Latent]) -> bool:
+    """Whether layers compute a value from a location of which a sample is drawn as well."""
+    behind = flow.ancestors(value)
+    for latent in latents:
+        way = flow.descendants(latent.loc) & behind if latent.loc is not None else set()
+        if any(flow.layer(op) for op in flow.recording.ops if op.makes and op.out.index in way):
+            return True
+    return False
 
 
 def _deep(flow: Flow, value: Value, latents: list[Latent]) -> bool:

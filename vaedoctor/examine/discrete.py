@@ -19,7 +19,7 @@ from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy, inputs_of
 from .decoders import predictions
-from .divergence import common_root, first_layers, held, loss_value
+from .divergence import common_root, first_layers, held, loss_value, prior_layers
 from .flow import Draw
 from .latents import Latent, head, same_posterior
 from .recorder import Edits
@@ -101,6 +101,7 @@ def discrete_kl(
     samples = [x.z for x in anatomy.latents if same_posterior(x, latent)] or [latent.z]
     compared = predictions(anatomy) or [loss]
     pins = [op for z in samples for op in first_layers(flow, z, *compared)]
+    pins += prior_layers(anatomy, latent, loss)
     outputs = [v for op in pins for v in op.makes]
     around = flow.ancestors(loss, stop=[*outputs, *samples]) - {z.index for z in samples}
     common = common_root(flow, latent.loc, around)

@@ -323,7 +323,7 @@ class Probe:
         self.noise = [owned_noise(flow, x) for x in self.alike]
         samples, compared = [x.z for x in self.alike], predictions(anatomy) or [loss]
         self.pins = [op for z in samples for op in first_layers(flow, z, *compared)]
-        self.pins += _prior_layers(anatomy, latent, loss)
+        self.pins += prior_layers(anatomy, latent, loss)
         outputs = [v for op in self.pins for v in op.makes]
         reached = flow.ancestors(loss, stop=outputs)
         around = flow.ancestors(loss, stop=[*outputs, *samples]) - {z.index for z in samples}
@@ -521,7 +521,7 @@ def first_layers(flow: Flow, z: Value, *ends: Value) -> list[Op]:
     return list(found.values())
 
 
-def _prior_layers(anatomy: Anatomy, latent: Latent, loss: Value) -> list[Op]:
+def prior_layers(anatomy: Anatomy, latent: Latent, loss: Value) -> list[Op]:
     """Layers beside the decoder that make another latent's prior from this one's sample.
 
     What they give meets that latent's posterior in the loss. A critic of the sample does not.

@@ -548,7 +548,13 @@ class Examination:
         if self.composed or not self.loss_depends:
             return []
         found = (self.subject, self.anatomy, self.seed, self._rewind)
-        return list(noisefamily.misfits(*found))
+        return list(noisefamily.misfits(*found, self._scored_as_normal))
+
+    def _scored_as_normal(self, latent: Latent) -> bool:
+        with suppress(Unavailable):
+            scored = self.densities.get(latent.z.index)
+            return scored is not None and scored.exact
+        return False
 
     @cached_property
     def transports(self) -> list[transport.Transport]:

@@ -42,9 +42,16 @@ class Misfit:
 
 
 def misfits(
-    subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None]
+    subject: Subject,
+    anatomy: Anatomy,
+    seed: int,
+    rewind: Callable[[], None],
+    known: Callable[[Latent], bool],
 ) -> Iterator[Misfit]:
-    """Every sampler with another noise than the KL in the loss takes it to be."""
+    """Every sampler with another noise than the KL in the loss takes it to be.
+
+    `known` says of a latent that the loss scores it by a normal density, whatever the prior.
+    """
     for latent in anatomy.sampled[:MOST]:
         noise = _noise(anatomy.flow, latent)
         found = _suspect(latent, noise) if noise is not None else None
@@ -52,7 +59,7 @@ def misfits(
             continue
         try:
             probe = Probe(subject, anatomy, latent, seed, rewind, families=FAMILIES)
-            if not _gaussian(probe, bent=found[0] != "moments"):
+            if not _gaussian(probe, bent=found[0] != "moments") and not known(latent):
                 continue
         except Unavailable:
             continue
