@@ -159,3 +159,38 @@ def test_a_learned_prior_does_not_hide_the_order_or_the_sign_of_a_kl() -> None:
     assert found(Conditional(lambda q, p: kl_divergence(q, p).sum(1)), rows()) == set()
     assert found(Conditional(lambda q, p: kl_divergence(p, q).sum(1)), rows()) == {"VAE717"}
     assert found(Conditional(lambda q, p: -kl_divergence(q, p).sum(1)), rows()) == {"VAE703"}
+
+
+class Plain(nn.Module):
+    """One Gaussian latent whose KL is given."""
+
+    def __init__(self, term: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.term = term
+        self.mu, self.h, self.p = nn.Linear(16, 3), nn.Linear(16, 3), nn.Linear(3, 16)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mu, h = self.mu(x), self.h(x)
+        return self.p(mu + torch.exp(0.5 * h) * torch.randn_like(mu)), mu, h
+
+    def loss(self, x: Tensor) -> Tensor:
+        y, mu, h = self(x)
+        kl = 0.5 * (self.term(mu) + h.exp() - h - 1).sum(1)
+        return (0.5 * (y - x).square().sum(1) + kl).mean()
+
+
+@pytest.mark.parametrize(
+    ("term", "codes"),
+    [
+        (torch.square, set()),
+        (torch.abs, {"VAE701"}),
+        (lambda mu: mu, {"VAE701"}),
+        (lambda mu: mu.square() + 0.3 * mu.abs(), set()),  # a penalty beside the KL
+    ],
+    ids=["square", "size", "plain", "square and size"],
+)
+def test_a_location_that_enters_by_its_size_is_told(
+    term: Callable[[Tensor], Tensor], codes: set[str]
+) -> None:
+    assert found(Plain(term), rows()) == codes

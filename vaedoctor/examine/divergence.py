@@ -71,6 +71,7 @@ class Setting:
     gradient: Tensor
     connected: bool
     slopes: Tensor
+    pulls: Tensor
 
     @property
     def finite(self) -> bool:
@@ -153,6 +154,28 @@ class Divergence:
         if even == (False, True) and _spread(forward) > EXACT:
             return "reverse", float(reverse.mean()) * self.rows
         return "", 0.0
+
+    @property
+    def bent(self) -> str:
+        """As what the location enters, where the scale's term is that of a KL to N(0, I).
+
+        That term says that the prior has a second derivative of 1 everywhere, so that the location
+        has to enter by its square: a pull of one size is no KL's.
+        """
+        if self.standard or any(s.slopes.numel() < 2 or s.pulls.numel() < 2 for s in self.settings):
+            return ""
+        forms = set()
+        weights = []
+        for s in self.settings:
+            unit = s.scale**2 - 1
+            if _spread(s.slopes) > EVEN or abs(unit) < EXACT or not bool((s.pulls != 0).all()):
+                return ""
+            weights.append(float(s.slopes.mean()) / unit)
+            signs = s.location.double().flatten().sign()
+            by_size, plain = s.pulls.double() * signs, s.pulls
+            forms.add("|mu|" if _spread(by_size) < EVEN else "mu" if _spread(plain) < EVEN else "")
+        even = weights[0] != 0 and abs(weights[0] - weights[1]) < EXACT * abs(weights[0])
+        return forms.pop() if even and len(forms) == 1 else ""
 
     @property
     def weight(self) -> float:
@@ -434,7 +457,8 @@ class Probe:
         ratios = _quotient(given_h, weight * reference_h) if weight else given_h.new_zeros(0)
         ratio = float(ratios.mean()) if ratios.numel() else 0.0
         spread, ratio_spread = _spread(weights), _spread(ratios)
-        reverse, entropy, entropies = math.inf, 0.0, given_h.new_zeros(0)
+        reverse, entropy = math.inf, 0.0
+        entropies, pulls = given_h.new_zeros(0), given_h.new_zeros(0)
         if max(spread, ratio_spread, abs(ratio - 1)) > EVEN:  # else it is neither of the two
             backwards = _gradient(0.5 * ((1 + location**2) / scale**2 + (scale**2).log()).sum(), mu)
             if self.mu is self.h:
@@ -442,6 +466,8 @@ class Probe:
             reverse = _spread(_quotient(given_mu, backwards))
             entropies = _quotient(whole_h, _gradient(-scale.log().sum(), h))
             entropy = float(entropies.mean()) if _spread(entropies) < EVEN else 0.0
+            if weights.numel() == location.numel():
+                pulls = weights * location.detach().flatten()
         return Setting(
             forced,
             float(scale.detach().mean()),
@@ -455,6 +481,7 @@ class Probe:
             given_h.double(),
             connected,
             -entropies,
+            pulls,
         )
 
 

@@ -25,6 +25,9 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
     Beside another prior, log q(z) alone is judged: with z replaced by known values its gradients
     at the two heads have to be those of one normal density at one weight.
 
+    A scale term that is exactly that of N(0, I) beside a location that is pulled with one
+    strength wherever it is (`|mu|` for `mu**2`) is the KL to no prior at all.
+
     A loss that knows the scale alone, as the entropy of q does, has no prior: a warning.
 
     ## Why it matters
@@ -54,6 +57,15 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
             severity=Severity.WARNING,
             causes=frozenset({"latent", "kl"}),
         )
+    bent = [d for d in found if d.bent]
+    for d in bent:
+        yield Finding(
+            f"the location enters the KL as `{d.bent}`, beside the scale's term of a KL to N(0, I)",
+            help="use the location's square: `-0.5 * (1 + logvar - mu**2 - logvar.exp())`",
+            at=d.at,
+            measured={"pull on the location": float(d.settings[0].pulls.abs().mean())},
+            causes=frozenset({"latent", "kl"}),
+        )
     judged = [d for d in found if d.judgeable]
     scored = [examination.densities[i] for i in sorted(examination.densities)]
     for q in scored:
@@ -68,7 +80,7 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
                 measured={"sampled scale": [*q.sampled], "scale in log q": [*q.meant]},
                 causes=frozenset({"latent", "kl"}),
             )
-    if not judged and not alone and not scored:
+    if not any((judged, alone, bent, scored)):
         raise Unavailable("the isolated KL is not one to N(0, I): another prior, or further terms")
     for d in judged:
         if d.exact:
