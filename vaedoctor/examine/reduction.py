@@ -51,7 +51,7 @@ def batch_reduction(
     recording = run_recorded(half, seed=seed)
     rewind()
     try:
-        return _exponents(half, recording, full, recon, seed, rewind)
+        return _exponents(half, recording, full, which, recon, seed, rewind)
     finally:
         recording.release()
 
@@ -59,7 +59,8 @@ def batch_reduction(
 def _exponents(
     half: Subject,
     recording: Recording,
-    full: Divergence,
+    full: Pull,
+    which: int,
     recon: Likelihood,
     seed: int,
     rewind: Callable[[], None],
