@@ -299,3 +299,32 @@ class Lit(Plain):
 def test_the_optimizer_that_lightning_would_ask_for_is_judged() -> None:
     assert [code for code, _ in checked(Lit("enc", "a", "dec"))] == ["VAE107"]
     assert not checked(Lit("enc", "a", "b", "dec"))
+
+
+class LineOfScale(Plain):
+    """The scale is `1.5 + h`: positive at first, and negative for a head far enough down."""
+
+    def forward(self, x: Tensor) -> Any:
+        a, h = self.stats(x)
+        s = 1.5 + h
+        return self.dec(a + torch.randn_like(a) * s), a, s
+
+    def kl(self, a: Tensor, b: Tensor) -> Tensor:
+        return (0.5 * (a**2 + b**2 - 1) - b.log()).sum(1)
+
+
+def test_a_scale_that_is_a_straight_line_of_its_head_is_not_positive() -> None:
+    assert [code for code, _ in checked(LineOfScale())] == ["VAE311"]
+
+
+class FirstCodeIsTheInput(TwoBooks):
+    """Overwrites a code with what it sees, also in evaluation mode."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            self.books[:, 0] = self.enc(x)[0].view(2, 4)
+        return super().forward(x)
+
+
+def test_an_edit_that_repeats_itself_on_one_batch_changes_the_codebook_on_another() -> None:
+    assert "VQ105" in {code for code, _ in checked(FirstCodeIsTheInput(swapped=False))}

@@ -21,6 +21,7 @@ from .evaluation import run_forward
 from .flow import CUTS, JOINS, RESHAPES, Flow
 from .gradients import Arrives, gradient_between, kind_of
 from .latents import path_of
+from .noise import perturbed
 from .recording import Op, Recording, Value
 
 _INDEX = frozenset("argmin argmax topk min max sort argsort".split())
@@ -225,7 +226,7 @@ def changes(
     run_forward(subject, seed=seed, train=True)
     run_forward(subject, seed=None, train=True)
     trained = _contents(subject.model, names)
-    recording = run_forward(subject, seed=seed)
+    recording = run_forward(subject, seed=seed, batch=perturbed(subject.batch))
     after = _contents(subject.model, names)
     edits = {n: op for n, v in names.items() if (op := _edit(recording, v)) is not None}
     rewind()

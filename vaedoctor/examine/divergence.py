@@ -30,7 +30,7 @@ from ..subject.subject import Subject
 from .anatomy import Anatomy, inputs_of
 from .decoders import predictions
 from .flow import PAIRWISE, RESHAPES, SLICES, Flow
-from .latents import ADDS, MULS, PRODUCTS, Latent, head, same_posterior
+from .latents import ADDS, MULS, PRODUCTS, Latent, same_posterior
 from .recorder import Edits
 from .recording import Op, Value
 from .repeat import Repeated, repeat
@@ -361,8 +361,7 @@ class Probe:
             raise Unavailable("the posterior's parameters cannot be forced to known values")
         self.mu, self.h = mu, h
         self.apart = self.mu is self.h or self.mu.index not in flow.ancestors(self.h)
-        made = head(flow, self.h)
-        unbounded = made is not None and made.value is self.h and not flow.noise[self.h.index]
+        unbounded = not flow.noise[self.h.index] and _unbounded(flow, self.h)
         self.signed = bool((self.h.tensor.detach() <= 0).any()) or unbounded
         apart_from_decoder = reached - flow.descendants(*outputs)
         self.at = _kl_line(flow, self, loss, apart_from_decoder)
@@ -607,6 +606,16 @@ def common_root(flow: Flow, operand: Value, around: frozenset[int]) -> Value | N
         came = value.op.index
         (value,) = parents.values()
     return found or operand
+
+
+def _unbounded(flow: Flow, value: Value) -> bool:
+    """Whether a value is a layer's own output or a part of it, or such ones added or scaled."""
+    if value.op is None:
+        return False
+    parents = [v for v in value.op.reads if flow.data[v.index]]
+    if value.op.name in RESHAPES | SLICES | ADDS or (value.op.name in MULS and len(parents) == 1):
+        return bool(parents) and all(_unbounded(flow, p) for p in parents)
+    return flow.layer(value.op)
 
 
 def _kl_line(flow: Flow, probe: Probe, loss: Value, terms: Set[int]) -> Span | None:

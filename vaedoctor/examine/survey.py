@@ -38,7 +38,8 @@ def take_survey(subject: Subject, seed: int, rewind: Callable[[], None]) -> Surv
     moved = perturbed(subject.batch)
     for batch, nudged in ((moved, False), (perturbed(moved), True), (subject.batch, True)):
         gradients = _gradients(subject, seed + 1 + runs, batch, nudged)
-        rewind()
+        if nudged:
+            rewind()  # not before the second step: what the first one left is read by it
         if gradients is None:
             continue
         runs += 1

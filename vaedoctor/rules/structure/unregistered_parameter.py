@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ...examine.recording import Op, Value
 
 
-@rule("VAE102", Severity.ERROR, before=("VAE108", "VAE202", "VAE204"))
+@rule("VAE102", Severity.ERROR, before=("VAE108", "VAE202", "VAE204", "VAE606"))
 def unregistered_parameter(examination: Examination) -> Iterator[Finding | Verified]:
     """A tensor that requires grad takes part in the forward pass and is no parameter.
 
