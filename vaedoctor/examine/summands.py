@@ -78,7 +78,7 @@ def _heads(latent: Latent) -> list[Value]:
     return [h.value for h in (latent.loc_head, latent.scale_head) if h is not None]
 
 
-def _decoded(anatomy: Anatomy, latent: Latent) -> set[int]:
+def _decoded(anatomy: Anatomy, latent: Latent) -> frozenset[int]:
     """Everything computed from what the decoders make."""
     flow, compared = anatomy.flow, predictions(anatomy)
     pins = first_layers(flow, latent.z, *compared) if compared else []
