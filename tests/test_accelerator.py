@@ -6,7 +6,9 @@ a second, independent implementation of the rules.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,11 @@ from steps import Bare, subject
 from torch import Tensor, nn
 from torch.distributions import Independent, MultivariateNormal, Normal
 
+from vaedoctor.checkup import examine_subject
 from vaedoctor.examine.accelerator import CUDA, OTHER, Pretence, pretend
 from vaedoctor.examine.leftbehind import Moved, examine_move
 from vaedoctor.examine.realmove import refused
+from vaedoctor.subject.target import load
 from vaedoctor.subject.trace import leaves_no_trace
 
 Body = Callable[[Tensor], Any]
@@ -444,3 +448,27 @@ def test_a_real_accelerator_agrees(name: str) -> None:
     patient = subject(Bare(body, weight=nn.Parameter(torch.ones(4))), x())
     with leaves_no_trace(patient.model) as rewind:
         assert refused(patient, device, 0, rewind) is (name in REFUSED)
+
+
+def test_what_the_constructor_itself_moves_is_not_left_behind(tmp_path: Path) -> None:
+    """`Normal(0, 1)` whose location is moved by hand, which `model.to()` would not do."""
+    text = """
+        import torch
+        from torch import nn
+        class VAE(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.up, self.down = nn.Linear(9, 8), nn.Linear(4, 9)
+                self.noise = torch.distributions.Normal(0, 1)
+                self.noise.loc = self.noise.loc MOVE
+                self.noise.scale = self.noise.scale MOVE
+            def forward(self, x):
+                mu, logvar = self.up(x).chunk(2, 1)
+                return self.down(mu + (logvar / 2).exp() * self.noise.sample(mu.shape)), mu, logvar
+    """
+    codes = []
+    for name, move in (("a", ".cuda()"), ("b", ".clone()")):
+        file = tmp_path / f"{name}.py"
+        file.write_text(textwrap.dedent(text).replace(" MOVE", move))
+        codes.append([f.code for f in examine_subject(load(f"{file}:VAE")).findings])
+    assert codes == [[], ["VAE202"]]

@@ -199,6 +199,30 @@ ALONE = {
             def train(self, table, epochs=3):
                 raise RuntimeError(len(table))
     """,
+    "a series of a told length": """
+        class VAE(nn.Module):
+            def __init__(self, ticks=6):
+                super().__init__()
+                self.ticks = ticks
+                self.up, self.heads = nn.GRU(3, 8, batch_first=True), nn.Linear(8, 12)
+                self.down = nn.Linear(6, 3)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.heads(self.up(x)[0][:, -1]))
+                return self.down(z[:, None].repeat(1, self.ticks, 1)), mu, logvar
+            def loss_function(self, recon, x, mu, logvar):
+                kl = -0.5 * (1 + logvar - mu**2 - logvar.exp()).sum(1).mean()
+                return (recon - x).square().sum((1, 2)).mean() + kl
+    """,
+    "no forward, but two methods": """
+        class VAE(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.encoder, self.decoder = nn.Linear(20, 12), nn.Linear(6, 20)
+            def get_encoding(self, x):
+                return self.encoder(x).chunk(2, 1)
+            def get_decoding(self, z):
+                return self.decoder(z)
+    """,
     "settings that a constructor computes with": """
         class VAE(nn.Module):
             def __init__(self, args):
@@ -245,6 +269,19 @@ def test_a_part_that_stands_in_for_another_is_blamed_for_nothing(
                 return self.decoder(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
     """
     with pytest.raises(TargetError, match=r"encoder=nn\.Linear"):
+        load(write(body))
+
+
+def test_parts_that_only_we_put_together_are_no_finding(write: Callable[[str], str]) -> None:
+    body = """
+        class VAE(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.encoder, self.decoder = nn.Linear(20, 12), nn.Linear(6, 20)
+            def halves(self, x):
+                return self.encoder(x).chunk(2, 1)
+    """
+    with pytest.raises(TargetError, match=r"has no `forward`, and its parts do not run"):
         load(write(body))
 
 

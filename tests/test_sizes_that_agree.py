@@ -48,6 +48,21 @@ WRITTEN_WIDTH = """
         return self.decoder(torch.cat((z, c), 1)), mu, logvar
 """
 
+WIDTHS_APART = """
+    def __init__(self, n_in, n_out, hidden):
+        super().__init__()
+        self.encoder = nn.Linear(n_in, 2 * hidden)
+        self.decoder = nn.Linear(hidden, n_out[-1])
+
+    def forward(self, x):
+        mu, logvar = self.encoder(x).chunk(2, 1)
+        return self.decoder(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
+
+    def loss_function(self, recon, x, mu, logvar):
+        kl = -0.5 * (1 + logvar - mu**2 - logvar.exp()).sum(1).mean()
+        return (recon - x).square().sum(1).mean() + kl
+"""
+
 NEVER = """
     def __init__(self, wide, hidden):
         super().__init__()
@@ -103,6 +118,11 @@ def test_sizes_that_must_agree_are_found(write: Callable[[str], str], body: str)
     subject = load(write(body))
     assert subject.batch.ran
     assert any("until they agreed" in note for note in subject.notes)
+
+
+def test_a_made_up_model_gives_back_what_it_takes(write: Callable[[str], str]) -> None:
+    """Else the loss would compare two widths, and only the made-up arguments were to blame."""
+    assert not examine_subject(load(write(WIDTHS_APART))).findings
 
 
 def test_a_chain_that_no_sizes_mend_is_the_models_own(write: Callable[[str], str]) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..finding import Span
+from ..subject.cuda import was_moved
 from ..subject.subject import Subject
 from .devices import Ask, spelled_out_in, stray_operands, without_request
 from .flow import PAIRWISE
@@ -230,7 +231,7 @@ class Accelerator(Recorder):
         source, _ = self._named.get(id(tensor), ("constant", ""))
         storage = self._storages.get(storage_of(tensor), ())
         relative = next((v for v in storage if id(v.tensor) in self.places), None)
-        if source in _MOVES_WITH:
+        if source in _MOVES_WITH or was_moved(tensor):
             place = self.home
         elif relative is not None and source == "constant":
             place = self.places[id(relative.tensor)]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _ENCODE = re.compile(
     r"encode(r|_x|_image|_input)?|enc|inference(_net\w*)?|infer|recognition(_\w+)?"
-    r"|q(_net|net|_z(_given_x|_x)?)?|posterior|get_posterior"
+    r"|q(_net|net|_z(_given_x|_x)?)?|(get_)?posterior|get_(encoding|latents?|code)s?"
 )
 _SAMPLE = re.compile(
     r"_?(reparam\w*|sample(_z|_latents?|_gaussian|_posterior|_q|_from_q)?|sampling|sampler|rsample"
@@ -38,6 +38,7 @@ _SAMPLE = re.compile(
 )
 _DECODE = re.compile(
     r"decode(r|_z|_latents?)?|dec|generat(e|or|ive_net)|p(_net|net|_x(_given_z|_z)?)?|likelihood"
+    r"|get_(decoding|reconstruction)s?"
 )
 
 

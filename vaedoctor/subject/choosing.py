@@ -8,16 +8,18 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from torch import Tensor
+
 from .batch import NotGuessed, find_batch, parse_input
 from .build import Built
 from .calling import Calling, calling_of
 from .errors import TargetError
 from .inventing import given_too, stands_in
-from .solving import Outcome, Values, sizes_in, solve
+from .solving import Outcome, Values, sizes_in, solve, with_size
 from .source import Source
 from .subject import Batch
-from .trial import Trial, attempt
-from .unbuildable import cannot_run
+from .trial import Trial, attempt, leaves
+from .unbuildable import cannot_compose, cannot_run
 from .witness import TooMuchWork
 
 _MOST_MADE_UP = 6
@@ -56,8 +58,10 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
                 first = first or (built, error.trial)
             continue
         if chosen[1].ran:
-            return chosen
+            return _as_wide_as_the_data(chosen, wanted)
         trial = _trial(chosen, wanted)
+        if chosen[2].parts is not None and trial.error is not None:
+            raise cannot_compose(built.model, chosen[2].text, trial.error, wanted.target)
         if (whole := _with_what_it_lacks(built, trial.error, wanted)) is not None:
             return whole
         if not (built.made_up or built.shrunk):
@@ -68,7 +72,7 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
     if first is not None and sizes_in(first[0].made_up):
         found, other = _solved(*first, wanted)
         if found is not None:
-            return found
+            return _as_wide_as_the_data(found, wanted)
         open_ = open_ or other
     if best is None:
         raise refused or TargetError(
@@ -130,6 +134,39 @@ def _with_what_it_lacks(built: Built, error: BaseException | None, wanted: Wante
             return chosen
         error = _trial(chosen, wanted).error
     return None
+
+
+def _as_wide_as_the_data(chosen: Chosen, wanted: Wanted) -> Chosen:
+    """The model whose made-up sizes let it give back what it takes, where one of them decides."""
+    built, remake = chosen[0], chosen[0].remake
+    if not built.made_up or remake is None or (widths := _widths(chosen, wanted)) is None:
+        return chosen
+    for path, size in sizes_in(built.made_up):
+        for old, new in (widths, widths[::-1]):
+            if size != old:
+                continue
+            try:
+                other = _with_batch(remake(with_size(dict(built.made_up), path, new)), wanted)
+            except KeyboardInterrupt:
+                raise
+            except BaseException:
+                continue
+            if other[1].ran and _widths(other, wanted) is None:
+                return other
+    return chosen
+
+
+def _widths(chosen: Chosen, wanted: Wanted) -> tuple[int, int] | None:
+    """The widths of what comes out and of the data, where nothing that comes out is like it."""
+    x = next((a for a in chosen[1].args if isinstance(a, Tensor)), None)
+    if x is None or not x.is_floating_point() or x.dim() < 2:
+        return None
+    made = [v for _, v in leaves(_trial(chosen, wanted).value) if isinstance(v, Tensor)]
+    if any(v.numel() == x.numel() for v in made):
+        return None
+    alike = [v for v in made if v.shape[:-1] == x.shape[:-1]]
+    widest = max(alike, key=lambda v: v.shape[-1], default=None)
+    return None if widest is None else (widest.shape[-1], x.shape[-1])
 
 
 def _trial(chosen: Chosen, wanted: Wanted) -> Trial:

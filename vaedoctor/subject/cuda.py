@@ -19,12 +19,14 @@ from typing import Any
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 _DEVICE = re.compile(r"(cuda|mps|xpu)(:\d*)?")
 _TYPES = ("cuda", "mps", "xpu")
 _IGNORED = {"cuda", "xpu", "pin_memory"}
 
 
+_MOVED: WeakIdKeyDictionary = WeakIdKeyDictionary()
 _ASKED = [
     (torch.cuda, "is_available", False),
     (torch.cuda, "device_count", 0),
@@ -83,6 +85,11 @@ def moves_ignored() -> Iterator[None]:
         return
     with _Ignoring():
         yield
+
+
+def was_moved(tensor: torch.Tensor) -> bool:
+    """Whether the user's code asked for a tensor to be on an accelerator, to no effect."""
+    return tensor in _MOVED
 
 
 def settled(model: nn.Module) -> nn.Module:
@@ -162,13 +169,18 @@ class _Ignoring(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
         if name in _IGNORED and args and isinstance(args[0], torch.Tensor):
+            _MOVED[args[0]] = name
             return args[0]
+        asked = any(map(_is_cuda, (*args, kwargs.get("device"))))
         args = tuple(torch.device("cpu") if _is_cuda(a) else a for a in args)
         if name == "type" and len(args) > 1 and isinstance(args[1], str):
             args = (args[0], args[1].replace("torch.cuda.", "torch."), *args[2:])
         if _is_cuda(kwargs.get("device")):
             kwargs["device"] = torch.device("cpu")
-        return func(*args, **kwargs)
+        out = func(*args, **kwargs)
+        if asked and isinstance(out, torch.Tensor):
+            _MOVED[out] = name
+        return out
 
 
 def _is_cuda(value: Any) -> bool:

@@ -294,7 +294,8 @@ class Guesser:
 
     def _is_open(self, state: State, layer: nn.Module | None) -> bool:
         """Whether the model would run at other sizes too, so that the right one must be found."""
-        spatial = isinstance(layer, nn.modules.conv._ConvNd | nn.GroupNorm) or layer is None
+        kinds = nn.modules.conv._ConvNd | nn.GroupNorm | nn.RNNBase
+        spatial = isinstance(layer, kinds) or layer is None
         return spatial or any(
             isinstance(m, nn.modules.conv._ConvNd) and len(s.shape) > 2
             for m in self.layers.known[:1]

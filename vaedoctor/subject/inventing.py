@@ -239,7 +239,8 @@ class Inventor:
     def _stand_ins(self, name: str, use: Use) -> list[Any]:
         """A plain layer for a part that is called with one tensor and that nobody defines here."""
         bare = name.lower()
-        if use.called not in (None, 1) or use.attributes or use.methods or use.keys or use.number:
+        other = use.attributes or use.methods or use.keys or use.number or use.items or use.sized
+        if use.called not in (None, 1) or other or self.sizes.is_list(bare):
             return []
         wide, inner, code = (self._size(n) for n in ("input_dim", "hidden_dim", "latent_dim"))
         if "emb" in bare:

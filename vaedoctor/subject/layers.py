@@ -134,7 +134,8 @@ class Layers:
         """The length of a sequence."""
         for name, value in self.hints.items():
             if re.search(
-                r"seq|max_?len|length|block_size|n_?steps|window|chunk", name.lower()
+                r"seq|max_?len|length|block_size|(n|time)_?steps|^steps|window|chunk|frames|horizon",
+                name.lower(),
             ) and (isinstance(value, int) and 1 < value <= 8192):
                 return value
         return STEPS

@@ -71,6 +71,17 @@ def cannot_run(
     )
 
 
+def cannot_compose(model: object, way: str, error: BaseException, label: str) -> TargetError:
+    """A model without `forward` whose parts do not fit in the way they were put together."""
+    name = type(model).__name__
+    return TargetError(
+        f"`{name}` has no `forward`, and its parts do not run as they were put together "
+        f"({way}): {summary(error)}",
+        traceback=user_traceback(error),
+        next_step=f"give `{name}` a `forward`, then `vaedoctor check {label}`",
+    )
+
+
 def said(thing: Callable[..., Any], label: str, made: Mapping[str, Any]) -> str:
     """The same as configuration and as a factory, each to be edited and pasted."""
     return f"{configuration(label, made)}\n\n{factory(thing, label, made)}"
