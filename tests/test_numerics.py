@@ -13,8 +13,9 @@ from steps import Bare, examined, step, subject
 from torch import Tensor, nn
 from traces import differences, photograph
 
+from vaedoctor.examine.halves import IN_FLOAT32, HalfPrecision, half_runs
 from vaedoctor.examine.numerics import first_non_finite
-from vaedoctor.examine.precision import IN_FLOAT32, HalfPrecision, half_runs, replay, run_in
+from vaedoctor.examine.precision import replay, run_in
 from vaedoctor.examine.reach import _sweep
 from vaedoctor.examine.recorder import Recorder
 from vaedoctor.examine.step import run_recorded

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..subject.subject import Subject
 from .anatomy import Anatomy
+from .halves import HalfRun
 from .latents import Latent
-from .precision import HalfRun, run_in
+from .precision import run_in
 from .recording import Recording
 
 TRAINED = 1.0  # nats a row: an untrained posterior lies next to the prior, where digits cancel

@@ -33,6 +33,7 @@ from . import (
     discrete,
     divergence,
     family,
+    halves,
     headroom,
     heads,
     importance,
@@ -801,11 +802,11 @@ class Examination:
             self._rewind()
 
     @cached_property
-    def _half_runs(self) -> list[precision.HalfRun]:
+    def _half_runs(self) -> list[halves.HalfRun]:
         """The step in float16 and in bfloat16, shared by what looks for its faults."""
         latent = digits.judged(self.subject, self.anatomy)
         keep = [v for v in (latent.loc, latent.scale) if v is not None] if latent else []
-        return precision.half_runs(self.subject, self.recording, keep, self.seed, self._rewind)
+        return halves.half_runs(self.subject, self.recording, keep, self.seed, self._rewind)
 
     @cached_property
     def lost_digits(self) -> digits.LostDigits | None:
@@ -818,12 +819,12 @@ class Examination:
         return digits.lost_digits(*found, self.seed, self._rewind)
 
     @cached_property
-    def half_overflow(self) -> precision.Overflow | None:
+    def half_overflow(self) -> halves.Overflow | None:
         """What is not finite under autocast and is in float32."""
         self._require_run()
         if self.non_finite is not None:
             raise Unavailable("the step is not finite in float32 either (VAE801)")
-        if not precision.near_a_limit(self.recording):
+        if not halves.near_a_limit(self.recording):
             return None
         found = (self.subject, self.recording, self._half_runs)
-        return precision.half_overflow(*found, self.seed, self._rewind)
+        return halves.half_overflow(*found, self.seed, self._rewind)
