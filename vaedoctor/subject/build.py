@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -134,8 +135,11 @@ def builds(
     proposals = Proposals(thing, values, names)
     failure: tuple[Plan, BaseException] | None = None
     built, attempts = False, 0
-    for made_up in _likeliest_first(proposals, bool(read), bool(given)):
-        if attempts >= _MOST_ATTEMPTS:
+    sets = _likeliest_first(proposals, bool(read), bool(given))
+    while attempts < _MOST_ATTEMPTS:
+        try:
+            made_up = next(sets)
+        except StopIteration:
             break
         attempts += 1
         kept = {} if made_up is None else values
@@ -150,6 +154,8 @@ def builds(
             plan, model, error = _constructed(plan, proposals, seed, None)
         if error is not None:
             failure = failure or (plan, error)
+            if attempts == 1:
+                sets = itertools.chain(proposals.named_in(error, plan.made_up), sets)
             continue
         _check_is_model(thing, model)
         built = True

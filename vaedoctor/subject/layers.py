@@ -44,10 +44,12 @@ _SIDES = {
     2: (28, 32, 64, 16, 8, 128, 224, 256),
     3: (16, 32, 8, 64),
 }
+_FILMS = [(9, 16, 16), (5, 32, 32)]  # the first frame by itself, then fours
 _SPATIAL = re.compile(
     r"size|res|shape|height|width|length|img|image|spatial|side|cube|mels|frames|points"
 )
 _LONG = re.compile(_SPATIAL.pattern + "|seq|len|window|steps|samples")
+_WIDTH = re.compile(r"(n_?|in_?|input_?|x_?|data_?)?(dim|features|channels|size)")
 _NOT_SPATIAL = ("kernel", "batch", "patch", "hidden", "latent", "embed", "layer", "input_size")
 
 
@@ -121,7 +123,10 @@ class Layers:
                 tail = tuple(value[-dims:])
                 if all(isinstance(v, int) and 2 <= v <= 1024 for v in tail):
                     found.append(tail)
-        return list(dict.fromkeys((*found, *((s,) * dims for s in _SIDES[dims]))))
+        usual: list[Shape] = [(s,) * dims for s in _SIDES[dims]]
+        if dims == 3:
+            usual[1:1] = _FILMS
+        return list(dict.fromkeys((*found, *usual)))
 
     def _pairs(self) -> Iterator[Shape]:
         """A height and a width that were told apart."""
@@ -169,7 +174,18 @@ class Layers:
                 found += [(self.rows, p.shape[1]), (self.rows, p.shape[0])]
             elif p.dim() in (3, 4, 5):
                 found += [(self.rows, p.shape[1], *s) for s in self.sides(p.dim() - 2)[:4]]
+        if not found:
+            found = [
+                s
+                for n in self._named_widths()
+                for s in ((self.rows, self.steps(), n), (self.rows, n))
+            ]
         return list(dict.fromkeys(found))[:12]
+
+    def _named_widths(self) -> list[int]:
+        """The width of the data, for a model without any weights that says it in a number."""
+        named = {n: v for n, v in self.hints.items() if _WIDTH.fullmatch(n.lower())}
+        return [v for v in named.values() if type(v) is int and 0 < v <= 4096]
 
 
 def square_images(rows: int, pixels: int) -> list[Shape]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import types
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -36,6 +37,7 @@ class Proposals:
         self._added = 0
         self._values = values
         self._known = {**defaults_of(thing), **values}
+        self._named: set[str] = set()
         self.missing = [p for p in required(self.signature) if p.name not in values]
         spare = next((p for p in self._parameters() if p.kind is p.VAR_KEYWORD), None)
         if spare is not None and spare.name not in values and self._keys(spare.name):
@@ -70,6 +72,24 @@ class Proposals:
             yield {name: options[0] for name, options in choices.items()}
         for choices in tables[:2]:
             yield from islice(_one_at_a_time(choices), _MOST_ALTERNATIVES)
+
+    def named_in(self, error: BaseException, made: Values) -> Iterator[Values]:
+        """With the arguments that an error names although their default is None.
+
+        Each by itself, then all: `either dim or codebook_size must be given`.
+        """
+        words = set(re.findall(r"\w+", str(error)))
+        lacking = [
+            p
+            for p in self._parameters()
+            if p.default is None and p.name in words and p.name not in self._values
+        ]
+        self._named = {p.name for p in lacking}
+        table = self._table(lacking, even=True, shared=False)
+        for name, options in table.items():
+            yield from ({**made, name: option} for option in options[:2])
+        if len(lacking) > 1 and all(table.values()):
+            yield {**made, **{name: options[0] for name, options in table.items()}}
 
     def options(self, parameter: inspect.Parameter) -> list[Any]:
         """What one parameter may be given, the likeliest first."""
@@ -111,7 +131,8 @@ class Proposals:
         return Inventor(Sizes(known, even=even, shared=shared), self.namespace)
 
     def _asked(self) -> set[str]:
-        return {p.name for p in (*self.missing, *self.optional, *self.unset)}
+        asked = (*self.missing, *self.optional, *self.unset)
+        return {p.name for p in asked} | self._named
 
     def _parameters(self) -> list[inspect.Parameter]:
         return list(self.signature.parameters.values())

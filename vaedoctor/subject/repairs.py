@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .companions import companion
 from .layers import KNOWN, TABLES, Layers, square_images
+from .refusals import as_it_says
 from .resizing import CONVOLUTIONS, Resizing
 from .slots import Group, Path, Shape, Slot, State, changed, reshaped, slots_of
 from .values import in_the_support, of_another_kind, of_masks, of_numbers
@@ -24,6 +25,7 @@ from .witness import Failed, Observed, Operand, user_frame
 
 _EXPECTED_ENTRIES = re.compile(r"(?:not enough|too many) values to unpack \(expected (\d+)")
 _FULL = re.compile(r"expected to be in range of \[(-\d+), (\d+)\], but got (-?\d+)")
+_MARGIN = re.compile(r"Padding size (\d+) is not supported for \d+D input")
 _PERMUTE = re.compile(r"len\(dims\) = (\d+)|not equal to len\(dims\) = (\d+)")
 
 
@@ -41,6 +43,7 @@ class Repairs:
         slots = slots_of(state)
         error = seen.trial.error
         failed = seen.failed
+        yield from as_it_says(state, slots, error)
         yield from in_the_support(state, seen, slots)
         yield from of_numbers(state, slots, error, self.rows)
         yield from self._container(state, seen)
@@ -292,6 +295,8 @@ def _wanted_rank(failed: Failed, text: str) -> int | None:
     if "too many indices" in text:
         index = next((o for o in failed.others if isinstance(o, tuple)), ())
         return len(index) or None
+    if found := _MARGIN.search(text):
+        return int(found[1]) // 2 + 2
     dims = CONVOLUTIONS.get(failed.name)
     rank = len(failed.operands[0].shape)
     if dims is not None and rank not in (dims + 1, dims + 2):

@@ -13,6 +13,7 @@ from .witness import Failed, Operand
 _VIEW = re.compile(r"shape '\[([\d, -]+)\]' is invalid for input of size (\d+)")
 _CHANNELS = re.compile(r"to have (\d+) channels, but got (\d+) channels")
 _LARGEST = 8192
+_FEATURES = 16  # so many numbers may be made of each one before a linear layer
 _MATRIX = {"matmul", "mm", "bmm", "__matmul__", "__rmatmul__", "addmm", "baddbmm", "einsum"}
 _CELLS = {"lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
 CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
@@ -44,6 +45,7 @@ class Resizing:
             if weight is not None:
                 yield from self.wider(state, operands[0], weight.shape[-1], slots)
         elif name in CONVOLUTIONS and len(operands) > 1 and len(operands[0].shape) > 1:
+            yield from self._unfolded(state, operands[0], operands[1], slots, text)
             yield from self._larger(state, operands[0], slots, text)
             yield from self._fewer_channels(state, operands[0], slots, text)
         elif name in _MATRIX and len(operands) > 1 and len(operands[1].shape) > 1:
@@ -61,6 +63,8 @@ class Resizing:
                 for path in operands[0].paths:
                     for shape in self._resized(slots[path].shape, got, wanted):
                         yield reshaped(state, path, shape)
+        elif name == "pad" and "should be less than" in text and operands:
+            yield from self.padded(state, operands[0], slots)
         elif "batch_shape+event_shape" in text:
             return
         else:
@@ -139,6 +143,10 @@ class Resizing:
         for axis in range(1, len(shape) - 1):
             if shape[axis] == got:
                 yield (*shape[:axis], wanted, *shape[axis + 1 :])
+            elif len(shape) > 3 and got % shape[axis] == 0 and got // shape[axis] <= _FEATURES:
+                size, rest = divmod(wanted, got // shape[axis])
+                if size and not rest:
+                    yield (*shape[:axis], size, *shape[axis + 1 :])
         if len(shape) > 2:
             yield from _rescaled(shape, wanted / got)
             yield from self._rectangles(shape, wanted)
@@ -208,6 +216,34 @@ class Resizing:
     ) -> Iterator[State]:
         if len(left.shape) == len(right.shape) == 3 and left.shape[0] != right.shape[0]:
             yield from self._along(state, left, 0, right.shape[0], slots)
+
+    def _unfolded(
+        self,
+        state: State,
+        operand: Operand,
+        weight: Operand,
+        slots: Mapping[Path, Slot],
+        text: str,
+    ) -> Iterator[State]:
+        """Channels that were folded on their way, patch by patch: as many times fewer of them."""
+        got, found = operand.shape[1], _CHANNELS.search(text)
+        if found is None or not weight.is_weight:
+            return
+        wanted = int(found[1])
+        for path in operand.paths:
+            shape = slots[path].shape
+            if len(shape) > 2 and got % shape[1] == 0 and (shape[1] * wanted) % got == 0:
+                fewer = shape[1] * wanted // got
+                if 0 < fewer != shape[1]:
+                    yield reshaped(state, path, (shape[0], fewer, *shape[2:]))
+
+    def padded(self, state: State, operand: Operand, slots: Mapping[Path, Slot]) -> Iterator[State]:
+        """A margin that is mirrored does not fit into so short a signal."""
+        for path in operand.paths:
+            shape = slots[path].shape
+            for longer in (8, 64):
+                if len(shape) > 1 and shape[-1] * longer <= 65_536:
+                    yield reshaped(state, path, (*shape[:-1], shape[-1] * longer))
 
     def _larger(
         self, state: State, operand: Operand, slots: Mapping[Path, Slot], text: str

@@ -75,6 +75,7 @@ _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
         (32, 28, 64, (32, 32)),
     ),
     (r"patch_size", (4, 8)),
+    (r"((n|num)_?)?spatial_?(dims?|dimensions?|ndim)|(n_?|num_?)dimensions|dimensions", (2, 3, 1)),
     (
         r"((n|num)_)?(in|img|image|input|im|n|num)_?(ch|chans?|channels?|nc)|nc|channels?|c_in|chn"
         r"|n_?chan|img_ch",
@@ -156,6 +157,7 @@ class Sizes:
         self._table = _EVEN if even else _PRIMES
         self._shared = shared
         self._given: dict[str, Any] = {}
+        self._usual: dict[str, Any] = {}
         self._known = {_bare(k): v for k, v in known.items()}
         self._taken = {v for v in known.values() if isinstance(v, int)}
 
@@ -176,6 +178,8 @@ class Sizes:
         kind = self.kind(bare)
         if kind is None and annotation is not int:
             return []
+        if "ch" in bare and kind == "output" and (same := self._channels()) is not None:
+            return [same, self.one(bare, "other")]
         if kind == "output" and (same := self._input()) is not None:
             return [same, self.one(bare, "other")]
         return [self.one(bare, {"output": "input", None: "other"}.get(kind, kind or "other"))]
@@ -189,6 +193,7 @@ class Sizes:
         bare = _bare(name)
         for pattern, values in _FIXED:
             if re.fullmatch(pattern, bare) and _fits(values[0], annotation):
+                self._usual.setdefault(bare, values[0])
                 return [v for v in values if _fits(v, annotation)]
         return []
 
@@ -226,6 +231,17 @@ class Sizes:
             self._taken.add(self._given[key])
         value: int = self._given[key]
         return value
+
+    def _channels(self) -> int | None:
+        """The channels of the data, where they or its shape were given."""
+        for name, value in {**self._known, **self._usual}.items():
+            if self.kind(name) == "output" or "latent" in name or "z" in name:
+                continue
+            if type(value) is int and "ch" in name and self.kind(name) in ("input", "other"):
+                return value
+            if type(value) is tuple and "shape" in name and len(value) > 1:
+                return int(value[0])
+        return None
 
     def _input(self) -> Any:
         return next((v for n, v in self._given.items() if self.kind(n) == "input"), None) or next(

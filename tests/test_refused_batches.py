@@ -1,0 +1,153 @@
+"""Made-up batches that a model's own checks and layers refuse are changed as they say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vaedoctor.subject.batch import find_batch
+from vaedoctor.subject.target import from_instance
+
+
+class Stereo(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Conv1d(128, 8, 1), nn.Conv1d(8, 128, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] != 2:
+            raise ValueError(f"expected 2 audio channels, got {x.shape[1]}.")
+        h = x.unfold(2, 64, 64).permute(0, 1, 3, 2).flatten(1, 2)
+        y: Tensor = self.down(self.up(h))
+        return y.unflatten(1, (2, 64)).permute(0, 1, 3, 2).flatten(2)
+
+
+class Patches(nn.Module):
+    def __init__(self, channels: int, patch: int) -> None:
+        super().__init__()
+        self.patch = patch
+        inside = channels * patch * patch
+        self.up, self.down = nn.Conv2d(inside, 8, 3, padding=1), nn.Conv2d(8, inside, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.down(self.up(F.pixel_unshuffle(x, self.patch)))
+        return F.pixel_shuffle(h, self.patch)
+
+
+class Film(nn.Module):
+    """The first frame by itself, then every four as one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, rest = x[:, :, :1], x[:, :, 1:]
+        rest = rest.reshape(*rest.shape[:2], -1, 4, *rest.shape[3:]) * 1.0
+        if rest.shape[2] != (x.shape[2] - 1) / 4:
+            raise RuntimeError("frames are left over")
+        y: Tensor = self.conv(torch.cat((first, rest.flatten(2, 3)), 2))
+        return y
+
+
+class Fourier(nn.Module):
+    """Every channel becomes five numbers before a linear layer, channels last."""
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(5 * channels, 8), nn.Linear(8, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _b, _c, _t, _h, _w = x.shape
+        waves = [x, x.sin(), x.cos(), (2 * x).sin(), (2 * x).cos()]
+        h = self.up(torch.cat(waves, 1).permute(0, 2, 3, 4, 1))
+        y: Tensor = self.down(h).permute(0, 4, 1, 2, 3)
+        return y
+
+
+class Wave(nn.Module):
+    """A sound without channels, mirrored at its ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Conv1d(1, 4, 3, padding=1), nn.Conv1d(4, 1, 3, padding=1)
+
+    def forward(self, sound: Tensor) -> Tensor:
+        x = F.pad(sound.unsqueeze(1), (600, 600), mode="reflect")
+        y: Tensor = self.down(self.up(x))[:, 0, 600:-600]
+        return y
+
+
+@pytest.mark.parametrize(
+    ("model", "channels"), [(Stereo(), 2), (Patches(3, 4), 3), (Film(), 3), (Fourier(), 3)], ids=str
+)
+def test_channels_are_found_behind_patches_and_checks(model: nn.Module, channels: int) -> None:
+    batch = find_batch(model)
+    assert batch.ran
+    assert batch.args[0].shape[1] == channels
+    assert model(*batch.args).shape == batch.args[0].shape
+
+
+def test_a_sound_without_channels_is_long_enough_for_its_margin() -> None:
+    batch = find_batch(Wave())
+    assert batch.ran
+    assert batch.args[0].dim() == 2
+    assert batch.args[0].shape[1] > 600
+
+
+class Table(nn.Module):
+    """A quantiser without parameters, which says its width in a number."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("codes", torch.randn(2, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        codes: Any = self.codes
+        return codes[torch.cdist(x, codes.expand(len(x), -1, -1)).argmin(-1)]
+
+
+def test_a_model_without_weights_gets_rows_of_the_width_it_was_told() -> None:
+    subject = from_instance(Table)
+    assert subject.batch.ran
+    assert subject.batch.args[0].shape[-1] == subject.model.codes.shape[-1]  # type: ignore[union-attr]
+
+
+class EitherOr(nn.Module):
+    def __init__(self, dim: int | None = None, codebook_size: int | None = None) -> None:
+        super().__init__()
+        assert dim or codebook_size, "either dim or codebook_size must be given"
+        width = dim or codebook_size or 0
+        self.up, self.down = nn.Linear(width, 3), nn.Linear(3, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.down(self.up(x))
+        return y
+
+
+def test_arguments_that_a_refusal_names_are_made_up_after_all() -> None:
+    subject = from_instance(EitherOr)
+    assert subject.batch.ran
+    assert any("--arg dim=" in n for n in subject.notes)
+
+
+class Spatial(nn.Module):
+    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[spatial_dims - 1]
+        self.up, self.down = conv(in_channels, 5, 1), conv(5, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.down(self.up(x))
+        return y
+
+
+def test_axes_are_counted_and_channels_come_out_as_they_go_in() -> None:
+    subject = from_instance(Spatial)
+    x = subject.batch.args[0]
+    assert x.dim() == 4
+    assert subject.model(x).shape == x.shape
