@@ -215,7 +215,7 @@ class Costly(nn.Module):
         self.back = nn.Conv2d(64, 3, 9, padding=4)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[2] < self.size:
+        if min(x.shape[2:]) < self.size:
             raise ValueError("the picture is too small")
         back: Tensor = self.back(self.conv(x))
         return back
