@@ -328,3 +328,16 @@ class FirstCodeIsTheInput(TwoBooks):
 
 def test_an_edit_that_repeats_itself_on_one_batch_changes_the_codebook_on_another() -> None:
     assert "VQ105" in {code for code, _ in checked(FirstCodeIsTheInput(swapped=False))}
+
+
+class Dequantised(Plain):
+    """The loss hands the model another input than the batch: pixels with uniform noise."""
+
+    def loss(self, x: Tensor) -> Tensor:
+        y = (x * 255 + torch.rand_like(x)) / 256
+        r, a, b = self(y - 0.5)
+        return (50 * (r - y).pow(2).sum(1) + self.kl(a, b)).mean()
+
+
+def test_an_input_that_the_loss_changes_is_compared_with_itself_at_every_batch_size() -> None:
+    assert not checked(Dequantised())
