@@ -123,7 +123,8 @@ class Inventor:
     def _by_name(self, name: str, annotation: Any, use: Use) -> list[Any]:
         if use.number and use.items is None and annotation is _EMPTY:
             annotation = int if not self.sizes.named(name) else annotation
-        found = self.sizes.choices(name, annotation)
+        pictured = "in_channels" in use.names and self.sizes.kind(name) == "input"
+        found = self.sizes.choices("in_channels" if pictured else name, annotation)
         for other in dict.fromkeys(n for n in use.names if n):
             if found:
                 break
@@ -240,8 +241,8 @@ class Inventor:
         """A plain layer for a part that is called with one tensor and that nobody defines here."""
         bare = name.lower()
         other = use.attributes or use.methods or use.keys or use.number or use.items or use.sized
-        if use.called not in (None, 1) or other or self.sizes.is_list(bare):
-            return []
+        if use.called not in (None, 1) or other or self.sizes.is_list(bare) or self._building:
+            return []  # inside another part nobody knows of how many axes its result should be
         wide, inner, code = (self._size(n) for n in ("input_dim", "hidden_dim", "latent_dim"))
         if "emb" in bare:
             table = {"num_embeddings": self._size("vocab_size"), "embedding_dim": inner}
