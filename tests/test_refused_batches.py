@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaedoctor.subject.batch import find_batch
-from vaedoctor.subject.target import from_instance
+from vaedoctor.subject.target import TargetError, from_instance, load
 
 
 class Stereo(nn.Module):
@@ -151,3 +151,23 @@ def test_axes_are_counted_and_channels_come_out_as_they_go_in() -> None:
     x = subject.batch.args[0]
     assert x.dim() == 4
     assert subject.model(x).shape == x.shape
+
+
+class Particular(nn.Module):
+    """Nothing in it says what it takes."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.ones(3, 4, 5, 6)
+
+
+def test_a_refusal_ends_with_a_function_that_makes_the_same_model() -> None:
+    with pytest.raises(TargetError) as refused:
+        load("test_refused_batches:Particular")
+    text = str(refused.value)
+    assert "from test_refused_batches import Particular" in text
+    assert "def make_vae():\n    return Particular(count=" in text
+    assert text.endswith("vaedoctor check make_vae.py:make_vae --input data.py:one_batch")

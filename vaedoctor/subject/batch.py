@@ -212,6 +212,13 @@ def _moved(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
     return value.to(device, dtype) if value.is_floating_point() else value.to(device)
 
 
+def _nearest_shape(made: Made | None) -> tuple[int, ...]:
+    """The shape of the try that came furthest, to be edited."""
+    held = made.args if made is not None else ()
+    tensors = (a for a in held if isinstance(a, Tensor) and a.is_floating_point() and a.dim() > 1)
+    return next((tuple(t.shape) for t in tensors), (16, 784))
+
+
 def _no_guess(model: nn.Module, target: str, made: Made | None) -> NotGuessed:
     parameters = [p for p in forward_parameters(model) if p.kind is not p.VAR_POSITIONAL]
     names = ", ".join(p.name for p in parameters)
@@ -221,8 +228,9 @@ def _no_guess(model: nn.Module, target: str, made: Made | None) -> NotGuessed:
         tried = f"; the nearest try ({made.origin}) raised {summary(made.trial.error)}"
     lines = [f"{command} --input 16x784"] if len(parameters) < 2 else []
     needed = [p.name for p in parameters if p.default is p.empty] or ["x"]
-    given = ", ".join(f"torch.rand(16, 784)  # {n}" if len(needed) == 1 else n for n in needed)
-    rows = [f"    {n} = torch.rand(16, 784)" for n in needed] if len(needed) > 1 else []
+    one = f"torch.rand{_nearest_shape(made)}"
+    given = ", ".join(f"{one}  # {n}" if len(needed) == 1 else n for n in needed)
+    rows = [f"    {n} = {one}" for n in needed] if len(needed) > 1 else []
     refused = NotGuessed(
         f"the input of `{type(model).__name__}.forward({names})` cannot be guessed{tried}",
         next_step="\n".join(

@@ -19,7 +19,7 @@ from .solving import Outcome, Values, sizes_in, solve, with_size
 from .source import Source
 from .subject import Batch
 from .trial import Trial, attempt, leaves
-from .unbuildable import cannot_compose, cannot_run
+from .unbuildable import cannot_compose, cannot_run, factory
 from .witness import TooMuchWork
 
 _MOST_MADE_UP = 6
@@ -53,7 +53,7 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
         try:
             chosen = _affordable(built, wanted)
         except NotGuessed as error:
-            refused = error
+            refused = _with_factory(error, built, wanted)
             if error.trial is not None:
                 first = first or (built, error.trial)
             continue
@@ -82,6 +82,15 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
     if raised is not None:
         raise cannot_run(type(best[0].model), best[0].made_up, raised, wanted.target) from raised
     return best
+
+
+def _with_factory(error: NotGuessed, built: Built, wanted: Wanted) -> NotGuessed:
+    """The refusal with the function that makes the same model, where nobody gave its sizes."""
+    invented = {**built.made_up, **built.shrunk}
+    if wanted.target and invented:
+        made = factory(type(built.model), wanted.target, invented)
+        error.next_step += f"\n\n{made} --input data.py:one_batch"
+    return error
 
 
 def _affordable(built: Built, wanted: Wanted) -> Chosen:

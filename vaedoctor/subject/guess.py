@@ -69,7 +69,11 @@ class Guesser:
         self.model = model
         self.most_work = most_work
         self.seed = seed
-        self.layers = Layers(model, {**int_attributes(model), **hints}, rows)
+        self.layers = Layers(
+            model,
+            {**int_attributes(model), **{k: v for k, v in hints.items() if v is not None}},
+            rows,
+        )
         self.repairs = Repairs(model, self.layers)
         self.parameters = forward_parameters(model)
         self._order = itertools.count()
