@@ -272,6 +272,28 @@ def test_a_part_that_stands_in_for_another_is_blamed_for_nothing(
         load(write(body))
 
 
+def test_nothing_stands_in_for_a_part_of_a_part(write: Callable[[str], str]) -> None:
+    """How many axes its result should have is known to nobody: `Independent(..., 2)` tells late."""
+    body = """
+        class Decoder(nn.Module):
+            def __init__(self, net):
+                super().__init__()
+                self.net = net
+            def forward(self, z):
+                normal = torch.distributions.Normal(self.net(z), 1)
+                return torch.distributions.Independent(normal, 2)
+        class VAE(nn.Module):
+            def __init__(self, decoder):
+                super().__init__()
+                self.up, self.decoder = nn.Linear(20, 12), decoder
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x))
+                return self.decoder(z), mu, logvar
+    """
+    with pytest.raises(TargetError, match="needs `decoder`"):
+        load(write(body))
+
+
 def test_parts_that_only_we_put_together_are_no_finding(write: Callable[[str], str]) -> None:
     body = """
         class VAE(nn.Module):

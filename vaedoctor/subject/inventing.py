@@ -241,8 +241,11 @@ class Inventor:
         """A plain layer for a part that is called with one tensor and that nobody defines here."""
         bare = name.lower()
         other = use.attributes or use.methods or use.keys or use.number or use.items or use.sized
-        if use.called not in (None, 1) or other or self.sizes.is_list(bare) or self._building:
-            return []  # inside another part nobody knows of how many axes its result should be
+        if use.called not in (None, 1) or other or self.sizes.is_list(bare):
+            return []
+        likes = (_likeness(k.__name__, bare.replace("_", "")) for k in self._own_classes())
+        if self._building or any(likes):
+            return []  # of how many axes the result should be is known to the file's own part only
         wide, inner, code = (self._size(n) for n in ("input_dim", "hidden_dim", "latent_dim"))
         if "emb" in bare:
             table = {"num_embeddings": self._size("vocab_size"), "embedding_dim": inner}
