@@ -194,7 +194,8 @@ def compared_values(
 ) -> list[tuple[Value, Op]]:
     """Values that the loss compares with the input, and where.
 
-    With `decoded_from`, inside forward too: values that layers compute from those.
+    With `decoded_from`, inside forward too: values that layers compute from those. What a later
+    one is made of (x added to a decoder's output) is no comparison.
     """
     raw = {v.index for v in inputs_of(recording)}
     inside = flow.descendants(*(decoded_from or ()))
@@ -214,7 +215,8 @@ def compared_values(
             while value.op is not None and value.op.name in RESHAPES:
                 value = flow.parents(value)[0]
             found.append((value, op))
-    return found
+    made = flow.ancestors(*(value for value, _ in found))
+    return [(value, op) for value, op in found if op.out.index not in made] or found
 
 
 def _entry_by_entry(op: Op, made: Tensor, given: Tensor) -> bool:
