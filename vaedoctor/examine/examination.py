@@ -407,6 +407,13 @@ class Examination:
                     found[d.latent.z.index] = made
         return found
 
+    @property
+    def densities_or_none(self) -> dict[int, density.Density]:
+        """The same; empty where no latent's KL can be isolated."""
+        with suppress(Unavailable):
+            return self.densities
+        return {}
+
     def learned_weight(self, d: Pull) -> float:
         """The weight a row of a KL to a prior that is learned; 0 where it is none, or not known.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -11,7 +11,7 @@ from ..finding import Span
 from .anatomy import Anatomy
 from .decoders import predictions
 from .divergence import first_layers
-from .flow import RESHAPES
+from .flow import RESHAPES, Flow
 from .latents import ADDS, MULS, Latent
 from .recording import Op, Value
 
@@ -38,8 +38,15 @@ def joined(anatomy: Anatomy, latent: Latent, *roots: Value) -> Joined | None:
     flow = anatomy.flow
     loss = anatomy.recording.loss
     value = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
-    decoded = _decoded(anatomy, latent)
-    reaches = flow.descendants(*roots)
+    reaches, compared = flow.descendants(*roots), predictions(anatomy)
+    judged = flow.descendants(*compared) if compared else frozenset()
+    return _walk(flow, value, reaches, judged) or _walk(
+        flow, value, reaches, _decoded(anatomy, latent)
+    )
+
+
+def _walk(flow: Flow, value: Value | None, reaches: Set[int], decoded: Set[int]) -> Joined | None:
+    """From a value that knows the reconstruction down to one that does not."""
     turns, last = 0, None
     while value is not None and value.index in decoded:
         op = value.op
@@ -70,8 +77,23 @@ def turned_at(anatomy: Anatomy, latent: Latent) -> Span | None:
     found = joined(anatomy, latent, *_heads(latent))
     if found is None:
         return None
-    op = found.to if found.turns % 2 else found.term.op
+    op = found.to if found.turns % 2 else _turning(anatomy.flow, found.term, latent)
     return op.span if op is not None else None
+
+
+def _turning(flow: Flow, term: Value, latent: Latent) -> Op | None:
+    """The operation inside a term that turns its sign; its innermost reduction where none does."""
+    reaches = flow.descendants(*_heads(latent))
+    value, last = term, term.op
+    while value.op is not None and value.op.name in THROUGH | MULS:
+        parents = [p for p in flow.parents(value) if p.index in reaches]
+        if len(parents) != 1:
+            break
+        last = value.op
+        if _turns(last, parents[0]):
+            return last
+        (value,) = parents
+    return last
 
 
 def _heads(latent: Latent) -> list[Value]:

@@ -36,6 +36,7 @@ def kl_sign_flipped(examination: Examination) -> Iterator[Finding | Verified]:
     ## References
     Kingma and Welling, Auto-Encoding Variational Bayes, 2014, section 2.2.
     """
+    told = set()
     for d in examination.require_pulls():
         if d.standard and d.weight < 0 and d.far < 0:
             curve = examination.kl_curve(d)
@@ -48,10 +49,14 @@ def kl_sign_flipped(examination: Examination) -> Iterator[Finding | Verified]:
                 plots=(kl_plot(curve.heads, curve.loss, curve.true),) if curve else (),
             )
         elif (weight := examination.learned_weight(d)) < 0:
+            at = examination.turned_at(d.latent) or d.at
+            if at in told:  # of every step of a sequence
+                continue
+            told.add(at)
             yield Finding(
                 f"the KL pushes the posterior away from its prior: its weight is {weight:.3g}",
                 help="change the KL's sign in the loss",
-                at=examination.turned_at(d.latent) or d.at,
+                at=at,
                 measured={"weight a row": weight},
                 causes=frozenset({"latent", "kl"}),
             )

@@ -48,9 +48,16 @@ def log_det_mismatch(examination: Examination) -> Iterator[Finding | Verified]:
     """
     examination.require_latents()
     steps, whole = examination.log_dets, examination.transports
+    scored = examination.densities_or_none
+    whole = [t for t in whole if t.latent.z.index not in scored or scored[t.latent.z.index].exact]
+    flipped = any(q.standard and q.weight < 0 for q in scored.values())  # VAE703
     if not steps and not whole:
         raise Unavailable("no flow with a log-determinant a row found")
-    found = [f for s in steps if (f := _reported(s, composed=examination.composed)) is not None]
+    found = [
+        f
+        for s in steps
+        if (f := _reported(s, signed=not (examination.composed or flipped))) is not None
+    ]
     found = found or [f for t in whole if (f := _counted(t)) is not None]
     yield from found
     if not found:
@@ -62,14 +69,14 @@ def log_det_mismatch(examination: Examination) -> Iterator[Finding | Verified]:
         yield Verified("the flow's log-determinant is that of its Jacobian", measured)
 
 
-def _reported(s: LogDet, *, composed: bool) -> Finding | None:
+def _reported(s: LogDet, *, signed: bool) -> Finding | None:
     """What is wrong with a number that a module reports."""
     where = f"`{s.path}`" if s.path else "the flow"
     sign, at = 1 if s.factor > 0 else -1, s.at
     if abs(abs(s.factor) - 1) > CLOSE:
         said = f"{where} reports {s.factor:.3g} times its log-determinant"
         cure = "sum the log-determinant over units: one number a row"
-    elif s.pull * sign > 0 and not composed:
+    elif s.pull * sign > 0 and signed:
         said = f"the log-determinant of {where} enters the loss with the wrong sign"
         cure, at = "subtract it from `log q(z_0)`: `log_q = log_q0 - log_det`", s.used_at
     else:
