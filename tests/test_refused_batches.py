@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaedoctor.subject.batch import find_batch
+from vaedoctor.subject.inventing import Inventor
+from vaedoctor.subject.sizes import Sizes
 from vaedoctor.subject.target import TargetError, from_instance, load
 
 
@@ -171,3 +173,8 @@ def test_a_refusal_ends_with_a_function_that_makes_the_same_model() -> None:
     assert "from test_refused_batches import Particular" in text
     assert "def make_vae():\n    return Particular(count=" in text
     assert text.endswith("vaedoctor check make_vae.py:make_vae --input data.py:one_batch")
+
+
+def test_the_depth_of_an_encoder_is_a_number() -> None:
+    found = Inventor(Sizes(), {}).choices("enc_depth")
+    assert all(isinstance(f, int) for f in found)

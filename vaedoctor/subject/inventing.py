@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import inspect
+import re
 import sys
 import types
 import typing
@@ -372,6 +373,8 @@ def _can_be_made(call: Call) -> bool:
 
 def _is_component(name: str, use: Use) -> bool:
     """`encoder`, `dec_net`: a part that is called later, perhaps in a method not read."""
+    if _COUNTED.search(name.lower()):
+        return False
     bare = name.lower().replace("_", "")
     return (
         not use.number and not use.keys and bare.startswith(("enc", "dec")) and not use.attributes
@@ -400,6 +403,7 @@ def _fields(kind: type) -> set[str]:
     return found | {k for k in dir(kind) if not k.startswith("__")}
 
 
+_COUNTED = re.compile(r"(depth|dims?|sizes?|layers?|heads?|num|width|channels?|features?|len)\d*$")
 _ROLES = frozenset(
     "in_features out_features in_channels out_channels input_size hidden_size num_features p "
     "normalized_shape num_embeddings embedding_dim self input x num_channels".split()
