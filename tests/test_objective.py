@@ -105,6 +105,10 @@ def keyword_only(*, logvar: Tensor, mu: Tensor, x: Tensor, recon: Tensor) -> Ten
     return weighed(recon, x, mu, logvar)
 
 
+def against_a_source(source: Tensor, recon: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    return weighed(recon, source, mu, logvar)
+
+
 def from_model(model: VAE, x: Tensor) -> Tensor:
     model(x)
     return weighed(model.parts[0], x, *model.parts[1:])
@@ -122,7 +126,16 @@ class AsModule(nn.Module):
 @pytest.mark.parametrize("shape", ["tuple", "dict", "named", "nested"])
 @pytest.mark.parametrize(
     "loss",
-    [by_outputs, with_weight, as_torch_does, with_defaults, keyword_only, from_model, AsModule],
+    [
+        by_outputs,
+        with_weight,
+        as_torch_does,
+        with_defaults,
+        keyword_only,
+        against_a_source,
+        from_model,
+        AsModule,
+    ],
 )
 def test_given_losses_are_bound(shape: str, loss: Callable[..., Any]) -> None:
     model = VAE(shape)

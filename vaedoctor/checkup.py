@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields, is_dataclass, replace
+from operator import is_not
 from types import MappingProxyType
 from typing import Any
 
@@ -221,12 +222,12 @@ def _in_cells(thing: Any) -> Any:
     if isinstance(thing, Span):
         return in_its_cell(thing)
     if isinstance(thing, tuple):
-        return tuple(_in_cells(one) for one in thing)
+        items = tuple(map(_in_cells, thing))
+        return items if any(map(is_not, items, thing)) else thing
     if is_dataclass(thing) and not isinstance(thing, type):
         held = {f.name: getattr(thing, f.name) for f in fields(thing)}
-        moved = {name: _in_cells(value) for name, value in held.items()}
-        if any(moved[name] is not value for name, value in held.items()):
-            return replace(thing, **moved)
+        moved = {n: now for n, then in held.items() if (now := _in_cells(then)) is not then}
+        return replace(thing, **moved) if moved else thing
     return thing
 
 

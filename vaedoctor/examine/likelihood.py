@@ -130,7 +130,7 @@ def fits(gradient: Tensor, x_hat: Tensor, x: Tensor) -> Iterator[tuple[str, floa
         known = reference.abs() > 1e-3
         if not bool(known.any()):
             continue
-        weights = gradient[known].double() / reference[known].double()
+        weights = (gradient.double() / reference.double())[known]
         size = float(weights.abs().mean())
         spread = float(weights.max() - weights.min()) / size if size else float("inf")
         if spread < EVEN:

@@ -161,6 +161,7 @@ class _Names:
         }
         self.bound: dict[str, Callable[[nn.Module, Batch, Any], Any]] = {}
         self.heads: list[tuple[Any, ...]] = []
+        self.given: set[str] = set()
         self.needs_output = False
         self.whole = False
 
@@ -177,6 +178,7 @@ class _Names:
                 if p.name not in self.bound:
                     step(p)
         self._in_order()
+        self._left_over()
         self._check()
         # A loss that is given nothing reads what the forward pass left on the model.
         bound, needs = dict(self.bound), self.needs_output or self.spread or not self.bound
@@ -204,6 +206,7 @@ class _Names:
             return batch.kwargs[key] if isinstance(key, str) else batch.args[key]
 
         self.bound[name] = take
+        self.given.add(name)
 
     def _whole(self, p: inspect.Parameter) -> None:
         """The output or a loader's dict as it is, for a function that takes it apart."""
@@ -318,6 +321,12 @@ class _Names:
                 known, wanted = role(self.slots[path] or ""), role(p.name)
                 if known is None or wanted is None or known == wanted:
                     self._take_output(p.name, path)
+
+    def _left_over(self) -> None:
+        """The one parameter that is left takes the input, if no other does."""
+        left = [p for p in self.parameters if p.name not in self.bound and p.default is p.empty]
+        if len(left) == 1 and role(left[0].name) is None and not self.given and self.inputs:
+            self._take_input(left[0].name, next(iter(self.inputs.values())))
 
     def _check(self) -> None:
         for p in self.parameters:

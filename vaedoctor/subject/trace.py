@@ -71,10 +71,15 @@ def _inside(thing: object) -> list[Any]:
     if isinstance(thing, (*_OPAQUE, torch.optim.Optimizer)):
         return []
     if isinstance(thing, nn.Module) or not type(thing).__module__.startswith("torch."):
-        slots = [s for kind in type(thing).__mro__ for s in getattr(kind, "__slots__", ())]
-        held = [getattr(thing, s, None) for s in slots if not s.startswith("__")]
+        held = [getattr(thing, s, None) for s in _slots_of(type(thing))]
         return [*held, *getattr(thing, "__dict__", {}).values()]
     return []
+
+
+@functools.lru_cache(maxsize=1 << 10)
+def _slots_of(kind: type[Any]) -> tuple[str, ...]:
+    slots = [s for base in kind.__mro__ for s in getattr(base, "__slots__", ())]
+    return tuple(s for s in slots if not s.startswith("__"))
 
 
 def _filled(cell: types.CellType) -> bool:
