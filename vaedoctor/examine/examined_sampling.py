@@ -1,0 +1,166 @@
+"""From the heads to the decoder: samplers, noise, codes, modes."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
+
+from ..finding import Span
+from ..rule import Unavailable
+from . import (
+    bounds,
+    codebook,
+    conditions,
+    curves,
+    decoding,
+    heads,
+    modes,
+    noise,
+    paths,
+    pins,
+    saturation,
+    shapes,
+    swaps,
+)
+from .examined_step import ExaminedStep
+from .gradients import Arrives
+from .latents import Latent
+
+if TYPE_CHECKING:
+    from .examination import Examination
+
+
+class ExaminedSampling(ExaminedStep):
+    """What is sampled, and what the decoder makes of it."""
+
+    @cached_property
+    def reparameterizations(self) -> list[paths.Reparameterization]:
+        """How the gradient passes each latent whose parameters carry a gradient."""
+        latents = self.anatomy.latents
+        try:
+            found = [paths.reparameterization(self.anatomy, latent) for latent in latents]
+        except RuntimeError:
+            if self.gradients.error is not None:
+                raise Unavailable("the backward pass raises (VAE606)") from None
+            raise
+        return [r for r in found if r is not None]
+
+    @cached_property
+    def decoding(self) -> decoding.Decoding:
+        """What the decoder is fed: the sample, posterior parameters, or neither."""
+        return decoding.examine_decoding(self.anatomy, self.subject.model)
+
+    @cached_property
+    def identical_heads(self) -> list[heads.Identical]:
+        """Pairs of location and scale that are one tensor."""
+        return list(heads.identical_heads(self.anatomy))
+
+    @cached_property
+    def frozen_noise(self) -> list[noise.FrozenNoise]:
+        """Noise that two passes with running generators share."""
+        return list(noise.frozen_noise(self.anatomy, self.again, self.subject.model))
+
+    def outside_at(self, latent: Latent) -> Span | None:
+        """The line at which noise from outside torch enters."""
+        return noise.entered_at(latent, self.flow, self.subject.model)
+
+    @cached_property
+    def shared_noise(self) -> list[noise.SharedNoise]:
+        """Latents whose rows are all moved by one draw."""
+        if self.subject.batch_axis is None:
+            raise Unavailable("rows are declared not to be samples (batch_axis=None)")
+        return list(noise.shared_noise(self.anatomy))
+
+    def unit_kl(self, latent: Latent) -> tuple[float, ...]:
+        """The KL of each unit to N(0, I), largest first; empty where it cannot be had."""
+        with suppress(Unavailable):
+            return curves.unit_kl(latent)
+        return ()
+
+    @cached_property
+    def swaps(self) -> swaps.Swaps | None:
+        """The reconstruction error with another latent; None where it cannot be had."""
+        try:
+            return swaps.swap_latents(self.subject, self.anatomy, self.seed, self._rewind)
+        except (Unavailable, RuntimeError):
+            return None
+
+    @cached_property
+    def head_reaches(self) -> list[bounds.Reach]:
+        """The reach of location and scale behind every head that an activation follows."""
+        return list(bounds.reaches(self.subject, self.anatomy, self.seed, self._rewind))
+
+    @cached_property
+    def pinned(self) -> pins.Pinned:
+        """The step with every latent held fixed: what x_hat still knows of x."""
+        return pins.pin_latents(self.subject, self.anatomy, self.seed, self._rewind)
+
+    @cached_property
+    def clamps(self) -> list[saturation.Clamped]:
+        """Clamps on the way from the encoder to the sample or the loss, and their saturation."""
+        return list(saturation.clamps(self.anatomy))
+
+    @cached_property
+    def posterior_shapes(self) -> list[shapes.PosteriorShapes]:
+        """Location and scale that differ in shape or were split along the batch axis."""
+        return list(shapes.posterior_shapes(cast("Examination", self)))
+
+    @cached_property
+    def eval_latents(self) -> list[modes.EvalLatent]:
+        """What enters the decoder in evaluation mode, beside the posterior's parameters."""
+        return modes.eval_latents(self.subject, self.anatomy, self.seed, self._rewind)
+
+    @cached_property
+    def embeddings(self) -> list[modes.Embedding]:
+        """What `encode` and its kin return twice in evaluation mode."""
+        return modes.embeddings(self.subject, self.seed, self._rewind)
+
+    @cached_property
+    def conditions(self) -> list[conditions.Condition]:
+        """What conditions and masks among the inputs change."""
+        return conditions.conditions(self.subject, self.anatomy, self.seed, self._rewind)
+
+    @cached_property
+    def codebooks(self) -> list[codebook.Codebook]:
+        """Every look-up of a nearest code, or `Unavailable` where there is none."""
+        found = codebook.find_codebooks(self.anatomy)
+        if not found:
+            raise Unavailable("no look-up of a nearest code in this forward pass")
+        return found
+
+    @cached_property
+    def code_changes(self) -> codebook.Changes:
+        """How the tables change in training forwards and in an evaluation forward."""
+        return codebook.changes(self.subject, self.codebooks, self.seed, self._rewind)
+
+    def codebook_gradient(self, book: codebook.Codebook) -> Arrives:
+        """What gradient a look-up's table gets from the loss."""
+        return codebook.table_gradient(self.anatomy, book)
+
+    def codebook_term_at(self, book: codebook.Codebook) -> Span | None:
+        """The line of the loss's term on a look-up, or of the look-up itself."""
+        return codebook.term_at(self.anatomy, book)
+
+    @cached_property
+    def codebook_weights(self) -> list[tuple[codebook.Codebook, codebook.Weights]]:
+        """The look-ups that have both a commitment and a codebook term, with their weights."""
+        if self.composed:
+            raise Unavailable("the codebook's loss is not known; supply --objective")
+        weighed = [(b, codebook.weights(self.anatomy, b)) for b in self.codebooks]
+        return [(book, weight) for book, weight in weighed if weight is not None]
+
+    @cached_property
+    def declared_betas(self) -> frozenset[float]:
+        """Weights that the code names for the commitment, or multiplies a term of the loss with."""
+        return frozenset(codebook.declared_betas(self.subject.model, self.recording))
+
+    @property
+    def codebooks_or_none(self) -> list[codebook.Codebook]:
+        """Every look-up of a nearest code; empty where there is none."""
+        return codebook.find_codebooks(self.anatomy)
+
+    @cached_property
+    def rounding(self) -> codebook.Rounding | None:
+        """A rounding between the encoder and the reconstruction, as of FSQ; None if none."""
+        return codebook.rounding(self.anatomy)
