@@ -15,10 +15,10 @@ from torch import Tensor
 from ..finding import Span
 from ..subject.subject import Subject
 from .anatomy import Anatomy
-from .divergence import AFFINE, CLAMPS
 from .flow import Flow
 from .latents import Head, Latent
 from .likelihood import RANGES
+from .probe import AFFINE, CLAMPS
 from .recorder import Edit
 from .recording import Op, Value
 from .repeat import repeat

@@ -15,8 +15,9 @@ from torch import Tensor
 from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy
-from .divergence import MEANINGS, Divergence, Probe
+from .divergence import MEANINGS, Divergence
 from .latents import Latent
+from .probe import Probe
 
 SIGNED = (-2.0, -1.0, 0.0, 1.0, 2.0)
 POSITIVE = (0.25, 0.5, 1.0, 1.5, 2.0)

@@ -19,8 +19,10 @@ from ..finding import Number, Span
 from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy
-from .divergence import EXACT, Divergence, Probe, loss_value
+from .divergence import EXACT, Divergence
 from .latents import Latent
+from .pinning import loss_value
+from .probe import Probe
 
 LEFT = 2e-3  # of a fit, in float32
 

@@ -19,9 +19,9 @@ from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy, inputs_of
 from .decoders import predictions
-from .divergence import common_root, first_layers, held, loss_value, prior_layers
 from .flow import Draw
 from .latents import Latent, head, same_posterior
+from .pinning import common_root, first_layers, held, loss_value, prior_layers
 from .recorder import Edits
 from .recording import Value
 from .repeat import repeat

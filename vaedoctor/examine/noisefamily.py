@@ -14,10 +14,11 @@ from ..finding import Span
 from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy
-from .divergence import AFFINE, EXACT, Probe
+from .divergence import EXACT
 from .flow import Flow
 from .geometry import NORMAL
 from .latents import Latent
+from .probe import AFFINE, Probe
 from .recording import Op
 
 FAMILIES = AFFINE | {"laplace", "logistic", "gumbel"}

@@ -18,8 +18,9 @@ from ..finding import Span
 from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy
-from .divergence import EVEN, EXACT, Divergence, Probe
+from .divergence import EXACT, Divergence
 from .flow import CUTS, Flow
+from .probe import EVEN, Probe
 from .recording import Recording, Value
 
 AT_ONE = (0.0, 1.0, 0.5413248546129181)  # log 1, 1 itself, and the head whose softplus is 1

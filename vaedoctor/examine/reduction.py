@@ -15,10 +15,11 @@ from ..subject.subject import Batch, Subject
 from .anatomy import Anatomy, anatomize, inputs_of
 from .density import Density, density
 from .discrete import discrete_kl, is_discrete
-from .divergence import EVEN, isolate, one_setting
+from .divergence import isolate, one_setting
 from .flow import Flow
 from .latents import Latent
 from .likelihood import Likelihood, likelihood
+from .probe import EVEN
 from .pulls import Pull
 from .recording import Recording
 from .step import run_recorded

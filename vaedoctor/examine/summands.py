@@ -10,9 +10,9 @@ from torch import Tensor
 from ..finding import Span
 from .anatomy import Anatomy
 from .decoders import predictions
-from .divergence import first_layers
 from .flow import RESHAPES, Flow
 from .latents import ADDS, MULS, Latent
+from .pinning import first_layers
 from .recording import Op, Value
 
 THROUGH = RESHAPES | {"mean", "sum", "neg", "stack", "cat"}

@@ -71,7 +71,8 @@ def _inside(thing: object) -> list[Any]:
     if isinstance(thing, (*_OPAQUE, torch.optim.Optimizer)):
         return []
     if isinstance(thing, nn.Module) or not type(thing).__module__.startswith("torch."):
-        held = [getattr(thing, s, None) for s in _slots_of(type(thing))]
+        kind: Any = type(thing)
+        held = [getattr(thing, s, None) for s in _slots_of(kind)]
         return [*held, *getattr(thing, "__dict__", {}).values()]
     return []
 

@@ -1,0 +1,134 @@
+"""What to hold fixed, and what to force, so that one term of a step is left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Set
+
+import torch
+from torch import Tensor
+
+from ..rule import Unavailable
+from .anatomy import Anatomy
+from .flow import Flow
+from .latents import ADDS, MULS, Latent
+from .recording import Op, Value
+
+
+def loss_value(anatomy: Anatomy) -> Value:
+    """The user's loss as it was recorded; Unavailable where there is none or it is not finite."""
+    loss = anatomy.recording.loss
+    value = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
+    if value is None:
+        raise Unavailable("no objective given or found; supply --objective")
+    if not bool(torch.isfinite(value.tensor.detach()).all()):
+        raise Unavailable("the loss is not finite (VAE801)")
+    return value
+
+
+def held(value: Value) -> Callable[[Tensor], Tensor]:
+    """An edit that puts a value back to what it was."""
+    kept = value.tensor.detach()
+    return lambda t: kept.clone()  # an in-place layer may write to it
+
+
+def owned_noise(flow: Flow, latent: Latent) -> Value:
+    """The value to force so that the noise has a known size where it meets the encoder's output.
+
+    The draw itself, or what was made of it (`2 * u - 1`, `eps.abs()`) where that is no multiple.
+    """
+    draw = latent.draw
+    if draw.op is None or draw.op.noise is None:
+        return draw.value
+    carried = [v for v in latent.meeting.reads if flow.noise[v.index] and not flow.posterior(v)]
+    if len(carried) != 1 or carried[0].op is None or flow.noise[carried[0].index] != 1 << draw.bit:
+        return draw.value
+    made, drawn = carried[0].tensor.detach().flatten(), draw.op.noise.flatten()
+    if made.shape != drawn.shape or not made.numel():
+        return draw.value if latent.family == "gaussian" else carried[0]
+    factor = float((made * drawn).sum() / drawn.square().sum()) if bool(drawn.any()) else 1.0
+    multiple = bool(((made - factor * drawn).abs() <= 1e-4 * made.abs().max()).all())
+    return draw.value if multiple else carried[0]
+
+
+def first_layers(flow: Flow, z: Value, *ends: Value) -> list[Op]:
+    """The layers that read the sample (past layerless steps) on any way to the reconstructions.
+
+    Where a way has no layer, as in the inner product of a graph's decoder, its last step.
+    """
+    goal, last = flow.ancestors(*ends), {end.index for end in ends if end.shape}
+    found: dict[int, Op] = {}
+    waiting, seen = [z], set()
+    while waiting:
+        value = waiting.pop()
+        if value.index in seen:
+            continue
+        seen.add(value.index)
+        for op in flow.consumers.get(value.index, ()):
+            if not any(m.index in goal for m in op.makes):
+                continue
+            if flow.layer(op) or any(m.index in last for m in op.makes):
+                found[op.index] = op
+            else:
+                waiting.extend(op.makes)
+    return list(found.values())
+
+
+def prior_layers(anatomy: Anatomy, latent: Latent, loss: Value) -> list[Op]:
+    """Layers beside the decoder that make another latent's prior from this one's sample.
+
+    What they give meets that latent's posterior in the loss. A critic of the sample does not.
+    """
+    flow = anatomy.flow
+    others = [found for found in anatomy.latents if found is not latent]
+    if not others or anatomy.x_hat is None:
+        return []
+    aside = flow.ancestors(loss) - flow.ancestors(anatomy.x_hat)
+    theirs = flow.descendants(*(v for o in others for v in (o.loc, o.scale, o.z) if v is not None))
+    found: dict[int, Op] = {}
+    waiting, seen = [latent.z], set()
+    while waiting:
+        value = waiting.pop()
+        if value.index in seen:
+            continue
+        seen.add(value.index)
+        for op in flow.consumers.get(value.index, ()):
+            if not any(m.index in aside for m in op.makes):
+                continue
+            if not flow.layer(op):
+                waiting.extend(op.makes)
+            elif _meets(flow, flow.descendants(op.out), theirs, aside):
+                found[op.index] = op
+    return list(found.values())
+
+
+def _meets(flow: Flow, one: Set[int], other: Set[int], within: Set[int]) -> bool:
+    """Whether an operation reads a value of each of two sets side by side."""
+    return any(
+        any(v.index in one for v in op.reads)
+        and any(v.index in other and v.index not in one for v in op.reads)
+        for op in flow.recording.ops
+        if op.makes and op.out.index in within
+    )
+
+
+def common_root(flow: Flow, operand: Value, around: frozenset[int]) -> Value | None:
+    """The value behind a sampler's operand through which all that the loss reads of it passes.
+
+    The furthest one that the loss reads around sample and decoder: the loss may exponentiate a
+    log-variance once more by itself. None where the operand is put together from several values,
+    any of which the loss may read: `prior_mean + delta`.
+    """
+    found: Value | None = None
+    value, came = operand, -1
+    while value.op is not None and flow.posterior(value):
+        readers = [op for op in flow.consumers.get(value.index, ()) if op.index != came]
+        if any(m.index in around for op in readers for m in op.makes):
+            found = value
+        parents = {p.index: p for p in flow.parents(value) if flow.data[p.index]}
+        if flow.layer(value.op) and value.op.name not in ADDS | MULS:  # a gain may be applied twice
+            return found or operand
+        if len(parents) != 1:
+            return found
+        came = value.op.index
+        (value,) = parents.values()
+    return found or operand
