@@ -38,4 +38,6 @@ def skipped_sample(anatomy: Anatomy, held: list[Value]) -> Unsampled | None:
     found = unsampled_heads(flow, anatomy.outputs, x_hat)
     if found is None or x.index in flow.ancestors(x_hat, stop=[*held, found.loc.value]):
         return None
+    if not (flow.layer(found.loc_head.op) and flow.layer(found.scale_head.op)):
+        return None  # no heads: a position and its momentum, say
     return found

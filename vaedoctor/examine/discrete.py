@@ -19,7 +19,7 @@ from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy, inputs_of
 from .decoders import predictions
-from .flow import Draw
+from .flow import Draw, Flow
 from .latents import Latent, head, same_posterior
 from .pinning import common_root, first_layers, held, loss_value, prior_layers
 from .recorder import Edits
@@ -210,9 +210,22 @@ def softmaxes_decoded(anatomy: Anatomy) -> Iterator[Latent]:
         raw = head(flow, logits)
         if flow.noise[probability.index] or not flow.posterior(logits) or raw is None:
             continue
+        if _drawn_from(flow, logits, behind):
+            continue
         if raw.value.index in around and raw.value.tensor.numel() == logits.tensor.numel():
             draw = Draw(-1, op.name, probability, op)
             yield Latent(draw, op, probability, "categorical", logits, None, raw, None, True)
+
+
+def _drawn_from(flow: Flow, logits: Value, behind: frozenset[int]) -> bool:
+    """Whether a draw that reaches x_hat is made of these logits, as a straight-through one is."""
+    return any(
+        draw.op is not None
+        and draw.value.index in behind
+        and any(v.tensor.numel() == logits.tensor.numel() for v in draw.op.reads)
+        and logits.index in flow.ancestors(*draw.op.reads)
+        for draw in flow.draws
+    )
 
 
 def is_discrete(latent: Latent) -> bool:

@@ -64,7 +64,7 @@ def sample_not_reparameterized(examination: Examination) -> Iterator[Finding | V
             lost, draw = "the logits", "`F.gumbel_softmax(logits, tau, hard=True)`, not detached"
         yield Finding(
             f"{by} the gradient from the sample to {lost}",
-            help=f"sample with `{draw}`",
+            help=f"sample with {draw}",
             at=cut.at if cut else r.latent.meeting.span,
             measured={
                 "gradient at the location": str(r.loc.value) if r.loc else None,
