@@ -28,6 +28,7 @@ from . import (
     underflow,
 )
 from .examined_objective import ExaminedObjective
+from .gradients import is_zero
 from .recording import Op
 
 
@@ -47,7 +48,7 @@ class Examination(ExaminedObjective):
     def dead_branches(self) -> list[dead.Dead]:
         """Branches whose gradient stays exactly zero on other batches and nudged weights."""
         gradients = self.require_gradients()
-        zero = [g for g in gradients.by_name.values() if g is not None and not (g != 0).any()]
+        zero = [g for g in gradients.by_name.values() if g is not None and is_zero(g)]
         if not zero:
             return []
         largest = self.survey.largest
