@@ -19,7 +19,7 @@ from .errors import TargetError, a_kind
 from .given import given_arguments
 from .making import arguments, realised
 from .proposing import Proposals
-from .signatures import defaults_of, name_of, required, signature_of
+from .signatures import by_name, defaults_of, name_of, required, signature_of
 from .smaller import MOST_PARAMETERS, Shrinking, TooLarge, at_most
 from .source import Source
 from .trace import generators_restored, seed_everything
@@ -231,11 +231,11 @@ def _built(plan: Plan, model: nn.Module, namespace: dict[str, Any], seed: int) -
             aftermath = apply_following(plan.construction, model, namespace, scope)
     notes = []
     if rest := {k: v for k, v in plan.made_up.items() if k not in plan.shrunk}:
-        notes.append(f"made up: `{arguments(flat(plan.thing, rest))}`")
+        notes.append(f"made up: `{arguments(by_name(plan.thing, rest))}`")
     if plan.shrunk:
-        said = arguments(flat(plan.thing, plan.shrunk))
+        said = arguments(by_name(plan.thing, plan.shrunk))
         notes.append(f"too large to be examined, so made smaller: `{said}`")
-    hints = {**defaults_of(plan.thing), **flat(plan.thing, {**plan.values, **plan.invented})}
+    hints = {**defaults_of(plan.thing), **by_name(plan.thing, {**plan.values, **plan.invented})}
     rebuild = None if aftermath.changed else plan.construct
 
     def remake(values: Values) -> Built:
@@ -246,16 +246,6 @@ def _built(plan: Plan, model: nn.Module, namespace: dict[str, Any], seed: int) -
     return Built(
         model, rebuild, tuple(notes), hints, aftermath, plan.made_up, remake, plan.shrunk, smaller
     )
-
-
-def flat(thing: Callable[..., Any], values: Values) -> Values:
-    """The arguments by name, those of `**kwargs` among them."""
-    found: Values = {}
-    for name, value in values.items():
-        parameter = signature_of(thing).parameters.get(name)
-        spare = parameter is not None and parameter.kind is parameter.VAR_KEYWORD
-        found |= value if spare and isinstance(value, dict) else {name: value}
-    return found
 
 
 def _names(thing: Callable[..., Any], namespace: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -20,6 +20,16 @@ def signature_text(thing: Callable[..., Any]) -> str:
     """`(input_dim, latent_dim=16)`, shortened to one line."""
     text = str(signature_of(thing))
     return text if len(text) <= 200 else text[:197] + "..."
+
+
+def by_name(thing: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments by the names that a call says, those of `**kwargs` among them."""
+    parameters = signature_of(thing).parameters
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        spare = name in parameters and parameters[name].kind is inspect.Parameter.VAR_KEYWORD
+        found |= value if spare and isinstance(value, dict) else {name: value}
+    return found
 
 
 def required(signature: inspect.Signature) -> list[inspect.Parameter]:

@@ -11,7 +11,7 @@ from ..spelling import listed
 from .errors import TargetError, summary, user_traceback
 from .making import Call, arguments, expression, imports_for, spelled
 from .proposing import Proposals
-from .signatures import name_of, signature_text
+from .signatures import by_name, name_of, signature_text
 
 _UNKNOWN = "VALUE"
 
@@ -27,6 +27,7 @@ def cannot_guess(
         if not options:
             unknown.append(f"`{p.name}`")
         made[p.name] = options[0] if options else _UNKNOWN
+    made = by_name(thing, made)
     return TargetError(
         f"`{name_of(thing)}{signature_text(thing)}` needs {listed(unknown)}, "
         "which cannot be made up",
@@ -41,6 +42,7 @@ def cannot_construct(
     label: str,
 ) -> TargetError:
     """The constructor raised."""
+    made_up = by_name(thing, made_up)
     name = name_of(thing)
     again = f"vaedoctor check {label}"
     if made_up:
@@ -63,6 +65,7 @@ def cannot_run(
     thing: Callable[..., Any], made_up: Mapping[str, Any], error: BaseException, label: str
 ) -> TargetError:
     """The forward pass raised, and other made-up sizes change what it says."""
+    made_up = by_name(thing, made_up)
     return TargetError(
         f"`{name_of(thing)}{signature_text(thing)}` does not run with made-up arguments, "
         f"which may not fit each other: {summary(error)}",
