@@ -1,0 +1,51 @@
+"""Healthy models, however unusual, get no finding that is not true."""
+
+from __future__ import annotations
+
+import pytest
+from traps import building, latents, objectives, scales, training
+
+import vaedoctor
+from vaedoctor import Severity
+
+TRAPS = [
+    trap
+    for room in (building, latents, objectives, scales, training)
+    for trap in vars(room).values()
+    if hasattr(trap, "loss") and trap.__module__ == room.__name__
+]
+
+# What a user says about a model that cannot be measured.
+SAID = {
+    latents.BalancedPrior: {"conditions": [1]},
+    latents.Conditional: {"conditions": [1]},
+    latents.GraphBatch: {"batch_axis": None},
+    latents.PackedSequences: {"conditions": [1]},
+    latents.SortedLengths: {"conditions": [1]},
+    objectives.TinyBeta: {"beta": 1e-6},
+    training.ReversedDomain: {"conditions": [1]},
+}
+
+# Healthy, and yet each of these warnings is true.
+WARNED = {
+    # float32 is asked for by name, so in float64 the linear layer refuses it.
+    building.UnsignedPixels: "VAE204",
+    # The decoder is given what the neighbours of a node are, beside its latent.
+    latents.GraphBatch: "VAE403",
+    # The log-variance is multiplied by 0, so it never learns.
+    objectives.NormalizedWasserstein: "VAE602",
+    # Nothing shows that the head is trained elsewhere.
+    training.HeadForPrediction: "VAE104",
+}
+
+
+@pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.__name__)
+def test_a_healthy_model_is_not_warned_of_what_is_not_there(trap):
+    batch = trap.batch()
+    report = vaedoctor.check(
+        trap(), batch if len(batch) > 1 else batch[0], objective="loss", **SAID.get(trap, {})
+    )
+    found = [f for f in report.findings if f.severity is not Severity.NOTE]
+    expected = [(WARNED[trap], Severity.WARNING)] if trap in WARNED else []
+    assert [(f.code, f.severity) for f in found] == expected, [f.message for f in found]
+    assert [o for o in report.outcomes if o.status == "crashed"] == []
