@@ -190,6 +190,22 @@ class Idle(nn.Module):
 
 
 class TestIdle:
+    def test_a_layer_that_only_the_next_step_draws_is_not_idle(self) -> None:
+        class Dropping(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.always, self.sometimes = nn.Linear(4, 4), nn.Linear(4, 4)
+                self.never = nn.Linear(4, 4)
+                self.steps = 0
+
+            def forward(self, x: Tensor) -> Tensor:
+                self.steps += 1
+                layer = self.always if self.steps == 1 else self.sometimes
+                out: Tensor = layer(x)
+                return out
+
+        assert [b.path for b in census_of(Dropping()).idle] == ["never"]
+
     def test_the_topmost_idle_module_is_named_with_its_line(self) -> None:
         idle = {b.path: b for b in census_of(Idle()).idle}
         assert set(idle) == {"encoder.spare", "forgotten", "weight", "optional"}

@@ -87,6 +87,7 @@ class Census:
 def take_census(model: nn.Module, first: Recording, again: Again) -> Census:
     """Count the layers of `model` in two runs of one step."""
     used = {v.name for v in first.values if v.source == "parameter" and v.op is None}
+    used |= {n for n, p in model.named_parameters() if id(p) in again.tensors}  # by chance
     places = dict(hiding_places(model))
     twins = again.modules
     original = {id(m) for m in (*model.modules(), *model.parameters())}
