@@ -18,6 +18,7 @@ _HOME = Path(__file__).parents[1]
 _OURS = f"{_HOME}{os.sep}"
 _FIXTURES = f"{_HOME / '_fixtures'}{os.sep}"
 _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
+_DISTRIBUTIONS = f"{_TORCH}distributions{os.sep}"
 _STDLIB = f"{Path(os.__file__).parent}{os.sep}"
 
 RUN = "run_recorded"
@@ -78,9 +79,22 @@ def user_frames(frame: FrameType | None) -> Iterator[Frame]:
         code = frame.f_code
         if code.co_name == RUN and code.co_filename.startswith(_OURS):
             return
-        if is_user_file(code.co_filename):
+        if is_user_file(code.co_filename) and not _registered(frame):
             yield Frame(code.co_filename, frame.f_lineno, code.co_qualname, code, frame.f_lasti)
         frame = frame.f_back
+
+
+def _registered(frame: FrameType) -> bool:
+    """Whether a library's function runs because it is registered with `torch.distributions`.
+
+    Pyro's KL of `Independent` replaces torch's: it is no more the user's than that.
+    """
+    caller = frame.f_back
+    return (
+        caller is not None
+        and "site-packages" in frame.f_code.co_filename
+        and caller.f_code.co_filename.startswith(_DISTRIBUTIONS)
+    )
 
 
 @functools.cache
