@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,34 @@ def test_a_size_inside_a_list_is_changed_alone() -> None:
     values = {"wide": 5, "dims": [3, (4, True)], "name": "x"}
     assert sizes_in(values) == [(("wide",), 5), (("dims", 0), 3), (("dims", 1, 0), 4)]
     assert with_size(values, ("dims", 1, 0), 9) == {**values, "dims": [3, (9, True)]}
+
+
+def test_a_made_up_width_of_the_output_is_no_mismatch(tmp_path: Path) -> None:
+    file = tmp_path / "mymodel.py"
+    file.write_text(
+        textwrap.dedent(
+            """
+            import torch
+            from torch import nn
+
+
+            class VAE(nn.Module):
+                def __init__(self, num_input, num_hidden, output_window, rate):
+                    super().__init__()
+                    self.encoder = nn.LSTM(num_input, num_hidden)
+                    self.mu = nn.Linear(num_hidden, num_hidden)
+                    self.log_var = nn.Linear(num_hidden, num_hidden)
+                    self.decoder = nn.Linear(num_hidden, output_window)
+                    self.output_window = output_window
+
+                def forward(self, x):
+                    _, (h, _) = self.encoder(x)
+                    mu, log_var = self.mu(h[-1]), self.log_var(h[-1])
+                    z = mu + torch.randn_like(mu) * torch.exp(0.5 * log_var)
+                    return self.decoder(z).view(-1, self.output_window), mu, log_var
+            """
+        ),
+        encoding="utf-8",
+    )
+    report = examine_subject(load(f"{file}:VAE"))
+    assert "VAE502" not in {f.code for f in report.findings}, f"{report}"

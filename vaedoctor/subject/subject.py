@@ -63,8 +63,9 @@ class Subject:
     than data; `batch_axis` None says that rows are not samples; `beta` is the intended KL weight;
     `rebuild` makes a fresh, equal instance where that is known to be possible; `notes` tell how
     the subject was loaded; `at` is the class line, the place of last resort for a finding;
-    `calling` is how the forward pass is called; `memory` is where experiments keep what they need
-    to know about the model again and again.
+    `calling` is how the forward pass is called; `made_up` says that vaedoctor chose arguments of
+    the constructor; `memory` is where experiments keep what they need to know about the model
+    again and again.
     """
 
     model: nn.Module
@@ -80,4 +81,5 @@ class Subject:
     at: Span | None = None
     notes: tuple[str, ...] = ()
     calling: Calling = field(default_factory=Calling)
+    made_up: bool = False
     memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)

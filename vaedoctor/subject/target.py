@@ -224,6 +224,7 @@ def _subject(
         at=span_of(type(model)),
         notes=(*built.notes, *notes),
         calling=calling,
+        made_up=bool(built.made_up),
     )
 
 

@@ -29,7 +29,8 @@ def reconstruction_shape_mismatch(examination: Examination) -> Iterator[Finding 
     ## False alarms
     Without an objective only a number of elements counts that is no multiple of the input's, so
     a flattened reconstruction, several samples a row and several parameters a feature are fine;
-    and an output of quite another size that is not named a reconstruction is not judged.
+    and an output of quite another size that is not named a reconstruction is not judged; nor is
+    any where vaedoctor made up the constructor's arguments.
     """
     if examination.failure is not None and examination.failure.cause != "target":
         raise Unavailable("the training step raises before it can be measured")
@@ -39,7 +40,8 @@ def reconstruction_shape_mismatch(examination: Examination) -> Iterator[Finding 
     if pair.agrees:
         yield Verified("reconstruction and input have one shape", {"shape": list(pair.x_hat)})
         return
-    if not pair.certain:
+    made_up = examination.composed and examination.subject.made_up
+    if not pair.certain or made_up:  # the widths are vaedoctor's own
         raise Unavailable(
             f"the output {list(pair.x_hat)} may not be meant as a reconstruction of "
             f"{list(pair.x)}; supply --objective"
