@@ -205,7 +205,8 @@ def test_a_made_up_width_of_the_output_is_no_mismatch(tmp_path: Path) -> None:
                     _, (h, _) = self.encoder(x)
                     mu, log_var = self.mu(h[-1]), self.log_var(h[-1])
                     z = mu + torch.randn_like(mu) * torch.exp(0.5 * log_var)
-                    return self.decoder(z).view(-1, self.output_window), mu, log_var
+                    decoded = self.decoder(z).view(-1, self.output_window)
+                    return decoded, mu, log_var
             """
         ),
         encoding="utf-8",
