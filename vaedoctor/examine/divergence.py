@@ -124,6 +124,11 @@ class Divergence:
         return "", 0.0
 
     @property
+    def pull(self) -> float:
+        """How strongly the loss pulls the location, on average, at the first setting."""
+        return float(self.settings[0].pulls.abs().mean())
+
+    @property
     def bent(self) -> str:
         """As what the location enters, where the scale's term is that of a KL to N(0, I).
 

@@ -18,7 +18,8 @@ def half_precision_overflow(examination: Examination) -> Iterator[Finding | Veri
 
     ## What it checks
     The step on the same noise under autocast, with the operations that CUDA's autocast keeps in
-    float32 kept there. Runs where a number of the float32 step comes near float16's limits (65504
+    float32 kept there, and products of rounded operands summed in float32 as tensor cores do. Runs
+    where a number of the float32 step comes near float16's limits (65504
     and 6e-8). Where the posterior is trained (a KL of a nat a row or more), a *note* says when half
     precision moves its KL by more than a hundredth from float64's.
 

@@ -49,7 +49,7 @@ def parameter_without_gradient(examination: Examination) -> Iterator[Finding | V
                 help=f"remove {loss.cut.label} from the way to the loss",
                 at=loss.cut.at,
                 measured={"parameters without gradient": loss.count},
-                severity=None if loss.decoded else Severity.WARNING,  # type: ignore[arg-type]
+                severity=Severity.ERROR if loss.decoded else Severity.WARNING,
                 causes=frozenset({loss.cut.cause, *(f"layer:{b.path}" for b in loss.branches)}),
             )
         else:

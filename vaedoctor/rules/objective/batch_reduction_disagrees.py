@@ -19,8 +19,8 @@ def batch_reduction_disagrees(examination: Examination) -> Iterator[Finding | Ve
     ## What it checks
     The weights of the isolated KL and of the reconstruction at the batch and at half of it: each
     either stays (a sum over rows) or doubles (a mean). The two have to do the same. Where the
-    weights are equal, or as of a squared error without its half, they cannot be reduced unlike:
-    then half of the batch is not run.
+    weights are equal, or as of a squared error without its half, half of the batch is not run:
+    unlike reductions would set them apart by the batch size.
 
     ## Why it matters
     With a summed KL beside an averaged reconstruction the effective beta is the batch size:
@@ -30,7 +30,8 @@ def batch_reduction_disagrees(examination: Examination) -> Iterator[Finding | Ve
     Reduce both terms alike over the batch: two sums, or two means.
 
     ## False alarms
-    A sum over the batch everywhere is consistent and fine.
+    A sum over the batch everywhere is consistent and fine. A beta that happens to equal the batch
+    size makes the weights equal, and hides unlike reductions.
     """
     ratio = examination.one_weight
     if ratio is not None:

@@ -63,24 +63,12 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
             f"the location enters the KL as `{d.bent}`, beside the scale's term of a KL to N(0, I)",
             help="use the location's square: `-0.5 * (1 + logvar - mu**2 - logvar.exp())`",
             at=d.at,
-            measured={"pull on the location": float(d.settings[0].pulls.abs().mean())},
+            measured={"pull on the location": d.pull},
             causes=frozenset({"latent", "kl"}),
         )
     judged = [d for d in found if d.judgeable]
-    scored = [examination.densities[i] for i in sorted(examination.densities)]
-    for q in scored:
-        if q.exact:
-            low, high = q.meant
-            yield Verified("log q in the loss is the density of the sample", {"scale": [low, high]})
-        elif not q.apart:
-            yield Finding(
-                "log q in the loss is not the density of the sample",
-                help="use `Normal(mu, std).log_prob(z)` with the sampler's own `std`",
-                at=q.at,
-                measured={"sampled scale": [*q.sampled], "scale in log q": [*q.meant]},
-                causes=frozenset({"latent", "kl"}),
-            )
-    if not any((judged, alone, bent, scored)):
+    yield from _densities(examination)
+    if not any((judged, alone, bent, examination.densities)):
         raise Unavailable("the isolated KL is not one to N(0, I): another prior, or further terms")
     for d in judged:
         if d.exact:
@@ -100,4 +88,19 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
                 },
                 causes=frozenset({"latent", "kl"}),
                 plots=(kl_plot(curve.heads, curve.loss, curve.true),) if curve else (),
+            )
+
+
+def _densities(examination: Examination) -> Iterator[Finding | Verified]:
+    """Densities of samples beside another prior; one of another scale is VAE303's to tell."""
+    for _, q in sorted(examination.densities.items()):
+        if q.exact:
+            yield Verified("log q in the loss is the density of the sample", {"scale": [*q.meant]})
+        elif not q.apart:
+            yield Finding(
+                "log q in the loss is not the density of the sample",
+                help="use `Normal(mu, std).log_prob(z)` with the sampler's own `std`",
+                at=q.at,
+                measured={"sampled scale": [*q.sampled], "scale in log q": [*q.meant]},
+                causes=frozenset({"latent", "kl"}),
             )

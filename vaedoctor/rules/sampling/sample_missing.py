@@ -49,7 +49,7 @@ def sample_missing(examination: Examination) -> Iterator[Finding | Verified]:
             causes=decoding.causes,
         )
         return
-    undrawn = None if decoding.skipped else examination.undrawn
+    undrawn = examination.undrawn
     if undrawn is not None:
         yield Finding(
             "the probabilities themselves are decoded: no category is drawn from them",

@@ -40,8 +40,9 @@ def reconstruction_shape_mismatch(examination: Examination) -> Iterator[Finding 
     if pair.agrees:
         yield Verified("reconstruction and input have one shape", {"shape": list(pair.x_hat)})
         return
-    made_up = examination.composed and examination.subject.made_up
-    if not pair.certain or made_up:  # the widths are vaedoctor's own
+    if examination.composed and examination.subject.made_up:
+        raise Unavailable("the constructor's sizes were made up; supply `--arg` or --objective")
+    if not pair.certain:
         raise Unavailable(
             f"the output {list(pair.x_hat)} may not be meant as a reconstruction of "
             f"{list(pair.x)}; supply --objective"
