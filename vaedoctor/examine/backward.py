@@ -15,7 +15,8 @@ from .recording import Op, Recording
 class BackwardFault:
     """What autograd said, and the in-place operation it complains about, if there is one.
 
-    `second` says that the first step's backward pass runs, and that of the next one does not.
+    `second` says that it is about the graph that one step leaves to the next: concluded from the two
+    graphs, not run, since a backward pass would free the recorded one.
     """
 
     text: str
@@ -53,11 +54,10 @@ def backward_fault(recording: Recording, gradients: Gradients) -> BackwardFault 
 
 
 def kept_graph(again: Again) -> BackwardFault | None:
-    """What the second step's backward pass raises where the first step's graph is read again."""
+    """Where the loss of the second step goes through the first step's graph; None if nowhere."""
     if again.kept is None:
         return None
-    text = "Trying to backward through the graph a second time"
-    return BackwardFault(text, "", again.kept.span, (), (), second=True)
+    return BackwardFault("", "", again.kept.span, (), (), second=True)
 
 
 def _edit(recording: Recording, shape: tuple[int, ...], function: str) -> Op | None:

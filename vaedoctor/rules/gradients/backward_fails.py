@@ -37,11 +37,11 @@ def backward_fails(examination: Examination) -> Iterator[Finding | Verified]:
         return
     if fault.second:
         yield Finding(
-            "the second backward pass raises: this reads a tensor that the step before has left "
-            "with its graph",
+            "this reads a tensor that the step before has left with its graph, and the loss goes "
+            "through it",
             help="keep it without its graph: `.detach()` before it is stored",
             at=fault.at,
-            notes=(f"autograd says: {fault.text}",),
+            notes=("a backward pass frees its graph: that of the second step will raise",),
             causes=frozenset({"failure"}),
         )
         return
