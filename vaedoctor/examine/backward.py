@@ -15,8 +15,8 @@ from .recording import Op, Recording
 class BackwardFault:
     """What autograd said, and the in-place operation it complains about, if there is one.
 
-    `second` says that it is about the graph that one step leaves to the next: concluded from the two
-    graphs, not run, since a backward pass would free the recorded one.
+    `second` says that it is about the graph that one step leaves to the next: concluded from the
+    two graphs, not run, since a backward pass would free the recorded one.
     """
 
     text: str
