@@ -56,21 +56,9 @@ def first_layers(flow: Flow, z: Value, *ends: Value) -> list[Op]:
     Where a way has no layer, as in the inner product of a graph's decoder, its last step.
     """
     goal, last = flow.ancestors(*ends), {end.index for end in ends if end.shape}
-    found: dict[int, Op] = {}
-    waiting, seen = [z], set()
-    while waiting:
-        value = waiting.pop()
-        if value.index in seen:
-            continue
-        seen.add(value.index)
-        for op in flow.consumers.get(value.index, ()):
-            if not any(m.index in goal for m in op.makes):
-                continue
-            if flow.layer(op) or any(m.index in last for m in op.makes):
-                found[op.index] = op
-            else:
-                waiting.extend(op.makes)
-    return list(found.values())
+    return _first(
+        flow, z, goal, lambda op: flow.layer(op) or any(m.index in last for m in op.makes)
+    )
 
 
 def prior_layers(anatomy: Anatomy, latent: Latent, loss: Value) -> list[Op]:
@@ -84,20 +72,26 @@ def prior_layers(anatomy: Anatomy, latent: Latent, loss: Value) -> list[Op]:
         return []
     aside = flow.ancestors(loss) - flow.ancestors(anatomy.x_hat)
     theirs = flow.descendants(*(v for o in others for v in (o.loc, o.scale, o.z) if v is not None))
+    layers = _first(flow, latent.z, aside, flow.layer)
+    return [op for op in layers if _meets(flow, flow.descendants(op.out), theirs, aside)]
+
+
+def _first(flow: Flow, start: Value, within: Set[int], ends: Callable[[Op], bool]) -> list[Op]:
+    """The operations at which the ways from a value through others `within` end."""
     found: dict[int, Op] = {}
-    waiting, seen = [latent.z], set()
+    waiting, seen = [start], set()
     while waiting:
         value = waiting.pop()
         if value.index in seen:
             continue
         seen.add(value.index)
         for op in flow.consumers.get(value.index, ()):
-            if not any(m.index in aside for m in op.makes):
+            if not any(m.index in within for m in op.makes):
                 continue
-            if not flow.layer(op):
-                waiting.extend(op.makes)
-            elif _meets(flow, flow.descendants(op.out), theirs, aside):
+            if ends(op):
                 found[op.index] = op
+            else:
+                waiting.extend(op.makes)
     return list(found.values())
 
 
