@@ -225,7 +225,7 @@ if __name__ == "__main__":
         total = price(machine, torch.rand(16, 8))
         total.backward()
         """,
-        "found: `total` of the training loop",
+        "found: `price` in mymodel.py",
     ),
     "the total beside x_hat and its terms, none with a name": (
         """

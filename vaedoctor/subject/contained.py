@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .trial import leaves
 
@@ -35,6 +35,16 @@ def only_terms(value: Any) -> bool:
     scalars = [t for _, t in leaves(value) if _trains(t) and t.numel() == 1]
     ends = {t.grad_fn for t in scalars}
     return len(ends) > 1 and not any(ends <= _behind([t]) for t in scalars)
+
+
+def reached_by(loss: Tensor, model: nn.Module) -> set[int]:
+    """The parameters of the model (their ids) from which a loss is computed.
+
+    None where it is computed from another instance's: a function may hold the script's own.
+    """
+    own = {id(p) for p in model.parameters()}
+    leaves = (getattr(node, "variable", None) for node in _behind([loss]))
+    return {id(leaf) for leaf in leaves if leaf is not None} & own
 
 
 def _trains(thing: Any) -> bool:

@@ -103,6 +103,11 @@ def settled(model: nn.Module) -> nn.Module:
     return model
 
 
+def mark_moved(tensor: torch.Tensor) -> None:
+    """Take a tensor for one that the user's script has on the model's device."""
+    _MOVED[tensor] = "to"
+
+
 class _Reader(ast.NodeTransformer):
     """Replaces device literals wherever they are not the forward pass."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,9 +22,9 @@ from .binding import (
     role,
 )
 from .composing import is_pyro_pair, pyro_loss
-from .contained import only_terms, total_among
+from .contained import only_terms, reached_by, total_among
 from .errors import TargetError, summary
-from .loop import loops
+from .loop import Loop, loops
 from .losses import (
     Loss,
     as_loss,
@@ -104,6 +104,12 @@ class _Tried:
     trains: bool = False
     given: str = ""
     terms: bool = False
+    elsewhere: bool = False
+
+    @property
+    def useful(self) -> bool:
+        """Whether it is a loss of this model's parameters, or the file says that it is one."""
+        return self.works and (self.trains or self.own_call) and not (self.terms or self.elsewhere)
 
 
 class _Finder:
@@ -173,20 +179,23 @@ class _Finder:
         contained = self._contained()
         if contained is not None:
             return contained, ()
-        tried = [
-            t
-            for loss in candidates(self.model, self.namespace)
-            if (t := self._best(loss)) is not None
-        ]
-        works = [t for t in tried if t.works and (t.trains or t.own_call) and not t.terms]
         # Nobody calls a `training_step` but its framework.
-        called = [t for t in works if t.own_call or t.loss.name == "training_step"]
-        if called:
-            return called[0].objective, ()
+        every = list(candidates(self.model, self.namespace))
+        tried = self._tried(c for c in every if c.name == "training_step")
+        works = [t for t in tried if t.useful]
+        if works:
+            return works[0].objective, ()
         looped, refused = self._looped()
-        looped = looped or self._minimized() or self._total()
         if looped is not None:
             return looped, ()
+        tried += self._tried(c for c in every if c.name != "training_step")
+        works = [t for t in tried if t.useful]
+        called = [t for t in works if t.own_call]
+        if called:
+            return called[0].objective, ()
+        other = self._minimized() or self._total()
+        if other is not None:
+            return other, ()
         if len(works) == 1:
             return replace(works[0].objective, settled=not _BOUND.search(works[0].loss.name)), ()
         if works:
@@ -203,6 +212,9 @@ class _Finder:
                 return None, (f"`{t.loss.name}` returns terms and no total: {_NO_LOSS}",)
         return None, (*refused, _NO_LOSS)
 
+    def _tried(self, losses: Iterable[Loss]) -> list[_Tried]:
+        return [t for loss in losses if (t := self._best(loss)) is not None]
+
     def _called_so(self, tried: _Tried) -> bool:
         """Whether a loss is called as here: by the file, or by its framework on the given batch."""
         stepped = tried.loss.name == "training_step" and not self.batch.guessed
@@ -211,17 +223,45 @@ class _Finder:
     def _looped(self) -> tuple[Objective | None, tuple[str, ...]]:
         """The loss as a training loop of the file computes it, or why that cannot be repeated."""
         refused: tuple[str, ...] = ()
+        best: Objective | None = None
+        most = 0
         for loop in loops(self.source, self.namespace, self.model) if self.source else ():
-            place = self.source.line(loop.line) if self.source else f"line {loop.line}"
-            origin = f"found: `{loop.name}` of the training loop, {place}"
-            objective = Objective(loop.run, loop.name, origin, loop.at)
-            _, scalar, error, _ = self._trial(objective)
-            if scalar is not None and scalar.requires_grad:
-                return objective, ()
+            objective, scalar, error = self._repeated(loop)
+            reached = 0 if scalar is None else len(reached_by(scalar, self.model))
+            if reached > most:
+                best, most = objective, reached
             if error is not None and not refused:
+                place = self.source.line(loop.line) if self.source else f"line {loop.line}"
                 said = f"the training loop of {place} raised {summary(error)}"
                 refused = (f"{said} when repeated alone, and is not used",)
-        return None, refused
+        return best, () if best is not None else refused
+
+    def _repeated(self, loop: Loop) -> tuple[Objective, Tensor | None, BaseException | None]:
+        """The objective of a loop, its scalar, and what it raised.
+
+        A counter that the file does not tell is late in training, or 0 where that is too far.
+        """
+        for late in (loop.late, 0):
+            loop = replace(loop, late=late)
+            objective = self._of_loop(loop)
+            _, scalar, error, _ = self._trial(objective)
+            if scalar is not None:
+                break
+        return objective, scalar, error
+
+    def _of_loop(self, loop: Loop) -> Objective:
+        function, path = loop.callee(), loop.source.path.name
+        place = loop.source.line(loop.line)
+        name, at = loop.name, loop.at
+        origin = f"found: `{name}` of the training loop, {place}"
+        if function is not None:
+            name, at = function.__name__, span_of(function) or at
+            origin = f"found: `{name}` in {path}"
+        objective = Objective(loop.run, name, origin, at)
+        if not loop.negated:
+            return objective
+        run = loop.run
+        return replace(objective, run=lambda m, b: -total(run(m, b)))
 
     def _unused(self, tried: _Tried) -> str:
         """Why a function that looks like the loss is not used, and what to do about it."""
@@ -257,8 +297,10 @@ class _Finder:
         if scalar is None:
             given = _shown(recipe, loss, model, batch, self.output()) if not ran else ""
             return _Tried(objective, False, recipe.own_call, loss, error, given=given)
+        trains = scalar.requires_grad
+        elsewhere = trains and not reached_by(scalar, model)
         return _Tried(
-            objective, True, recipe.own_call, loss, None, scalar.requires_grad, terms=terms
+            objective, True, recipe.own_call, loss, None, trains, terms=terms, elsewhere=elsewhere
         )
 
     def _trial(

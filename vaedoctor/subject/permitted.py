@@ -87,22 +87,25 @@ _FORBIDDEN = ("torch.utils.data", "torch.optim", "torchvision.datasets", "torch.
 LARGEST_POWER = 64
 
 
+def forbidden(function: Any) -> bool:
+    """Whether something is a loader, an optimizer, a data set: it reads data or keeps state."""
+    module = getattr(function, "__module__", None) or ""
+    name = getattr(function, "__name__", "")
+    return module.startswith(_FORBIDDEN) or name.endswith(("Dataset", "Loader"))
+
+
 def may_be_called(function: Any, namespace: Mapping[str, Any]) -> bool:
     """Whether calling something makes a value and does nothing else."""
     name = getattr(function, "__name__", "")
     module = getattr(function, "__module__", None) or ""
     if isinstance(function, type):
-        return (
-            not module.startswith(_FORBIDDEN)
-            and not name.endswith(("Dataset", "Loader"))
-            and (
-                issubclass(function, nn.Module)
-                or dataclasses.is_dataclass(function)
-                or module == namespace.get("__name__")
-                or function in (types.SimpleNamespace, torch.device, torch.Size)
-                or name in {"Namespace", *_PLAIN_CALLS}
-                or module.startswith("torch.distributions")
-            )
+        return not forbidden(function) and (
+            issubclass(function, nn.Module)
+            or dataclasses.is_dataclass(function)
+            or module == namespace.get("__name__")
+            or function in (types.SimpleNamespace, torch.device, torch.Size)
+            or name in {"Namespace", *_PLAIN_CALLS}
+            or module.startswith("torch.distributions")
         )
     held = getattr(function, "__self__", None)
     if isinstance(held, Tensor | torch.Size | str | tuple | list | dict):

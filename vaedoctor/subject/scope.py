@@ -206,7 +206,7 @@ class Scope(MutableMapping[str, Any]):
         if isinstance(node.func, ast.Name) and self._parses(node.func.id):
             return self._argparse_defaults(at, pair=False)
         function = self._value(node.func, at)
-        if not may_be_called(function, self._namespace):
+        if not self._may_be_called(function, node):
             raise Unknown(ast.unparse(node))
         args = self._items(node.args, at)
         kwargs: dict[str, Any] = {}
@@ -217,6 +217,9 @@ class Scope(MutableMapping[str, Any]):
             elif not (drops_device and keyword.arg in {"device", "requires_grad"}):
                 kwargs[keyword.arg] = self._value(keyword.value, at)
         return function(*args, **kwargs)
+
+    def _may_be_called(self, function: Any, node: ast.Call) -> bool:
+        return may_be_called(function, self._namespace)
 
     def _argparse_defaults(self, at: Bindings, *, pair: bool) -> Any:
         calls: list[tuple[list[Any], dict[str, Any]]] = []
