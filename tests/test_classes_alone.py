@@ -223,6 +223,48 @@ ALONE = {
             def get_decoding(self, z):
                 return self.decoder(z)
     """,
+    "what a part asserts about what is handed on to it": """
+        class Codes(nn.Module):
+            def __init__(self, dim, n_codes=None, widths=None):
+                super().__init__()
+                assert (
+                    n_codes is not None or widths
+                )
+                self.codes = nn.Parameter(torch.randn(n_codes or widths[0], dim))
+        class VAE(nn.Module):
+            def __init__(self, dim=6, **kwargs):
+                super().__init__()
+                self.up, self.down = nn.Linear(20, 2 * dim), nn.Linear(dim, 20)
+                self.parts = Codes(dim, **kwargs)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x))
+                return self.down(z) + 0 * self.parts.codes.sum(), mu, logvar
+    """,
+    "a part of which only its type is told": """
+        def reset(module: nn.Module):
+            for child in module.children():
+                child.reset_parameters()
+        class Plain(nn.Module):
+            def __init__(self, discriminator: nn.Module):
+                super().__init__()
+                self.up, self.down = nn.Linear(29, 12), nn.Linear(6, 29)
+                self.discriminator = discriminator
+                reset(self.discriminator)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x))
+                return self.discriminator(self.down(z)), mu, logvar
+        class VAE(Plain):
+            def __init__(self, discriminator: nn.Module):
+                super().__init__(discriminator)
+    """,
+    "constants that say how wide the data are": """
+        class VAE(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.register_buffer("scale", torch.full((3, 14), 2.0))
+            def forward(self, x):
+                return x * self.scale.prod(0)
+    """,
     "settings that a constructor computes with": """
         class VAE(nn.Module):
             def __init__(self, args):
@@ -253,6 +295,26 @@ def test_a_class_alone_is_examined(write: Callable[[str], str], what: str) -> No
     subject = load(write(ALONE[what]))
     assert subject.batch.ran
     assert not [f for f in examine_subject(subject).findings if str(f.severity) == "error"]
+
+
+def test_a_model_that_takes_one_row_only_gets_one(write: Callable[[str], str]) -> None:
+    body = """
+        class VAE(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.up, self.down = nn.Linear(20, 12), nn.Linear(6, 20)
+            def forward(self, x):
+                q = x.view(len(x), 1, 5, 4)
+                mask = torch.zeros(len(x), 5, 5, device=x.device)
+                h = F.scaled_dot_product_attention(q, q, q, mask)
+                z, mu, logvar = drawn(self.up(h.flatten(1)))
+                return self.down(z), mu, logvar
+    """
+    subject = load(write(body))
+    assert subject.batch.ran
+    assert [tuple(a.shape) for a in subject.batch.args] == [(1, 20)]
+    errors = [f for f in examine_subject(subject).findings if str(f.severity) == "error"]
+    assert [f.code for f in errors] == ["VAE505"]
 
 
 def test_a_part_that_stands_in_for_another_is_blamed_for_nothing(

@@ -167,6 +167,23 @@ class TestStandIns:
         assert width(write(m=text + IMPORTS + MODEL.replace("d=20", "d=SIZE"))) == 20
         sys.modules.pop("lib_")
 
+    def test_what_a_library_leaves_out_without_another_one_is_said(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        package = tmp_path / "site-packages" / "left_out_"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text(
+            "from importlib.util import find_spec\nfrom torch import nn\n"
+            "if find_spec('rare_'):\n    from rare_ import Config\n"
+            "class VAE(nn.Module):\n    def __init__(self):\n"
+            "        super().__init__()\n        self.config = Config()\n"
+        )
+        monkeypatch.syspath_prepend(str(package.parent))
+        error = refusal("left_out_:VAE")
+        sys.modules.pop("left_out_")
+        assert error.message.endswith("in line 8 of `left_out_`, but `rare_` is not installed")
+        assert error.next_step.startswith("python -m pip install rare_")
+
     def test_the_users_own_broken_module_is_shown(self, write: Write) -> None:
         text = (
             IMPORTS + "from blocks import Dense" + MODEL.replace("nn.Linear(z, d)", "Dense(z, d)")

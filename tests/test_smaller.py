@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -183,6 +184,14 @@ def test_fewer_layers_come_after_narrower_ones() -> None:
     first = next(i for i, f in enumerate(found) if "depth" in f)
     assert first > 0
     assert all("depth" not in f for f in found[:first])
+
+
+def test_widths_that_keep_their_proportion_come_before_narrower_ones() -> None:
+    def made(widths: tuple[int, ...] = (128, 256, 512, 1024, 1024)) -> nn.Module:
+        return nn.Sequential(*(nn.Conv3d(a, b, 9) for a, b in itertools.pairwise(widths)))
+
+    found = [f["widths"] for f in narrowing(made)]
+    assert found[:2] == [(8, 16, 32, 64, 64), (8, 8, 16, 32, 32)]
 
 
 def test_a_constructor_that_computes_with_numbers_is_left_alone() -> None:

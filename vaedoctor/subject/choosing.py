@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +24,7 @@ from .unbuildable import cannot_compose, cannot_run, factory
 from .witness import TooMuchWork
 
 _MOST_MADE_UP = 6
+_MOST_SECONDS = 30.0  # of one core, after which no further model is tried
 
 Chosen = tuple[Built, Batch, Calling]
 
@@ -49,7 +51,10 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
     best: Chosen | None = None
     refused: NotGuessed | None = None
     first: tuple[Built, Trial] | None = None
+    ends = time.thread_time() + _MOST_SECONDS
     for built in islice(models, _MOST_MADE_UP):
+        if first is not None and time.thread_time() > ends:
+            break
         try:
             chosen = _affordable(built, wanted)
         except NotGuessed as error:

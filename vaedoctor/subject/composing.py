@@ -142,8 +142,10 @@ def _drawn(posterior: Any) -> Any:
 
 
 def is_pyro_pair(model: nn.Module) -> bool:
-    """Whether a class has Pyro's `model` and `guide` in place of a forward pass."""
-    pair = all(callable(getattr(type(model), n, None)) for n in ("model", "guide"))
+    """Whether a model has Pyro's `model` and `guide` as methods; as parts, and no forward pass."""
+    bare = getattr(type(model), "forward", None) in (nn.Module.forward, None)
+    holder = model if bare else type(model)
+    pair = all(callable(getattr(holder, n, None)) for n in ("model", "guide"))
     return pair and "pyro" in sys.modules
 
 

@@ -86,6 +86,7 @@ class Guesser:
     def best(self) -> Made | None:
         """The first guess that runs and fits, else the one that got furthest; None without any."""
         best: Made | None = None
+        furthest: State = {}
         waiting = iter(self._starts())
         trials = after = 0
         while self._queue or self._start(waiting):
@@ -99,7 +100,7 @@ class Guesser:
             trials += 1
             one, seen = self._tried(state, layer)
             if best is None or one.score > best.score:
-                best = one
+                best, furthest = one, state
             if one.trial.ran and (unread := self._not_looked_up(state, seen)) is not None:
                 self._push(unread, layer, seen.progress, -1)
                 best = one if best is None else best
@@ -112,6 +113,8 @@ class Guesser:
                 break
             after += best.trial.ran
             self._learn(state, layer, seen, ran=one.trial.ran)
+        if best is not None and best.misfit and not best.trial.ran:
+            return self._alone(furthest) or best
         return best
 
     def fill(self, shape: tuple[int, ...]) -> Tensor:
@@ -164,6 +167,17 @@ class Guesser:
             if p.default is p.empty or (optional and not is_label):
                 state[p.name] = _plain(p) or companion(p.name, main, self.layers)
         return state
+
+    def _alone(self, state: State) -> Made | None:
+        """The state that came furthest with one row: some models take no more than that."""
+        rows = self.layers.rows
+        for path, slot in slots_of(state).items():
+            if slot.shape[:1] == (rows,):
+                state = reshaped(state, path, (1, *slot.shape[1:]))
+        if rows == 1 or _key(state) in self._tried_states:
+            return None
+        one, _ = self._tried(state, None)
+        return one if one.trial.ran else None
 
     def _lists(self) -> list[nn.ModuleList]:
         return [m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) > 1]

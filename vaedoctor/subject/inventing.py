@@ -101,6 +101,8 @@ class Inventor:
             found = self._components(name, use) or self._stand_ins(name, use)
             if found:
                 return found
+        if annotation is nn.Module:
+            return self._stand_ins(name, use)
         if use.attributes or use.methods:
             return self._objects(use)
         if any(isinstance(k, str) for k in use.keys):
@@ -241,7 +243,8 @@ class Inventor:
     def _stand_ins(self, name: str, use: Use) -> list[Any]:
         """A plain layer for a part that is called with one tensor and that nobody defines here."""
         bare = name.lower()
-        other = use.attributes or use.methods or use.keys or use.number or use.items or use.sized
+        of_a_layer = {*use.attributes, *use.methods} <= _LAYERS_OWN
+        other = not of_a_layer or use.keys or use.number or use.items or use.sized
         if use.called not in (None, 1) or other or self.sizes.is_list(bare):
             return []
         likes = (_likeness(k.__name__, bare.replace("_", "")) for k in self._own_classes())
@@ -255,7 +258,7 @@ class Inventor:
             return [_linear(code, wide)]
         if bare.startswith(("enc", "inf")):
             return [_linear(wide, inner)]
-        return [_linear(inner, inner)] if use.called == 1 else []
+        return [_linear(inner, inner)]
 
     def _size(self, name: str) -> int:
         options = [o for o in self.sizes.choices(name) if type(o) is int]
@@ -404,6 +407,7 @@ def _fields(kind: type) -> set[str]:
 
 
 _COUNTED = re.compile(r"(depth|dims?|sizes?|layers?|heads?|num|width|channels?|features?|len)\d*$")
+_LAYERS_OWN = frozenset(dir(nn.Linear))
 _ROLES = frozenset(
     "in_features out_features in_channels out_channels input_size hidden_size num_features p "
     "normalized_shape num_embeddings embedding_dim self input x num_channels".split()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import inspect
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .errors import TargetError, user_traceback
 from .loading import Loaded, stopped
 from .slicing import Executed, Failure
-from .source import Source
-from .stubs import Absent, StubUsed, explain
+from .source import Source, is_foreign
+from .stubs import Absent, StubLoader, StubUsed, explain
 from .surroundings import Surroundings
+from .witness import user_frame
 
 
 def unbound(name: str, loaded: Loaded, label: str) -> TargetError | None:
@@ -34,6 +38,10 @@ def lacking(
     for one in _chain(error):
         if isinstance(one, StubUsed):
             return explain(one)
+        if isinstance(one, NameError) and (used := _left_out_by_its_library(one)) is not None:
+            reason = explain(used)
+            reason.traceback = ""  # the message says where
+            return reason
         if not isinstance(one, NameError) or not one.name or loaded.source is None:
             continue
         shown = user_traceback(one)
@@ -54,6 +62,35 @@ def lacking(
                 next_step=_whole(label),
             )
     return None
+
+
+def _left_out_by_its_library(error: NameError) -> StubUsed | None:
+    """The library whose import another one leaves out where it is not installed."""
+    found = user_frame(error)
+    if found is None or not is_foreign(found[0].f_code.co_filename):
+        return None
+    frame = found[0]
+    module = str(frame.f_globals.get("__name__", ""))
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
+    except (KeyError, OSError, TypeError, SyntaxError):
+        return None
+    for stmt in ast.walk(tree):
+        if isinstance(stmt, ast.ImportFrom) and stmt.module and not stmt.level:
+            names = {a.asname or a.name: f"{stmt.module}.{a.name}" for a in stmt.names}
+        elif isinstance(stmt, ast.Import):
+            names = {a.asname or a.name.partition(".")[0]: a.name for a in stmt.names}
+        else:
+            continue
+        needed = names.get(error.name or "", "")
+        if needed and _is_absent(needed.partition(".")[0]):
+            return StubUsed(needed, f"needed in line {frame.f_lineno} of `{module}`")
+    return None
+
+
+def _is_absent(name: str) -> bool:
+    spec = importlib.util.find_spec(name)
+    return spec is None or isinstance(spec.loader, StubLoader)
 
 
 @dataclass(frozen=True, slots=True)

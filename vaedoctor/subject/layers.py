@@ -44,7 +44,7 @@ _SIDES = {
     2: (28, 32, 64, 16, 8, 128, 224, 256),
     3: (16, 32, 8, 64),
 }
-_FILMS = [(9, 16, 16), (5, 32, 32)]  # the first frame by itself, then fours
+_FILMS = [(9, 16, 16), (5, 32, 32), (9, 32, 32)]  # the first frame by itself, then fours
 _SPATIAL = re.compile(
     r"size|res|shape|height|width|length|img|image|spatial|side|cube|mels|frames|points"
 )
@@ -183,9 +183,19 @@ class Layers:
         return list(dict.fromkeys(found))[:12]
 
     def _named_widths(self) -> list[int]:
-        """The width of the data, for a model without any weights that says it in a number."""
-        named = {n: v for n, v in self.hints.items() if _WIDTH.fullmatch(n.lower())}
-        return [v for v in named.values() if type(v) is int and 0 < v <= 4096]
+        """The width of the data, for a model without any weights that says it in a number.
+
+        Its own number counts first, then those of its parts, then how wide its constants are.
+        """
+        parts = [vars(m) for m in self._model.modules() if m is not self._model]
+        named = [
+            v for h in (self.hints, *parts) for n, v in h.items() if _WIDTH.fullmatch(n.lower())
+        ]
+        constants = [
+            b.shape[-1] for b in self._model.buffers() if b.dim() and b.is_floating_point()
+        ]
+        found = [v for v in (*named, *constants) if type(v) is int and 0 < v <= 4096]
+        return list(dict.fromkeys(found))
 
 
 def square_images(rows: int, pixels: int) -> list[Shape]:

@@ -17,6 +17,7 @@ from .reading import uses_of
 from .signatures import annotations_of, defaults_of, required, signature_of
 from .sizes import Sizes
 from .uses import Use
+from .witness import user_frame
 
 Values = dict[str, Any]
 _MOST_ALTERNATIVES = 12
@@ -90,6 +91,23 @@ class Proposals:
             yield from ({**made, name: option} for option in options[:2])
         if len(lacking) > 1 and all(table.values()):
             yield {**made, **{name: options[0] for name, options in table.items()}}
+        yield from self._passed_on(error, made)
+
+    def _passed_on(self, error: BaseException, made: Values) -> Iterator[Values]:
+        """With what a part asserts about its own arguments, where `**kwargs` hands them on."""
+        spare = next((p.name for p in self._parameters() if p.kind is p.VAR_KEYWORD), None)
+        frame = user_frame(error)
+        if spare is None or spare in self._values or frame is None:
+            return
+        given, inventor = made.get(spare, {}), self._inventor(even=False, shared=False)
+        held, line = frame[0].f_locals, frame[1]
+        count = frame[0].f_code.co_argcount + frame[0].f_code.co_kwonlyargcount
+        for name in frame[0].f_code.co_varnames[:count]:
+            unset = held.get(name, error) is None and name not in given
+            if not unset or name in self.signature.parameters or not _is_word_of(name, line):
+                continue
+            for option in inventor.choices(name, int)[:2]:
+                yield {**made, spare: {**given, name: option}}
 
     def options(self, parameter: inspect.Parameter) -> list[Any]:
         """What one parameter may be given, the likeliest first."""
@@ -175,6 +193,10 @@ def _with_entry(
             one = Call(value.thing, changed) if isinstance(value, Call) else changed
             return {**entries, name: one}
     return None
+
+
+def _is_word_of(name: str, line: str) -> bool:
+    return re.search(rf"\b{re.escape(name)}\b", line) is not None
 
 
 def _is_namespace(value: Any, has: set[str]) -> bool:

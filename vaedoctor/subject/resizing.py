@@ -241,6 +241,9 @@ class Resizing:
         """A margin that is mirrored does not fit into so short a signal."""
         for path in operand.paths:
             shape = slots[path].shape
+            if len(shape) > 3:  # two sides grow together, a film's length stays
+                yield reshaped(state, path, (*shape[:-2], 2 * shape[-2], 2 * shape[-1]))
+                continue
             for longer in (8, 64):
                 if len(shape) > 1 and shape[-1] * longer <= 65_536:
                     yield reshaped(state, path, (*shape[:-1], shape[-1] * longer))

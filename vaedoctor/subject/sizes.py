@@ -29,6 +29,7 @@ _EVEN: dict[str, tuple[int, ...]] = {
     "latent": (16, 8, 24, 40, 56, 72),
     "other": (128, 256, 320, 384, 448, 512, 576, 640),
 }
+_SIDES = (32, 32)
 _NODES = 8  # as many as a made-up batch has rows: a graph's nodes are its rows
 _RING = [[0, 1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5, 6, 7, 0]]
 _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
@@ -64,15 +65,18 @@ _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
         r"(n_?|num_?)(\w+_)?(layers?|blocks?|levels?|stages?|res|downs?\w*|flows?)|depth",
         (2, 1),
     ),
+    (r"(\w+_)?(layers?|blocks?|res\w*|units)_per_\w+", (2, 1)),
+    (r"\w*(compression|downsampl\w*|upsampl\w*|shrink\w*)_?(ratio|factor|rate|scale)?", (2, 4, 8)),
     (
         r"(img|image|im|input|in|x|data|obs|sample)_?(size|res|resolution|dim|hw)?_?(shape)|shape"
         r"|(img|image)_?dims",
         ((1, 28, 28), (3, 32, 32), 28),
     ),
     (
-        r"(img|image|im|spatial)_?(size|res|resolution|dim|hw|width|height|w|h)|resolution|height|width"
+        r"((in|input|x|data|out|output)_)?(img|image|im|spatial)_?(size|res|resolution|dim|hw|width|height"
+        r"|w|h)|resolution|height|width"
         r"|size|patch_grid",
-        (32, 28, 64, (32, 32)),
+        (32, 28, 64, _SIDES),
     ),
     (r"patch_size", (4, 8)),
     (r"((n|num)_?)?spatial_?(dims?|dimensions?|ndim)|(n_?|num_?)dimensions|dimensions", (2, 3, 1)),
@@ -194,8 +198,13 @@ class Sizes:
         for pattern, values in _FIXED:
             if re.fullmatch(pattern, bare) and _fits(values[0], annotation):
                 self._usual.setdefault(bare, values[0])
-                return [v for v in values if _fits(v, annotation)]
+                return [self._of_all_axes(v) for v in values if _fits(v, annotation)]
         return []
+
+    def _of_all_axes(self, value: Any) -> Any:
+        """A picture's sides, one for every axis that was told: a volume has three."""
+        axes = self._known.get("spatial_dims")
+        return (value[0] // 2,) * 3 if value == _SIDES and axes == 3 else value
 
     def is_list(self, name: str) -> bool:
         """Whether a name means a list of sizes."""

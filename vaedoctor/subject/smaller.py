@@ -123,12 +123,21 @@ class Shrinking:
         few = min(_FEW_PARAMETERS, self._parameters // 2)
         least: tuple[Values, int] | None = None
         yielded = False
-        for values, parameters in itertools.chain(self._narrower([]), self._shallower()):
-            if parameters <= few:
-                yielded = True
-                yield values
-            elif least is None or parameters < least[1]:
-                least = values, parameters
+        for ways in (self._narrower([]), self._shallower()):
+            for values, parameters in ways:
+                if parameters <= few:
+                    # At the narrowest, widths no longer stand in the same proportion.
+                    if least is not None and least[1] <= 2 * few and _has_narrowest(values):
+                        yield least[0]
+                        least = None
+                    yielded = True
+                    yield values
+                elif least is None or parameters < least[1]:
+                    least = values, parameters
+            # The narrowest may be too narrow for what its layers divide: the next wider one.
+            if yielded and least is not None and least[1] <= MOST_PARAMETERS:
+                yield least[0]
+                least = None
         if least is not None and not yielded and least[1] <= self._parameters // 2:
             yield least[0]
 
@@ -240,6 +249,18 @@ def _placed(values: Mapping[str, Any], place: Place, new: Any) -> Values:
         held = values[name]
         new = Call(held.thing, _placed(held.values, tuple(rest), new))
     return {**values, name: new}
+
+
+def _has_narrowest(values: Any) -> bool:
+    """Whether neighbours in a list are of the smallest width: one of them was not divided."""
+    if isinstance(values, Call):
+        return _has_narrowest(values.values)
+    if isinstance(values, Mapping):
+        return any(map(_has_narrowest, values.values()))
+    if not isinstance(values, list | tuple):
+        return False
+    pairs = itertools.pairwise(values)
+    return any(a == b == _NARROWEST for a, b in pairs) or any(map(_has_narrowest, values))
 
 
 def _one(number: int) -> int:
