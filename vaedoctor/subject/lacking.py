@@ -39,9 +39,7 @@ def lacking(
         if isinstance(one, StubUsed):
             return explain(one)
         if isinstance(one, NameError) and (used := _left_out_by_its_library(one)) is not None:
-            reason = explain(used)
-            reason.traceback = ""  # the message says where
-            return reason
+            return _without_a_traceback(explain(used))  # the message says where
         if not isinstance(one, NameError) or not one.name or loaded.source is None:
             continue
         shown = user_traceback(one)
@@ -86,6 +84,10 @@ def _left_out_by_its_library(error: NameError) -> StubUsed | None:
         if needed and _is_absent(needed.partition(".")[0]):
             return StubUsed(needed, f"needed in line {frame.f_lineno} of `{module}`")
     return None
+
+
+def _without_a_traceback(reason: TargetError) -> TargetError:
+    return TargetError(reason.message, next_step=reason.next_step)
 
 
 def _is_absent(name: str) -> bool:
