@@ -34,7 +34,7 @@ def test_the_first_screen_is_what_is_printed(tmp_path: Path) -> None:
     real = settled(printed(tmp_path, source))
     head, tail = (settled(part) for part in shown.partition("\n")[2].split("…\n"))
     assert real[: len(head)] == head
-    assert [line for line in real if line][-len(tail) :] == tail
+    assert real[-len(tail) :] == tail
 
 
 def test_the_cure_it_names_cures(tmp_path: Path) -> None:

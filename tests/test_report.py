@@ -31,6 +31,21 @@ anatomy: gaussian (certain)
   → location  `mu`  8×32   mymodel.py:3
   → z         `z`   8×32   mymodel.py:4
 
+[✓] structure        1 rule passed
+[✗] sampling         1 error, 1 suppressed, 2 rules passed
+[!] gradients        1 warning
+[-] objective        2 skipped
+[☠] numerics         1 rule crashed (our bug: please report)
+
+verified:
+  ✓ sampler and KL mean the same scale (scale = 0.607)
+  1 more with `-v`
+
+skipped: 2 rules, why with `-v`
+
+crashed:
+  VAE801: KeyError: 'z'
+
 error[VAE302] sample-not-reparameterized: no gradient flows through `sample`
  --> mymodel.py:4:13
   |
@@ -44,22 +59,7 @@ error[VAE302] sample-not-reparameterized: no gradient flows through `sample`
 warning[VAE601] parameter-without-gradient: `aux.weight` gets no gradient
  = help: use `aux` or remove it
 
-[✓] structure        1 rule passed
-[✗] sampling         1 error, 1 suppressed, 1 rule passed
-[!] gradients        1 warning
-[-] objective        2 skipped
-[☠] numerics         1 rule crashed (our bug: please report)
-
-verified:
-  ✓ the noise is Gaussian (mean = 0.012, std = 0.998)
-
-skipped:
-  VAE701, VAE702: no objective found: give one with `--objective`
-
-crashed:
-  VAE801: KeyError: 'z'
-
-1 error, 1 warning (1 suppressed) · 4 rules in 1.3 s, 3 not judged · seed 0
+1 error, 1 warning (1 suppressed) · 5 rules in 1.3 s, 3 not judged · seed 0
 next: vaedoctor explain VAE302
 """
 
@@ -92,12 +92,14 @@ def report(tmp_path, monkeypatch):
     )
     frozen = dataclasses.replace(idle, code="VAE305", name="noise-shared-across-batch")
     gaussian = Verified("the noise is Gaussian", {"mean": 0.012, "std": 0.998})
+    alike = Verified("sampler and KL mean the same scale", {"scale": 0.607})
     missing = "no objective found: give one with `--objective`"
     return Report(
         f"{file}:VAE",
         (
             Outcome("VAE101", "unregistered-layer", "passed"),
             Outcome("VAE302", "sample-not-reparameterized", "failed", (cut,)),
+            Outcome("VAE303", "scale-misread", "passed", (), (), (alike,)),
             Outcome("VAE305", "noise-shared-across-batch", "passed", (), (frozen,), (gaussian,)),
             Outcome("VAE601", "parameter-without-gradient", "failed", (idle,)),
             Outcome("VAE701", "kl-formula-mismatch", "skipped", reason=missing),
@@ -123,6 +125,27 @@ def test_text(report):
     assert as_text(report) == TEXT
 
 
+def test_verbose_text_says_all_that_is_fine_and_why_the_rest_was_not_judged(report):
+    text = as_text(report, verbose=True)
+    for line in (
+        "  ✓ the noise is Gaussian (mean = 0.012, std = 0.998)",
+        "  VAE701 kl-formula-mismatch: no objective found: give one with `--objective`",
+        "  VAE702 kl-missing: no objective found: give one with `--objective`",
+        "  VAE303 scale-misread",
+    ):
+        assert line in text.splitlines()
+    assert "with `-v`" not in text
+
+
+def test_a_reason_that_keeps_many_rules_from_being_judged_is_told(report):
+    lost = tuple(
+        Outcome(f"VAE80{n}", "x", "skipped", reason="the step raises") for n in range(1, 5)
+    )
+    more = dataclasses.replace(report, outcomes=report.outcomes[:-1] + lost)
+    shown = "skipped:\n  VAE801, VAE802, VAE803, VAE804: the step raises\n  2 more with `-v`\n"
+    assert shown in as_text(more)
+
+
 def test_str_of_a_report_is_its_text(report):
     assert str(report) == TEXT
 
@@ -134,9 +157,8 @@ def test_text_fits_its_width(report):
 
 
 def test_quiet_text_is_findings_and_the_verdict(report):
-    start, end = TEXT.index("error["), TEXT.index("[✓]")
-    verdict = TEXT.splitlines()[-2]
-    assert as_text(report, quiet=True) == f"{TEXT[start:end]}{verdict}\n"
+    start, end = TEXT.index("error["), TEXT.index("next:")
+    assert as_text(report, quiet=True) == TEXT[start:end]
 
 
 def test_verbose_text_names_every_rule(report):

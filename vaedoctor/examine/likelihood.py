@@ -56,6 +56,14 @@ class Likelihood:
     features: int
     target: tuple[float, float]
 
+    def averaged(self, outweighed: float) -> bool:
+        """Whether a term that weighs so many times more does so because this one is a mean.
+
+        A mean over D_x features is outweighed exactly D_x times, that of `mse_loss`, which lacks
+        the half of a Gaussian's, D_x / 2 times.
+        """
+        return any(abs(outweighed / (n * self.features) - 1) < EVEN for n in (1.0, 0.5))
+
 
 def likelihood(anatomy: Anatomy) -> Likelihood | None:
     """Which plain likelihood the loss's gradient at x_hat fits; None where it fits none."""

@@ -27,10 +27,16 @@ from .step import run_recorded
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """Exponents of 1/B: 0 where a term is summed over the batch, 1 where it is averaged."""
+    """Exponents of 1/B: 0 where a term is summed over the batch, 1 where it is averaged.
+
+    `outweighs` is the KL's weight over the reconstruction's at this batch; `averaged` says that
+    what the batch does not explain of it is a mean over the features.
+    """
 
     kl: int
     reconstruction: int
+    outweighs: float
+    averaged: bool
     at: Span | None
 
 
@@ -80,11 +86,11 @@ def _exponents(
         return None
     if other is None or kl == 0 or other.weight == 0:
         return None
-    return Reduction(
-        _exponent(kl, full.weight / full.rows),
-        _exponent(other.weight / rows, recon.weight / full.rows),
-        full.at,
-    )
+    of_kl = _exponent(kl, full.weight / full.rows)
+    of_recon = _exponent(other.weight / rows, recon.weight / full.rows)
+    outweighs = full.weight / recon.weight
+    averaged = recon.averaged(outweighs / full.rows ** (of_recon - of_kl))
+    return Reduction(of_kl, of_recon, outweighs, averaged, full.at)
 
 
 def one_weight(full: Pull, recon: Likelihood) -> float | None:

@@ -1,4 +1,9 @@
-"""The report for people: anatomy, findings with their code, a summary, what was verified."""
+"""The report for people: anatomy, how each family ended, what was verified, then the findings.
+
+The findings stand last, where the eye is when the command has ended. What people suspect most and
+is fine is named with its number; the rest of what passed, and why a few rules were not judged, is
+for `verbose`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,6 @@ from ..finding import (
     Report,
     Severity,
     Stop,
-    Verified,
     several,
 )
 from .frame import frame
@@ -27,6 +31,14 @@ from .verdict import statistics as counted
 from .wrap import hang, wrap
 
 MOST_CODES = 8  # named under one reason; `-v` names them all
+FEW = 4  # rules that a reason must keep from being judged, to be told without `-v`
+# "Why does it not train?": is the layer registered, on the device, in the way; does it get the
+# sample; does the gradient arrive; is the KL that of what is sampled. Then what people most often
+# suspect wrongly: the KL's sign and ½, the noise, the reductions, a codebook without a loss.
+SUSPECTED = frozenset(
+    "VAE101 VAE104 VAE202 VAE302 VAE303 VAE304 VAE401 VAE501 VAE601 VAE602 VAE701 VAE703 VAE705"
+    " VAE710 VQ101 VQ102".split()
+)
 _COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.NOTE: "bold cyan"}
 _DIM, _GUTTER = "dim", "bold blue"
 _MARKS = {
@@ -110,16 +122,17 @@ def _lines(report: Report, *, width: int, verbose: bool, quiet: bool) -> Iterato
     if report.stop is not None:
         yield from _stop(report.stop, width)
         return
+    if not quiet:
+        yield from _summary(report.outcomes, width)
+        yield from _verified(report, width, verbose=verbose)
+        yield from _not_judged(report.outcomes, width, verbose=verbose)
+        if verbose:
+            yield from _passed(report.outcomes, width)
     for finding in report.findings:
         yield from _finding_lines(finding, width)
         yield Text()
     if not quiet:
         yield from _hunt(report, width)
-        yield from _summary(report.outcomes, width)
-        yield from _verified(report, width)
-        yield from _not_judged(report.outcomes, width, verbose=verbose)
-        if verbose:
-            yield from _passed(report.outcomes, width)
     yield from _footer(report, width, quiet=quiet)
 
 
@@ -237,33 +250,46 @@ def _slot(name: str, said: str, gutter: int, width: int) -> Iterator[Text]:
     yield from hang(text, width, indent=len(first))
 
 
-def _verified(report: Report, width: int) -> Iterator[Text]:
-    said: list[Verified] = [v for o in report.outcomes for v in o.verified]
+def _verified(report: Report, width: int, *, verbose: bool) -> Iterator[Text]:
+    """What was measured and is fine: all of it, or what is most often suspected."""
+    said = [(o.code, v) for o in report.outcomes for v in o.verified]
+    shown = [v for code, v in said if verbose or code in SUSPECTED]
     if said:
         yield Text("verified:")
-    for one in said:
+    for one in shown:
         numbers = f" ({measured(one.measured)})" if one.measured else ""
         yield from wrap(f"{plain(one.text)}{numbers}", width, first="  ✓ ", rest="    ")
+    if len(shown) < len(said):
+        yield Text(f"  {len(said) - len(shown)} {'more ' if shown else ''}with `-v`", style=_DIM)
     if said:
         yield Text()
 
 
 def _not_judged(outcomes: Iterable[Outcome], width: int, *, verbose: bool) -> Iterator[Text]:
-    """Skipped and crashed rules with their reasons: one line a reason, or one a rule."""
+    """Skipped and crashed rules with their reasons: one line a reason, or one a rule.
+
+    Not `verbose`, a reason that keeps only a few rules from being judged is counted.
+    """
     for status in ("skipped", "crashed"):
         reasons: dict[str, list[Outcome]] = {}
         for outcome in (o for o in outcomes if o.status == status):
             key = outcome.code if verbose else outcome.reason
             reasons.setdefault(key, []).append(outcome)
-        if reasons:
+        brief = status == "skipped" and not verbose
+        told = [rules for rules in reasons.values() if not brief or len(rules) >= FEW]
+        left = sum(map(len, reasons.values())) - sum(map(len, told))
+        if told:
             yield Text(f"{status}:")
-        for rules in reasons.values():
+        for rules in told:
             names = ", ".join(o.code for o in rules)
             if verbose:
                 names = f"{plain(rules[0].code)} {plain(rules[0].name)}"
             elif len(rules) > MOST_CODES:
                 names = f"{len(rules)} rules"
             yield from wrap(f"{names}: {plain(rules[0].reason)}", width, first="  ", rest="    ")
+        if left:
+            why = f"  {left} more with `-v`" if told else f"skipped: {left} rules, why with `-v`"
+            yield Text(why, style=_DIM)
         if reasons:
             yield Text()
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 
+REDUCED = {0: "summed", 1: "averaged"}
+
+
 @rule("VAE711", Severity.ERROR, before=("VAE705", "VAE704"))
 def batch_reduction_disagrees(examination: Examination) -> Iterator[Finding | Verified]:
     """Reconstruction and KL scale differently with the batch size.
@@ -44,17 +47,31 @@ def batch_reduction_disagrees(examination: Examination) -> Iterator[Finding | Ve
     if both is None:
         raise Unavailable("the weights cannot be measured at two batch sizes")
     if both.kl != both.reconstruction:
-        words = {0: "summed", 1: "averaged"}
+        features = examination.require_likelihood().features
+        odd = both.averaged or both.reconstruction not in REDUCED
         yield Finding(
-            f"over the batch the KL is {words.get(both.kl, 'scaled')} and the reconstruction "
-            f"{words.get(both.reconstruction, 'scaled')}",
-            help="reduce both terms alike over the batch: two sums, or two means",
-            at=both.at,
+            f"over the batch the KL is {_reduced(both.kl)} and the reconstruction "
+            f"{_reduced(both.reconstruction)}",
+            help='use `reduction="sum"` and divide both terms by the batch size'
+            if both.averaged
+            else "reduce both terms alike over the batch: two sums, or two means",
+            at=(examination.compared_at if odd else None) or both.at,
             measured={
                 "batch exponent of the KL": -both.kl,
                 "batch exponent of the reconstruction": -both.reconstruction,
+                "KL weight / reconstruction weight": both.outweighs,
             },
+            notes=(f"the reconstruction is averaged over its {features} features, too",)
+            if both.averaged
+            else (),
             causes=frozenset({"reduction"}),
         )
     else:
         yield Verified("KL and reconstruction scale alike with the batch", {"exponent": -both.kl})
+
+
+def _reduced(exponent: int) -> str:
+    """A term's dependence on the batch size, in words."""
+    times = {1: "", 2: " twice"}.get(abs(exponent), f" {abs(exponent)} times")
+    way = "divided" if exponent > 0 else "multiplied"
+    return REDUCED.get(exponent, f"{way} by its size{times}")

@@ -48,8 +48,7 @@ def reconstruction_averaged_while_kl_summed(
         beta = examination.subject.beta
         variance = d.weight / (beta or 1.0) / likelihood.weight
         weighs_less = beta is not None and d.weight <= likelihood.weight
-        exact = [n for n in (1.0, 0.5) if abs(variance / (n * likelihood.features) - 1) < 0.01]
-        if exact and not weighs_less:
+        if likelihood.averaged(variance) and not weighs_less:
             yield Finding(
                 f"the reconstruction is averaged over {likelihood.features} features, so the KL "
                 f"weighs {variance:.3g} times too much",
@@ -64,7 +63,7 @@ def reconstruction_averaged_while_kl_summed(
                 causes=frozenset({"reduction"}),
                 plots=(weight_plot(d.weight, likelihood.weight),),
             )
-        else:
+        elif 0.4 < variance < 2.5:
             yield Verified(
                 "KL and reconstruction are reduced alike",
                 {"implied observation variance": variance},
