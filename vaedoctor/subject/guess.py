@@ -15,7 +15,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from .companions import companion, int_attributes, is_graph, told_width
 from .layers import KNOWN, TABLES, Layers
+from .refusals import rows_held_fast
 from .repairs import Repairs, unpacked_paths
 from .slots import Group, Node, Path, Slot, State, changed, made, reshaped, slots_in, slots_of, told
 from .trial import Trial, forward_parameters, home, leaves
@@ -113,8 +114,8 @@ class Guesser:
                 break
             after += best.trial.ran
             self._learn(state, layer, seen, ran=one.trial.ran)
-        if best is not None and best.misfit and not best.trial.ran:
-            return self._alone(furthest) or best
+        if best is not None and not best.trial.ran:
+            return self._with_other_rows(furthest, best) or best
         return best
 
     def fill(self, shape: tuple[int, ...]) -> Tensor:
@@ -168,16 +169,25 @@ class Guesser:
                 state[p.name] = _plain(p) or companion(p.name, main, self.layers)
         return state
 
-    def _alone(self, state: State) -> Made | None:
-        """The state that came furthest with one row: some models take no more than that."""
-        rows = self.layers.rows
-        for path, slot in slots_of(state).items():
-            if slot.shape[:1] == (rows,):
-                state = reshaped(state, path, (1, *slot.shape[1:]))
-        if rows == 1 or _key(state) in self._tried_states:
-            return None
-        one, _ = self._tried(state, None)
-        return one if one.trial.ran else None
+    def _with_other_rows(self, state: State, best: Made) -> Made | None:
+        """The state that came furthest, with rows the model holds fast, or one: some take no more.
+
+        A written-out batch size is a bug to be told, and the rest can be examined with it.
+        """
+        usual = self.layers.rows
+        for rows in (*rows_held_fast(best.trial.error, usual), *([1] if best.misfit else [])):
+            other = state
+            for path, slot in slots_of(state).items():
+                if slot.shape[:1] == (usual,):
+                    other = reshaped(other, path, (rows, *slot.shape[1:]))
+            if rows == usual or _key(other) in self._tried_states:
+                continue
+            self.layers.rows = rows
+            one, _ = self._tried(other, None)
+            if one.trial.ran:
+                return one if rows == 1 else replace(one, origin=f"{one.origin}, {rows} rows")
+        self.layers.rows = usual
+        return None
 
     def _lists(self) -> list[nn.ModuleList]:
         return [m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) > 1]

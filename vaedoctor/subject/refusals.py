@@ -1,4 +1,4 @@
-"""What a model's own check says about its input: `expected 2 audio channels, got 132`."""
+"""What a refusal says about the input: `expected 2 audio channels, got 132`; 64 rows, not 8."""
 
 from __future__ import annotations
 
@@ -12,6 +12,18 @@ _EXPECTED = re.compile(
     r"\D{0,40}?(?:got|received|found|given|not|but|is|has)\D{0,30}?(?P<arrived>\d+)",
     re.IGNORECASE,
 )
+# Torch's own words where two tensors differ in rows; LSTM states have them on the second axis.
+_ROWS = (
+    re.compile(r"tensor a \((\d+)\) must match .* tensor b \((\d+)\) at non-singleton dimension 0"),
+    re.compile(
+        r"size of the tensor \((\d+)\) must match .* \((\d+)\) at non-singleton dimension 0"
+    ),
+    re.compile(r"except in dimension [1-9]\. Expected size (\d+) but got size (\d+)"),
+    re.compile(r"Expected hidden\S* size \(\d+, (\d+), \d+\), got \[\d+, (\d+), \d+\]"),
+    re.compile(r"Expected batch\w* size (\d+), got (\d+)", re.IGNORECASE),
+)
+_VIEWED = re.compile(r"shape '\[(\d+)(?:, -?\d+)+\]' is invalid for input of size")
+_MOST_ROWS = 1024
 _RAISED_BY_CHECKS = (ValueError, AssertionError)
 
 
@@ -31,3 +43,14 @@ def as_it_says(
         for axis, size in enumerate(slot.shape):
             if axis and size == arrived:
                 yield reshaped(state, path, (*slot.shape[:axis], wanted, *slot.shape[axis + 1 :]))
+
+
+def rows_held_fast(error: BaseException | None, rows: int) -> list[int]:
+    """The numbers of rows that something in the model has, where the given number was refused."""
+    text = " ".join(str(error).split())
+    told = [int(n) for found in _ROWS if (m := found.search(text)) for n in m.groups()]
+    if rows in told:
+        told = [n for n in told if n != rows]
+    else:
+        told = [int(m[1])] if (m := _VIEWED.search(text)) else []
+    return [n for n in told if 1 < n <= _MOST_ROWS and n != rows]
