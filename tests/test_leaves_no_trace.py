@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -320,9 +321,14 @@ def test_the_snapshot_alone(model_class: type[nn.Module], loss: str) -> None:
     assert differences(before, photograph(model, x)) == []
 
 
-def test_without_grad_mode_it_stays_off() -> None:
-    with torch.no_grad():
-        assert examine(Plain(), torch.rand(4, 6), elbo) == []
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_grad_mode_it_stays_off_and_the_same_is_found(mode: Callable[[], Any]) -> None:
+    model, x = Plain(), torch.rand(4, 6)
+    usual = vaedoctor.check(model, x, objective=elbo)
+    with mode():
+        assert examine(model, x, elbo) == []
+        report = vaedoctor.check(model, x, objective=elbo)
+    assert report.outcomes == usual.outcomes
 
 
 def test_a_graph_from_before_can_still_be_walked() -> None:

@@ -109,6 +109,19 @@ def against_a_source(source: Tensor, recon: Tensor, mu: Tensor, logvar: Tensor) 
     return weighed(recon, source, mu, logvar)
 
 
+def by_keys(r: Any, picture: Tensor) -> Tensor:
+    return weighed(r["x_hat"], picture, r["z_mean"], r["z_logvar"])
+
+
+def unpacked(r: Any, picture: Tensor) -> Tensor:
+    recon, mu, logvar = r
+    return weighed(recon, picture, mu, logvar)
+
+
+def handed_on(r: Any, x: Tensor) -> Tensor:
+    return unpacked(r, x)
+
+
 def from_model(model: VAE, x: Tensor) -> Tensor:
     model(x)
     return weighed(model.parts[0], x, *model.parts[1:])
@@ -142,6 +155,18 @@ def test_given_losses_are_bound(shape: str, loss: Callable[..., Any]) -> None:
     subject = from_instance(model, X, objective=loss)
     assert subject.objective is not None
     assert subject.objective.origin == "given"
+    assert value(model, subject.objective, subject.batch) == pytest.approx(wanted(model))
+
+
+@pytest.mark.parametrize(
+    ("shape", "loss"), [("dict", by_keys), ("tuple", unpacked), ("tuple", handed_on)]
+)
+def test_what_is_called_nothing_in_particular_takes_all_outputs(
+    shape: str, loss: Callable[..., Any]
+) -> None:
+    model = VAE(shape)
+    subject = from_instance(model, X, objective=loss)
+    assert subject.objective is not None
     assert value(model, subject.objective, subject.batch) == pytest.approx(wanted(model))
 
 

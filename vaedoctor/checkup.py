@@ -72,17 +72,18 @@ def check(
         TargetError: the model cannot be built, or the objective cannot be bound.
         ConfigError: an unknown rule or severity.
     """
-    subject = from_instance(
-        model,
-        batch,
-        objective=objective,
-        optimizer=optimizer,
-        conditions=conditions,
-        beta=beta,
-        batch_axis=batch_axis,
-        call=call,
-        seed=seed,
-    )
+    with _gradients():
+        subject = from_instance(
+            model,
+            batch,
+            objective=objective,
+            optimizer=optimizer,
+            conditions=conditions,
+            beta=beta,
+            batch_axis=batch_axis,
+            call=call,
+            seed=seed,
+        )
     return examine_subject(subject, select=select, ignore=ignore, fail_on=fail_on, seed=seed)
 
 
@@ -116,7 +117,7 @@ def examine_subject(
     threshold = parse_severity(fail_on)
     loss = subject.objective.run if subject.objective else None
     touched = (subject.model, subject.batch.args, dict(subject.batch.kwargs), loss)
-    with ExitStack() as stack:
+    with _gradients(), ExitStack() as stack:
         stack.enter_context(subject.calling.on(subject.model))
         rewind = stack.enter_context(leaves_no_trace(*touched))
         if any(is_lazy(p) for p in subject.model.parameters()):
@@ -146,6 +147,13 @@ def examine_subject(
         seconds=time.perf_counter() - started,
         hunt=hunted,
     )
+
+
+@contextmanager
+def _gradients() -> Iterator[None]:
+    """As in training, also where the caller has switched gradients off."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 @contextmanager

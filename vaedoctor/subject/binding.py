@@ -216,11 +216,13 @@ class _Names:
             return
         keys = {str(path[0]) for path in self.slots if path and isinstance(path[0], str)}
         apart = () not in self.slots and _taken_apart(self.function, p.name)
-        if _reads_attributes(self.function, p.name, keys) or (
-            apart and _WHOLE.fullmatch(p.name) is not None
-        ):
-            self.needs_output = self.whole = True
-            self.bound[p.name] = lambda m, b, out: out
+        entries = bool(read & keys) or _reads_attributes(self.function, p.name, keys)
+        if entries or (apart and _WHOLE.fullmatch(p.name) is not None):
+            self._take_whole(p.name)
+
+    def _take_whole(self, name: str) -> None:
+        self.needs_output = self.whole = True
+        self.bound[name] = lambda m, b, out: out
 
     def _exact(self, p: inspect.Parameter) -> None:
         if () not in self.slots and _taken_apart(self.function, p.name):
@@ -323,10 +325,16 @@ class _Names:
                     self._take_output(p.name, path)
 
     def _left_over(self) -> None:
-        """The one parameter that is left takes the input, if no other does."""
+        """The one parameter that is left takes all outputs or the input, if no other does."""
         left = [p for p in self.parameters if p.name not in self.bound and p.default is p.empty]
-        if len(left) == 1 and role(left[0].name) is None and not self.given and self.inputs:
-            self._take_input(left[0].name, next(iter(self.inputs.values())))
+        if len(left) != 1:
+            return
+        name, nameless = left[0].name, role(left[0].name) is None
+        several = () not in self.slots and not self.needs_output
+        if several and (_taken_apart(self.function, name) or (nameless and self.given)):
+            self._take_whole(name)
+        elif nameless and not self.given and self.inputs:
+            self._take_input(name, next(iter(self.inputs.values())))
 
     def _check(self) -> None:
         for p in self.parameters:
