@@ -325,16 +325,19 @@ class _Names:
                     self._take_output(p.name, path)
 
     def _left_over(self) -> None:
-        """The one parameter that is left takes all outputs or the input, if no other does."""
+        """What is taken apart takes all outputs; the one that is then left, what no other has."""
         left = [p for p in self.parameters if p.name not in self.bound and p.default is p.empty]
-        if len(left) != 1:
-            return
-        name, nameless = left[0].name, role(left[0].name) is None
         several = () not in self.slots and not self.needs_output
-        if several and (_taken_apart(self.function, name) or (nameless and self.given)):
-            self._take_whole(name)
-        elif nameless and not self.given and self.inputs:
-            self._take_input(name, next(iter(self.inputs.values())))
+        apart = [p for p in left if several and _taken_apart(self.function, p.name)]
+        if len(apart) == 1:
+            self._take_whole(apart[0].name)
+            left.remove(apart[0])
+        if len(left) != 1 or role(left[0].name) is not None:
+            return
+        if not self.given and self.inputs:
+            self._take_input(left[0].name, next(iter(self.inputs.values())))
+        elif several and not apart:
+            self._take_whole(left[0].name)
 
     def _check(self) -> None:
         for p in self.parameters:
