@@ -41,7 +41,7 @@ verified:
   ✓ sampler and KL mean the same scale (scale = 0.607)
   1 more with `-v`
 
-skipped: 2 rules, why with `-v`
+skipped: 2 rules, told why with `-v`
 
 crashed:
   VAE801: KeyError: 'z'

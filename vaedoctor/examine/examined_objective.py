@@ -67,8 +67,7 @@ class ExaminedObjective(ExaminedSampling):
 
     def require_divergences(self) -> list[divergence.Divergence]:
         """The isolated KL of every latent for which it can be had; Unavailable where of none."""
-        if self.composed:
-            raise Unavailable("no objective given or found; supply --objective")
+        self.require_objective()
         if isinstance(self.loss, Tensor) and not self.loss.requires_grad:
             raise Unavailable("the loss does not depend on any parameter (VAE714)")
         found, reason = self._divergences
@@ -183,8 +182,7 @@ class ExaminedObjective(ExaminedSampling):
 
     def require_likelihood(self) -> likelihood.Likelihood:
         """The reconstruction term, or `Unavailable` where it fits no plain likelihood."""
-        if self.composed:
-            raise Unavailable("no objective given or found; supply --objective")
+        self.require_objective()
         if self._likelihood is None:
             raise Unavailable("the reconstruction term fits no plain likelihood")
         return self._likelihood

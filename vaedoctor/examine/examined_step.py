@@ -124,6 +124,12 @@ class ExaminedStep:
         if self.recording.error is not None:
             raise Unavailable("the training step raises before it can be measured")
 
+    def require_objective(self) -> None:
+        """`Unavailable` where the step does not run, or its loss is none of the user's."""
+        self._require_run()
+        if self.composed:
+            raise Unavailable("no objective given or found; supply --objective")
+
     @cached_property
     def anatomy(self) -> Anatomy:
         """Which values are x, x_hat and the latents."""

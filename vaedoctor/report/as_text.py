@@ -26,7 +26,7 @@ from ..finding import (
 )
 from .frame import frame
 from .plain import ascii_only, measured, number, place, place_of_target, plain
-from .verdict import cost, families, total, verdict
+from .verdict import cost, count, families, total, verdict
 from .verdict import statistics as counted
 from .wrap import hang, wrap
 
@@ -254,13 +254,14 @@ def _verified(report: Report, width: int, *, verbose: bool) -> Iterator[Text]:
     """What was measured and is fine: all of it, or what is most often suspected."""
     said = [(o.code, v) for o in report.outcomes for v in o.verified]
     shown = [v for code, v in said if verbose or code in SUSPECTED]
-    if said:
+    if shown:
         yield Text("verified:")
     for one in shown:
         numbers = f" ({measured(one.measured)})" if one.measured else ""
         yield from wrap(f"{plain(one.text)}{numbers}", width, first="  ✓ ", rest="    ")
-    if len(shown) < len(said):
-        yield Text(f"  {len(said) - len(shown)} {'more ' if shown else ''}with `-v`", style=_DIM)
+    if left := len(said) - len(shown):
+        alone = f"verified: {count(left, 'fact')}, told with `-v`"
+        yield Text(f"  {left} more with `-v`" if shown else alone, style=_DIM)
     if said:
         yield Text()
 
@@ -288,8 +289,8 @@ def _not_judged(outcomes: Iterable[Outcome], width: int, *, verbose: bool) -> It
                 names = f"{len(rules)} rules"
             yield from wrap(f"{names}: {plain(rules[0].reason)}", width, first="  ", rest="    ")
         if left:
-            why = f"  {left} more with `-v`" if told else f"skipped: {left} rules, why with `-v`"
-            yield Text(why, style=_DIM)
+            alone = f"skipped: {count(left, 'rule')}, told why with `-v`"
+            yield Text(f"  {left} more with `-v`" if told else alone, style=_DIM)
         if reasons:
             yield Text()
 

@@ -41,8 +41,7 @@ def importance_weights_misaggregated(examination: Examination) -> Iterator[Findi
     ## References
     Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016, equation 8.
     """
-    if examination.composed:
-        raise Unavailable("no objective given or found; supply --objective")
+    examination.require_objective()
     examination.require_latents()
     if not examination.aggregations:
         raise Unavailable("no importance weights of several samples found")

@@ -29,8 +29,7 @@ def loss_detached_from_model(examination: Examination) -> Iterator[Finding | Ver
     ## False alarms
     None known for a model with trainable parameters.
     """
-    if examination.composed:
-        raise Unavailable("no objective given or found; supply --objective")
+    examination.require_objective()
     gradients = examination.require_gradients()
     if not gradients.by_name:
         raise Unavailable("the model has no trainable parameter in this step")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity
-from ...rule import Unavailable, rule
+from ...rule import rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
@@ -32,8 +32,7 @@ def loss_weight_dead(examination: Examination) -> Iterator[Finding]:
     alone. Only with the user's own loss; a weight that something else than this step reads is
     reported too, hence a warning.
     """
-    if examination.composed:
-        raise Unavailable("no objective given or found; supply --objective")
+    examination.require_objective()
     for weight in examination.dead_weights:
         yield Finding(
             f"doubling `{weight.name}` changes nothing in the loss",
