@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import specimens
@@ -68,6 +69,37 @@ def test_the_family_is_found_and_said_with_its_evidence(name: str) -> None:
     picture = examine(Path(path), "Healthy", own_loss=True).picture
     assert (picture.family, picture.confidence) == FAMILIES[name]
     assert picture.evidence
+
+
+class Normalised(nn.Module):
+    """An autoencoder whose decoder compares rows, as batch norm does in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(12, 3)
+        self.decoder = nn.Sequential(
+            nn.Linear(3, 9), nn.BatchNorm1d(9), nn.Tanh(), nn.Linear(9, 12)
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        z = self.encoder(x)
+        return self.decoder(z), z
+
+
+def by_row(out: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+    return (out[0] - x).square().sum() + 0.1 * out[1].square().sum()
+
+
+def by_kernel(out: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+    z = out[1]
+    return (out[0] - x).square().sum() + (-(z[:, None] - z).square().sum(-1)).exp().mean()
+
+
+@pytest.mark.parametrize(("loss", "name"), [(by_row, "regularised"), (by_kernel, "mmd (wae)")])
+def test_a_decoder_that_compares_rows_is_no_kernel(loss: Any, name: str) -> None:
+    torch.manual_seed(0)
+    with examined(Normalised(), torch.rand(8, 12), loss=loss) as examination:
+        assert examination.family.name == f"autoencoder, {name}"
 
 
 @pytest.mark.parametrize("name", ["plain_autoencoder", "vq", "laplace"])

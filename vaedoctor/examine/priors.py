@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .examination import Examination
 
 Found = tuple[str, str, str]
+_ROUNDING = 1e-4  # of the second derivative through x_hat, which cancels up to float32
 _MIXES = frozenset("logsumexp log_softmax softmax logaddexp".split())
 
 
@@ -314,37 +315,44 @@ def matched(anatomy: Anatomy, code: Value) -> Found | None:
 def _rows_interact(terms: _Terms) -> bool:
     """Whether the gradient at one row's code depends on another's, through those terms alone."""
     code, loss, x_hat = terms.code, terms.loss.tensor, terms.anatomy.x_hat
-    if code.edge is None or len(code.shape) < 2 or code.shape[0] < 2:
+    edge = code.edge
+    if edge is None or len(code.shape) < 2 or code.shape[0] < 2:
         return False
-    if code.tensor.grad_fn is not code.edge.node:
+    if code.tensor.grad_fn is not edge.node:
         return False
+    direction = torch.rand(code.shape[1:], generator=torch.Generator().manual_seed(0)) + 0.5
+
+    def again(gradient: Tensor | None) -> Tensor:
+        """The derivative by all rows' codes of one row's gradient."""
+        second = None
+        if gradient is not None and gradient.requires_grad:
+            (second,) = torch.autograd.grad(
+                (gradient[0] * direction.to(gradient)).sum(),
+                [edge],
+                retain_graph=True,
+                allow_unused=True,
+            )
+        return torch.zeros_like(code.tensor) if second is None else second
+
     try:
-        edges = [code.edge, *([x_hat.edge] if x_hat is not None and x_hat.edge else [])]
-        found = torch.autograd.grad(
+        edges = [edge, *([x_hat.edge] if x_hat is not None and x_hat.edge else [])]
+        whole, *by_output = torch.autograd.grad(
             loss.sum(), edges, create_graph=True, retain_graph=True, allow_unused=True
         )
-        whole = found[0]
-        if whole is None:
-            return False
-        rest = whole
-        if x_hat is not None and len(found) > 1 and found[1] is not None:
-            along = (x_hat.tensor * found[1]).sum()
+        through = None
+        if x_hat is not None and by_output and by_output[0] is not None:
+            # Not the gradient of a product: the loss's gradient at x_hat is no factor of it.
             (through,) = torch.autograd.grad(
-                along, [code.edge], create_graph=True, retain_graph=True, allow_unused=True
+                [x_hat.tensor],
+                [edge],
+                grad_outputs=[by_output[0]],
+                create_graph=True,
+                retain_graph=True,
+                allow_unused=True,
             )
-            rest = whole - through if through is not None else whole
-        if not rest.requires_grad:
-            return False
-        direction = torch.rand(rest.shape[1:], generator=torch.Generator().manual_seed(0)) + 0.5
-        (second,) = torch.autograd.grad(
-            (rest[0] * direction.to(rest)).sum(),
-            [code.edge],
-            retain_graph=True,
-            allow_unused=True,
-        )
+        rounded = again(through)
+        second = again(whole) - rounded
     except RuntimeError:
         return False
-    if second is None:
-        return False
-    own = float(second[0].abs().max())
-    return float(second[1:].abs().max()) > 1e-6 * max(own, 1e-12)
+    own, noise = float(second[0].abs().max()), float(rounded.abs().max())
+    return float(second[1:].abs().max()) > max(1e-6 * max(own, 1e-12), _ROUNDING * noise)
