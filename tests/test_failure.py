@@ -11,6 +11,7 @@ import torch
 from steps import Bare, examined, subject
 from torch import Tensor, nn
 
+from vaedoctor.checkup import examine_subject
 from vaedoctor.examine.examination import Examination
 from vaedoctor.examine.failure import Failure
 from vaedoctor.examine.listing import text_of
@@ -221,6 +222,42 @@ def test_what_is_no_matter_of_shapes_is_left_to_others() -> None:
     assert text_of(failure.at) == "undefined"
     assert "test_failure.py" in failure.traceback
     assert "vaedoctor/examine" not in failure.traceback
+
+
+class Unprepared(nn.Module):
+    def forward(self, x: Tensor) -> Any:
+        return self.prepared(x)
+
+
+def bare_attribute(x: Tensor) -> Any:
+    return x.width  # type: ignore[attr-defined]
+
+
+def not_yet_bound(x: Tensor) -> Tensor:
+    if len(x) > 99:
+        y = x
+    return y
+
+
+@pytest.mark.parametrize(
+    ("model", "asked"),
+    [
+        (Unprepared(), False),
+        (Bare(lambda x: nn.functional.mul(x, 2)), False),  # type: ignore[attr-defined]
+        (Bare(lambda x: x + undefined), False),  # type: ignore[name-defined] # noqa: F821
+        (Bare(bare_attribute), True),
+        (Bare(not_yet_bound), True),
+    ],
+)
+def test_another_input_is_asked_for_where_it_can_mend(model: nn.Module, asked: bool) -> None:
+    patient = subject(model, torch.ones(2, 3))
+    patient = replace(patient, batch=replace(patient.batch, guessed=True))
+    failure = Examination(patient, seed=0, rewind=lambda: None).failure
+    assert failure is not None
+    assert failure.whatever_the_input is not asked
+    (found,) = examine_subject(patient, select=["VAE002"]).findings
+    assert ("--input" in str(found.help)) is asked
+    assert bool(found.notes) is asked
 
 
 def test_a_dtype_is_no_matter_of_shapes() -> None:

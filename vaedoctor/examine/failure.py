@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
+from types import ModuleType, TracebackType
 
 from torch import nn
 
@@ -63,6 +63,13 @@ class Failure:
     def operation(self) -> str:
         """The name of the operation that raised."""
         return self.op.name if self.op is not None else ""
+
+    @property
+    def whatever_the_input(self) -> bool:
+        """Whether no other input can mend it: a name that is nowhere, a method that is missing."""
+        if isinstance(self.error, AttributeError):
+            return isinstance(self.error.obj, nn.Module | ModuleType | type)
+        return isinstance(self.error, NameError) and not isinstance(self.error, UnboundLocalError)
 
     @property
     def explained(self) -> bool:

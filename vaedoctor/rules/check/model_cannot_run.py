@@ -40,7 +40,8 @@ def model_cannot_run(examination: Examination) -> Iterator[Finding | Verified]:
     where = f" in `{failure.path}`" if failure.path else ""
     what = "the loss" if failure.in_loss else "the forward pass"
     batch = examination.subject.batch
-    notes = [f"the batch was {batch.origin}"] if batch.guessed else []
+    doubtful = batch.guessed and not failure.whatever_the_input
+    notes = [f"the batch was {batch.origin}"] if doubtful else []
     if failure.shapes:
         arrived = ", ".join(str(list(s)) for s in failure.shapes)
         notes.append(f"shapes that went into `{failure.operation}`: {arrived}")
@@ -48,7 +49,7 @@ def model_cannot_run(examination: Examination) -> Iterator[Finding | Verified]:
         f"{what} raises {failure.kind}{where}",
         help=(
             "name an input your model takes: `--input 8x784` or `--input data.py:one_batch`"
-            if batch.guessed
+            if doubtful
             else "correct the line under the caret; the traceback is your own code's"
         ),
         at=failure.at,
