@@ -156,6 +156,22 @@ class TestStandIns:
 
         assert not hasattr(torch, "_six")
 
+    def test_what_python_moved_out_of_collections_is_taken_from_where_it_is(
+        self, write: Write
+    ) -> None:
+        text = "from collections import Iterable, OrderedDict\n" + IMPORTS + MODEL
+        text += "        assert not isinstance(3, Iterable) and isinstance([], Iterable)\n"
+        text = text.replace("self.e,", "self.held = OrderedDict()\n        self.e,")
+        subject = load(str(write(m=text)))
+        assert subject.batch.ran
+        said = "`collections` has lost names of line 1: `collections.abc.Iterable` instead"
+        assert said in " ".join(subject.notes)
+
+    def test_nothing_is_an_instance_of_what_a_library_lacks(self, write: Write) -> None:
+        text = "from torch import Held\n" + IMPORTS + MODEL
+        text = text.replace("self.e,", "assert not isinstance(d, Held)\n        self.e,")
+        assert width(write(m=text)) == 20
+
     def test_a_library_finds_no_stand_ins(self, write: Write, tmp_path: Path) -> None:
         package = tmp_path / "site-packages" / "lib_"
         package.mkdir(parents=True)

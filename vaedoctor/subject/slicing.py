@@ -11,6 +11,7 @@ import __future__
 
 import ast
 import asyncio
+import collections.abc
 import inspect
 import os
 import types
@@ -174,8 +175,13 @@ def _execute(plan: Slice, source: Source, namespace: dict[str, Any], own: OwnFir
         done.missing |= dict.fromkeys(binds(stmt), stmt)
     with no_argument_required():
         for stmt in plan.run:
+            read, moved = _where_it_is_now(stmt)
+            if moved:
+                now = ", ".join(f"`collections.abc.{n}`" for n in moved)
+                where = source.line(stmt.lineno)
+                done.notes.append(f"`collections` has lost names of {where}: {now} instead")
             try:
-                _run(stmt, source, namespace, flags, own)
+                _run(read, source, namespace, flags, own)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
@@ -240,6 +246,21 @@ def _failed(
             namespace[name] = Absent(path, error)
     text = f"{type(error).__name__}: {error}"
     done.notes.append(f"`{ast.unparse(stmt)}` in {source.line(stmt.lineno)} raised {text}: stubbed")
+
+
+def _where_it_is_now(stmt: ast.stmt) -> tuple[ast.stmt, list[str]]:
+    """`from collections import Iterable` with what Python 3.10 moved taken from where it is."""
+    if not isinstance(stmt, ast.ImportFrom) or stmt.level or stmt.module != "collections":
+        return stmt, []
+    moved = [a for a in stmt.names if a.name in collections.abc.__all__]
+    if not moved:
+        return stmt, []
+    rest = [a for a in stmt.names if a not in moved]
+    parts: list[ast.stmt] = [ast.ImportFrom("collections.abc", moved, 0)]
+    if rest:
+        parts.append(ast.ImportFrom("collections", rest, 0))
+    both = ast.If(ast.Constant(True), parts, [])
+    return ast.fix_missing_locations(ast.copy_location(both, stmt)), [a.name for a in moved]
 
 
 def _future_flags(tree: ast.Module) -> int:

@@ -197,6 +197,11 @@ class StubModule(types.ModuleType):
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
         return Absent(self.__name__).__mro_entries__(bases)
 
+    def __instancecheck__(self, instance: Any) -> bool:
+        return False
+
+    __subclasscheck__ = __instancecheck__
+
 
 class StubLoader(Loader):
     """Makes stand-in modules, and remembers for which libraries."""

@@ -146,7 +146,10 @@ class Surroundings(MetaPathFinder):
             return spec
         if self._system(name, path) is not None:
             return None
-        parent = sys.modules.get(name.rpartition(".")[0])
+        package = name.rpartition(".")[0]
+        parent = sys.modules.get(package)
+        if package in sys.stdlib_module_names:
+            return None  # an old Python had it: `from collections import Iterable`
         if parent is None or isinstance(parent, StubModule) or is_foreign(_file(parent)):
             return self.stubs.spec(name)
         return None
