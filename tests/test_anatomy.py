@@ -482,6 +482,19 @@ def test_what_the_loss_compares_with_the_input_is_the_reconstruction() -> None:
         assert examination.anatomy.x_hat_name == "[1]"
 
 
+def test_of_two_reconstructions_the_one_that_trains_is_it() -> None:
+    class Watched(VAE):
+        def forward(self, x: Tensor) -> Any:
+            mu, logvar = self.heads(x)
+            z = mu + std_of(logvar) * torch.randn_like(mu)
+            with torch.no_grad():
+                shown = self.decoder(mu + std_of(logvar) * torch.randn_like(mu))
+            return shown, self.decoder(z), mu, logvar
+
+    with examined(Watched(), X) as examination:
+        assert examination.anatomy.x_hat_name == "[1]"
+
+
 def test_the_input_returned_is_no_reconstruction() -> None:
     class Echo(VAE):
         def forward(self, x: Tensor) -> Any:

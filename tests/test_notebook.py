@@ -57,6 +57,10 @@ def code(folder: Path, *cells: str) -> list[str]:
         ("%%capture out\n%matplotlib inline\nx = 1", "\npass\nx = 1"),
         ("%%bash\nls\necho 'x", "\n\n"),
         ("%%html\n<b>", "\n"),
+        (
+            "import ast\nfrom __future__ import division",
+            "import ast\nfrom __future__ import division",
+        ),
         ("x = (7\n% 4)", "x = (7\n% 4)"),
         ("x = '''\n%matplotlib inline\n!ls\n'''", "x = '''\n%matplotlib inline\n!ls\n'''"),
         ("%cd ..\nx = '''\n!ls\n'''", "pass\nx = '''\n!ls\n'''"),

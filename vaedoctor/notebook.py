@@ -246,11 +246,19 @@ def _python(lines: list[str]) -> tuple[list[str], SyntaxError | None]:
 
 
 def _error_of(lines: list[str]) -> SyntaxError | None:
+    """Why a cell is not Python; statement by statement, as IPython runs it.
+
+    So `from __future__ import ...` may stand anywhere.
+    """
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # invalid escapes
         try:
-            compile("\n".join(lines), "<cell>", "exec", flags, dont_inherit=True)
+            text = "\n".join(lines)
+            tree = compile(text, "<cell>", "exec", flags | ast.PyCF_ONLY_AST, dont_inherit=True)
+            assert isinstance(tree, ast.Module)
+            tree.body = [s for s in tree.body if getattr(s, "module", "") != "__future__"]
+            compile(tree, "<cell>", "exec", flags, dont_inherit=True)
         except SyntaxError as error:
             return error
         except (ValueError, RecursionError, MemoryError) as error:  # a null character, a deep nest

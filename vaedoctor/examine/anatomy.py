@@ -150,7 +150,7 @@ def _reconstruction(
         inside = compared_values(recording, flow, locations)
     rank = {value.index: i for i, (value, _) in enumerate(partners)}
 
-    def order(o: Output) -> tuple[bool, bool, bool, bool, bool, int]:
+    def order(o: Output) -> tuple[bool, bool, bool, bool, bool, bool, int]:
         v = o.value
         return (
             v.index not in rank,
@@ -158,6 +158,7 @@ def _reconstruction(
             v.shape not in shapes,
             v.tensor.numel() not in sizes,
             not flow.noise[v.index],
+            not v.tensor.requires_grad,
             -v.tensor.numel() if v.tensor.numel() not in sizes else 0,
         )
 

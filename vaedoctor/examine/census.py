@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ..finding import Span
 from .again import Again
-from .listing import Read, assigned_at, class_span, is_own_code, reads_of, walks_children
+from .listing import assigned_at, class_span, is_own_code, walks_children
+from .readers import Read, reads_of
 from .recording import Call, Op, Recording, Value
 
 
@@ -49,6 +50,11 @@ class Branch:
     partial: bool = False
     reads: tuple[Read, ...] | None = None
     shapes: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def bare(self) -> bool:
+        """Whether it is a parameter of its own and no module."""
+        return self.parameters == (self.path,)
 
     def like(self, op: Op) -> bool:
         """Whether its weights have the shapes of those an operation applied."""

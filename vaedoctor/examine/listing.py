@@ -1,4 +1,4 @@
-"""Read the user's classes: where an attribute is assigned, and which code reads it."""
+"""Read the user's classes: where an attribute is assigned, and what their functions are."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ import ast
 import functools
 import inspect
 import linecache
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
-
-from torch import nn
 
 from ..finding import Span
 from .places import is_user_file
@@ -29,20 +25,6 @@ class Method:
     def lines(self) -> tuple[int, int]:
         """First and last line in the file."""
         return self.node.lineno, self.node.end_lineno or self.node.lineno
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """A place where code reads an attribute; `switched` says that an `if` decides about it."""
-
-    method: Method
-    line: int
-    switched: bool
-
-    @property
-    def at(self) -> Span:
-        """The line, as a place."""
-        return Span(self.method.file, self.line)
 
 
 def text_of(span: Span | None) -> str:
@@ -200,26 +182,6 @@ def _registers(node: ast.AST, attribute: str) -> bool:
     )
 
 
-def reads_of(owner: nn.Module, model: nn.Module, attribute: str) -> list[Read]:
-    """Every place that may read an owner's `.<attribute>` after `__init__`.
-
-    `self.<attribute>` counts in the owner's own class and its bases; any other
-    `thing.<attribute>` counts anywhere in the files of the model's classes.
-    """
-    found: list[Read] = []
-    seen: set[tuple[str, tuple[int, int]]] = set()
-    for file in sorted({m.file for k in {type(m) for m in model.modules()} for m in methods_of(k)}):
-        for method in functions_in(file):
-            mine = any(
-                method.lines == m.lines and method.file == m.file for m in methods_of(type(owner))
-            )
-            if (method.file, method.lines) in seen or (method.name == "__init__" and mine):
-                continue
-            seen.add((method.file, method.lines))
-            found.extend(_reads_in(method, attribute, mine=mine))
-    return found
-
-
 @functools.cache
 def functions_in(file: str) -> tuple[Method, ...]:
     """Every function of a file, methods included."""
@@ -228,27 +190,6 @@ def functions_in(file: str) -> tuple[Method, ...]:
         for node in ast.walk(tree_of(file))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
     )
-
-
-def _reads_in(method: Method, attribute: str, *, mine: bool) -> Iterator[Read]:
-    first = method.node.args.args[0].arg if method.node.args.args else ""
-    for node, switched in _with_switch(method.node, False):
-        if isinstance(node, ast.Attribute) and node.attr == attribute:
-            by_self = isinstance(node.value, ast.Name) and node.value.id == first == "self"
-            if isinstance(node.ctx, ast.Load) and (mine or not by_self):
-                yield Read(method, node.lineno, switched)
-        elif isinstance(node, ast.Constant) and node.value == attribute:
-            yield Read(method, node.lineno, switched)
-
-
-def _with_switch(node: ast.AST, switched: bool) -> Iterator[tuple[ast.AST, bool]]:
-    yield node, switched
-    for name, value in ast.iter_fields(node):
-        inside = switched or (isinstance(node, (ast.If, ast.IfExp)) and name in ("body", "orelse"))
-        children: list[Any] = value if isinstance(value, list) else [value]
-        for child in children:
-            if isinstance(child, ast.AST):
-                yield from _with_switch(child, inside)
 
 
 def calls_in(kind: type, names: frozenset[str]) -> list[Span]:

@@ -29,11 +29,13 @@ def layer_outside_forward(examination: Examination) -> Iterator[Finding | Verifi
     Call the layer in `forward` where it belongs, or remove it.
 
     ## False alarms
-    *Error* only where no code anywhere in the classes' files reads the attribute: then it can
-    never train. *Warning* where some code reads it and this pass did not. *Note* where an `if`
-    decides about it, or where only a part of a used module is idle. Where the model has no
-    `forward` and the step was composed from its parts, a layer that some code reads is not judged:
-    the user's own step may well take it.
+    *Error* only where no code in the classes' files, beside them and in their package reads the
+    attribute: then it can never train. *Warning* where some code reads it and this pass did not, or
+    where it is a parameter of its own (a dispersion, a noise level) and no loss was found that
+    could read it (*note* where some code reads it). *Note* where an `if` decides about it, or where
+    only a part of a used module is idle. Where the model has no `forward` and the step was composed
+    from its parts, a layer that some code reads is not judged: the user's own step may well take
+    it.
     """
     census = examination.census
     idle = [b for b in census.idle if not examination.assembled or b.reads == ()]
@@ -43,6 +45,8 @@ def layer_outside_forward(examination: Examination) -> Iterator[Finding | Verifi
             severity, why = Severity.NOTE, "the module it is part of is used"
         elif reads is None:
             severity, why = Severity.WARNING, "the source that may use it cannot be read"
+        elif not reads and branch.bare and examination.composed:
+            severity, why = Severity.WARNING, "no loss was found that could read it"
         elif not reads:
             severity, why = Severity.ERROR, f"no code reads `.{branch.attribute}` after `__init__`"
         elif all(r.switched for r in reads):
@@ -51,12 +55,14 @@ def layer_outside_forward(examination: Examination) -> Iterator[Finding | Verifi
                 f"an `if` decides about it in {where(reads[0].at, branch.at)}",
             )
         else:
-            severity = Severity.WARNING
+            lossless = branch.bare and examination.composed
+            severity = Severity.NOTE if lossless else Severity.WARNING
             place = where(reads[0].at, branch.at)
             why = f"`{reads[0].method.name}` reads it in {place}; this pass did not"
+        verb = "read" if branch.bare else "call"
         yield Finding(
             f"`{branch.path}` takes no part in the forward pass or the loss",
-            help=f"call `self.{branch.attribute}` in the forward pass, or remove it",
+            help=f"{verb} `self.{branch.attribute}` in the forward pass, or remove it",
             at=branch.at,
             measured={"parameters": len(branch.parameters), "weights": branch.size},
             notes=(why,),
