@@ -13,6 +13,7 @@ from steps import Bare, examined, step, subject
 from torch import Tensor, nn
 from traces import differences, photograph
 
+import vaedoctor
 from vaedoctor.examine.halves import IN_FLOAT32, HalfPrecision, half_runs
 from vaedoctor.examine.numerics import first_non_finite
 from vaedoctor.examine.precision import replay, run_in
@@ -106,6 +107,20 @@ def test_the_argument_with_inputs_ten_times_larger() -> None:
         largest = float((model.first(10 * x()) * 30).max())
     assert found.wider == pytest.approx(largest, rel=1e-5)
     assert largest > found.limit > 2 * found.largest
+
+
+def two_exponentials(h: Tensor) -> Tensor:
+    first = (h * 0 + 60).exp()
+    return first / (h * 0 + 70).exp()
+
+
+def test_exponentials_near_overflow_are_one_finding() -> None:
+    report = vaedoctor.check(vae(two_exponentials), x(), select=["VAE802"])
+    (found,) = report.findings
+    at = found.at
+    assert at is not None
+    assert found.measured["largest argument"] == 60
+    assert found.notes == (f"as near: `exp` of 70 in line {at.line + 1}",)
 
 
 # -- reach ------------------------------------------------------------------------------------

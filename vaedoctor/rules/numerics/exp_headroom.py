@@ -34,7 +34,8 @@ def exp_headroom(examination: Examination) -> Iterator[Finding | Verified]:
     """
     tight = examination.headroom
     places = {(h.op.span.file, h.op.span.line): h for h in reversed(tight) if h.op.span}
-    for h in sorted(places.values(), key=lambda h: h.op.index):
+    ordered = sorted(places.values(), key=lambda h: h.op.index)
+    for h in ordered[:1]:
         near = h.largest * 2 > h.limit
         measured = {"largest argument": h.largest, "limit": h.limit}
         if h.wider is not None:
@@ -46,6 +47,11 @@ def exp_headroom(examination: Examination) -> Iterator[Finding | Verified]:
             help="bound the argument: `logvar.clamp(max=20)`, or scale the inputs",
             at=h.op.span,
             measured=measured,
+            notes=tuple(
+                f"as near: `{o.op.name}` of {o.largest:.3g} in line {o.op.span.line}"
+                for o in ordered[1:]
+                if o.op.span
+            ),
             causes=frozenset({"scale"}),
         )
     if not tight:
