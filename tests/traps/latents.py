@@ -279,6 +279,46 @@ class MovingAverageCodebook(nn.Module):
         return (uniform(24, 14),)
 
 
+class CodesAllZero(nn.Module):
+    """Codes that are zero until they are fitted: the ReLU behind them passes no gradient yet."""
+
+    def __init__(self):
+        super().__init__()
+        self.enc = nn.Linear(14, 6)
+        self.codes = nn.Parameter(torch.zeros(11, 6))
+        hidden = nn.Linear(6, 12, bias=False)
+        self.dec = nn.Sequential(hidden, nn.ReLU(), nn.Linear(12, 14))
+
+    def forward(self, x):
+        h = self.enc(x)
+        q = self.codes[torch.cdist(h, self.codes).argmin(1)]
+        commit = 0.25 * (q.detach() - h).pow(2).mean() + (q - h.detach()).pow(2).mean()
+        return self.dec(h + (q - h).detach()), commit
+
+    def loss(self, x):
+        r, commit = self(x)
+        return F.mse_loss(r, x) + commit
+
+    batch = Gaussian.batch
+
+
+class NoisyRestart(CodesAllZero):
+    """Codes are started anew from rows of the batch, with noise so that no two are equal."""
+
+    def __init__(self):
+        super().__init__()
+        self.codes.requires_grad_(False)
+
+    def forward(self, x):
+        h = self.enc(x)
+        if self.training:
+            rows = h[torch.randint(0, len(h), (11,))]
+            self.codes.data[:] = rows + 0.01 * torch.randn_like(rows)
+        q = self.codes[torch.cdist(h, self.codes).argmin(1)]
+        commit = 0.25 * (q.detach() - h).pow(2).mean()
+        return self.dec(h + (q - h).detach()), commit
+
+
 class RoundedLevels(nn.Module):
     """FSQ: bounded values are rounded, the gradient goes straight through."""
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..finding import Span
+from ..subject.source import is_foreign
 from .again import Again
 from .listing import assigned_at, class_span, is_own_code, walks_children
 from .readers import Read, reads_of
@@ -55,6 +56,11 @@ class Branch:
     def bare(self) -> bool:
         """Whether it is a parameter of its own and no module."""
         return self.parameters == (self.path,)
+
+    @property
+    def foreign(self) -> bool:
+        """Whether a library's class holds it, whose own training steps are not seen here."""
+        return self.at is not None and is_foreign(self.at.file)
 
     def like(self, op: Op) -> bool:
         """Whether its weights have the shapes of those an operation applied."""

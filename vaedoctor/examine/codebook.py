@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from ..finding import Span
 from ..subject.subject import Subject
@@ -36,9 +35,9 @@ class Codebook:
     """One look-up: the index, the read, the table, the encoder's vector before it.
 
     `table` is the leaf that holds the codes, `codes` what is read at the index: the table, or what
-    a layer makes of it; `arrives` is the reconstruction's gradient at the
-    encoder's vector (None where the encoder does not train); `first` says that no other look-up
-    comes before it on the way.
+    a layer makes of it; `arrives` is the reconstruction's gradient at the encoder's vector (None
+    where the encoder does not train, or where the decoder does not move with the codes either);
+    `first` says that no other look-up comes before it on the way.
     """
 
     index: Op
@@ -80,20 +79,23 @@ def find_codebooks(anatomy: Anatomy) -> list[Codebook]:
         earlier = {m.index for c in found for m in c.read.makes}
         first = not (flow.ancestors(*op.reads) & earlier)
         encoded = _encoded(flow, op, table)
-        found.append(Codebook(op, read, table, codes, encoded, _arrival(anatomy, encoded), first))
+        arrives = _arrival(anatomy, encoded)
+        if arrives is Arrives.ZERO and not _decoder_listens(anatomy, read):
+            arrives = None
+        found.append(Codebook(op, read, table, codes, encoded, arrives, first))
     return found
 
 
 def _looked_up(flow: Flow, index: Op, behind: frozenset[int]) -> tuple[Op, Value, Value] | None:
     """The operation that reads a table at the index, the table that was scored, the codes."""
     scored = flow.ancestors(*index.reads)
-    memory = {_memory(flow.recording.values[i]) for i in scored} - {0}
+    memory = {flow.recording.values[i].memory for i in scored} - {0}
     leaves = {
         v.index
         for v in flow.recording.values
         if v.op is None
         and v.source in _TABLES
-        and (v.index in scored or (_memory(v) in memory and v.shape))
+        and (v.index in scored or (v.memory in memory and v.shape))
     }
     waiting, seen = list(index.makes), set()
     while waiting:
@@ -135,15 +137,9 @@ def _table(flow: Flow, op: Op, value: Value, scored: set[int]) -> tuple[Value, V
 
 def _same_storage(flow: Flow, operand: Value, scored: set[int]) -> list[Value]:
     """Leaves whose memory an operand shows after an update in place."""
-    here = _memory(operand)
+    here = operand.memory
     leaves = [flow.recording.values[i] for i in sorted(scored)]
-    return [v for v in leaves if here and _memory(v) == here]
-
-
-def _memory(value: Value) -> int:
-    """Where a value's numbers lie; 0 where that is not known."""
-    strided = value.tensor.layout is torch.strided and not is_lazy(value.tensor)
-    return value.tensor.untyped_storage().data_ptr() if strided else 0
+    return [v for v in leaves if here and v.memory == here]
 
 
 def _encoded(flow: Flow, index: Op, table: Value) -> Value | None:
@@ -179,6 +175,22 @@ def _arrival(anatomy: Anatomy, encoded: Value | None) -> Arrives | None:
         return None
     found = gradient_between([anatomy.x_hat], _up_to_layer(anatomy.flow, encoded))
     return _strongest(found)
+
+
+def _decoder_listens(anatomy: Anatomy, read: Op) -> bool:
+    """Whether the reconstruction has a gradient at what is made of the codes before a layer."""
+    flow = anatomy.flow
+    waiting, before = list(read.makes), dict[int, Value]()
+    while waiting:
+        value = waiting.pop()
+        if value.index in before:
+            continue
+        before[value.index] = value
+        for op in flow.consumers.get(value.index, ()):
+            if not flow.layer(op):
+                waiting.extend(op.makes)
+    decoded = [] if anatomy.x_hat is None else [anatomy.x_hat]
+    return _strongest(gradient_between(decoded, list(before.values()))) is Arrives.YES
 
 
 def _up_to_layer(flow: Flow, value: Value) -> list[Value]:
@@ -248,9 +260,9 @@ def _moved(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, float]:
 
 def _edit(recording: Recording, table: Value) -> Op | None:
     """The operation that wrote to the table's memory."""
-    here = _memory(table)
+    here = table.memory
     for op in recording.ops:
-        if here and op.inplace and any(_memory(v) == here for v in op.makes):
+        if here and op.inplace and any(v.memory == here for v in op.makes):
             return op
     return None
 
@@ -372,4 +384,6 @@ def rounding(anatomy: Anatomy) -> Rounding | None:
     while value.edge is None and value.op is not None and value.op.name in RESHAPES | CUTS:
         value = value.op.reads[0]
     arrives = _arrival(anatomy, value)
+    if arrives is Arrives.ZERO and not _decoder_listens(anatomy, op):
+        arrives = None
     return None if arrives is None else Rounding(op, arrives)

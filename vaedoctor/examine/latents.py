@@ -63,9 +63,28 @@ def find_latents(flow: Flow) -> Iterator[Latent]:
     used: set[int] = set()
     for draw in flow.draws:
         latent = _direct(flow, draw) or _affine(flow, draw)
-        if latent is not None and latent.z.index not in used:
+        if latent is not None and latent.z.index not in used and not _into_a_table(flow, latent.z):
             used.add(latent.z.index)
             yield latent
+
+
+def _into_a_table(flow: Flow, z: Value) -> bool:
+    """Whether a value is only written into a parameter or buffer, as codes that start anew are."""
+    tables = {
+        v.memory
+        for v in flow.recording.values
+        if v.op is None and v.source in ("parameter", "buffer")
+    }
+    waiting, writes = [z], 0
+    while waiting:
+        for op in flow.consumers.get(waiting.pop().index, ()):
+            if op.name in RESHAPES | SLICES | CUTS and not op.inplace:
+                waiting.extend(op.makes)
+            elif op.inplace and any(v.memory in tables - {0} for v in op.makes):
+                writes += 1
+            else:
+                return False
+    return writes > 0
 
 
 def _direct(flow: Flow, draw: Draw) -> Latent | None:

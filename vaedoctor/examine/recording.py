@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
+from torch.nn.parameter import is_lazy
 
 from ..finding import Span
 from .places import Frame
@@ -49,6 +50,12 @@ class Value:
         assert self.op is not None
         made = self.op.makes.index(self)
         return self.op.index, self.op.positions[made] if made < len(self.op.positions) else made
+
+    @property
+    def memory(self) -> int:
+        """Where its numbers lie; 0 where that is not known."""
+        strided = self.tensor.layout is torch.strided and not is_lazy(self.tensor)
+        return self.tensor.untyped_storage().data_ptr() if strided else 0
 
     def __repr__(self) -> str:
         return f"Value({self.index}, {self.source or (self.op and self.op.name)}, {self.shape})"

@@ -32,10 +32,10 @@ def layer_outside_forward(examination: Examination) -> Iterator[Finding | Verifi
     *Error* only where no code in the classes' files, beside them and in their package reads the
     attribute: then it can never train. *Warning* where some code reads it and this pass did not, or
     where it is a parameter of its own (a dispersion, a noise level) and no loss was found that
-    could read it (*note* where some code reads it). *Note* where an `if` decides about it, or where
-    only a part of a used module is idle. Where the model has no `forward` and the step was composed
-    from its parts, a layer that some code reads is not judged: the user's own step may well take
-    it.
+    could read it. *Note* where some code reads such a parameter, or a layer of a library's, and no
+    loss was found; where an `if` decides about it, or where only a part of a used module is idle.
+    Where the model has no `forward` and the step was composed from its parts, a layer that some
+    code reads is not judged: the user's own step may well take it.
     """
     census = examination.census
     idle = [b for b in census.idle if not examination.assembled or b.reads == ()]
@@ -55,7 +55,7 @@ def layer_outside_forward(examination: Examination) -> Iterator[Finding | Verifi
                 f"an `if` decides about it in {where(reads[0].at, branch.at)}",
             )
         else:
-            lossless = branch.bare and examination.composed
+            lossless = (branch.bare or branch.foreign) and examination.composed
             severity = Severity.NOTE if lossless else Severity.WARNING
             place = where(reads[0].at, branch.at)
             why = f"`{reads[0].method.name}` reads it in {place}; this pass did not"
