@@ -30,6 +30,84 @@ def drawn(h):
 """
 
 ALONE = {
+    "a number between two bounds": """
+        class VAE(nn.Module):
+            def __init__(self, width, n_dims, n_heads):
+                super().__init__()
+                assert 1 <= n_dims <= 3, "one to three"
+                if width % n_heads != 0:
+                    raise ValueError("the heads divide the width")
+                self.up = nn.Linear(width * n_dims // n_dims, 12)
+                self.down = nn.Linear(6, width)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x))
+                return self.down(z), mu, logvar
+    """,
+    "a list of words": """
+        class VAE(nn.Module):
+            def __init__(self, width, order):
+                super().__init__()
+                self.width, steps = width, []
+                for i, word in enumerate(order):
+                    if not isinstance(word, str):
+                        raise ValueError(f"order[{i}] is no word")
+                    if word.lower() in ("plain", "p"):
+                        steps.append(nn.Identity())
+                    elif word.lower() in ("bent", "b"):
+                        steps.append(nn.Tanh())
+                    else:
+                        raise ValueError(word)
+                self.up = nn.Sequential(nn.Linear(width, 12), *steps)
+                self.down = nn.Linear(6, width)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x))
+                return self.down(z), mu, logvar
+    """,
+    "two objects with a name each": """
+        class Part:
+            def __init__(self, name: str, width: int):
+                self.name, self.width = name, width
+        class VAE(nn.Module):
+            def __init__(self, parts: list[Part]):
+                super().__init__()
+                assert len({part.name for part in parts}) == len(parts)
+                wide = sum(part.width for part in parts)
+                self.up, self.down = nn.Linear(wide, 12), nn.Linear(6, wide)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x))
+                return self.down(z), mu, logvar
+    """,
+    "parts that only what it returns is named like": """
+        class EncoderOutput:
+            def __init__(self, z):
+                self.z = z
+        class VAE(nn.Module):
+            def __init__(self, encoder: nn.Module, decoder: nn.Module, latent_dim: int):
+                super().__init__()
+                self.encoder, self.decoder = encoder, decoder
+                self.heads = nn.LazyLinear(2 * latent_dim)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.heads(self.encoder(x)))
+                return self.decoder(EncoderOutput(z).z), mu, logvar
+    """,
+    "arguments that are handed on to a base class": """
+        class Base(nn.Module):
+            def __init__(self, width: int, latent_dim: int, depth=None):
+                super().__init__()
+                self.width, self.latent_dim, self.depth = width, latent_dim, depth
+        class Middle(Base):
+            def __init__(self, *, beta=1.0, **kwargs):
+                super().__init__(**kwargs)
+                self.beta = beta
+        class VAE(Middle):
+            def __init__(self, **options):
+                super().__init__(beta=4.0, **options)
+                self.up = nn.Linear(self.width, 2 * self.latent_dim)
+                self.down = nn.Linear(self.latent_dim, self.width)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x))
+                return self.down(z), mu, logvar
+    """,
     "a part that is put into a sequence": """
         class VAE(nn.Module):
             def __init__(self, D, what):

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from .asserted import passing
 from .construction import Aftermath, Construction, apply_following, constructions, own_arguments
 from .errors import TargetError, a_kind
 from .given import given_arguments
@@ -134,7 +135,7 @@ def builds(
     values = {**read, **given}
     proposals = Proposals(thing, values, names)
     failure: tuple[Plan, BaseException] | None = None
-    built, attempts = False, 0
+    built, attempts, tried = False, 0, set[str]()
     sets = _likeliest_first(proposals, bool(read), bool(given))
     while attempts < _MOST_ATTEMPTS:
         try:
@@ -154,8 +155,10 @@ def builds(
             plan, model, error = _constructed(plan, proposals, seed, None)
         if error is not None:
             failure = failure or (plan, error)
-            if attempts == 1:
-                sets = itertools.chain(proposals.named_in(error, plan.made_up), sets)
+            told = [v for v in passing(error, plan.made_up) if repr(v) not in tried]
+            tried.update(map(repr, told))
+            named = proposals.named_in(error, plan.made_up) if attempts == 1 else ()
+            sets = itertools.chain(told, named, sets)
             continue
         _check_is_model(thing, model)
         built = True

@@ -64,6 +64,18 @@ def required_names(thing: Any) -> list[str]:
     return [p.name for p in _signature(thing) if p.default is p.empty and p.kind not in kinds]
 
 
+def every_name(thing: Any) -> list[str]:
+    """The names of all parameters that are given one by one."""
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in _signature(thing) if p.kind not in kinds]
+
+
+def spare_name(thing: Any) -> str | None:
+    """The name of `**kwargs`."""
+    kind = inspect.Parameter.VAR_KEYWORD
+    return next((p.name for p in _signature(thing) if p.kind is kind), None)
+
+
 def _signature(thing: Any) -> list[inspect.Parameter]:
     if thing is None or not callable(thing):
         return []

@@ -159,7 +159,9 @@ class Inventor:
         element = use.items or Use()
         if element.count is not None or element.attributes or element.called is not None:
             one = self.choices(name.removesuffix("s") or name, inner, element)
-            found = [[c, c] for c in one]
+            found = [[c, _renamed(c)] for c in one]
+        elif words := list(dict.fromkeys(e for e in element.equals if isinstance(e, str))):
+            found = [[word] * _ITEMS for word in words]
         else:
             dims = [self.sizes.one(f"{name}.{i}", "hidden") for i in range(_ITEMS)]
             found = [dims, dims[:1]]
@@ -247,7 +249,8 @@ class Inventor:
         other = not of_a_layer or use.keys or use.number or use.items or use.sized
         if use.called not in (None, 1) or other or self.sizes.is_list(bare):
             return []
-        likes = (_likeness(k.__name__, bare.replace("_", "")) for k in self._own_classes())
+        parts = (k for k in self._own_classes() if issubclass(k, nn.Module))
+        likes = (_likeness(k.__name__, bare.replace("_", "")) for k in parts)
         if self._building or any(likes):
             return []  # of how many axes the result should be is known to the file's own part only
         wide, inner, code = (self._size(n) for n in ("input_dim", "hidden_dim", "latent_dim"))
@@ -313,6 +316,14 @@ class Inventor:
         """Whether a class is the user's (or their library's), not Python's or torch's."""
         top = kind.__module__.partition(".")[0]
         return not is_from_torch(kind) and top not in _STANDARD
+
+
+def _renamed(value: Any) -> Any:
+    """The second of two equal objects, under a name of its own where it has one."""
+    if not isinstance(value, Call):
+        return value
+    names = {k: f"{v}_2" for k, v in value.values.items() if k == "name" and isinstance(v, str)}
+    return Call(value.thing, {**value.values, **names})
 
 
 def _linear(wide: int, out: int) -> Call:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,12 +18,15 @@ from torch import nn
 
 from .callees import (
     constructor_of,
+    every_name,
     is_from_torch,
     parameters_of,
     positional_names,
     required_names,
+    spare_name,
     tree_of,
 )
+from .signatures import signature_of
 from .uses import Use
 
 _DEEPEST = 6
@@ -38,6 +42,10 @@ def uses_of(thing: Callable[..., Any], namespace: Mapping[str, Any]) -> dict[str
     """How a class's constructor, or a function, uses each of its parameters."""
     found: dict[str, Use] = {}
     _Reader(namespace).enter(thing, found)
+    parameters = signature_of(thing).parameters.values()
+    for spare in [found[p.name] for p in parameters if p.kind is p.VAR_KEYWORD and p.name in found]:
+        handed_on = [p.name for p in parameters if p.name not in found and p.name in spare.keys]
+        found |= {name: spare.keys.pop(name) for name in handed_on}
     return found
 
 
@@ -333,7 +341,10 @@ class _Reader:
                 bound[keyword.arg] = use
             elif use is not None:
                 given = {*positional[: len(node.args)], *(k.arg for k in node.keywords if k.arg)}
-                bound |= {n: use.key(n) for n in required_names(thing) if n not in given}
+                names = every_name(thing)[1:] if _is_super(node) else required_names(thing)
+                bound |= {n: use.key(n) for n in names if n not in given}
+                if _is_super(node) and (spare := spare_name(thing)):
+                    bound[spare] = use
         from_torch = is_from_torch(thing)
         for name, use in bound.items():
             use.names.append(name)
@@ -350,9 +361,11 @@ class _Reader:
         """What is called, and whether it is a method of the object that is being built."""
         kind = self._kinds[-1] if self._kinds else None
         match node.func:
-            case ast.Attribute(value=ast.Call(func=ast.Name(id="super")), attr="__init__"):
-                mro = kind.__mro__[1:] if kind is not None else ()
-                found = next((vars(k)["__init__"] for k in mro if "__init__" in vars(k)), None)
+            case ast.Attribute(attr="__init__") if _is_super(node):
+                made = [f for k in getattr(kind, "__mro__", ()) if (f := vars(k).get("__init__"))]
+                running = self._running[-1]
+                here = constructor_of(running) if isinstance(running, type) else running
+                found = next((b for a, b in itertools.pairwise(made) if a is here), None)
                 user = isinstance(found, types.FunctionType) and not is_from_torch(found)
                 return (found, True) if user else (None, False)
             case ast.Attribute(value=ast.Name(id="self"), attr=attr):
@@ -378,6 +391,14 @@ class _Reader:
                 except (ValueError, SyntaxError):
                     return None
         return None
+
+
+def _is_super(node: ast.Call) -> bool:
+    """Whether a call is one of a method of `super()`."""
+    match node.func:
+        case ast.Attribute(value=ast.Call(func=ast.Name(id="super"))):
+            return True
+    return False
 
 
 def _place(target: ast.AST) -> str | None:

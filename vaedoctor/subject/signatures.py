@@ -2,18 +2,72 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import itertools
+import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+from .callees import constructor_of, is_from_torch, tree_of
 
 
 def signature_of(thing: Callable[..., Any]) -> inspect.Signature:
-    """The signature, or an empty one where Python cannot tell."""
+    """The signature, or an empty one where Python cannot tell.
+
+    A class that hands its `**kwargs` on to a base class takes what that takes, by name.
+    """
     try:
-        return inspect.signature(thing)
+        signature = inspect.signature(thing)
     except (TypeError, ValueError):
         return inspect.Signature()
+    own = list(signature.parameters.values())
+    if not own or own[-1].kind is not inspect.Parameter.VAR_KEYWORD:
+        return signature
+    inherited = _handed_on(thing, set(signature.parameters))
+    return signature.replace(parameters=[*own[:-1], *inherited, own[-1]])
+
+
+def _handed_on(thing: Any, taken: set[str]) -> Iterator[inspect.Parameter]:
+    """The parameters that a constructor's `**kwargs` stand for, keyword-only."""
+    for function, call in _chain(thing):
+        parameters = list(inspect.signature(function).parameters.values())[1:]
+        by_position = [a for a in call.args if not isinstance(a, ast.Starred)]
+        given = {k.arg for k in call.keywords} | {p.name for p in parameters[: len(by_position)]}
+        for p in parameters:
+            spread = p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY)
+            if not spread and p.name not in taken | given:
+                yield p.replace(kind=p.KEYWORD_ONLY)
+        taken = taken | {p.name for p in parameters} | {str(g) for g in given}
+
+
+def _chain(thing: Any) -> Iterator[tuple[types.FunctionType, ast.Call]]:
+    """The constructors of base classes that `**kwargs` reach, and the calls that hand them on."""
+    plain = isinstance(thing, type) and type(thing).__call__ is type.__call__
+    order = thing.__mro__ if plain else ()
+    made = [f for k in order if isinstance(f := vars(k).get("__init__"), types.FunctionType)]
+    for function, following in itertools.pairwise(made):
+        call = _passes_all(function)
+        if call is None or is_from_torch(following):
+            return
+        yield following, call
+
+
+def _passes_all(function: types.FunctionType) -> ast.Call | None:
+    """`super().__init__(..., **kwargs)` in a constructor that takes `**kwargs`."""
+    tree = tree_of(function)
+    if tree is None or tree.args.kwarg is None:
+        return None
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(
+                func=ast.Attribute(value=ast.Call(func=ast.Name(id="super")), attr="__init__")
+            ):
+                spread = [k.value for k in node.keywords if k.arg is None]
+                if any(isinstance(v, ast.Name) and v.id == tree.args.kwarg.arg for v in spread):
+                    return node
+    return None
 
 
 def signature_text(thing: Callable[..., Any]) -> str:
@@ -49,8 +103,17 @@ def defaults_of(thing: Callable[..., Any]) -> dict[str, Any]:
 
 def annotations_of(thing: Callable[..., Any]) -> dict[str, Any]:
     """The annotations, evaluated where that is possible."""
+    if not isinstance(thing, type):
+        return _hints(thing)
+    bases: dict[str, Any] = {}
+    for function, _ in _chain(thing):
+        bases = _hints(function) | bases
+    return bases | _hints(constructor_of(thing))
+
+
+def _hints(function: Any) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(vars(thing)["__init__"] if isinstance(thing, type) else thing)
+        return typing.get_type_hints(function)
     except Exception:
         return {}
 
