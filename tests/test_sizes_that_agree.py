@@ -105,6 +105,35 @@ FEW = """
 """
 
 
+CUT_INTO_ROWS = """
+    def __init__(self, code_dim, n_codes):
+        super().__init__()
+        self.encoder = nn.Conv2d(1, 24, 4, 4)
+        self.codes = nn.Embedding(n_codes, code_dim)
+        self.decoder = nn.ConvTranspose2d(24, 1, 4, 4)
+        self.code_dim = code_dim
+
+    def forward(self, x):
+        z = self.encoder(x)
+        rows = z.permute(0, 2, 3, 1).reshape(-1, self.code_dim)
+        index = torch.cdist(rows, self.codes.weight).argmin(1).view(len(z), *z.shape[2:])
+        q = self.codes(index).permute(0, 3, 1, 2)
+        return self.decoder(z + (q - z).detach()), q, z
+"""
+
+PICTURES_APART = """
+    def __init__(self, in_channels):
+        super().__init__()
+        self.encoder = nn.Conv2d(in_channels, 8, 4, 2, 1)
+        self.heads = nn.Conv2d(8, 8, 1)
+        self.decoder = nn.ConvTranspose2d(4, 2, 4, 2, 1)
+
+    def forward(self, x):
+        mu, logvar = self.heads(torch.tanh(self.encoder(x))).chunk(2, 1)
+        return self.decoder(mu + torch.randn_like(mu) * (logvar / 2).exp()), x, mu, logvar
+"""
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str], str]:
     def written(body: str) -> str:
@@ -114,16 +143,19 @@ def write(tmp_path: Path) -> Callable[[str], str]:
     return written
 
 
-@pytest.mark.parametrize("body", [CHAINED, WRITTEN_WIDTH, FEW])
+@pytest.mark.parametrize("body", [CHAINED, WRITTEN_WIDTH, FEW, CUT_INTO_ROWS])
 def test_sizes_that_must_agree_are_found(write: Callable[[str], str], body: str) -> None:
     subject = load(write(body))
     assert subject.batch.ran
     assert any("until they agreed" in note for note in subject.notes)
 
 
-def test_a_made_up_model_gives_back_what_it_takes(write: Callable[[str], str]) -> None:
+@pytest.mark.parametrize("body", [WIDTHS_APART, PICTURES_APART])
+def test_a_made_up_model_gives_back_what_it_takes(write: Callable[[str], str], body: str) -> None:
     """Else the loss would compare two widths, and only the made-up arguments were to blame."""
-    assert not examine_subject(load(write(WIDTHS_APART))).findings
+    subject = load(write(body))
+    assert body is WIDTHS_APART or subject.batch.args[0].shape[1] == 2
+    assert not examine_subject(subject).findings
 
 
 def test_a_chain_that_no_sizes_mend_is_the_models_own(write: Callable[[str], str]) -> None:

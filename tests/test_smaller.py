@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vaedoctor.subject.batch import find_batch
 from vaedoctor.subject.smaller import Shrinking, TooLarge, at_most, outlined
 from vaedoctor.subject.target import from_instance, load
+from vaedoctor.subject.witness import TooMuchWork, observe
 
 LARGE = """
 import torch
@@ -241,3 +242,25 @@ def test_a_forward_pass_that_stays_costly_gets_fewer_rows() -> None:
     batch = find_batch(Costly(128))
     assert batch.ran
     assert batch.args[0].shape == (2, 3, 128, 128)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Linear(40, 30), (8, 40)),
+        (nn.Conv2d(3, 16, 3), (2, 3, 20, 20)),
+        (nn.Conv2d(3, 16, 5, stride=2, padding=2), (2, 3, 20, 20)),
+        (nn.Conv2d(4, 16, 3, stride=(1, 2), padding="valid", groups=2), (2, 4, 20, 20)),
+        (nn.Conv1d(3, 16, 4, stride=3), (2, 3, 50)),
+        (nn.ConvTranspose2d(3, 16, 4, stride=2), (2, 3, 20, 20)),
+    ],
+)
+def test_a_layer_that_is_too_much_work_is_not_run(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    x = torch.rand(shape)
+    whole = observe(lambda: layer(x), layer, {}, seed=0)
+    assert whole.trial.ran
+    again = observe(lambda: layer(x), layer, {}, seed=0, most_work=whole.work)
+    assert again.trial.ran
+    half = observe(lambda: layer(x), layer, {}, seed=0, most_work=whole.work // 2)
+    assert isinstance(half.trial.error, TooMuchWork)
+    assert half.progress == 0

@@ -75,13 +75,16 @@ def _made_up(
 ) -> Made | None:
     """The best guess, with fewer rows where a forward pass costs too much with the usual ones."""
     rows = [batch_size] if batch_size else [_DEFAULT_ROWS, _FEW_ROWS]
+    made: Made | None = None
     for few in rows:
         guesser = Guesser(model, hints, few, seed, MOST_WORK)
         made = guesser.best()
         if (made is not None and made.trial.ran) or not guesser.heavy:
             return made
     if not patient:
-        raise TooMuchWork
+        stopped = TooMuchWork()
+        stopped.trial = None if made is None else made.trial
+        raise stopped
     return Guesser(model, hints, rows[-1], seed).best()
 
 

@@ -16,7 +16,7 @@ from .build import Built
 from .calling import Calling, calling_of
 from .errors import TargetError
 from .inventing import given_too, stands_in
-from .solving import Outcome, Values, sizes_in, solve, with_size
+from .solving import Outcome, Values, as_wide_as_given, sizes_in, solve, with_size
 from .source import Source
 from .subject import Batch
 from .trial import Trial, attempt, leaves
@@ -102,8 +102,9 @@ def _affordable(built: Built, wanted: Wanted) -> Chosen:
     """The model with its batch; a sibling with smaller defaults where that costs too much."""
     try:
         return _with_batch(built, wanted, patient=False)
-    except TooMuchWork:
-        pass
+    except TooMuchWork as stopped:
+        if (wide := _as_wide_as_given(built, stopped.trial, wanted)) is not None:
+            return wide
     for less in built.smaller():
         try:
             chosen = _with_batch(less, wanted, patient=False)
@@ -112,6 +113,23 @@ def _affordable(built: Built, wanted: Wanted) -> Chosen:
         if chosen[1].ran:
             return chosen
     return _with_batch(built, wanted)
+
+
+def _as_wide_as_given(built: Built, trial: Trial | None, wanted: Wanted) -> Chosen | None:
+    """The model whose made-up sizes are as wide as what is cut into rows of them."""
+    if built.remake is None or trial is None:
+        return None
+    start = Outcome(dict(built.made_up), trial.error, trial.completed, trial.given)
+    for values in as_wide_as_given(start):
+        try:
+            chosen = _with_batch(built.remake(values), wanted, patient=False)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            continue
+        if chosen[1].ran:
+            return _noted(chosen, str(trial.error))
+    return None
 
 
 def _with_batch(built: Built, wanted: Wanted, *, patient: bool = True) -> Chosen:
@@ -171,16 +189,27 @@ def _as_wide_as_the_data(chosen: Chosen, wanted: Wanted) -> Chosen:
 
 
 def _widths(chosen: Chosen, wanted: Wanted) -> tuple[int, int] | None:
-    """The widths of what comes out and of the data, where nothing that comes out is like it."""
+    """The widths of what comes out and of the data, where nothing that comes out is like it.
+
+    Of pictures the channels.
+    """
     x = next((a for a in chosen[1].args if isinstance(a, Tensor)), None)
     if x is None or not x.is_floating_point() or x.dim() < 2:
         return None
-    made = [v for _, v in leaves(_trial(chosen, wanted).value) if isinstance(v, Tensor)]
+    given = {id(a) for a in chosen[1].args}  # some models return what they were given
+    out = (v for _, v in leaves(_trial(chosen, wanted).value) if id(v) not in given)
+    made = [v for v in out if isinstance(v, Tensor)]
     if any(v.numel() == x.numel() for v in made):
         return None
-    alike = [v for v in made if v.shape[:-1] == x.shape[:-1]]
-    widest = max(alike, key=lambda v: v.shape[-1], default=None)
-    return None if widest is None else (widest.shape[-1], x.shape[-1])
+    axis = -1 if x.dim() < 4 else 1
+    others = [n for i, n in enumerate(x.shape) if i != axis % x.dim()]
+    alike = [
+        v.shape[axis]
+        for v in made
+        if v.dim() == x.dim()
+        and [n for i, n in enumerate(v.shape) if i != axis % x.dim()] == others
+    ]
+    return (max(alike), x.shape[axis]) if alike else None
 
 
 def _trial(chosen: Chosen, wanted: Wanted) -> Trial:
@@ -206,17 +235,22 @@ def _solved(built: Built, trial: Trial, wanted: Wanted) -> tuple[Chosen | None, 
             chosen = _with_batch(other, wanted)
         except NotGuessed as error:
             tried = error.trial
-            return None if tried is None else Outcome(values, tried.error, tried.completed)
+            if tried is None:
+                return None
+            return Outcome(values, tried.error, tried.completed, tried.given)
         if chosen[1].ran:
-            return Outcome(values, None, 0, chosen)
+            return Outcome(values, None, 0, result=chosen)
         tried = _trial(chosen, wanted)
-        return Outcome(values, tried.error, tried.completed, chosen)
+        return Outcome(values, tried.error, tried.completed, tried.given, chosen)
 
-    start = Outcome(dict(built.made_up), trial.error, trial.completed)
+    start = Outcome(dict(built.made_up), trial.error, trial.completed, trial.given)
     solution = solve(start, again, rows=wanted.batch_size or 8)
     if solution.ran is None:
         return None, solution.open
-    found: Chosen = solution.ran.result
-    note = f"made-up sizes were changed until they agreed: {solution.because}"
-    notes = (*found[0].notes, note)
-    return (replace(found[0], notes=notes), *found[1:]), True
+    return _noted(solution.ran.result, solution.because), True
+
+
+def _noted(chosen: Chosen, because: str) -> Chosen:
+    first = because.partition("\n")[0]
+    notes = (*chosen[0].notes, f"made-up sizes were changed until they agreed: {first}")
+    return (replace(chosen[0], notes=notes), *chosen[1:])

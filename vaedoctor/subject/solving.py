@@ -1,8 +1,9 @@
 """Made-up constructor sizes that must agree: which ones do is told by experiment.
 
 A size is doubled and the model tried again: the two sizes in the error's text move with it or
-not. Where they do, the value at which they would meet is solved for and tried. An error whose text
-no made-up size moves, or whose two sizes meet nowhere, is the model's own.
+not. Where they do, the value at which they would meet is solved for and tried. A size that numbers
+are cut into rows of is as wide as what the last layer gave. An error whose text no made-up size
+moves, or whose two sizes meet nowhere, is the model's own.
 """
 
 from __future__ import annotations
@@ -44,12 +45,14 @@ _SPLIT = re.compile(r"sum exactly to (\d+) .*split_sizes=\[([\d, ]+)\]")
 class Outcome:
     """How a model with made-up arguments did: what ended it, and how many layers had run before.
 
-    `result` is the caller's; `error` is None where the forward pass came to its end.
+    `given` is the shape of what the last layer gave; `result` is the caller's; `error` is None
+    where the forward pass came to its end.
     """
 
     values: Values
     error: BaseException | None
     completed: int
+    given: tuple[int, ...] = ()
     result: Any = None
 
 
@@ -98,7 +101,8 @@ class _Search:
 
     def round(self) -> Outcome | None:
         """Move every size a little, then to where the sizes of the error would meet."""
-        start, solved = self.best, list[Values]()
+        start = self.best
+        solved = list(as_wide_as_given(start))
         gap = gap_of(start.error, self.rows)
         for path, size in sizes_in(start.values):
             for moved in (2 * size, *(s for s in _SMALL if gap is None and s < size)):
@@ -134,6 +138,18 @@ class _Search:
     def _further(self, one: Outcome) -> None:
         if one.completed > self.best.completed:
             self.best = one
+
+
+def as_wide_as_given(start: Outcome) -> Iterator[Values]:
+    """`x.view(-1, size)` of what the last layer gave: its channels, or its last axis."""
+    found = _VIEW.search(str(start.error))
+    if found is None or len(start.given) < 2:
+        return
+    cut = {int(n) for n in found[1].split(",")}
+    for path, size in sizes_in(start.values):
+        for width in dict.fromkeys((start.given[1], start.given[-1])):
+            if size in cut and width != size:
+                yield with_size(start.values, path, width)
 
 
 def gap_of(error: BaseException | None, rows: int) -> int | None:

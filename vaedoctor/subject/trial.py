@@ -33,7 +33,8 @@ class Call:
 class Trial:
     """What one forward pass did: `completed` counts the layers that ended without an error.
 
-    `running` are those that had not ended, the innermost last.
+    `running` are those that had not ended, the innermost last; `given` is the shape of what the
+    last one to end gave.
     """
 
     ran: bool = False
@@ -42,6 +43,7 @@ class Trial:
     calls: list[Call] = field(default_factory=list)
     running: list[Call] = field(default_factory=list)
     completed: int = 0
+    given: tuple[int, ...] = ()
 
 
 def attempt(run: Callable[[], Any], model: nn.Module, *, seed: int = 0) -> Trial:
@@ -71,6 +73,7 @@ def _watched(trial: Trial) -> Iterator[None]:
 
     def after(module: nn.Module, args: Any, output: Any) -> None:
         trial.completed += 1
+        trial.given = tuple(output.shape) if isinstance(output, Tensor) else ()
         while trial.running and trial.running.pop().module is not module:
             pass
 

@@ -49,7 +49,12 @@ class Failed:
 
 
 class TooMuchWork(BaseException):
-    """Raised in a trial whose forward pass multiplies more numbers than it may."""
+    """Raised in a trial whose forward pass multiplies more numbers than it may.
+
+    `trial` is, of several, the one that came furthest.
+    """
+
+    trial: Trial | None = None
 
 
 @dataclass(slots=True)
@@ -104,12 +109,14 @@ class _Witness(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if self.seen.work + _foreseen(name, args, kwargs) > self.most_work:
+            raise TooMuchWork
         try:
             result = func(*args, **kwargs)
         except BaseException as error:
             tensors = list(tensors_in((args, kwargs)))
             others = [a for a in args if not isinstance(a, Tensor)]
-            name = getattr(func, "__name__", "")
             operands = [self.seen.operand(t) for t in tensors]
             self.seen.failed = Failed(name, operands, others, kwargs, error)
             raise
@@ -135,6 +142,27 @@ class _Witness(TorchFunctionMode):
             paths = _NONE if read[0].dim() <= 2 - (name in _FORGETS) else paths
         for tensor in made:
             self.seen.marks[id(tensor)] = (tensor, paths)
+
+
+def _foreseen(name: str, args: Any, kwargs: Any) -> int:
+    """How many products a layer takes at least, before it is run."""
+    x, weight = (*args[:2], None, None)[:2]
+    if not isinstance(x, Tensor) or not isinstance(weight, Tensor):
+        return 0
+    if name == "linear" and weight.dim() == 2:
+        return x.numel() * weight.shape[0]
+    if not name.startswith("conv") or x.dim() != weight.dim() or weight.dim() < 3:
+        return 0
+    if "transpose" in name:
+        return x.numel() * weight[0].numel()
+    stride = kwargs.get("stride", args[3] if len(args) > 3 else 1)
+    steps = [stride] * (x.dim() - 2) if isinstance(stride, int) else list(stride)
+    steps *= x.dim() - 2 if len(steps) == 1 else 1
+    places = [
+        max(0, (n - k) // s + 1)
+        for n, k, s in zip(x.shape[2:], weight.shape[2:], steps, strict=False)
+    ]
+    return x.shape[0] * weight.numel() * math.prod(places)
 
 
 def _multiplications(name: str, read: list[Tensor], made: Tensor) -> int:
