@@ -85,6 +85,17 @@ class Optional(Of):
         return self.up(image), self.table(text)
 
 
+class JoinedAfterAll(Of):
+    def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
+        h = self.image(x).mean((2, 3))
+        return self.up(h if extra is None else torch.cat([h, extra], 1))
+
+
+class Placed(Of):
+    def forward(self, x: Tensor, device: torch.device) -> Tensor:
+        return self.up(x) + torch.zeros(9, device=device)
+
+
 class Masked(Of):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         b, t, _ = x.shape
@@ -190,6 +201,12 @@ CASES: list[tuple[str, Callable[[], nn.Module], str]] = [
         lambda: Optional(up=L(9, 9), table=nn.Embedding(13, 4)),
         "8×9 | 8×11 below 13",
     ),
+    (
+        "an option that a layer counts on",
+        lambda: JoinedAfterAll(image=nn.Conv2d(1, 4, 3), up=L(9, 9)),
+        "8×1× | 8×5",
+    ),
+    ("a device", lambda: Placed(up=L(9, 9)), "8×9 | cpu"),
     (
         "a mask",
         lambda: Masked(attend=nn.MultiheadAttention(6, 2, batch_first=True)),

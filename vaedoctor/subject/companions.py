@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from .layers import TABLES, Layers
@@ -27,6 +28,7 @@ _SIZE_NAMES = re.compile(
     r"(_?(dim|dims|size|num|features|d))?|n_?class(es)?|n_?batch(es)?"
     r"|(label|cond|class|y|c|context|attr|att)\w*_?(dim|size)"
 )
+_OF_TORCH = {"device": torch.device("cpu"), "dtype": torch.float32}
 _USUAL_SIZES = (10, 5, 3, 2)
 
 
@@ -44,6 +46,8 @@ def companion(name: str, beside: Slot, layers: Layers) -> Slot:
         return Slot((rows,), "length", shape[1] if len(shape) > 1 else 1)
     if re.fullmatch(r"lib\w*|size_factors?|\w*library\w*", bare):
         return Slot((rows, 1))
+    if bare in _OF_TORCH:
+        return Slot(kind="plain", value=_OF_TORCH[bare])
     if re.fullmatch(_NUMBERS, bare):
         return Slot(kind="plain", value=1.0)
     if re.fullmatch(_COUNTS, bare):

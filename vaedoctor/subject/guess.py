@@ -269,6 +269,8 @@ class Guesser:
         )
         for rank, other in enumerate(itertools.islice(repairs, _BRANCHES)):
             self._push(other, layer, seen.progress, rank)
+        for other in self._joined_after_all(state, seen):
+            self._push(other, layer, seen.progress, _BRANCHES // 4)
         calls = [c for c in seen.trial.calls if isinstance(c.module, KNOWN)]
         for call in calls[:1]:
             if call.module is not layer and id(call.module) not in self._met:
@@ -294,6 +296,22 @@ class Guesser:
             yield {**state, p.name: companion(p.name, main, self.layers)}
         if len(lacking) > 1:
             yield {**state, **{p.name: companion(p.name, main, self.layers) for p in lacking}}
+
+    def _joined_after_all(self, state: State, seen: Observed) -> Iterator[State]:
+        """An optional argument as wide as what a layer lacks: it was built for two that are joined.
+
+        `cond=None` beside `nn.Linear(features + classes, ...)`.
+        """
+        failed, main = seen.failed, next(iter(slots_of(state).values()), None)
+        if failed is None or main is None or failed.name != "linear" or len(failed.operands) < 2:
+            return
+        arrived, weight = failed.operands[:2]
+        lacks = weight.shape[-1] - arrived.shape[-1] if weight.is_weight and arrived.shape else 0
+        for p in self.parameters:
+            if lacks > 0 and p.default is None and p.name not in state:
+                beside = companion(p.name, main, self.layers)
+                kind = "onehot" if beside.kind == "onehot" else "real"
+                yield {**state, p.name: Slot((self.layers.rows, lacks), kind)}
 
     def _flipped(self, state: State, seen: Observed) -> Iterator[State]:
         """Masks the other way round, where nothing finite is left."""

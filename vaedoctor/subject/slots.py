@@ -69,7 +69,7 @@ class Slot:
             "binary": f"{size} of 0 and 1",
             "count": f"{size} counts",
             "share": f"{size} with rows that sum to 1",
-            "plain": repr(self.value),
+            "plain": (str if type(self.value).__module__ == "torch" else repr)(self.value),
         }[self.kind]
 
 
