@@ -252,6 +252,15 @@ if __name__ == "__main__":
         """,
         "found: method `training_step`",
     ),
+    "a training_step whose batch has another name": (
+        f"""{RETURNS_PARTS}
+    def training_step(self, samples, batch_idx):
+        x, _ = samples
+        x_hat, mu, lv = self(x)
+        return F.mse_loss(x_hat, x, reduction="sum") + KL
+        """,
+        "found: method `training_step`",
+    ),
     "a step that hands the batch on": (
         f"""{RETURNS_PARTS}
     def shared(self, batch):

@@ -128,7 +128,7 @@ def by_names(
 ) -> Recipe | Unbound:
     """Bind every parameter by its name, then by shape and position.
 
-    `paired` hands a loader's `(x, label)` to a parameter `batch`.
+    `paired` hands a loader's `(x, label)` to a parameter `batch`, and to the first one.
     """
     try:
         return _Names(function, parameters, binding, paired).recipe()
@@ -245,12 +245,16 @@ class _Names:
             self._take_input(p.name, self.inputs[p.name])
         elif role(p.name) == "label" and len(names) > 1:
             self._take_input(p.name, self.inputs[names[1]])
+        elif names and self._is_a_loaders(p):
+            self._take_parts(p.name, max(_parts_of(self.function, p.name), 2))
         elif role(p.name) == "input" and names:
-            count = _parts_of(self.function, p.name)
-            if p.name == "batch" and (count > 1 or self.paired):
-                self._take_parts(p.name, max(count, 2))
-            else:
-                self._take_input(p.name, self.inputs[names[0]])
+            self._take_input(p.name, self.inputs[names[0]])
+
+    def _is_a_loaders(self, p: inspect.Parameter) -> bool:
+        """Whether a parameter stands for what a loader gives, `(x, label)`."""
+        handed = self.paired and p.name == self.parameters[0].name
+        named = p.name == "batch" or p.name.endswith("_batch")
+        return (handed or named) and (self.paired or _parts_of(self.function, p.name) > 1)
 
     def _is_reconstruction_called_input(self, p: inspect.Parameter) -> bool:
         """In `loss(input, target, ...)`, after `F.mse_loss`, the input is the reconstruction."""

@@ -357,7 +357,8 @@ class _Finder:
         if used and isinstance(named, Recipe):
             named = replace(named, own_call=True, negated=negated)
         yield named
-        if loss.is_method and parameters and parameters[0].name == "batch":
+        handed = loss.name == "training_step" or (parameters and parameters[0].name == "batch")
+        if loss.is_method and parameters and handed:
             yield by_names(function, parameters, binding, paired=True)
         if given:
             yield model_first()
