@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from vaedoctor import isolate
+from vaedoctor import isolate, prints
 from vaedoctor.finding import Report
 from vaedoctor.isolate import CouldNotRun, Isolated, run_isolated, user_frames
 
@@ -85,6 +85,21 @@ def test_prints_go_to_stderr_and_stdin_is_empty(run, capfd):
     out, err = capfd.readouterr()
     assert out == ""
     assert err == "loud\nlouder\n"
+
+
+def test_a_line_is_printed_once_and_of_many_lines_the_first(run, capfd):
+    source = "for i in range(90): print('again'); print(i, end=' of 90\\n')\nprint('held', end='')"
+    run("import sys, warnings\n" + source + "; print('last', file=sys.stderr)")
+    out, err = capfd.readouterr()
+    assert out == ""
+    *shown, told = err.splitlines()
+    assert shown == ["again", *(f"{i} of 90" for i in range(prints.MOST - 1))]
+    assert told == f"({182 - prints.MOST} more lines that your code printed)"
+
+
+def test_what_torch_keeps_of_compilations_goes_with_the_request(run, monkeypatch):
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    run("import os; os.makedirs(os.environ['TORCHINDUCTOR_CACHE_DIR'])")
 
 
 def test_the_child_works_in_the_same_folder_without_its_modules_being_taken_for_libraries(

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import click
 
+from .prints import spared
 from .reproduce import command
 from .subject.errors import user_traceback
 
@@ -42,10 +43,13 @@ def child(folder: str) -> NoReturn:
     fault = (place / "fault").open("w", encoding="utf-8")
     faulthandler.enable(file=fault)
     faulthandler.dump_traceback_later(request["timeout"], exit=True, file=fault)
+    told = spared()
     try:
         _write(place / "report.json", _examine(request, place))
     except BaseException as stop:
         _write(place / "error.json", json.dumps(_explain(stop, place)))
+    with contextlib.suppress(Exception):
+        told()
     # Ending here skips what a thread or an exit handler of the user's code could still do.
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):

@@ -98,11 +98,14 @@ def spawn(folder: Path, where: str | None) -> Process:
     """Start a process for the request that lies in a folder, working in the folder `where`."""
     # -P: a `random.py` beside the user's model must not replace the library's. File descriptor 2
     # as stdout: the report alone goes to stdout.
+    # What torch would keep of a compilation in the system's temporary folder goes with the request.
+    kept = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"), **os.environ}
     return _Spawned(
         [sys.executable, "-P", "-c", _CHILD, os.path.dirname(PACKAGE), str(folder)],
         stdin=subprocess.DEVNULL,
         stdout=2,
         cwd=where,
+        env=kept,
         start_new_session=True,
     )
 
