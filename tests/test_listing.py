@@ -19,10 +19,10 @@ from vaedoctor.examine.listing import (
     header_of,
     is_own_code,
     methods_of,
-    reads_of,
     text_of,
     walks_children,
 )
+from vaedoctor.examine.readers import reads_of
 from vaedoctor.finding import Span
 
 Written = Callable[[str], ModuleType]
@@ -192,6 +192,31 @@ class TestReads:
             """
         )
         assert self.read(module, "layer") == [(line_of(module, "self.layer(x)"), False)]
+
+    def test_in_another_file_of_the_folder(self, written: Written) -> None:
+        module = written(
+            """
+            class Model(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.layer, self.spare = nn.Linear(2, 2), nn.Linear(2, 2)
+
+                def forward(self, x):
+                    return x
+            """
+        )
+        other = written(
+            """
+            def train(model, x):
+                return model.layer(x)
+
+            class Other:
+                def forward(self, x):
+                    return self.spare(x)
+            """
+        )
+        assert self.read(module, "layer") == [(line_of(other, "model.layer"), False)]
+        assert self.read(module, "spare") == []
 
     def test_under_an_if_it_is_switched(self, written: Written) -> None:
         module = written(
