@@ -225,13 +225,15 @@ def _weighed(outcomes: tuple[Outcome, ...], levels: Mapping[str, Severity]) -> t
 
 def _in_cells(thing: Any) -> Any:
     """The same with the places of a notebook as places in its cells."""
-    if thing is None or isinstance(thing, (str, int, float)):
+    if not thing or isinstance(thing, (str, int, float)):
         return thing
     if isinstance(thing, Span):
         return in_its_cell(thing)
     if isinstance(thing, tuple):
         items = tuple(map(_in_cells, thing))
         return items if any(map(is_not, items, thing)) else thing
+    if isinstance(thing, Outcome) and not (thing.findings or thing.suppressed or thing.known):
+        return thing  # what it verified stands nowhere
     if is_dataclass(thing) and not isinstance(thing, type):
         held = {f.name: getattr(thing, f.name) for f in fields(thing)}
         moved = {n: now for n, then in held.items() if (now := _in_cells(then)) is not then}
