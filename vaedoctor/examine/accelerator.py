@@ -21,7 +21,7 @@ from ..subject.subject import Subject
 from .devices import Ask, spelled_out_in, stray_operands, without_request
 from .flow import PAIRWISE
 from .recorder import Edits, Recorder, storage_of
-from .recording import Op, Recording, Value, tensors_in
+from .recording import Op, Recording, Value, operands, tensors_in
 from .step import run_recorded
 
 CUDA = torch.device("cuda", 0)
@@ -184,21 +184,21 @@ class Accelerator(Recorder):
             return func(*args).replace("torch.", "torch." if kind == "cpu" else f"torch.{kind}.")
         if name == "pin_memory":
             return args[0]
-        operands = list(tensors_in((args, kwargs)))
-        places = [self._where(t) for t in operands]
+        given = operands(args, kwargs)
+        places = [self._where(t) for t in given]
         call = without_request(name, args, kwargs, self._world)
         place = self._answered(call.ask)
         followed = self._followed(call.ask)
         literal = place is not None and followed is None
-        self._note(name, args, kwargs, operands, places, place)
+        self._note(name, args, kwargs, given, places, place)
         func = torch.Tensor.to if name in ("cuda", "xpu", "cpu") else func
         out = func(*call.args, **call.kwargs)
-        result = place or self._common(name, args, operands, places)
+        result = place or self._common(name, args, given, places)
         same = bool(args) and isinstance(out, Tensor) and out is args[0]
         if place is not None and same and place != places[0]:
             out = out.clone()  # where a device changes, a real move copies
         for i, tensor in enumerate(tensors_in(out)):
-            if any(tensor is t for t in operands):
+            if any(tensor is t for t in given):
                 continue
             own = places[i] if name in PAIRWISE and i < len(places) else result
             if name == "_pack_padded_sequence" and not tensor.is_floating_point():
@@ -284,16 +284,16 @@ class Accelerator(Recorder):
         return self._answers[id(ask)][1] if id(ask) in self._answers else None
 
     def _common(
-        self, name: str, args: tuple[Any, ...], operands: list[Tensor], places: list[torch.device]
+        self, name: str, args: tuple[Any, ...], given: list[Tensor], places: list[torch.device]
     ) -> torch.device:
         """The device of a result: that of its operands, of the first where only sizes are read."""
         if name in ("tensor", "as_tensor", "asarray") and not isinstance(args[0], Tensor):
             return torch.device("cpu")
-        if not operands:
+        if not given:
             return torch.device("cpu")
         if name.endswith("_like") or name.startswith("new") or name in ("expand_as", "view_as"):
             return places[0]
-        sized = [p for p, t in zip(places, operands, strict=True) if t.dim() > 0] or places
+        sized = [p for p, t in zip(places, given, strict=True) if t.dim() > 0] or places
         return next((p for p in sized if p.type != "cpu"), sized[0])
 
     def _note(
@@ -301,15 +301,15 @@ class Accelerator(Recorder):
         name: str,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
-        operands: list[Tensor],
+        given: list[Tensor],
         places: list[torch.device],
         asked: torch.device | None,
     ) -> None:
         index = len(self.recording.ops)
         if name in _TO_NUMPY and places and places[0].type != "cpu":
             self._noted.append((name, index, None, "numpy"))
-        for i in stray_operands(name, args, operands, places):
-            self._noted.append((name, index, operands[i], "devices"))
+        for i in stray_operands(name, args, given, places):
+            self._noted.append((name, index, given[i], "devices"))
         generator = kwargs.get("generator")
         if isinstance(generator, torch.Generator):
             made_at = asked or (places[0] if places else torch.device("cpu"))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ..subject.subject import Subject
-from .recording import Op, Recording, tensors_in
+from .recording import Op, Recording, operands, tensors_in
 from .repeat import Counter, Mark, run_counted
 from .step import run_recorded
 
@@ -92,7 +92,7 @@ class _Meeting(Counter):
         self._old = old
 
     def _execute(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-        read = list(tensors_in((args, kwargs)))
+        read = operands(args, kwargs)
         self.entered |= any(t.grad_fn in self._old for t in read if not t.is_leaf)
         out = func(*args, **kwargs)
         self.met.update(map(id, (*read, *tensors_in(out))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -68,6 +68,8 @@ class Flow:
     given: list[bool] = field(default_factory=list)
     consumers: dict[int, list[Op]] = field(default_factory=dict)
     _parents: list[tuple[Value, ...]] = field(default_factory=list)
+    _older: list[list[int]] = field(default_factory=list)
+    _younger: list[list[int]] = field(default_factory=list)
     _behind: dict[tuple[frozenset[int], frozenset[int]], frozenset[int]] = field(
         default_factory=dict
     )
@@ -77,9 +79,12 @@ class Flow:
         for value in self.recording.values:
             parents = self._read(value)
             self._parents.append(parents)
+            self._older.append([p.index for p in parents])
+            self._younger.append([])
             noise = 0
             for parent in parents:
                 noise |= self.noise[parent.index]
+                self._younger[parent.index].append(value.index)
             if drawn := self._draw(value):
                 noise |= 1 << drawn.bit
             self.data.append(value.source == "input" or any(self.data[p.index] for p in parents))
@@ -95,6 +100,7 @@ class Flow:
         for entry, origins in self.carried.items():
             made = self.recording.values[entry]
             for origin in origins:
+                self._younger[origin.index].append(entry)
                 if made.op is not None:
                     self.consumers.setdefault(origin.index, []).append(made.op)
 
@@ -149,38 +155,27 @@ class Flow:
         halt = frozenset(v.index for v in stop)
         key = (frozenset(v.index for v in values), halt)
         if key not in self._behind:
-            seen: set[int] = set()
-            waiting = list(values)
-            while waiting:
-                value = waiting.pop()
-                if value.index in seen:
-                    continue
-                seen.add(value.index)
-                if value.index not in halt:
-                    waiting.extend(self.parents(value))
-            self._behind[key] = frozenset(seen)
+            self._behind[key] = _reached(key[0], self._older, halt)
         return self._behind[key]
 
     def descendants(self, *values: Value) -> frozenset[int]:
         """Indices of everything computed from the values, themselves included. Kept, too."""
         key = frozenset(v.index for v in values)
         if key not in self._after:
-            self._after[key] = self._follow(values)
+            self._after[key] = _reached(key, self._younger)
         return self._after[key]
 
-    def _follow(self, values: Iterable[Value]) -> frozenset[int]:
-        seen: set[int] = set()
-        waiting = list(values)
-        while waiting:
-            value = waiting.pop()
-            if value.index in seen:
-                continue
-            seen.add(value.index)
-            for op in self.consumers.get(value.index, ()):
-                waiting.extend(m for m in op.makes if value in self.parents(m))
-            waiting.extend(
-                self.recording.values[entry]
-                for entry, origins in self.carried.items()
-                if value in origins
-            )
-        return frozenset(seen)
+
+def _reached(
+    start: frozenset[int], ways: Sequence[Sequence[int]], halt: Set[int] = frozenset()
+) -> frozenset[int]:
+    """All indices to which ways lead from the first ones; they end at those of `halt`."""
+    seen: set[int] = set()
+    waiting = list(start)
+    while waiting:
+        index = waiting.pop()
+        if index not in seen:
+            seen.add(index)
+            if index not in halt:
+                waiting += ways[index]
+    return frozenset(seen)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import linecache
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import CodeType, FrameType
 
@@ -25,7 +25,7 @@ RUN = "run_recorded"
 """The name of the function under which user code runs: frames above it are ours."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Frame:
     """One of the user's own stack frames."""
 
@@ -35,7 +35,7 @@ class Frame:
     code: CodeType = field(repr=False)
     instruction: int = field(repr=False)
 
-    @property
+    @cached_property
     def span(self) -> Span | None:
         """The expression that was running."""
         return span_of(self.code, self.instruction)
@@ -73,15 +73,34 @@ def _column(file: str, line: int, offset: int) -> int:
     return len(text.encode()[:offset].decode(errors="ignore")) + 1
 
 
-def user_frames(frame: FrameType | None) -> Iterator[Frame]:
+def user_frames(frame: FrameType | None) -> tuple[Frame, ...]:
     """The frames of the user's code above one of ours, innermost first."""
+    found: list[Frame] = []
     while frame is not None:
         code = frame.f_code
-        if code.co_name == RUN and code.co_filename.startswith(_OURS):
-            return
-        if is_user_file(code.co_filename) and not _registered(frame):
-            yield Frame(code.co_filename, frame.f_lineno, code.co_qualname, code, frame.f_lasti)
+        if is_user_file(code.co_filename):
+            if not _registered(frame):
+                found.append(_frame(frame, code))
+        elif code.co_name == RUN and code.co_filename.startswith(_OURS):
+            break
         frame = frame.f_back
+    return tuple(found)
+
+
+_FRAMES: dict[tuple[int, int], Frame] = {}
+_MOST_FRAMES = 1 << 14
+
+
+def _frame(frame: FrameType, code: CodeType) -> Frame:
+    """One object for every instruction met: it holds its code, so that the key stays its own."""
+    key = (id(code), frame.f_lasti)
+    known = _FRAMES.get(key)
+    if known is None:
+        if len(_FRAMES) >= _MOST_FRAMES:
+            _FRAMES.clear()
+        at = (code.co_filename, frame.f_lineno, code.co_qualname)
+        known = _FRAMES[key] = Frame(*at, code, frame.f_lasti)
+    return known
 
 
 def _registered(frame: FrameType) -> bool:

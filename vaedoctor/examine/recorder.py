@@ -7,8 +7,7 @@ apart: `randn_like(std)` reads only the *shape* of `std`, so its result does not
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -23,7 +22,17 @@ from torch.overrides import TorchFunctionMode
 
 from ..finding import Span
 from .places import Frame, user_frames
-from .recording import DRAWS, ESCAPES, Call, GradSwitch, Op, Recording, Value, tensors_in
+from .recording import (
+    DRAWS,
+    ESCAPES,
+    Call,
+    GradSwitch,
+    Op,
+    Recording,
+    Value,
+    operands,
+    tensors_in,
+)
 
 SHAPE_ONLY = frozenset(
     "randn_like rand_like randint_like zeros_like ones_like empty_like full_like new "
@@ -32,8 +41,10 @@ SHAPE_ONLY = frozenset(
 )
 """Operations whose result depends on the shape of their tensor input, never on its values."""
 
-LIKE_SECOND = frozenset("expand_as view_as reshape_as type_as".split())
+LIKE_SECOND = frozenset("expand_as view_as reshape_as type_as to".split())
 """Operations that take only shape or type from their second tensor."""
+
+_OVERWRITING = frozenset(["bernoulli_", "copy_"])
 
 _SPECIAL = {"__pow__": "pow", "__rsub__": "rsub", "__matmul__": "matmul", "__rmatmul__": "matmul"}
 
@@ -57,7 +68,8 @@ class _Reading:
 
     values: tuple[Value, ...]
     shapes: tuple[Value, ...]
-    versions: list[tuple[Tensor, int]]
+    tensors: list[Tensor]
+    versions: list[int]
 
 
 class Recorder(TorchFunctionMode):
@@ -85,6 +97,7 @@ class Recorder(TorchFunctionMode):
         self._storages: dict[int, list[Value]] = {}
         self._by_node: dict[Any, Value] = {}
         self._paused = False
+        self._met: dict[int, Frame] = {}
 
     def __enter__(self) -> Recorder:
         before = module_hooks.register_module_forward_pre_hook(self._enter_module)
@@ -104,23 +117,13 @@ class Recorder(TorchFunctionMode):
             hook.remove()
         self._stack.clear()
 
-    @contextmanager
-    def _bookkeeping(self) -> Iterator[None]:
-        """Our own work: unrecorded, and a bug in it never reaches the user's run."""
-        self._paused = True
-        try:
-            yield
-        except Exception as bug:
-            self.recording.fault = self.recording.fault or bug
-        finally:
-            self._paused = False
-
     # -- modules ---------------------------------------------------------------------------
 
     def _enter_module(self, module: nn.Module, args: Any) -> None:
-        if self._paused or _transformed():
+        if self._paused or _level() is not None:
             return
-        with self._bookkeeping():
+        self._paused = True  # our own work: unrecorded, and a bug in it never reaches the run
+        try:
             span, _ = self._place()
             call = Call(
                 module,
@@ -128,26 +131,35 @@ class Recorder(TorchFunctionMode):
                 self._stack[-1] if self._stack else None,
                 span,
                 len(self.recording.ops),
-                tuple(self._value(t) for t in tensors_in(args)),
+                tuple([self._value(t) for t in tensors_in(args)]),
             )
             self._stack.append(call)
             self.recording.calls.append(call)
+        except Exception as bug:
+            self.recording.fault = self.recording.fault or bug
+        finally:
+            self._paused = False
 
     def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._paused or _transformed():
+        if self._paused or _level() is not None:
             return
-        with self._bookkeeping():
+        self._paused = True
+        try:
             while self._stack:
                 call = self._stack.pop()
                 call.last = len(self.recording.ops)
                 if call.module is module:
                     call.output = output
-                    call.outputs = tuple(self._value(t) for t in tensors_in(output))
+                    call.outputs = tuple([self._value(t) for t in tensors_in(output)])
                     raised = output is None and sys.exc_info()[1] is not None
                     if module is self._model and not self._stack and not raised:
                         self.recording.output = output
                         self.recording.forward_end = call.last
                     return
+        except Exception as bug:
+            self.recording.fault = self.recording.fault or bug
+        finally:
+            self._paused = False
 
     # -- operations ------------------------------------------------------------------------
 
@@ -155,7 +167,7 @@ class Recorder(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self._paused or _transformed():
+        if self._paused or _level() is not None:
             return func(*args, **kwargs)
         self.recording.turns += 1
         name = getattr(func, "__name__", "")
@@ -209,22 +221,22 @@ class Recorder(TorchFunctionMode):
         found: list[Value] = []
         self._paused = True
         try:
-            found = [self._value(t) for t in tensors_in((args, kwargs)) if not _wraps(t)]
+            found = [self._value(t) for t in operands(args, kwargs) if not _wraps(t)]
         except Exception as bug:
             self.recording.fault = self.recording.fault or bug
         finally:
             self._paused = False
-        versions = [(v.tensor, _version(v.tensor)) for v in found]
+        tensors = [v.tensor for v in found]
         by_shape = slice(0, 0)
-        if name in ("bernoulli_", "copy_") and len(found) > 1:
-            by_shape = slice(0, 1)
-        elif name in SHAPE_ONLY:
+        if name in SHAPE_ONLY:
             by_shape = slice(0, len(found))
-        elif name in LIKE_SECOND or name == "to":
+        elif name in LIKE_SECOND:
             by_shape = slice(1, len(found))
-        shapes = found[by_shape]
-        read = [*found[: by_shape.start], *found[by_shape.stop :]]
-        return _Reading(tuple(read), tuple(shapes), versions)
+        elif name in _OVERWRITING and len(found) > 1:
+            by_shape = slice(0, 1)
+        shapes = tuple(found[by_shape])
+        del found[by_shape]
+        return _Reading(tuple(found), shapes, tensors, _versions(tensors))
 
     def _op(self, name: str, args: Any, kwargs: Any, read: _Reading) -> Op:
         span, frames = self._place()
@@ -244,10 +256,10 @@ class Recorder(TorchFunctionMode):
         return op
 
     def _record(self, name: str, args: Any, kwargs: Any, out: Any, read: _Reading) -> Any:
-        self._paused = True  # as in `_bookkeeping`, which costs more than what it guards here
+        self._paused = True
         try:
             outs = [out] if isinstance(out, Tensor) else list(tensors_in(out))
-            changed = [t for t, version in read.versions if _version(t) != version]
+            changed = _changed(read)
             if not outs and not changed and name not in ESCAPES:
                 return out
             # `broadcast_tensors` and `contiguous` may hand back what they were given.
@@ -313,7 +325,7 @@ class Recorder(TorchFunctionMode):
         )
         if not alike or out or alike[-1].tensor.dtype != tensor.dtype:
             return None
-        return self._op("alias", (), {}, _Reading((alike[-1],), (), []))
+        return self._op("alias", (), {}, _Reading((alike[-1],), (), [], []))
 
     def _opaque(self, tensor: Tensor) -> Op | None:
         """An operation out of sight (a custom `Function`, a scripted body), from its graph node.
@@ -337,7 +349,7 @@ class Recorder(TorchFunctionMode):
                 found[known.index] = known
             else:
                 waiting.extend(following for following, _ in node.next_functions)
-        reading = _Reading(tuple(found.values()), (), [])
+        reading = _Reading(tuple(found.values()), (), [], [])
         name = tensor.grad_fn.name() if tensor.grad_fn is not None else "opaque"
         return self._op(name, (), {}, reading)
 
@@ -373,9 +385,11 @@ class Recorder(TorchFunctionMode):
     # -- places ----------------------------------------------------------------------------
 
     def _place(self) -> tuple[Span | None, tuple[Frame, ...]]:
-        frames = tuple(user_frames(sys._getframe(1)))
+        frames = user_frames(sys._getframe(1))
         for frame in frames:
-            self.recording.functions.setdefault(frame.code, frame)
+            if id(frame) not in self._met:  # a frame lives on: the hash of its code takes long
+                self._met[id(frame)] = frame
+                self.recording.functions.setdefault(frame.code, frame)
         return (frames[0].span if frames else None), frames
 
 
@@ -391,21 +405,31 @@ def _edge_of(tensor: Tensor) -> GradientEdge | None:
         return None  # a view made under no_grad carries none, a lazy parameter has none yet
 
 
-def _transformed() -> bool:
-    """Whether a transform of `torch.func` runs: its tensors are wrappers that do not outlive it.
+_level = torch._C._functorch.maybe_current_level
+"""Whether a transform of `torch.func` runs: its tensors are wrappers that do not outlive it.
 
-    What comes out of it is then one operation, known by its graph.
-    """
-    return torch._C._functorch.maybe_current_level() is not None
+What comes out of it is then one operation, known by its graph.
+"""
 
-
-def _wraps(tensor: Tensor) -> bool:
-    """Whether a tensor is a transform's own stand-in for another."""
-    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+_wraps = torch._C._functorch.is_functorch_wrapped_tensor
+"""Whether a tensor is a transform's own stand-in for another."""
 
 
-def _version(tensor: Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version
+def _versions(tensors: list[Tensor]) -> list[int]:
+    """How often each tensor was written to; -1 where inference mode does not count."""
+    try:
+        return [t._version for t in tensors]
+    except RuntimeError:
+        return [-1 if t.is_inference() else t._version for t in tensors]
+
+
+def _changed(read: _Reading) -> list[Tensor]:
+    """What an operation wrote to among what it was given."""
+    now = _versions(read.tensors)
+    if now == read.versions:
+        return []
+    pairs = zip(read.tensors, read.versions, now, strict=True)
+    return [t for t, before, after in pairs if before != after]
 
 
 def storage_of(tensor: Tensor) -> int:

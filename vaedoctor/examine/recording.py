@@ -193,10 +193,10 @@ def tensors_in(thing: Any, depth: int = 6) -> Iterator[Tensor]:
         return
     if depth <= 0 or isinstance(thing, _PLAIN):
         return
-    if isinstance(thing, Mapping):
-        inner: Iterable[Any] = thing.values()
-    elif isinstance(thing, (list, tuple, set)):
-        inner = thing
+    if isinstance(thing, (list, tuple, set)):
+        inner: Iterable[Any] = thing
+    elif isinstance(thing, Mapping):
+        inner = thing.values()
     elif isinstance(thing, slice):
         inner = (thing.start, thing.stop, thing.step)
     elif hasattr(thing, "__dict__"):
@@ -209,3 +209,14 @@ def tensors_in(thing: Any, depth: int = 6) -> Iterator[Tensor]:
             yield item
         elif not isinstance(item, _PLAIN):
             yield from tensors_in(item, depth - 1)
+
+
+def operands(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """The tensors among the arguments of one call, as `tensors_in` of both finds them."""
+    found: list[Tensor] = []
+    for item in (*args, *kwargs.values()) if kwargs else args:
+        if isinstance(item, Tensor):
+            found.append(item)
+        elif not isinstance(item, _PLAIN):
+            found += tensors_in(item, 4)
+    return found

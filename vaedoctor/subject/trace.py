@@ -54,27 +54,45 @@ def reachable(root: object) -> Iterator[object]:
         waiting.extend(_inside(thing))
 
 
-def _inside(thing: object) -> list[Any]:
-    if isinstance(thing, Tensor):
-        return []
-    if isinstance(thing, dict):
-        return list(thing.values())
-    if isinstance(thing, (list, tuple, set, frozenset, collections.deque)):
-        return list(thing)
-    if isinstance(thing, types.FunctionType):
-        cells = thing.__closure__ or ()
-        return [c.cell_contents for c in cells if _filled(c)]
-    if isinstance(thing, types.MethodType):
-        return [thing.__self__]
-    if isinstance(thing, functools.partial):
-        return [thing.func, thing.args, thing.keywords]
-    if isinstance(thing, (*_OPAQUE, torch.optim.Optimizer)):
-        return []
-    if isinstance(thing, nn.Module) or not type(thing).__module__.startswith("torch."):
-        kind: Any = type(thing)
-        held = [getattr(thing, s, None) for s in _slots_of(kind)]
-        return [*held, *getattr(thing, "__dict__", {}).values()]
-    return []
+def _inside(thing: object) -> Iterable[Any]:
+    kind: Any = type(thing)
+    return _way_into(kind)(thing)
+
+
+@functools.lru_cache(maxsize=1 << 10)
+def _way_into(kind: type[Any]) -> Callable[[Any], Iterable[Any]]:
+    """How to list what an object of a class holds."""
+    if issubclass(kind, Tensor):
+        return _nothing
+    if issubclass(kind, dict):
+        return dict.values
+    if issubclass(kind, (list, tuple, set, frozenset, collections.deque)):
+        return list
+    if issubclass(kind, types.FunctionType):
+        return _enclosed
+    if issubclass(kind, types.MethodType):
+        return lambda method: [method.__self__]
+    if issubclass(kind, functools.partial):
+        return lambda made: [made.func, made.args, made.keywords]
+    if issubclass(kind, (*_OPAQUE, torch.optim.Optimizer)):
+        return _nothing
+    if issubclass(kind, nn.Module) or not kind.__module__.startswith("torch."):
+        return _attributes
+    return _nothing
+
+
+def _nothing(thing: object) -> Iterable[Any]:
+    return ()
+
+
+def _enclosed(function: types.FunctionType) -> Iterable[Any]:
+    return [c.cell_contents for c in function.__closure__ or () if _filled(c)]
+
+
+def _attributes(thing: object) -> Iterable[Any]:
+    kind: Any = type(thing)
+    held = [getattr(thing, s, None) for s in _slots_of(kind)]
+    return [*held, *getattr(thing, "__dict__", {}).values()]
 
 
 @functools.lru_cache(maxsize=1 << 10)
@@ -268,11 +286,22 @@ def seed_everything(seed: int) -> None:
 
 def set_mode(model: nn.Module, training: bool) -> None:
     """Training or evaluation mode; a `train` of the user's that takes data is not called."""
-    if all(_switches(type(m)) for m in model.modules()):
+    modules = list(model.modules())
+    kinds = set(map(type, modules))
+    if all(map(_plain_switch, kinds)) and not any("train" in vars(m) for m in modules):
+        for module in modules:  # as torch would, in a tenth of the time
+            vars(module)["training"] = training
+    elif all(map(_switches, kinds)):
         model.train(training)
-        return
-    for module in model.modules():
-        module.training = training
+    else:
+        for module in modules:
+            module.training = training
+
+
+def _plain_switch(kind: type[nn.Module]) -> bool:
+    """Whether the mode of a class's modules is an attribute like any other."""
+    own = kind.train is nn.Module.train and kind.__setattr__ is nn.Module.__setattr__
+    return own and not hasattr(kind, "training")
 
 
 def _switches(kind: type[nn.Module]) -> bool:
