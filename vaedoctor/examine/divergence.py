@@ -14,6 +14,7 @@ weight · dK/dh at two values of the scale head, 1 for every exact Gaussian KL.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -277,15 +278,22 @@ def _meaning(settings: tuple[Setting, Setting]) -> tuple[str, tuple[float, float
     for name, scale in MEANINGS.items():
         fits, values = True, []
         for s in settings:
-            h = torch.full((), s.head, dtype=torch.float64, requires_grad=True)
-            std = scale(h)
-            (slope,) = torch.autograd.grad(0.5 * std**2 - std.abs().log(), h)
-            if s.weight == 0 or not bool(torch.isfinite(slope)) or float(slope) == 0:
+            std, slope = _meant(scale, s.head)
+            if s.weight == 0 or not math.isfinite(slope) or slope == 0:
                 fits = False
                 break
-            ratio = float(s.gradient.mean()) / (s.weight * float(slope))
+            ratio = float(s.gradient.mean()) / (s.weight * slope)
             fits &= abs(ratio - 1) < EXACT
-            values.append(float(std.detach()))
+            values.append(std)
         if fits:
             return name, (values[0], values[1])
     return "", (0.0, 0.0)
+
+
+@functools.cache
+def _meant(scale: Callable[[Tensor], Tensor], head: float) -> tuple[float, float]:
+    """The standard deviation that a head stands for, and the slope of the KL there."""
+    h = torch.full((), head, dtype=torch.float64, requires_grad=True)
+    std = scale(h)
+    (slope,) = torch.autograd.grad(0.5 * std**2 - std.abs().log(), h)
+    return float(std.detach()), float(slope)

@@ -85,7 +85,8 @@ def run_quickly(
         hook.remove()
     if landmark is not None:
         return counter.kept.get(landmark.mark.key) if counter.turns == landmark.turns else None
-    return dict(named_tensors(outputs[0])).get(anatomy.x_hat_name) if outputs else None
+    name = next((o.name for o in anatomy.outputs if o.value is anatomy.x_hat), None)
+    return dict(named_tensors(outputs[0])).get(name or "") if outputs else None
 
 
 @dataclass(frozen=True, slots=True)

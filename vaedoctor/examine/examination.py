@@ -171,7 +171,8 @@ class Examination(ExaminedObjective):
         """Logarithms, roots and divisions that can be fed zero or less."""
         self._require_run()
         try:
-            return list(reach.reach(self.subject, self.anatomy, self.ends, self.seed))
+            run = (self.subject, self.anatomy, self.ends, self.seed, self._rewind)
+            return list(reach.reach(*run))
         finally:
             self._rewind()
 

@@ -81,7 +81,8 @@ def eval_latents(
     try:
         if recording.error is not None:
             raise Unavailable(f"the model raises in evaluation mode: {recording.error}")
-        found = [_compare(anatomy, latent, recording) for latent in judged[:_MOST]]
+        flow = Flow(recording)
+        found = [_compare(anatomy, latent, flow) for latent in judged[:_MOST]]
     finally:
         recording.release()
         rewind()
@@ -99,8 +100,8 @@ def eval_latents(
     return seen
 
 
-def _compare(anatomy: Anatomy, latent: Latent, run: Recording) -> EvalLatent | None:
-    flow = anatomy.flow
+def _compare(anatomy: Anatomy, latent: Latent, evaluated: Flow) -> EvalLatent | None:
+    flow, run = anatomy.flow, evaluated.recording
     entry = entry_of(flow, latent, anatomy.x_hat)
     reader = next((op for op in flow.consumers.get(entry.index, ()) if flow.layer(op)), None)
     assert latent.loc_head is not None
@@ -108,7 +109,7 @@ def _compare(anatomy: Anatomy, latent: Latent, run: Recording) -> EvalLatent | N
     loc = _twin_head(flow, latent.loc_head, run)
     scale = _twin_head(flow, latent.scale_head, run)
     taken = _operand(flow, reader, entry, run) if reader is not None else None
-    if loc is None or taken is None or _by_other_layers(run, taken, loc, scale):
+    if loc is None or taken is None or _by_other_layers(evaluated, taken, loc, scale):
         return None
     shift = None
     plain = _unmoved(entry, latent.z) and latent.loc is not None
@@ -126,7 +127,7 @@ def _compare(anatomy: Anatomy, latent: Latent, run: Recording) -> EvalLatent | N
         if shift is None:
             return None
         by_loc = 1.0 if shift <= _LEAST else 0.0  # detached, and the location all the same
-    op = _maker(run, taken, loc, scale)
+    op = _maker(evaluated, taken, loc, scale)
     return EvalLatent(latent, shift, by_scale, by_loc, op.span if op is not None else None)
 
 
@@ -140,9 +141,9 @@ def _sorted(values: Tensor) -> Tensor:
     return values.sort().values
 
 
-def _maker(run: Recording, taken: Value, *heads: Value | None) -> Op | None:
+def _maker(flow: Flow, taken: Value, *heads: Value | None) -> Op | None:
     """What made the latent that a layer takes, before it was reshaped or joined to a condition."""
-    flow, op = Flow(run), taken.op
+    op = taken.op
     while op is not None and op.name in RESHAPES | JOINS and op.reads:
         known = {h.index for h in heads if h is not None}
         own = [v for v in op.reads if known & flow.ancestors(v)]
@@ -201,9 +202,8 @@ def _twin(flow: Flow, op: Op, run: Recording) -> Op | None:
     return theirs[0] if len(mine) == 1 and theirs else None
 
 
-def _by_other_layers(run: Recording, taken: Value, *heads: Value | None) -> bool:
+def _by_other_layers(flow: Flow, taken: Value, *heads: Value | None) -> bool:
     """Whether other layers make the latent in evaluation mode, as a prior's network does."""
-    flow = Flow(run)
     behind = flow.ancestors(taken)
     return flow.posterior(taken) and not any(h.index in behind for h in heads if h is not None)
 

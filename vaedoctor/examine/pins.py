@@ -11,10 +11,12 @@ from torch import Tensor
 from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy
+from .evaluation import differentiable
 from .flow import Flow
 from .latents import ADDS, MULS, Latent
-from .recorder import Edits
+from .recorder import Edits, by_operation
 from .recording import Op, Value
+from .repeat import countable, counted
 from .step import run_recorded
 
 
@@ -55,7 +57,7 @@ def pin_latents(
     if any(found.z.op is None for found in latents):
         raise Unavailable("a sample is made outside torch and cannot be pinned")
     edits: Edits = {x.z.place: _detached for x in latents if x.z.op}
-    gradient, direction, steps = _derivative(subject, anatomy, seed, edits)
+    gradient, direction, steps = _derivative(subject, anatomy, seed, rewind, edits)
     rewind()
     if gradient is None:
         return Pinned(0.0, False, False, None, "")
@@ -117,30 +119,45 @@ def _detached(z: Tensor) -> Tensor:
 
 
 def _derivative(
-    subject: Subject, anatomy: Anatomy, seed: int, edits: Edits
+    subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None], edits: Edits
 ) -> tuple[Tensor | None, Tensor, bool]:
     assert anatomy.x is not None
     assert anatomy.x_hat is not None
     x = anatomy.x.tensor
-    before = x.requires_grad
-    x.requires_grad_(True)
-    try:
-        recording = run_recorded(subject, seed=seed, edits=edits)
-        if recording.error is not None or len(recording.values) < anatomy.x_hat.index:
-            raise Unavailable("the step cannot be repeated with the latents pinned")
-        made = [v for v in recording.values if v.index == anatomy.x_hat.index]
-        x_hat = made[0]
+    with differentiable(x):
+        x_hat = _pinned(subject, anatomy, x, anatomy.x_hat, seed, rewind, edits)
         direction = torch.rand(x_hat.shape, generator=torch.Generator().manual_seed(seed)) + 0.5
-        direction = direction.to(x_hat.tensor)
-        if x_hat.shape != anatomy.x_hat.shape or not x_hat.tensor.requires_grad:
+        direction = direction.to(x_hat)
+        if x_hat.shape != anatomy.x_hat.shape or not x_hat.requires_grad:
             return None, direction, False
         (gradient,) = torch.autograd.grad(
-            (x_hat.tensor * direction).sum(), x, allow_unused=True, retain_graph=True
+            (x_hat * direction).sum(), x, allow_unused=True, retain_graph=True
         )
-        causal = gradient is not None and _causal(x_hat.tensor, x)
+        causal = gradient is not None and _causal(x_hat, x)
         return gradient, direction, causal
-    finally:
-        x.requires_grad_(before)
+
+
+def _pinned(
+    subject: Subject,
+    anatomy: Anatomy,
+    x: Tensor,
+    x_hat: Value,
+    seed: int,
+    rewind: Callable[[], None],
+    edits: Edits,
+) -> Tensor:
+    """The reconstruction of the step with edits; the caller rewinds when it has used its graph."""
+    changes = by_operation(edits)
+    if countable(anatomy.recording, changes, [x_hat]):
+        made = counted(subject, anatomy.recording, seed, changes, [x_hat], lambda: None)
+        if made.same:
+            return made.tensors[x_hat.index]
+        rewind()
+        x.requires_grad_(True)
+    recording = run_recorded(subject, seed=seed, edits=edits)
+    if recording.error is not None or len(recording.values) <= x_hat.index:
+        raise Unavailable("the step cannot be repeated with the latents pinned")
+    return recording.values[x_hat.index].tensor
 
 
 def _causal(x_hat: Tensor, x: Tensor) -> bool:

@@ -108,6 +108,10 @@ def fixed_type(
     rewind()
     if ran and not asking.found:
         return None, "float64"
+    if ran and runs_unrecorded(subject, seed=seed, batch=_cast(subject, torch.bfloat16)):
+        rewind()
+        return None, "float64"
+    rewind()
     double = run_in(subject, None, torch.float64, seed)
     found = _judged(model, double, torch.float64)
     rewind()

@@ -7,9 +7,10 @@ root or division behind them is looked at.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +22,9 @@ from .headroom import WIDER, scaled
 from .latents import path_of
 from .numerics import LOGARITHMS, QUOTIENTS, ROOTS, trouble
 from .outputs import named_tensors
-from .recorder import Edits
+from .recorder import Edits, by_operation
 from .recording import Op, Recording, Value
+from .repeat import countable, counted
 from .step import run_recorded
 
 # Never negative and never 0: a zero is lost digits.
@@ -62,6 +64,7 @@ def reach(
     anatomy: Anatomy,
     ends: frozenset[int],
     seed: int,
+    rewind: Callable[[], None],
 ) -> Iterator[Reached]:
     """Sweep the layers behind every logarithm, root and division; report what gets there.
 
@@ -76,21 +79,27 @@ def reach(
     layers = {v.index: v for i in watched for v in sources[i][0]}
     numbers = {id(v.tensor): v.tensor for i in watched for v in sources[i][1]}
     edits: Edits = {v.place: _sweep for v in layers.values()}
+    run = None
+    if not numbers and not any(op.name == "sqrt" for op in watched.values()):
+        run = _counted(subject, anatomy, watched.values(), edits, seed, rewind)
     kept = [(tensor, tensor.data) for tensor in numbers.values()]
     for tensor, data in kept:
         tensor.data = _sweep(data)
-    recording = run_recorded(subject, seed=seed, edits=edits)
-    poisoned = _poisoned(recording, [v.place for v in layers.values()])
+    poisoned = False
+    if run is None:
+        recording = run_recorded(subject, seed=seed, edits=edits)
+        run = _Run.of(recording)
+        poisoned = _poisoned(recording, [v.place for v in layers.values()])
     scales = {x.scale.index for x in anatomy.latents if x.scale is not None}
-    fed = {i: _fed(recording, op, poisoned=poisoned) for i, op in watched.items()}
-    lost = {i: _lost(recording, op, fed[i]) for i, op in watched.items()}
+    fed = {i: _fed(run, op, poisoned=poisoned) for i, op in watched.items()}
+    lost = {i: _lost(run, op, fed[i]) for i, op in watched.items()}
     for tensor, data in kept:
         tensor.data = data
-    wider: Recording | None = None
+    wider: _Run | None = None
     for index, op in watched.items():
         by_input = False
         if lost[index] or (fed[index] is None and _near(op)):
-            wider = wider or run_recorded(subject, seed=seed, batch=scaled(subject, WIDER))
+            wider = wider or _Run.of(run_recorded(subject, seed=seed, batch=scaled(subject, WIDER)))
             found = _fed(wider, op, poisoned=False)
             by_input = found is not None
             fed[index] = found if fed[index] is None else fed[index]
@@ -114,23 +123,71 @@ def reach(
         )
 
 
-def _fed(recording: Recording, op: Op, *, poisoned: bool) -> Tensor | None:
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The step once more, by the operations of `flow`; `tensors` stand for values of those."""
+
+    flow: Flow
+    ends: tuple[Tensor, ...]
+    raised: bool = False
+    tensors: Mapping[int, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, recording: Recording) -> _Run:
+        """A run that was recorded."""
+        raised = recording.error is not None
+        return cls(Flow(recording), _ends(recording.loss, recording.output), raised)
+
+    def twin(self, op: Op) -> Op | None:
+        """The operation in the place of another."""
+        ops = self.flow.recording.ops
+        found = ops[op.index] if op.index < len(ops) else None
+        return found if found is not None and found.name == op.name and found.makes else None
+
+    def tensor(self, value: Value) -> Tensor:
+        """What a value of the operations was in this run."""
+        return self.tensors.get(value.index, value.tensor).detach()
+
+
+def _counted(
+    subject: Subject,
+    anatomy: Anatomy,
+    watched: Iterable[Op],
+    edits: Edits,
+    seed: int,
+    rewind: Callable[[], None],
+) -> _Run | None:
+    """The swept step without a recording; None, and rewound, where it takes another way."""
+    recording, looked_at = anatomy.recording, list[Value]()
+    for op in watched:
+        operand = _operand(op)
+        looked_at += [op.out, operand, *(operand.op.reads[:1] if operand.op is not None else ())]
+    leaves = [v for v in looked_at if v.op is None]
+    changes, made = by_operation(edits), [v for v in looked_at if v.op is not None]
+    if any(v.source == "constant" for v in leaves) or not countable(recording, changes, made):
+        return None
+    ran = counted(subject, recording, seed, changes, made, lambda: None)
+    if not ran.same:
+        rewind()
+        return None
+    return _Run(anatomy.flow, _ends(ran.loss, ran.output), tensors=ran.tensors)
+
+
+def _fed(run: _Run, op: Op, *, poisoned: bool) -> Tensor | None:
     """The operand of an operation in the swept run, where it is out of range and that shows."""
-    twin = recording.ops[op.index] if op.index < len(recording.ops) else None
-    if twin is None or twin.name != op.name or not twin.makes:
+    twin = run.twin(op)
+    operand = run.tensor(_operand(twin)) if twin is not None else None
+    if twin is None or operand is None or not operand.numel():
         return None
-    operand = _operand(twin).tensor.detach()
-    if not operand.numel():
-        return None
-    if op.name in QUOTIENTS and _changes_sign(operand) and _unguarded(recording, twin):
+    if op.name in QUOTIENTS and _changes_sign(operand) and _unguarded(run.flow, twin):
         return operand
     negative = op.name not in QUOTIENTS and bool((operand < 0).any())
     if not negative and float((operand == 0).double().mean()) < _MOST:
         return None
     if op.name == "sqrt" and not negative:
         return operand if poisoned else None  # the root of 0 is fine, its slope is not
-    shows = recording.error is not None or _ends_badly(recording)
-    return operand if shows and trouble(twin.out.tensor) else None
+    shows = run.raised or any(map(trouble, run.ends))
+    return operand if shows and trouble(run.tensor(twin.out)) else None
 
 
 def _changes_sign(divisor: Tensor) -> bool:
@@ -138,26 +195,27 @@ def _changes_sign(divisor: Tensor) -> bool:
     return all(float(side.double().mean()) >= _MOST for side in (divisor < 0, divisor > 0))
 
 
-def _unguarded(recording: Recording, op: Op) -> bool:
+def _unguarded(flow: Flow, op: Op) -> bool:
     """Whether a divisor is what a layer returned, and no `where` chooses among the quotients."""
-    flow = Flow(recording)
     value = _operand(op)
     while value.op is not None and value.op.name in RESHAPES | SLICES:
         value = flow.parents(value)[0]
     if value.op is None or not flow.layer(value.op) or value.op.name not in _UNBOUNDED:
         return False
     after = flow.descendants(op.out)
-    return not any(o.name == "where" and o.out.index in after for o in recording.ops if o.makes)
+    ops = flow.recording.ops
+    return not any(o.name == "where" and o.out.index in after for o in ops if o.makes)
 
 
-def _lost(recording: Recording, op: Op, operand: Tensor | None) -> bool:
+def _lost(run: _Run, op: Op, operand: Tensor | None) -> bool:
     """Whether a zero is a positive number too small to be held: its own operand is not zero."""
-    if operand is None or float(operand.min()) < 0:
+    twin = run.twin(op)
+    if twin is None or operand is None or float(operand.min()) < 0:
         return False
-    producer = _operand(recording.ops[op.index]).op
+    producer = _operand(twin).op
     if producer is None or producer.name not in UNDERFLOWING or not producer.reads:
         return False
-    zero, behind = operand == 0, producer.reads[0].tensor.detach()
+    zero, behind = operand == 0, run.tensor(producer.reads[0])
     power = producer.name in ("pow", "square")
     return not power or behind.shape != zero.shape or bool((behind[zero] != 0).any())
 
@@ -172,8 +230,8 @@ def _near(op: Op) -> bool:
 
 def _poisoned(recording: Recording, layers: list[tuple[int, int]]) -> bool:
     """Whether the gradient at a swept layer is NaN or infinite while all values are finite."""
-    ends = [recording.loss, *(t for _, t in named_tensors(recording.output))]
-    sums = [t.sum() for t in ends if isinstance(t, Tensor) and t.requires_grad]
+    ends = _ends(recording.loss, recording.output)
+    sums = [t.sum() for t in ends if t.requires_grad]
     made = [recording.ops[i].makes[k] for i, k in layers if i < len(recording.ops)]
     edges = [v.edge for v in made if v.edge is not None]
     if recording.error is not None or not sums or not edges:
@@ -185,9 +243,9 @@ def _poisoned(recording: Recording, layers: list[tuple[int, int]]) -> bool:
     return False
 
 
-def _ends_badly(recording: Recording) -> bool:
-    ends = [recording.loss, *(t for _, t in named_tensors(recording.output))]
-    return any(isinstance(t, Tensor) and trouble(t) for t in ends)
+def _ends(loss: Any, output: Any) -> tuple[Tensor, ...]:
+    """The loss and what the model returned."""
+    return tuple(t for t in (loss, *(t for _, t in named_tensors(output))) if isinstance(t, Tensor))
 
 
 def _watched(flow: Flow, op: Op, ends: frozenset[int]) -> bool:

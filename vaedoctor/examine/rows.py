@@ -120,7 +120,8 @@ def _isolate(
         return _by_exchange(subject, anatomy, seed, rewind, rows, axis)
     if not found.mixed:
         return found
-    exchanged = _exchange(subject, anatomy, seed, rewind, rows, axis, found.source)
+    usual = _twice_alike(subject, anatomy, seed, rewind)
+    exchanged = _exchange(subject, anatomy, usual, seed, rewind, rows, axis, found.source)
     op = exchanged.op if exchanged is not None else None
     return Isolation(rows, found.own, found.off, found.row, found.source, True, op)
 
@@ -270,8 +271,9 @@ def _by_exchange(
 ) -> Isolation:
     """Exchange one row of the batch for another and see which rows of x_hat move."""
     found = None
-    for source in sorted({0, rows - 1}):
-        found = _exchange(subject, anatomy, seed, rewind, rows, axis, source) or found
+    usual = _twice_alike(subject, anatomy, seed, rewind)
+    for source in sorted({0, rows - 1}) if usual is not None else ():
+        found = _exchange(subject, anatomy, usual, seed, rewind, rows, axis, source) or found
         if found is not None and found.mixed:
             return found
     if found is None:
@@ -281,9 +283,28 @@ def _by_exchange(
     return found
 
 
+def _twice_alike(
+    subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None]
+) -> Recording | None:
+    """One pass; None where a second one with the same noise is not its like."""
+    whole = not returned(anatomy)
+    usual = run_forward(subject, seed=seed, whole=whole)
+    rewind()
+    if any(op.name in _REJECTING for op in usual.ops):
+        return None  # rejection sampling uses up more or less noise with every row
+    x_hat = _found(usual, anatomy)
+    again = run_forward(subject, seed=seed, whole=whole)
+    rewind()
+    same = _comparable(usual, again)
+    same = same and torch.equal(again.values[x_hat.index].tensor, x_hat.tensor)
+    again.release()
+    return usual if same else None
+
+
 def _exchange(
     subject: Subject,
     anatomy: Anatomy,
+    usual: Recording | None,
     seed: int,
     rewind: Callable[[], None],
     rows: int,
@@ -291,23 +312,16 @@ def _exchange(
     source: int,
 ) -> Isolation | None:
     """One row replaced by another; None where two passes cannot be compared."""
-    whole = not returned(anatomy)
-    usual = run_forward(subject, seed=seed, whole=whole)
-    rewind()
-    if any(op.name in _REJECTING for op in usual.ops):
-        return None  # rejection sampling uses up more or less noise with every row
+    if usual is None:
+        return None
     x_hat = _found(usual, anatomy)
     index = list(range(rows))
     index[source] = (source + 1) % rows
     batch = with_rows(subject.batch, index, axis, rows)
-    other = run_forward(subject, seed=seed, batch=batch, whole=whole)
+    other = run_forward(subject, seed=seed, batch=batch, whole=not returned(anatomy))
     rewind()
-    again = run_forward(subject, seed=seed, whole=whole)
-    rewind()
-    if not _comparable(usual, other) or not _comparable(usual, again):
+    if not _comparable(usual, other):
         return None
-    if not torch.equal(again.values[x_hat.index].tensor, x_hat.tensor):
-        return None  # not deterministic with the same noise
     shape = anatomy.x.shape if anatomy.x is not None else ()
     where = axis_in(x_hat.shape, shape, axis, rows)
     if where is None:

@@ -6,8 +6,10 @@ all weights by a little and asking again tells that apart from a dead path.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +20,8 @@ from .flow import Flow
 from .gradients import parameter_gradients
 from .noise import perturbed
 from .objective import compose
+from .recording import operands
+from .repeat import Counter, Mark, run_counted
 from .step import run_recorded
 
 NUDGE = 1e-2  # standard deviation added to every weight, relative to its own scale (or 1)
@@ -54,6 +58,8 @@ def _gradients(
 ) -> dict[str, Tensor | None] | None:
     if nudged:
         nudge(subject.model, seed)
+    if subject.objective is not None:
+        return _of_loss(replace(subject, batch=batch), seed)
     recording = run_recorded(subject, seed=seed, batch=batch)
     if recording.error is not None:
         return None
@@ -63,6 +69,40 @@ def _gradients(
     found = parameter_gradients(recording, loss, recording.loss is None)
     recording.release()
     return None if found.error is not None else found.by_name
+
+
+def _of_loss(subject: Subject, seed: int) -> dict[str, Tensor | None] | None:
+    """The gradients of the user's own loss, without a recording."""
+    named = {n: p for n, p in subject.model.named_parameters() if p.requires_grad}
+    counter = _Meeting([])
+    ran = run_counted(subject, counter, seed=seed)
+    if not ran.ran:
+        return None
+    met = [n for n, p in named.items() if id(p) in counter.met]
+    if not named or not isinstance(ran.loss, Tensor) or not ran.loss.requires_grad:
+        return dict.fromkeys(met)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = torch.autograd.grad(ran.loss, [*named.values()], allow_unused=True)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # whatever autograd or a user's backward raises
+            return None
+    gradients = dict(zip(named, found, strict=True))
+    return {n: g for n, g in gradients.items() if g is not None or n in met}
+
+
+class _Meeting(Counter):
+    """Notes every tensor that a call of torch is given."""
+
+    def __init__(self, marks: Iterable[Mark]) -> None:
+        super().__init__(marks)
+        self.met: set[int] = set()
+
+    def _execute(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        self.met.update(map(id, operands(args, kwargs)))
+        return func(*args, **kwargs)
 
 
 def nudge(model: torch.nn.Module, seed: int) -> None:
