@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
 from .config import parse_severity, select_rules, severities
@@ -120,7 +121,8 @@ def examine_subject(
     with _gradients(), ExitStack() as stack:
         stack.enter_context(subject.calling.on(subject.model))
         rewind = stack.enter_context(leaves_no_trace(*touched))
-        if any(is_lazy(p) for p in subject.model.parameters()):
+        held = list(subject.model.parameters())
+        if not held or any(map(is_lazy, held)):
             _materialize(subject)
             rewind = stack.enter_context(leaves_no_trace(*touched))
         stack.enter_context(_old_objects_left_alone())
@@ -174,9 +176,23 @@ def _old_objects_left_alone() -> Iterator[None]:
 
 
 def _materialize(subject: Subject) -> None:
-    """Let lazy layers take their sizes from the batch, as the first training step would."""
+    """Let lazy layers take their sizes from the batch, as the first training step would.
+
+    A model without any parameter may be one that builds all its layers then.
+    """
     with suppress(Exception), torch.no_grad():  # the recorded step tells what is wrong
         subject.batch.run(subject.model)
+    for module in subject.model.modules():
+        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+            _of_least_size(module)
+
+
+def _of_least_size(module: Any) -> None:
+    """A lazy layer that the batch does not reach, with one input: everything has a shape then."""
+    for axes in range(2, 6):
+        with suppress(Exception), torch.no_grad():
+            module._infer_parameters(module, (torch.zeros((1,) * axes),))
+            return
 
 
 def _placed(outcome: Outcome, place: Any) -> Outcome:

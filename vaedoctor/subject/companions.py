@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .layers import TABLES, Layers
 from .slots import Slot
@@ -22,6 +22,8 @@ _ONE_HOT_NAMES = r"(c|a|cond|att|attr)|.*(cond|one_?hot|attr|ctx|context).*"
 _TOKEN_NAMES = r".*(token|caption|text|input_ids|word|tgt|trg|src|sentence|seq_out|decoder_input).*"
 _NUMBERS = r"beta|temp|temperature|tau|alpha|kl_weight|.*_weight|scale|.*factor|.*ratio|gamma|rate"
 _COUNTS = r"epoch|step|iteration|iter|global_step|batch_idx|n_samples?|k|num_samples|.*_steps"
+_STEPS = r"(max|target|tgt|trg|out|output|gen|pred)_?(seq(uence)?_?)?(len|length)"
+_ONE_TOKEN = r"(sos|bos|eos|pad|unk|start|end|go|stop|mask|padding)(_?token)?_?(id|idx|index|token)"
 _ADJACENCY = r"adj\w*|a_(norm|hat)|laplacian|graph|support|\w*adjacency\w*|l_norm"
 _SIZE_NAMES = re.compile(
     r"(n|num|k|dim)?_?(class|classes|labels?|cond\w*|conditions?|categories|attrs?|attributes|y|c|batch)"
@@ -38,6 +40,12 @@ def companion(name: str, beside: Slot, layers: Layers) -> Slot:
     shape = beside.shape or (rows,)
     if (graph := _of_graph(bare, beside)) is not None:
         return graph
+    if bare == "device":
+        return Slot(kind="plain", value=layers.device())
+    if re.fullmatch(_ONE_TOKEN, bare):
+        return Slot(kind="plain", value=1)
+    if re.fullmatch(_STEPS, bare) and (len(shape) > 2 or beside.kind == "index"):
+        return Slot(kind="plain", value=shape[1] if len(shape) > 1 else layers.steps())
     if re.search(r"mask|valid|is_pad|padding", bare):
         pads = re.search(r"pad|missing|ignore", bare) is not None
         steps = shape[:2] if len(shape) == 3 or beside.kind == "index" else shape
@@ -105,6 +113,15 @@ def _of_graph(bare: str, beside: Slot) -> Slot | None:
 def is_graph(name: str) -> bool:
     """Whether an argument says that the rows are the nodes of one graph."""
     return _of_graph(name.lower().strip("_"), Slot((2, 2))) is not None
+
+
+def holds_graph(model: nn.Module, rows: int) -> bool:
+    """Whether a model keeps the graph whose nodes the rows are: a square of that size."""
+    return any(
+        isinstance(value, Tensor) and tuple(value.shape) == (rows, rows) and is_graph(name)
+        for module in model.modules()
+        for name, value in {**vars(module), **module._buffers}.items()
+    )
 
 
 def condition_sizes(layers: Layers) -> list[int]:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .companions import companion, int_attributes, is_graph, told_width
+from .companions import companion, holds_graph, int_attributes, is_graph, told_width
 from .layers import KNOWN, TABLES, Layers
 from .refusals import rows_held_fast
 from .repairs import Repairs, unpacked_paths
@@ -35,6 +35,7 @@ _MOST_AFTER_RUN = 12
 _MOST_SECONDS = 5.0
 _BRANCHES = 8
 _MOST_ALIKE = 8
+_FEW = 32
 
 
 @dataclass(slots=True)
@@ -83,6 +84,7 @@ class Guesser:
         self._tried_states: set[str] = set()
         self._failures: Counter[tuple[int, str]] = Counter()
         self._started = time.thread_time()
+        self._blind = False
 
     def best(self) -> Made | None:
         """The first guess that runs and fits, else the one that got furthest; None without any."""
@@ -114,6 +116,8 @@ class Guesser:
                 break
             after += best.trial.ran
             self._learn(state, layer, seen, ran=one.trial.ran)
+        if self._blind and not (best is not None and _has_layers(best)):
+            return None  # it is no model that builds its layers when it runs
         if best is not None and not best.trial.ran:
             return self._with_other_rows(furthest, best) or best
         return best
@@ -137,7 +141,9 @@ class Guesser:
                 self._met.add(id(layer))
                 yield layer, self.layers.slots(layer)
         if not self.layers.known:
-            yield None, [Slot(s) for s in self.layers.bare_weights()]
+            bare = [Slot(s) for s in self.layers.bare_weights()]
+            self._blind = not bare
+            yield None, [Slot((self.layers.rows, _FEW))] if self._blind else bare
 
     def _start(self, waiting: Iterator[tuple[nn.Module | None, list[Slot]]]) -> bool:
         """Put the next layer's shapes into the queue."""
@@ -166,7 +172,8 @@ class Guesser:
                 continue
             is_label = re.search("label|target", p.name.lower()) is not None
             if p.default is p.empty or (optional and not is_label):
-                state[p.name] = _plain(p) or companion(p.name, main, self.layers)
+                beside = companion(p.name, main, self.layers)
+                state[p.name] = beside if beside.kind == "plain" else _plain(p) or beside
         return state
 
     def _with_other_rows(self, state: State, best: Made) -> Made | None:
@@ -210,7 +217,7 @@ class Guesser:
         trial = seen.trial
         fits = _fits(trial.value, main) if trial.ran and main is not None else 0
         score = (int(trial.ran), fits, seen.progress)
-        axis = None if _has_graph(state) else self._sample_axis(state)
+        axis = None if self._has_graph(state) else self._sample_axis(state)
         origin = self._origin(state, layer, seen)
         return Made(args, kwargs, origin, trial, score, axis, _is_misfit(seen), seen.work), seen
 
@@ -235,6 +242,13 @@ class Guesser:
         named = {p.name for p in self.parameters}
         kwargs |= {n: made(state[n], values, (n,)) for n in state if n not in named}
         return tuple(args), kwargs
+
+    def _has_graph(self, state: State) -> bool:
+        """Whether the rows are the nodes of one graph, which comes with them or is the model's."""
+        names = [str(k) for n, node in state.items() for p, _ in slots_in(node, (n,)) for k in p]
+        shapes = [s.shape for s in slots_of(state).values()]
+        flat = bool(shapes) and 0 < len(shapes[0]) < 3
+        return flat and (any(map(is_graph, names)) or holds_graph(self.model, shapes[0][0]))
 
     def _sample_axis(self, state: State) -> int:
         """0, or 1 where the steps come first."""
@@ -368,6 +382,10 @@ def _is_too_much(seen: Observed) -> bool:
     return isinstance(error, TooMuchWork | MemoryError) or "not enough memory" in str(error)
 
 
+def _has_layers(made: Made) -> bool:
+    return any(isinstance(c.module, KNOWN) for c in made.trial.calls)
+
+
 def _halved(state: State) -> Iterator[State]:
     """The data with half the pixels along each axis, or half the steps."""
     path, slot = next(iter(slots_of(state).items()), ((), Slot()))
@@ -413,12 +431,6 @@ def _is_small(state: State) -> bool:
         torch.Size(s.shape).numel() <= 30_000_000 and all(n > 0 for n in s.shape)
         for s in slots_of(state).values()
     )
-
-
-def _has_graph(state: State) -> bool:
-    names = [str(k) for n, node in state.items() for p, _ in slots_in(node, (n,)) for k in p]
-    shapes = [s.shape for s in slots_of(state).values()]
-    return any(map(is_graph, names)) and bool(shapes) and len(shapes[0]) < 3
 
 
 def _fits(output: Any, x: Tensor) -> int:

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from .callees import is_from_torch
+from .constants import constants_for
 from .making import Call, namespace_of
 from .reading import uses_of
 from .signatures import annotations_of, required, signature_of
@@ -46,6 +47,10 @@ class Inventor:
         use = use or Use()
         if (known := self.sizes.known(name)) is not _EMPTY:
             return [known]
+        set_in_file = constants_for(name, annotation, self.namespace)
+        return [*set_in_file, *self._invented(name, annotation, use)]
+
+    def _invented(self, name: str, annotation: Any, use: Use) -> list[Any]:
         for find in (self._by_type, self._by_use):
             found = find(name, annotation, use)
             if found:
@@ -57,6 +62,8 @@ class Inventor:
         if origin in (typing.Union, types.UnionType):
             inner = [a for a in args if a is not type(None)]
             found = [c for a in inner for c in self._by_type(name, a, use)]
+            if found and int in inner and not (use.items or use.keys or use.count):
+                found = [*self._by_name(name, int, use), *found]  # `int | list[int]`: one will do
             return found or ([None] if type(None) in args and not use.said else [])
         if origin is typing.Annotated:
             return self._by_type(name, args[0], use)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from .slots import Shape, Slot
@@ -38,6 +39,7 @@ _SHRINKING = (
     nn.AvgPool3d,
 )
 TABLES = (nn.Embedding, nn.EmbeddingBag)
+_FLAT, _WIDE = 2, 8
 STEPS = 11
 _SIDES = {
     1: (64, 128, 28, 32, 100, 256, 784, 1024),
@@ -75,7 +77,8 @@ class Layers:
             case nn.Linear():
                 return self.vectors(layer.in_features)
             case nn.modules.conv._ConvNd():
-                return self.images(layer.in_channels, len(layer.kernel_size))
+                images = self.images(layer.in_channels, len(layer.kernel_size))
+                return [*self._strips(layer), *images]
             case nn.RNNBase():
                 n = layer.input_size
                 return [(b, t, n), (t, b, n)] if layer.batch_first else [(t, b, n), (b, t, n)]
@@ -96,6 +99,15 @@ class Layers:
             case nn.Bilinear():
                 return [(b, layer.in1_features)]
         return []
+
+    def _strips(self, layer: nn.modules.conv._ConvNd) -> list[Shape]:
+        """Steps by features, where one step's features are as many as the kernel is wide."""
+        kernel = tuple(layer.kernel_size)
+        if len(kernel) != _FLAT or max(kernel) < _WIDE * min(kernel) or any(layer.padding):
+            return []
+        b, t = self.rows, max(self.steps(), min(kernel))
+        sides = (t, kernel[1]) if kernel[1] > kernel[0] else (kernel[0], t)
+        return [(b, layer.in_channels, *sides)]
 
     def vectors(self, wanted: int) -> list[Shape]:
         """Inputs whose last axis, or whose pixels, are as many as a linear layer asks for."""
@@ -134,6 +146,11 @@ class Layers:
             a, b = self.hints.get(tall), self.hints.get(wide)
             if isinstance(a, int) and isinstance(b, int) and a != b and min(a, b) >= 4:
                 yield (a, b)
+
+    def device(self) -> torch.device:
+        """Where the layers are."""
+        held = (p.device for m in self.known for p in m.parameters())
+        return next(held, torch.device("cpu"))
 
     def steps(self) -> int:
         """The length of a sequence."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice, permutations
 
 from .layers import Layers, square_images
 from .slots import Path, Shape, Slot, State, reshaped
@@ -14,6 +15,7 @@ _VIEW = re.compile(r"shape '\[([\d, -]+)\]' is invalid for input of size (\d+)")
 _CHANNELS = re.compile(r"to have (\d+) channels, but got (\d+) channels")
 _LARGEST = 8192
 _FEATURES = 16  # so many numbers may be made of each one before a linear layer
+_WAYS = 4  # in which widths are shared out
 _MATRIX = {"matmul", "mm", "bmm", "__matmul__", "__rmatmul__", "addmm", "baddbmm", "einsum"}
 _CELLS = {"lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
 CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
@@ -92,6 +94,8 @@ class Resizing:
             return
         got = operand.shape[-1]
         several = len(operand.paths) > 1
+        if several:
+            yield from self._shared_out(state, operand, wanted, slots)
         ranked = []
         for path in operand.paths:
             slot = slots[path]
@@ -105,6 +109,23 @@ class Resizing:
                 ranked.append((not told, small, order, str(path), path, shape))
         for *_, path, shape in sorted(ranked, key=lambda r: r[:4]):
             yield reshaped(state, path, shape)
+
+    def _shared_out(
+        self, state: State, operand: Operand, wanted: int, slots: Mapping[Path, Slot]
+    ) -> Iterator[State]:
+        """Two or three inputs side by side get widths that were told and sum to what is wanted."""
+        paths = [p for p in slots if p in operand.paths]  # in the order of the arguments
+        shapes = [slots[p].shape for p in paths]
+        flat = all(len(s) == len(operand.shape) for s in shapes)
+        if not flat or len(paths) > 3 or sum(s[-1] for s in shapes) != operand.shape[-1]:
+            return
+        told = [n for n in dict.fromkeys(self._in_order()) if 0 < n < wanted]
+        fitting = (w for w in permutations(told, len(paths)) if sum(w) == wanted)
+        for widths in islice(fitting, _WAYS):
+            other = state
+            for path, width in zip(paths, widths, strict=True):
+                other = reshaped(other, path, (*slots[path].shape[:-1], width))
+            yield other
 
     def _interpolated(self, path: Path, shape: Shape, got: int, wanted: int) -> Iterator[Shape]:
         """From two sizes that were met, the one that gives the wanted width."""
@@ -121,7 +142,10 @@ class Resizing:
             yield (*shape[:-dims], *(size,) * dims)
 
     def _told(self) -> set[int]:
-        return {v for v in self.layers.hints.values() if isinstance(v, int)}
+        return set(self._in_order())
+
+    def _in_order(self) -> list[int]:
+        return [v for v in self.layers.hints.values() if isinstance(v, int)]
 
     def _resized(
         self, shape: Shape, got: int, wanted: int, *, joined: bool = False
@@ -325,6 +349,12 @@ def _rescaled(shape: Shape, factor: float) -> list[Shape]:
         return []
     side = round(shape[2] * factor ** (1 / dims))
     found = [(*shape[:2], *(side,) * dims)] if 1 < side <= 512 else []
+    if dims == 2 and shape[2] != shape[3]:  # one side is another matter than the other
+        for axis, other in ((2, 3), (3, 2)):
+            n = round(shape[axis] * factor)
+            if 1 < n <= 2048:
+                longer = (n, shape[other]) if axis == 2 else (shape[other], n)
+                found.insert(axis - 2, (*shape[:2], *longer))
     if dims == 1:
         steps = round(shape[1] * factor)
         found += [(shape[0], steps, shape[2])] if 1 < steps <= 2048 else []

@@ -24,6 +24,7 @@ from typing import Any
 
 from .arguments import flags_parsed, no_argument_required
 from .source import Source, blocks, globals_read, is_main_guard
+from .starred import supply
 from .statements import aliased, assigns, binds, borrows, defines, is_costly, is_harmless, is_text
 from .stubs import Absent
 
@@ -187,6 +188,8 @@ def _execute(plan: Slice, source: Source, namespace: dict[str, Any], own: OwnFir
             except BaseException as error:
                 _failed(stmt, error, namespace, done, source)
             else:
+                if (told := supply(stmt, source, namespace)) is not None:
+                    done.notes.append(told)
                 for name in binds(stmt):
                     done.failures.pop(name, None)
             if isinstance(stmt, ast.Import | ast.ImportFrom):

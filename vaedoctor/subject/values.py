@@ -15,7 +15,10 @@ _NUMBER_GIVEN = re.compile(
     r"[Tt]ensor.*(but got|not|found) (int|float|bool)\b"
     r"|'(int|float|bool)' object (has no attribute|is not)"
 )
-_NUMBER_ASKED = ("single element", "one element tensors", "Tensor' object cannot")
+_NUMBER_ASKED = re.compile(
+    r"single element|one element tensors|Tensor' object cannot"
+    r"|must be (Number|int|float), not Tensor"
+)
 _DTYPE_WORDS = ("bool", "Bool")
 
 
@@ -81,10 +84,11 @@ def of_numbers(
             if slot.kind == "plain":
                 yield changed(state, path, Slot((rows, 1)))
                 yield changed(state, path, Slot((rows,)))
-    elif any(words in text for words in _NUMBER_ASKED):
+    elif _NUMBER_ASKED.search(text):
         for path, slot in list(slots.items())[1:]:
             if slot.kind != "plain":
-                yield changed(state, path, Slot(kind="plain", value=1))
+                value = slot.top if slot.kind == "length" else 1
+                yield changed(state, path, Slot(kind="plain", value=value))
 
 
 def in_the_support(state: State, seen: Observed, slots: Mapping[Path, Slot]) -> Iterator[State]:

@@ -1,0 +1,235 @@
+"""Files that say in constants, names and refusals what their classes are to be given."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vaedoctor import check
+from vaedoctor.subject.batch import Batch, find_batch
+from vaedoctor.subject.inventing import Inventor
+from vaedoctor.subject.sizes import Sizes
+from vaedoctor.subject.target import TargetError, load
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], str]:
+    def written(text: str) -> str:
+        path = tmp_path / "alone.py"
+        path.write_text(textwrap.dedent(text), encoding="utf-8")
+        return f"{path}:Model"
+
+    return written
+
+
+def test_a_constant_of_the_file_is_the_parameter_of_that_name(
+    write: Callable[[str], str],
+) -> None:
+    subject = load(
+        write("""
+        from torch import nn
+        WIDTH, depth, name = 21, 0.5, "seven"
+        class Model(nn.Module):
+            def __init__(self, width, depth: int, name):
+                super().__init__()
+                self.up, self.down = nn.Linear(width, 3), nn.Linear(3, width)
+                self.depth, self.name = depth, name
+            def forward(self, x):
+                return self.down(self.up(x)).reshape(-1, WIDTH)
+        """)
+    )
+    assert subject.batch.ran
+    assert subject.batch.args[0].shape == (8, 21)
+    assert isinstance(subject.model.depth, int)  # type: ignore[union-attr]
+    assert subject.model.name == "seven"  # type: ignore[union-attr]
+
+
+def test_one_number_will_do_where_a_list_is_allowed() -> None:
+    assert isinstance(Inventor(Sizes(), {}).choices("items_per_group", int | list[int])[0], int)
+
+
+def test_a_star_import_of_what_is_missing_brings_the_usual_names(
+    write: Callable[[str], str],
+) -> None:
+    subject = load(
+        write("""
+        from everything_of_mine import *
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.up, self.down = nn.Linear(21, 3), nn.Linear(3, 21)
+            def forward(self, x: Tensor) -> Tensor:
+                return self.down(F.relu(self.up(x)))
+        """)
+    )
+    assert subject.batch.ran
+    assert any("`F`, `Tensor`, `nn`" in n and "line 2" in n for n in subject.notes)
+
+
+def test_another_name_of_a_star_import_is_asked_for_where_it_is_used(
+    write: Callable[[str], str],
+) -> None:
+    with pytest.raises(TargetError, match=r"`everything_of_mine\.keep` is called in line 6"):
+        load(
+            write("""
+            from everything_of_mine import *
+            class Model(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    keep(self)
+            """)
+        )
+
+
+class Words(nn.Module):
+    """Words are written one by one from a first one, on a device that is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.cell, self.out = nn.Embedding(13, 5), nn.GRUCell(5, 5), nn.Linear(5, 13)
+
+    def forward(self, x: Tensor, sos_idx: int, max_len: int, device: torch.device) -> Tensor:
+        h = self.table(x).mean(1)
+        word = torch.full((len(x),), sos_idx, dtype=torch.long, device=device)
+        outputs = []
+        for _ in range(max_len):
+            h = self.cell(self.table(word), h)
+            outputs.append(self.out(h))
+            word = outputs[-1].argmax(-1)
+        return torch.stack(outputs, 1)
+
+
+class Alike(nn.Module):
+    """Two inputs that are compared before they are used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.horizon, self.action_dim = 6, 7
+        self.up, self.down = nn.Linear(84, 5), nn.Linear(5, 42)
+
+    def forward(self, target: Tensor, past: Tensor) -> Tensor:
+        b, steps, width = past.shape
+        if target.shape != past.shape:
+            raise ValueError(f"shape {target.shape} must equal the other {past.shape}")
+        if (steps, width) != (self.horizon, self.action_dim):
+            raise ValueError(f"Expected (*, 6, 7), got (*, {steps}, {width})")
+        y: Tensor = self.down(self.up(torch.cat((target, past), 1).flatten(1)))
+        return y.view(b, steps, width)
+
+
+class Beside(nn.Module):
+    """Two inputs side by side, of which the second comes again."""
+
+    def __init__(self, clicks: int, words: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(clicks + words, 5), nn.Linear(5 + words, clicks)
+
+    def forward(self, v: Tensor, m: Tensor) -> Tensor:
+        y: Tensor = self.down(torch.cat((self.up(torch.cat((v, m), 1)), m), 1))
+        return y
+
+
+class Strip(nn.Module):
+    """A spectrogram whose first kernel takes all frequencies at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.along = nn.Conv2d(1, 4, (1, 40)), nn.Conv2d(4, 4, (3, 1), (2, 1), (1, 0))
+        self.code, self.wide = nn.Linear(36, 3), nn.Linear(3, 36)
+        self.back = nn.ConvTranspose2d(4, 1, (2, 40), (2, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.back(
+            self.wide(self.code(self.along(self.up(x)).flatten(1))).view(-1, 4, 9, 1)
+        )
+        return y
+
+
+def shapes(batch: Batch) -> list[tuple[int, ...]]:
+    return [tuple(a.shape) for a in batch.args if isinstance(a, Tensor)]
+
+
+def test_a_first_word_a_length_and_a_device_are_no_tensors() -> None:
+    batch = find_batch(Words())
+    assert batch.ran
+    _, *told = batch.args
+    assert told == [1, batch.args[0].shape[1], torch.device("cpu")]
+
+
+def test_of_two_shapes_in_a_refusal_one_becomes_the_other() -> None:
+    batch = find_batch(Alike())
+    assert batch.ran
+    assert shapes(batch) == [(8, 6, 7), (8, 6, 7)]
+
+
+def test_inputs_side_by_side_get_the_widths_that_were_told() -> None:
+    batch = find_batch(Beside(17, 19), hints={"clicks": 17, "words": 19})
+    assert batch.ran
+    assert shapes(batch) == [(8, 17), (8, 19)]
+
+
+def test_steps_are_counted_by_themselves_where_a_kernel_takes_all_features() -> None:
+    batch = find_batch(Strip())
+    assert batch.ran
+    assert shapes(batch) == [(8, 1, 18, 40)]
+
+
+class Later(nn.Module):
+    """Everything is built from the first batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up: nn.Module | None = None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if x.shape[1] != 24:
+            raise ValueError(f"Expected D=24, got D={x.shape[1]}")
+        if self.up is None:
+            self.up, self.down = nn.Linear(24, 6), nn.Linear(3, 24)
+        mu, logvar = self.up(x).chunk(2, 1)
+        return self.down(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
+
+
+class Seldom(nn.Module):
+    """A lazy layer for an argument that is hardly ever given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down, self.told = nn.Linear(24, 6), nn.Linear(3, 24), nn.LazyLinear(3)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        mu, logvar = self.up(x).chunk(2, 1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        if context is not None:
+            z = z + self.told(context)
+        return self.down(z), mu, logvar
+
+
+@pytest.mark.parametrize("kind", [Later, Seldom])
+def test_layers_that_get_their_sizes_late_or_never_are_no_error(kind: type[nn.Module]) -> None:
+    report = check(kind())
+    assert [f.code for f in report.findings if f.severity.name == "ERROR"] == []
+    assert len(report.outcomes) > 30
+    assert not any(f.code == "VAE312" for f in report.findings)
+
+
+class Nodes(nn.Module):
+    """The graph of the rows is given to the constructor, as a file of its own would."""
+
+    def __init__(self, adj: Tensor) -> None:
+        super().__init__()
+        self.adj, self.up, self.down = adj, nn.Linear(12, 3), nn.Linear(3, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.down(self.adj @ self.up(x))
+        return y
+
+
+def test_rows_are_nodes_where_the_model_keeps_their_graph() -> None:
+    assert find_batch(Nodes(torch.eye(8))).axis is None
+    assert find_batch(Nodes(torch.eye(8)[:, :1])).axis == 0
