@@ -529,3 +529,38 @@ def test_a_loaders_dict_gives_forward_its_part_and_the_loss_all(way: str) -> Non
     found, _ = find_objective(model, given, loss)
     assert found is not None
     assert torch.equal(found.run(model, given), model.training_step(batch, 0))
+
+
+BEFORE = """
+import torch
+from torch import nn
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(12, 6), nn.Linear(3, 12)
+    def forward(self, x):
+        mu, logvar = self.up(x).chunk(2, -1)
+        return self.down(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
+    def pretrain(self, loader):
+        optimizer = torch.optim.Adam(self.parameters())
+        for x, _ in loader:
+            loss = (self(x)[0] - x).square().mean()
+            loss.backward()
+            optimizer.step()
+"""
+LATER = """
+    def elbo_loss(self, x):
+        out, mu, logvar = self(x)
+        kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(1).mean()
+        return (out - x).square().sum(1).mean() + kl
+"""
+
+
+@pytest.mark.parametrize(("text", "name"), [(BEFORE, "loss"), (BEFORE + LATER, "elbo_loss")])
+def test_a_loop_before_the_training_counts_where_there_is_no_other_loss(
+    tmp_path: Path, text: str, name: str
+) -> None:
+    (tmp_path / "first.py").write_text(text)
+    objective = load(f"{tmp_path / 'first.py'}:Model").objective
+    assert objective is not None
+    assert objective.name == name

@@ -40,6 +40,7 @@ from .subject import Batch, Objective
 from .trainerless import without_trainer
 from .trial import attempt, items, leaves, pick
 
+_BEFORE = re.compile(r"pre_?train|warm_?up", re.IGNORECASE)
 _BOUND = re.compile(r"^(?!.*(neg|minus|nelbo|loss|objective|criterion)).*elbo", re.IGNORECASE)
 _TOTAL_KEYS = ("loss", "total_loss", "total", "objective", "elbo", "nelbo", "negative_elbo")
 
@@ -185,14 +186,16 @@ class _Finder:
         works = [t for t in tried if t.useful]
         if works:
             return works[0].objective, ()
-        looped, refused = self._looped()
-        if looped is not None:
+        looped, refused, first = self._looped()
+        if looped is not None and not first:
             return looped, ()
         tried += self._tried(c for c in every if c.name != "training_step")
         works = [t for t in tried if t.useful]
         called = [t for t in works if t.own_call]
         if called:
             return called[0].objective, ()
+        if looped is not None and not tried:
+            return looped, ()
         other = self._minimized() or self._total()
         if other is not None:
             return other, ()
@@ -220,21 +223,25 @@ class _Finder:
         stepped = tried.loss.name == "training_step" and not self.batch.guessed
         return tried.own_call or (stepped and isinstance(tried.error, RuntimeError))
 
-    def _looped(self) -> tuple[Objective | None, tuple[str, ...]]:
-        """The loss as a training loop of the file computes it, or why that cannot be repeated."""
+    def _looped(self) -> tuple[Objective | None, tuple[str, ...], bool]:
+        """The loss as a training loop of the file computes it, or why that cannot be repeated.
+
+        And whether that loop only comes before the training: `def pretrain(self, loader)`.
+        """
         refused: tuple[str, ...] = ()
         best: Objective | None = None
-        most = 0
+        most, first = (0, 0), False
         for loop in loops(self.source, self.namespace, self.model) if self.source else ():
             objective, scalar, error = self._repeated(loop)
             reached = 0 if scalar is None else len(reached_by(scalar, self.model))
-            if reached > most:
-                best, most = objective, reached
+            before = loop.step.function is not None and _BEFORE.search(loop.step.function.name)
+            if reached and (rank := (0 if before else 1, reached)) > most:
+                best, most, first = objective, rank, bool(before)
             if error is not None and not refused:
                 place = self.source.line(loop.line) if self.source else f"line {loop.line}"
                 said = f"the training loop of {place} raised {summary(error)}"
                 refused = (f"{said} when repeated alone, and is not used",)
-        return best, () if best is not None else refused
+        return best, () if best is not None else refused, first
 
     def _repeated(self, loop: Loop) -> tuple[Objective, Tensor | None, BaseException | None]:
         """The objective of a loop, its scalar, and what it raised.
