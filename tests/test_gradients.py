@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from steps import Bare, examined, flow_of, op_named, step
 from torch import Tensor, nn
 
+import vaedoctor
 from vaedoctor.examine.gradients import Arrives, gradient_between, kind_of, parameter_gradients
 from vaedoctor.examine.survey import NUDGE, nudge, take_survey
 
@@ -251,3 +252,31 @@ class TestSurvey:
             survey = take_survey(e.subject, 0, lambda: None)
         assert survey.runs == 0
         assert not survey.largest
+
+
+class LonePatch(nn.Module):
+    """An attention over the patches of a picture: of 28 by 28 there is one, of 56 by 56 four."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Sequential(nn.Conv2d(1, 8, 4, 4), nn.Tanh(), nn.Conv2d(8, 8, 7, 7))
+        self.query, self.key, self.value = (nn.Linear(8, 8) for _ in range(3))
+        self.down = nn.ConvTranspose2d(8, 1, 28, 28)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.up(x)
+        rows = h.flatten(2).transpose(1, 2)
+        scores = self.query(rows) @ self.key(rows).transpose(1, 2)
+        mixed: Tensor = scores.softmax(-1) @ self.value(rows)
+        made: Tensor = self.down(mixed.transpose(1, 2).reshape(h.shape))
+        return made
+
+
+def test_a_softmax_over_one_entry_is_told_for_a_given_batch_only() -> None:
+    given = vaedoctor.check(LonePatch(), torch.rand(4, 1, 28, 28), select=["VAE602"])
+    (finding,) = given.findings
+    assert "`softmax` over a single entry" in finding.message
+    larger = vaedoctor.check(LonePatch(), torch.rand(4, 1, 56, 56), select=["VAE602"])
+    assert [o.status for o in larger.outcomes] == ["passed"]
+    (guessed,) = vaedoctor.check(LonePatch(), select=["VAE602"]).outcomes
+    assert (guessed.status, "single entry" in guessed.reason) == ("skipped", True)

@@ -200,6 +200,26 @@ def test_an_instance_breaks_the_tie(write: Write) -> None:
     assert load(write(text + "\nmodel = Other(6, 5, 4)\n")).target.endswith(":Other")
 
 
+def test_a_package_that_imports_a_part_when_it_is_asked_for(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lazy = """
+        def __getattr__(name):
+            if name != "VAE":
+                raise AttributeError(name)
+            try:
+                import a_library_nobody_has
+            except ImportError as error:
+                raise RuntimeError(f"failed to import {name}") from error
+    """
+    write(textwrap.dedent(lazy), "lazypackage/__init__.py")
+    monkeypatch.chdir(tmp_path)
+    error = refusal("lazypackage:VAE")
+    assert "raised ModuleNotFoundError" in error.message
+    assert "python -m pip install a_library_nobody_has" in error.next_step
+    assert "has no `Other`" in refusal("lazypackage:Other").message
+
+
 @pytest.mark.parametrize(
     ("name", "message", "step"),
     [

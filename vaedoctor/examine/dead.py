@@ -21,13 +21,17 @@ THRESHOLDS = frozenset("clamp clamp_min clamp_max clip max maximum relu threshol
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """Branches whose gradient is exactly zero, and the operation that makes it so."""
+    """Branches whose gradient is exactly zero, and the operation that makes it so.
+
+    `lone` says that it is a softmax over a single entry, which is 1 whatever the entry is.
+    """
 
     paths: tuple[str, ...]
     count: int
     operation: str
     at: Span | None
     causes: tuple[str, ...]
+    lone: bool = False
 
 
 def dead_branches(
@@ -60,7 +64,18 @@ def dead_branches(
         op.name if op else "",
         (op.span if op else None) or found[0].at,
         tuple(causes),
+        op is not None and _of_one(op),
     )
+
+
+def _of_one(op: Op) -> bool:
+    """Whether an operation is a softmax, or an attention, over a single entry."""
+    if op.name == "scaled_dot_product_attention":
+        return len(op.reads) > 1 and op.reads[1].shape[-2:-1] == (1,)
+    if op.name not in ("softmax", "log_softmax"):
+        return False
+    axis = op.kwargs.get("dim", op.args[1] if len(op.args) > 1 else None)
+    return isinstance(axis, int) and op.out.tensor.dim() > 0 and op.out.shape[axis] == 1
 
 
 def _decoded(anatomy: Anatomy, op: Op) -> bool:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..spelling import closest, did_you_mean
 from .candidates import candidates, commands
-from .errors import TargetError, a_kind
+from .errors import TargetError, a_kind, summary, user_traceback
 from .lacking import unbound
 from .loading import Loaded
 from .stubs import Absent
@@ -83,9 +83,12 @@ def resolve(loaded: Loaded, name: str, place: str, *, modules_only: bool = True)
         if isinstance(thing, Mapping) and part in thing:
             thing = thing[part]
             continue
-        if not hasattr(thing, part):
-            raise _no_name(loaded, thing, part, name, place)
-        thing = getattr(thing, part)
+        try:
+            thing = getattr(thing, part)
+        except AttributeError as error:
+            raise _no_name(loaded, thing, part, name, place) from error
+        except Exception as error:  # a package that imports its parts when they are asked for
+            raise _not_imported(name, place, error) from error
     if not modules_only or isinstance(thing, nn.Module):
         return thing
     found = candidates(loaded)
@@ -102,6 +105,22 @@ def resolve(loaded: Loaded, name: str, place: str, *, modules_only: bool = True)
     raise TargetError(
         f"`{name}` is {kind}, not a model, class or factory",
         next_step=commands(place, found) or f"vaedoctor check {place}:VAE",
+    )
+
+
+def _not_imported(name: str, place: str, error: Exception) -> TargetError:
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
+        chain.append(cause)
+    missing = [c.name for c in chain if isinstance(c, ModuleNotFoundError) and c.name]
+    step = f'`python -c "from {place} import {name}"` shows the same error'
+    if missing:
+        package = missing[0].partition(".")[0]
+        step = f"python -m pip install {package}   (into the environment vaedoctor runs in)"
+    return TargetError(
+        f"`{place}` raised {summary(chain[-1])} while `{name}` was taken from it",
+        traceback=user_traceback(error),
+        next_step=step,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity, Verified
-from ...rule import rule
+from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
@@ -19,7 +19,8 @@ def gradient_exactly_zero(examination: Examination) -> Iterator[Finding | Verifi
     ## What it checks
     Parameters whose gradient is identically 0 in one training step, on other batches, and after
     every weight was nudged a little. The last run tells a dead path from a zero-initialised
-    layer.
+    layer. A softmax over a single entry is 1 whatever the entry is; with a made-up batch that
+    says nothing about the model, and is not judged.
 
     ## Why it matters
     A dead ReLU, a saturated activation or a draw such as `torch.normal(mu, std)` passes a
@@ -33,13 +34,20 @@ def gradient_exactly_zero(examination: Examination) -> Iterator[Finding | Verifi
     reported; nor are biases alone.
     """
     examination.require_gradients()
-    dead = examination.dead_branches
+    found = examination.dead_branches
+    dead = [b for b in found if not (b.lone and examination.subject.batch.guessed)]
+    if found and not dead:
+        raise Unavailable("the made-up batch leaves a softmax a single entry; supply --input")
     for branch in dead:
         names = ", ".join(f"`{path}`" for path in branch.paths[:3])
         at = f" behind `{branch.operation}`" if branch.operation else ""
+        one = " over a single entry" if branch.lone else ""
+        cure = "take it over the axis that holds several entries, or give it more of them"
         yield Finding(
-            f"the gradient of {names} is exactly 0{at}",
-            help="find what saturates the operation: its bias or the scale of its input",
+            f"the gradient of {names} is exactly 0{at}{one}",
+            help=cure
+            if branch.lone
+            else "find what saturates the operation: its bias or the scale of its input",
             at=branch.at,
             measured={"parameters": branch.count, "runs": examination.survey.runs + 1},
             causes=frozenset(branch.causes),
