@@ -303,6 +303,28 @@ def test_a_batch_that_cannot_be_made_up_comes_with_lines_to_edit() -> None:
     assert [t.shape for t in scope["one_batch"]()] == [(16, 784), (16, 784)]
 
 
+class Mumbles(nn.Module):
+    """Words and a device are understood, but no number of words fits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(13, 5)
+
+    def forward(self, x: Tensor, device: torch.device, sos_idx: int) -> Tensor:
+        return self.table(x).flatten()[:6].view(2, 3) @ torch.ones(7, 2)
+
+
+def test_the_lines_to_edit_are_what_came_furthest() -> None:
+    with pytest.raises(TargetError) as caught:
+        find_batch(Mumbles(), target="mymodel.py:Mumbles")
+    rest = caught.value.next_step.partition("\n\n")[2]
+    scope: dict[str, Any] = {}
+    exec(rest[rest.index("import torch") :], scope)
+    x, *others = scope["one_batch"]()
+    assert (x.dtype, others) == (torch.int64, [torch.device("cpu"), 1])
+    Mumbles().table(x)
+
+
 def test_the_report_says_how_a_batch_was_made(tmp_path: Path) -> None:
     (tmp_path / "mymodel.py").write_text(
         "import torch\nfrom torch import nn\nclass VAE(nn.Module):\n"

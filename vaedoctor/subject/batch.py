@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -215,11 +216,33 @@ def _moved(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
     return value.to(device, dtype) if value.is_floating_point() else value.to(device)
 
 
-def _nearest_shape(made: Made | None) -> tuple[int, ...]:
-    """The shape of the try that came furthest, to be edited."""
-    held = made.args if made is not None else ()
-    tensors = (a for a in held if isinstance(a, Tensor) and a.is_floating_point() and a.dim() > 1)
-    return next((tuple(t.shape) for t in tensors), (16, 784))
+def _nearest(made: Made | None, parameters: list[inspect.Parameter]) -> dict[str, str]:
+    """What the try that came furthest gave to each parameter, as an expression to be edited."""
+    given: dict[str, Any] = {}
+    if made is not None:
+        names = [p.name for p in parameters]
+        given = dict(zip(names, made.args, strict=False)) | dict(made.kwargs)
+    needed = [p.name for p in parameters if p.default is p.empty or p.name in given] or ["x"]
+    return {n: _expression(given.get(n)) for n in needed}
+
+
+def _expression(value: Any) -> str:
+    match value:
+        case Tensor() if value.dtype is torch.bool:
+            return f"torch.ones({_sides(value)}, dtype=torch.bool)"
+        case Tensor() if value.dim() and not value.is_floating_point() and value.numel():
+            return f"torch.randint({int(value.max()) + 1}, ({_sides(value)},))"
+        case Tensor() if value.dim() > 1:
+            return f"torch.rand({_sides(value)})"
+        case torch.device():
+            return f'torch.device("{value}")'
+        case bool() | int() | float() | str():
+            return repr(value)
+    return "torch.rand(16, 784)"
+
+
+def _sides(value: Tensor) -> str:
+    return ", ".join(map(str, value.shape))
 
 
 def _no_guess(model: nn.Module, target: str, made: Made | None) -> NotGuessed:
@@ -230,10 +253,10 @@ def _no_guess(model: nn.Module, target: str, made: Made | None) -> NotGuessed:
     if made is not None and made.trial.error is not None:
         tried = f"; the nearest try ({made.origin}) raised {summary(made.trial.error)}"
     lines = [f"{command} --input 16x784"] if len(parameters) < 2 else []
-    needed = [p.name for p in parameters if p.default is p.empty] or ["x"]
-    one = f"torch.rand{_nearest_shape(made)}"
-    given = ", ".join(f"{one}  # {n}" if len(needed) == 1 else n for n in needed)
-    rows = [f"    {n} = {one}" for n in needed] if len(needed) > 1 else []
+    shown = _nearest(made, parameters)
+    alone = len(shown) == 1
+    given = ", ".join(f"{e}  # {n}" if alone else n for n, e in shown.items())
+    rows = [] if alone else [f"    {n} = {e}" for n, e in shown.items()]
     refused = NotGuessed(
         f"the input of `{type(model).__name__}.forward({names})` cannot be guessed{tried}",
         next_step="\n".join(
