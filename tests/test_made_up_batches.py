@@ -85,6 +85,12 @@ class Optional(Of):
         return self.up(image), self.table(text)
 
 
+class TwoEyes(Of):
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        h = torch.cat((self.one(left), self.other(right)), 1)
+        return self.up(h.flatten(1) if self.flat else h.view(-1, 8 * 24 * 24))
+
+
 class JoinedAfterAll(Of):
     def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
         h = self.image(x).mean((2, 3))
@@ -200,6 +206,19 @@ CASES: list[tuple[str, Callable[[], nn.Module], str]] = [
         "all optional",
         lambda: Optional(up=L(9, 9), table=nn.Embedding(13, 4)),
         "8×9 | 8×11 below 13",
+    ),
+    *(
+        (
+            f"two pictures before {kind}",
+            lambda flat=flat: TwoEyes(
+                {"flat": flat},
+                one=nn.Conv2d(1, 4, 8, 8),
+                other=nn.Conv2d(1, 4, 8, 8),
+                up=L(8 * 24 * 24, 5),
+            ),
+            "8×1×192×192 | 8×1×192×192",
+        )
+        for kind, flat in (("a flat layer", True), ("a view", False))
     ),
     (
         "an option that a layer counts on",

@@ -62,6 +62,7 @@ class Resizing:
             got = math.prod(operands[0].shape[1:]) if operands else 0
             yield from self._as_reshaped(state, tuple(sizes), int(found[2]), slots)
             if sizes[1:] and got and all(n > 0 for n in sizes[1:]):
+                yield from self._together(state, operands[0], wanted / got, slots)
                 for path in operands[0].paths:
                     for shape in self._resized(slots[path].shape, got, wanted):
                         yield reshaped(state, path, shape)
@@ -96,6 +97,7 @@ class Resizing:
         several = len(operand.paths) > 1
         if several:
             yield from self._shared_out(state, operand, wanted, slots)
+        yield from self._together(state, operand, wanted / got, slots)
         ranked = []
         for path in operand.paths:
             slot = slots[path]
@@ -126,6 +128,20 @@ class Resizing:
             for path, width in zip(paths, widths, strict=True):
                 other = reshaped(other, path, (*slots[path].shape[:-1], width))
             yield other
+
+    def _together(
+        self, state: State, operand: Operand, factor: float, slots: Mapping[Path, Slot]
+    ) -> Iterator[State]:
+        """Pictures of one shape that were joined grow together."""
+        shapes = {slots[path].shape for path in operand.paths}
+        shape = next(iter(shapes), ())
+        if len(operand.paths) < 2 or len(shapes) > 1 or len(shape) < 4:
+            return
+        for other in _rescaled(shape, factor):
+            grown = state
+            for path in operand.paths:
+                grown = reshaped(grown, path, other)
+            yield grown
 
     def _interpolated(self, path: Path, shape: Shape, got: int, wanted: int) -> Iterator[Shape]:
         """From two sizes that were met, the one that gives the wanted width."""
