@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -245,6 +246,7 @@ def not_yet_bound(x: Tensor) -> Tensor:
         (Unprepared(), False),
         (Bare(lambda x: nn.functional.mul(x, 2)), False),  # type: ignore[attr-defined]
         (Bare(lambda x: x + undefined), False),  # type: ignore[name-defined] # noqa: F821
+        (Bare(lambda x: sys.exit(3)), False),
         (Bare(bare_attribute), True),
         (Bare(not_yet_bound), True),
     ],

@@ -77,6 +77,7 @@ def written(folder: Path, text: str) -> str:
         ("X = fetch_data()\nD = X.size\n", "`X` is made in line 4 of", ":VAE --exec"),
         ("D = int(input())\n", "`D` is made in line 4 of", ":VAE --exec"),
         ("def f():\n    global D\n    D = 3\nf()\n", "line 7 and what follows", ":VAE --exec"),
+        ("print(3)\n", "name 'D' is not defined while", "correct `VAE.__init__`"),
         ("D = 1 / 0\n", "raised ZeroDivisionError", "correct line 4 of model_of_mine.py"),
         ("D = int(sys.argv[1])\n", "raised IndexError", "correct line 4 of model_of_mine.py"),
     ],

@@ -250,6 +250,14 @@ def test_wrong_targets(
     assert step in error.next_step
 
 
+@pytest.mark.parametrize("name", ["", ":VAE"])
+def test_a_class_inside_a_function_is_told_from_none(write: Write, name: str) -> None:
+    text = "from torch import nn\ndef train():\n    class VAE(nn.Module):\n        size = 3\n"
+    error = refusal(write(text + "    return VAE()\n") + name)
+    assert "`VAE` is defined inside `train`" in error.message
+    assert "move `class VAE` out of `train`" in error.next_step
+
+
 def test_the_traceback_is_the_users_own(write: Write) -> None:
     target = write(
         "from torch import nn\ndef size():\n    return 1 / 0\n"

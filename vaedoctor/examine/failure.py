@@ -66,7 +66,9 @@ class Failure:
 
     @property
     def whatever_the_input(self) -> bool:
-        """Whether no other input can mend it: a name that is nowhere, a method that is missing."""
+        """Whether no other input can mend it: a missing name or method, an end of the program."""
+        if isinstance(self.error, SystemExit):
+            return True
         if isinstance(self.error, AttributeError):
             return isinstance(self.error.obj, nn.Module | ModuleType | type)
         return isinstance(self.error, NameError) and not isinstance(self.error, UnboundLocalError)

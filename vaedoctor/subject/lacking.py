@@ -52,7 +52,7 @@ def lacking(
                 if module.partition(".")[0] in surroundings.stubs.names:
                     return explain(StubUsed(f"{module}.{one.name}", "needed"))
         line = loaded.executed.left_out
-        if line is not None and not loaded.whole:
+        if line is not None and not loaded.whole and _may_bind(loaded.source, one.name):
             return TargetError(
                 f"`{one.name}` is not defined; {loaded.source.line(line)} and what follows it "
                 "was not run",
@@ -60,6 +60,20 @@ def lacking(
                 next_step=_whole(label),
             )
     return None
+
+
+def _may_bind(source: Source, name: str) -> bool:
+    """Whether anything in a file gives something that name, so that running all of it may help."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Name) and node.id in {"exec", "globals", "setattr"}:
+            return True
+        if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Store):
+            return True
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            return True
+        if isinstance(node, ast.alias) and name == (node.asname or node.name):
+            return True
+    return next(_star_imports(source.tree), None) is not None
 
 
 def _left_out_by_its_library(error: NameError) -> StubUsed | None:

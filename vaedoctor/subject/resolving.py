@@ -32,6 +32,8 @@ def only_candidate(loaded: Loaded, place: str, absent: Iterable[str] = ()) -> st
     if not found:
         for failed in _failed_classes(loaded):
             raise unbound(failed, loaded, place) or AssertionError(failed)
+        if (inside := _inside_a_function(loaded, place)) is not None:
+            raise inside
         factories = _factories(loaded)
         reasons = [f"`{n}` is not installed" for n in absent]
         reasons += [n for n in loaded.source.notes if "not valid" in n] if loaded.source else []
@@ -124,7 +126,27 @@ def _not_imported(name: str, place: str, error: Exception) -> TargetError:
     )
 
 
+def _inside_a_function(loaded: Loaded, place: str, name: str = "") -> TargetError | None:
+    """What to say of a class (without a name: of a module) that only a function's body defines."""
+    body = loaded.source.tree.body if loaded.source is not None else []
+    for function in (s for s in body if isinstance(s, ast.FunctionDef | ast.AsyncFunctionDef)):
+        for node in ast.walk(function):
+            if not isinstance(node, ast.ClassDef) or node.name != (name or node.name):
+                continue
+            if name or any("Module" in ast.unparse(b) for b in node.bases):
+                assert loaded.source is not None
+                return TargetError(
+                    f"`{node.name}` is defined inside `{function.name}`, in "
+                    f"{loaded.source.line(node.lineno)}: it is there only while that runs",
+                    next_step=f"move `class {node.name}` out of `{function.name}`, "
+                    f"then `vaedoctor check {place}:{node.name}`",
+                )
+    return None
+
+
 def _no_name(loaded: Loaded, owner: Any, part: str, name: str, place: str) -> TargetError:
+    if owner is loaded.module and (inside := _inside_a_function(loaded, place, part)) is not None:
+        return inside
     found = candidates(loaded)
     known = list(found)
     if owner is not loaded.module:
