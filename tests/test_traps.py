@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from traps import building, latents, objectives, scales, training
+import torch
+from traps import building, latents, meetings, objectives, scales, training
 
 import vaedoctor
 from vaedoctor import Severity
 
 TRAPS = [
     trap
-    for room in (building, latents, objectives, scales, training)
+    for room in (building, latents, meetings, objectives, scales, training)
     for trap in vars(room).values()
     if hasattr(trap, "loss") and trap.__module__ == room.__name__
 ]
@@ -49,3 +50,20 @@ def test_a_healthy_model_is_not_warned_of_what_is_not_there(trap):
     expected = [(WARNED[trap], Severity.WARNING)] if trap in WARNED else []
     assert [(f.code, f.severity) for f in found] == expected, [f.message for f in found]
     assert [o for o in report.outcomes if o.status == "crashed"] == []
+
+
+@pytest.mark.parametrize("trap", [meetings.ScoredElsewhere, meetings.CallsItsDecoderX])
+def test_a_healthy_model_is_not_warned_where_its_loss_must_be_found(trap):
+    report = vaedoctor.check(trap(), *trap.batch())
+    found = [f for f in report.findings if f.severity is not Severity.NOTE]
+    assert found == [], [f.message for f in found]
+
+
+def test_a_loss_that_names_the_entries_of_a_batch_is_given_them():
+    model = meetings.CallsItsDecoderX()
+
+    def objective(model, x, weight):
+        return model.loss(x) * weight.mean()
+
+    batch = {"x": model.batch()[0], "weight": torch.ones(8)}
+    assert not vaedoctor.check(model, batch, objective=objective, select=["VAE0"]).findings

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .flow import CUTS, JOINS, RESHAPES, SLICES, Flow
-from .latents import Head, Latent, find_latents, head
+from .latents import MULS, Head, Latent, find_latents, head
 from .outputs import Output, outputs_of
 from .recording import Op, Recording, Value
 
@@ -113,6 +113,8 @@ def _input(recording: Recording, flow: Flow, x_hat: Value | None) -> Value | Non
     if not inputs:
         return None
     if x_hat is not None:
+        if (target := _target(recording, flow, x_hat)) is not None:
+            return target
         alike = [v for v in inputs if v.shape == x_hat.shape]
         same = [v for v in inputs if v.tensor.numel() == x_hat.tensor.numel()]
         alike += sorted(same, key=lambda v: not v.tensor.is_floating_point())
@@ -120,6 +122,21 @@ def _input(recording: Recording, flow: Flow, x_hat: Value | None) -> Value | Non
             return alike[0]
     floating = [v for v in inputs if v.tensor.is_floating_point()]
     return (floating or inputs)[0]
+
+
+def _target(recording: Recording, flow: Flow, x_hat: Value) -> Value | None:
+    """The input that the loss compares x_hat with, where the model is given it as well.
+
+    Of a conditional model it is what is decoded, not the condition of the same shape.
+    """
+    raw = {v.index for v in inputs_of(recording)}
+    behind = flow.ancestors(x_hat)
+    for value, op in compared_values(recording, flow, [x_hat]):
+        roots = [moved_from(flow, v, raw) for v in op.reads]
+        found = [v for v in roots if v is not None and v.index in behind]
+        if value is x_hat and found:
+            return found[0]
+    return None
 
 
 def _reconstruction(
@@ -149,6 +166,11 @@ def _reconstruction(
         locations = [found.loc for found in latents if found.loc is not None]
         inside = compared_values(recording, flow, locations)
     rank = {value.index: i for i, (value, _) in enumerate(partners)}
+    made = {o.value.index for o in candidates}
+    for i, (value, _) in enumerate(partners):  # step by step, of a series that lacks the first ones
+        whole = moved_from(flow, value, made)
+        if whole is not None and value.tensor.numel() not in sizes:
+            rank.setdefault(whole.index, i)
 
     def order(o: Output) -> tuple[bool, bool, bool, bool, bool, bool, int]:
         v = o.value
@@ -196,7 +218,7 @@ def compared_values(
     """Values that the loss compares with the input, and where.
 
     With `decoded_from`, inside forward too: values that layers compute from those. What a later
-    one is made of (x added to a decoder's output) is no comparison.
+    one is made of (x added to a decoder's output) is no comparison; nor, beside one, is a mask.
     """
     raw = {v.index for v in inputs_of(recording)}
     inside = flow.descendants(*(decoded_from or ()))
@@ -216,8 +238,16 @@ def compared_values(
             while value.op is not None and value.op.name in RESHAPES:
                 value = flow.parents(value)[0]
             found.append((value, op))
+    compared = [(value, op) for value, op in found if not _masks(op, raw, flow)]
+    found = compared or found
     made = flow.ancestors(*(value for value, _ in found))
     return [(value, op) for value, op in found if op.out.index not in made] or found
+
+
+def _masks(op: Op, raw: set[int], flow: Flow) -> bool:
+    """Whether an operation multiplies by an input of zeros and ones."""
+    given = [v.tensor for v in op.reads if only_moved(flow, v, raw)]
+    return op.name in MULS and all(map(_binary, given))
 
 
 def _entry_by_entry(op: Op, made: Tensor, given: Tensor) -> bool:
@@ -230,9 +260,26 @@ def _entry_by_entry(op: Op, made: Tensor, given: Tensor) -> bool:
 
 def only_moved(flow: Flow, value: Value, raw: set[int]) -> bool:
     """Whether a value is one of the given (an input, say), or one only reshaped or sliced."""
-    while value.index not in raw and value.op is not None and value.op.name in RESHAPES | SLICES:
-        value = flow.parents(value)[0]
-    return value.index in raw
+    return moved_from(flow, value, raw) is not None
+
+
+def moved_from(flow: Flow, value: Value, raw: set[int]) -> Value | None:
+    """Which of the given a value only moves or masks; None where it does more."""
+    while value.index not in raw and value.op is not None:
+        op = value.op
+        if op.name in RESHAPES | SLICES:
+            value = flow.parents(value)[0]
+        elif op.name in MULS and len(op.reads) == 2 and all(r.index in raw for r in op.reads):
+            value, other = sorted(op.reads, key=lambda r: _binary(r.tensor))
+            if not _binary(other.tensor):
+                return None
+        else:
+            return None
+    return value if value.index in raw else None
+
+
+def _binary(tensor: Tensor) -> bool:
+    return bool(((tensor == 0) | (tensor == 1)).all())
 
 
 # -- no sample -------------------------------------------------------------------------------
@@ -285,9 +332,20 @@ def unsampled_heads(flow: Flow, outputs: list[Output], x_hat: Value | None) -> U
                 and loc_head.op is not scale_head.op
             )
             used = loc_head.value.index in behind
-            if parallel and apart and used:
+            if parallel and apart and used and not _drawn(flow, loc.value, scale_head.value, x_hat):
                 return Unsampled(loc, scale, loc_head, scale_head)
     return None
+
+
+def _drawn(flow: Flow, loc: Value, scale: Value, x_hat: Value) -> bool:
+    """Whether noise makes a sample of the two on the way to x_hat, however it is made.
+
+    It comes in behind the scale, or the second of the two is the sample itself: an exponential
+    map divides its tangent by what the location makes.
+    """
+    behind = scale.index in flow.ancestors(x_hat)
+    late = flow.noise[x_hat.index] & ~flow.noise[scale.index]
+    return flow.noise[loc.index] != flow.noise[scale.index] or bool(behind and late)
 
 
 def _penalized(flow: Flow, x_hat: Value) -> list[Output]:

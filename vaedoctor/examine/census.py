@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ..finding import Span
+from ..subject.losses import is_total
 from ..subject.source import is_foreign
 from .again import Again
 from .listing import assigned_at, class_span, is_own_code, walks_children
-from .readers import Read, reads_of
+from .readers import Read, goes_backward, leads_to, reads_of
 from .recording import Call, Op, Recording, Value
 
 
@@ -40,7 +41,11 @@ class Hidden:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """The topmost module (or a bare parameter) of which nothing took part in the step."""
+    """The topmost module (or a bare parameter) of which nothing took part in the step.
+
+    `step` names a function of the file that leads to code that reads it, and that is a loss or
+    goes backward.
+    """
 
     path: str
     owner: nn.Module
@@ -51,6 +56,7 @@ class Branch:
     partial: bool = False
     reads: tuple[Read, ...] | None = None
     shapes: tuple[tuple[int, ...], ...] = ()
+    step: str = ""
 
     @property
     def bare(self) -> bool:
@@ -149,7 +155,16 @@ def _judged(model: nn.Module, branch: Branch, used: set[str]) -> Branch:
         reads = tuple(reads_of(branch.owner, model, branch.attribute))
         if not reads and any(walks_children(kind) for kind in {type(m) for m in model.modules()}):
             reads = None  # code that reaches layers without naming them may reach this one
-    return replace(branch, partial=partial, reads=reads)
+    return replace(branch, partial=partial, reads=reads, step=_step(reads or ()))
+
+
+def _step(reads: tuple[Read, ...]) -> str:
+    """The loss or training step that reads a layer, itself or through what it calls."""
+    for read in reads:
+        for method in leads_to({read.method.name}, read.method.file):
+            if is_total(method.name) or goes_backward(method):
+                return method.name
+    return ""
 
 
 def _unregistered_calls(recording: Recording, registered: Set[int]) -> list[Call]:
@@ -159,7 +174,7 @@ def _unregistered_calls(recording: Recording, registered: Set[int]) -> list[Call
     """
     found: dict[int, Call] = {}
     for call in recording.calls:
-        if id(call.module) in registered or _after_forward(recording, call):
+        if id(call.module) in registered or _after_forward(recording, call, registered):
             continue
         if any(id(c.module) in found for c in call.chain()):
             continue
@@ -188,9 +203,14 @@ def _built_at(recording: Recording, call: Call) -> Span | None:
     return None
 
 
-def _after_forward(recording: Recording, call: Call) -> bool:
-    """Whether a call belongs to the loss: a perceptual network there is nobody's layer."""
-    return 0 <= recording.forward_end <= call.first and call.parent is None
+def _after_forward(recording: Recording, call: Call, registered: Set[int]) -> bool:
+    """Whether a call belongs to the loss: a perceptual network there is nobody's layer.
+
+    So are the parts of one, and those of a discriminator that takes a sample.
+    """
+    *_, outermost = call.chain()
+    foreign = id(outermost.module) not in registered
+    return 0 <= recording.forward_end <= outermost.first and foreign
 
 
 def _strays(

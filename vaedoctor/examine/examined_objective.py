@@ -19,6 +19,7 @@ from . import (
     density,
     discrete,
     divergence,
+    hierarchy,
     importance,
     likelihood,
     logdet,
@@ -111,6 +112,11 @@ class ExaminedObjective(ExaminedSampling):
             if self.composed or not self.loss_depends or not self._discrete:
                 raise
             return [*self._discrete]
+
+    def carried(self, pull: Pull, others: list[Pull]) -> bool:
+        """Whether x reaches x_hat through a latent, around those of other pulls."""
+        apart = [other.latent for other in others if other is not pull]
+        return hierarchy.carries(self.anatomy, pull.latent, apart)
 
     def term_at(self, latent: Latent) -> Span | None:
         """Where the term on a latent is made that joins the rest; None where there is no sum."""

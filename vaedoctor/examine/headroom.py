@@ -96,16 +96,27 @@ def _wider(
 
 
 def scaled(subject: Subject, factor: float) -> Batch:
-    """The batch with its data multiplied; conditions, and what holds only 0 and 1, are kept."""
+    """The batch with its data multiplied.
+
+    Conditions, what holds only 0 and 1, and how strongly nodes are joined are kept.
+    """
     batch = subject.batch
     items = [*enumerate(batch.args), *batch.kwargs.items()]
     kept = {id(t) for key, item in items if key in subject.conditions for t in tensors_in(item)}
+    every = [t for _, item in items for t in tensors_in(item)]
+    kept |= {id(t) for t in every if any(_joins(t, nodes) for nodes in every)}
 
     def grow(t: Tensor) -> Tensor:
         quantity = t.is_floating_point() and bool(((t != 0) & (t != 1)).any())
         return t.detach() * factor if quantity and id(t) not in kept else t
 
     return mapped(batch, grow)
+
+
+def _joins(matrix: Tensor, nodes: Tensor) -> bool:
+    """Whether a square matrix has a row and a column for every node of another input."""
+    square = matrix.dim() in (2, 3) and matrix.shape[-1] == matrix.shape[-2]
+    return square and nodes is not matrix and nodes.shape[:-1] == matrix.shape[:-1]
 
 
 def mapped(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:

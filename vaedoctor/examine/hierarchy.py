@@ -58,3 +58,17 @@ def samples(examination: Examination, latents: list[Latent]) -> tuple[str, str, 
             return f"iwae ({count} samples)", "high", f"{shown}, joined by a log-mean-exp"
         return f"{count} samples", "high", shown
     return None
+
+
+def carries(anatomy: Anatomy, latent: Latent, others: list[Latent]) -> bool:
+    """Whether x reaches x_hat through a latent, around all of the others.
+
+    Where it does not, the others bound what the latent can tell: a noisy layer of the decoder, or
+    noise in front of a posterior, needs no KL of its own.
+    """
+    flow, x_hat = anatomy.flow, anatomy.x_hat
+    apart = [x.z for x in others if x.z is not latent.z]
+    if x_hat is None or latent.z.index not in flow.ancestors(x_hat, stop=apart):
+        return x_hat is None
+    behind = flow.ancestors(latent.z, stop=apart)
+    return any(anatomy.recording.values[i].source == "input" for i in behind)

@@ -20,6 +20,7 @@ DIRECT = frozenset(
     "normal bernoulli bernoulli_ multinomial poisson binomial _standard_gamma "
     "_sample_dirichlet gumbel_softmax".split()
 )
+_NAMED = {"gumbel_softmax": "gumbel", "multinomial": "categorical", "_standard_gamma": "gamma"}
 ONE_HOT = frozenset({"one_hot", "scatter", "scatter_"})
 FUSED = frozenset({"addcmul", "addcmul_"})
 POWERS = frozenset({"pow", "pow_", "rpow", "__rpow__", "float_power"})
@@ -66,6 +67,22 @@ def find_latents(flow: Flow) -> Iterator[Latent]:
         if latent is not None and latent.z.index not in used and not _into_a_table(flow, latent.z):
             used.add(latent.z.index)
             yield latent
+            for twin in _again(flow, latent):
+                used.add(twin.z.index)
+                yield twin
+
+
+def _again(flow: Flow, latent: Latent) -> Iterator[Latent]:
+    """The same draw met with the same location again: `mu - std * eps`, an antithetic sample."""
+    if latent.loc is None or latent.scale is None:
+        return
+    own = 1 << latent.draw.bit
+    after = flow.descendants(latent.z)
+    for op in flow.consumers.get(latent.loc.index, ()):
+        spreads = [v for v in op.reads if flow.noise[v.index] == own and v.index not in after]
+        alike = op.name in ADDS and op.makes and op.out.shape == latent.z.shape
+        if alike and spreads and op.out.index not in after:
+            yield replace(latent, meeting=op, z=op.out)
 
 
 def _into_a_table(flow: Flow, z: Value) -> bool:
@@ -96,9 +113,7 @@ def _direct(flow: Flow, draw: Draw) -> Latent | None:
     if not operands:
         return None
     if op.name != "normal":
-        family = {"gumbel_softmax": "gumbel", "multinomial": "categorical"}.get(
-            op.name, op.name.strip("_").removeprefix("sample_")
-        )
+        family = _NAMED.get(op.name, op.name.strip("_").removeprefix("sample_"))
         z = _settled(flow, _one_hot(flow, draw.value) if op.name == "multinomial" else draw.value)
         return Latent(draw, op, z, family, operands[0], None, head(flow, operands[0]))
     loc = operands[0] if flow.posterior(op.reads[0]) else None
@@ -107,11 +122,19 @@ def _direct(flow: Flow, draw: Draw) -> Latent | None:
 
 
 def _settled(flow: Flow, value: Value) -> Value:
-    """A direct draw after its arithmetic: straight through, `b + p - p.detach()`, or a rate."""
+    """A direct draw after its arithmetic: straight through, `b + p - p.detach()`, or a rate.
+
+    What is edited in place through a detached view, as in `Gamma.rsample`, is the same sample.
+    """
     while True:
+        ops = flow.consumers.get(value.index, ())
+        edits = [m for op in ops if op.inplace for m in op.makes if m.tensor is value.tensor]
+        if edits:
+            value = edits[-1]
+            continue
         sums = [
             op
-            for op in flow.consumers.get(value.index, ())
+            for op in ops
             if op.name in ADDS | MULS | CUTS and op.makes and op.out.shape == value.shape
         ]
         if not sums:

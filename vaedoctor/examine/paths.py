@@ -273,6 +273,8 @@ def lost_gradients(anatomy: Anatomy, gradients: Gradients, model: nn.Module) -> 
         if cut is None and not gradients.composed and _reaches_loss(anatomy, value):
             cut, decoded = _cut_from_loss(anatomy, gradients, value)
         if cut is not None:
+            if gradients.composed and _draws_categories(anatomy, cut):
+                continue  # the user's own loss may well score them
             if not straight_through(flow, cut) and anatomy.quantizer is None:
                 by_cut.setdefault((cut.cause, decoded), (cut, {}))[1][name] = value.tensor
         elif not gradients.composed and not _reaches_loss(anatomy, value):
@@ -291,6 +293,12 @@ def lost_gradients(anatomy: Anatomy, gradients: Gradients, model: nn.Module) -> 
             any(v.index in returned for v in values),
             use.span if use is not None else None,
         )
+
+
+def _draws_categories(anatomy: Anatomy, cut: Cut) -> bool:
+    """Whether a cut is the draw of a latent of which no reparameterised draw exists."""
+    drawn = [x.draw.op for x in anatomy.latents if x.family not in REPARAMETERIZABLE]
+    return any(op is not None and op.span == cut.at for op in drawn)
 
 
 def _cut_from_loss(anatomy: Anatomy, gradients: Gradients, value: Value) -> tuple[Cut | None, bool]:

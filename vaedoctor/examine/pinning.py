@@ -13,6 +13,8 @@ from .flow import Flow
 from .latents import ADDS, MULS, Latent
 from .recording import Op, Value
 
+_SAME = 0.02  # relative, of the median: the edges of the uniform are clamped
+
 
 def loss_value(anatomy: Anatomy) -> Value:
     """The user's loss as it was recorded; Unavailable where there is none or it is not finite."""
@@ -48,6 +50,24 @@ def owned_noise(flow: Flow, latent: Latent) -> Value:
     factor = float((made * drawn).sum() / drawn.square().sum()) if bool(drawn.any()) else 1.0
     multiple = bool(((made - factor * drawn).abs() <= 1e-4 * made.abs().max()).all())
     return draw.value if multiple else carried[0]
+
+
+def unit_of(flow: Flow, latent: Latent) -> float:
+    """What noise of size 1 is where `owned_noise` forces it.
+
+    A uniform draw through `erfinv` is normal with a variance of one half: the factor that makes it
+    standard normal may follow there, or behind the encoder's scale.
+    """
+    value, draw = owned_noise(flow, latent), latent.draw
+    if value is draw.value or draw.op is None or draw.op.noise is None:
+        return 1.0
+    made, drawn = value.tensor.detach().flatten(), draw.op.noise.flatten()
+    if made.shape != drawn.shape or bool((drawn < 0).any()) or bool((drawn > 1).any()):
+        return 1.0
+    normal = torch.erfinv((2 * drawn - 1).clamp(-0.9999, 0.9999)) * 2**0.5
+    factor = float((made * normal).sum() / normal.square().sum())
+    near = (made - factor * normal).abs().median() <= _SAME * made.abs().median()
+    return factor if near else 1.0
 
 
 def first_layers(flow: Flow, z: Value, *ends: Value) -> list[Op]:

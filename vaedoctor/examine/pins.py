@@ -163,25 +163,37 @@ def _pinned(
 def _causal(x_hat: Tensor, x: Tensor) -> bool:
     """Whether x_hat at each of a few steps has no gradient at that step or later (teacher forcing).
 
-    Tried on both sequence layouts, [batch, time, ...] and [time, batch, ...].
+    Tried on both sequence layouts, [batch, time, ...] and [time, batch, ...], of which x_hat may
+    lack the first steps, and on the pixels of a picture in the order of reading.
     """
-    if x.dim() < 3 or x_hat.shape[:2] != x.shape[:2]:
+    if x.dim() < 3 or x_hat.dim() < 3:
         return False
-    for axis in (1, 0):
-        length = x.shape[axis]
-        if length < 2:
-            continue
-        clean = True
-        for step in {0, length // 2, length - 1}:
-            (g,) = torch.autograd.grad(
-                x_hat.select(axis, step).sum(), x, allow_unused=True, retain_graph=True
-            )
-            if g is not None and bool((g.narrow(axis, step, length - step) != 0).any()):
-                clean = False
-                break
-        if clean:
-            return True
-    return False
+    if any(_in_order(x_hat, x, axis) for axis in (1, 0)):
+        return True
+    if x.dim() != 4 or x_hat.dim() != 4 or x_hat.shape[2:] != x.shape[2:] or len(x_hat) != len(x):
+        return False
+    pixels = x_hat.flatten(2)
+    last = pixels.shape[2] - 1
+    return all(
+        _blind(pixels.select(2, pixel), x, lambda g: g.flatten(2)[..., pixel:])  # noqa: B023
+        for pixel in (0, last // 2, last)
+    )
+
+
+def _in_order(x_hat: Tensor, x: Tensor, axis: int) -> bool:
+    length, late = x_hat.shape[axis], x.shape[axis] - x_hat.shape[axis]
+    if length < 2 or not 0 <= late < length or x_hat.shape[1 - axis] != x.shape[1 - axis]:
+        return False
+    return all(
+        _blind(x_hat.select(axis, step), x, lambda g: g.narrow(axis, step + late, length - step))  # noqa: B023
+        for step in (0, length // 2, length - 1)
+    )
+
+
+def _blind(part: Tensor, x: Tensor, later: Callable[[Tensor], Tensor]) -> bool:
+    """Whether a part of x_hat has a gradient of exactly 0 at what comes later in x."""
+    (g,) = torch.autograd.grad(part.sum(), x, allow_unused=True, retain_graph=True)
+    return g is None or not bool((later(g) != 0).any())
 
 
 def _merge(flow: Flow, held: list[Value], x_hat: Value, x: Value) -> Op | None:

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 Found = tuple[str, str, str]
 _ROUNDING = 1e-4  # of the second derivative through x_hat, which cancels up to float32
+_ELEMENTWISE = frozenset(
+    "add sub mul div add_ sub_ mul_ div_ rsub xlogy mse_loss l1_loss smooth_l1_loss kl_div "
+    "binary_cross_entropy binary_cross_entropy_with_logits gaussian_nll_loss poisson_nll_loss "
+    "pow".split()
+)
 _MIXES = frozenset("logsumexp log_softmax softmax logaddexp".split())
 
 
@@ -133,7 +138,7 @@ class _Terms:
 
 
 def _product(op: Op) -> bool:
-    return op.name not in ("add", "sub", "mul", "div", "add_", "sub_", "mul_", "div_", "rsub")
+    return op.name not in _ELEMENTWISE
 
 
 def _terms(anatomy: Anatomy, code: Value) -> _Terms | None:
@@ -184,12 +189,16 @@ def prior(examination: Examination, latents: list[Latent]) -> Found | None:
 def _learned(anatomy: Anatomy, parameters: list[Value]) -> Found:
     """A prior with parameters of its own, computed from a condition or from nothing else."""
     name = parameters[0].name
+    flow = anatomy.flow
     shown = f"the KL reads `{name}`, from which neither the posterior nor x_hat is computed"
     given = [
         op
         for op in anatomy.recording.ops
         if parameters[0] in op.reads
-        and any(v.source in ("input", "condition") for v in op.reads if v is not parameters[0])
+        and flow.layer(op)
+        and _product(op)
+        and any(flow.data[v.index] or flow.given[v.index] for v in op.reads)
+        and not any(flow.noise[v.index] for v in op.reads)
     ]
     return ("conditional prior" if given else "learned prior"), "high", shown
 
@@ -261,7 +270,8 @@ def _pseudo_inputs(anatomy: Anatomy, latent: Latent, terms: _Terms) -> Found | N
             continue
         same = weights & {v.index for v in op.reads}
         learned = [v for v in op.reads if flow.learned[v.index] and v.index not in weights]
-        if same and learned and not any(flow.data[v.index] for v in op.reads):
+        invented = any(flow.data[v.index] or flow.noise[v.index] for v in op.reads)
+        if same and learned and not invented:  # fakes are made from noise
             shown = f"`{head.path}` runs again for the loss, on parameters in place of x"
             return "vamp prior", "high", shown
     return None

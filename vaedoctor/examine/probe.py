@@ -18,7 +18,15 @@ from .anatomy import Anatomy
 from .decoders import predictions
 from .flow import RESHAPES, SLICES, Flow
 from .latents import ADDS, MULS, PRODUCTS, Latent, same_posterior
-from .pinning import common_root, first_layers, held, loss_value, owned_noise, prior_layers
+from .pinning import (
+    common_root,
+    first_layers,
+    held,
+    loss_value,
+    owned_noise,
+    prior_layers,
+    unit_of,
+)
 from .recorder import Edits
 from .recording import Value
 from .repeat import Repeated, repeat
@@ -77,7 +85,7 @@ class Probe:
         if latent.draw.op is None or latent.draw.op is latent.meeting:
             raise Unavailable("the noise cannot be owned: it is drawn together with the sample")
         self.alike = [x for x in anatomy.latents if same_posterior(x, latent)]
-        self.noise = [owned_noise(flow, x) for x in self.alike]
+        self.noise = [(owned_noise(flow, x), unit_of(flow, x)) for x in self.alike]
         samples, compared = [x.z for x in self.alike], predictions(anatomy) or [loss]
         self.pins = [op for z in samples for op in first_layers(flow, z, *compared)]
         self.pins += prior_layers(anatomy, latent, loss)
@@ -147,7 +155,9 @@ class Probe:
 
     def forced(self, mu: Tensor, h: Tensor, level: float, *keep: Value) -> Repeated:
         """One run with the heads and the noise forced and the decoder held; rewound."""
-        return self._edited(mu, h, {v.place: _filled(level) for v in self.noise}, *keep)
+        return self._edited(
+            mu, h, {v.place: _filled(level * unit) for v, unit in self.noise}, *keep
+        )
 
     def scored(self, mu: Tensor, h: Tensor, z: Tensor) -> Tensor:
         """The loss with the heads forced, the decoder held, and the sample replaced by `z`."""

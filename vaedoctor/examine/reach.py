@@ -32,6 +32,7 @@ UNDERFLOWING = frozenset("exp exp2 softplus sigmoid softmax pow square".split())
 NEAR = 1e-4  # its tenth power is far below the smallest number of float32
 REACH = 20.0  # a linear layer's output; beyond it sigmoid and tanh are flat in float32
 _MOST = 0.05  # the share of exact zeros from which they are no coincidence
+_PRODUCTS = frozenset("matmul mm bmm einsum".split())  # of two weights they are a weight
 _UNBOUNDED = frozenset(
     "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d addmm "
     "matmul mm bmm bilinear layer_norm batch_norm group_norm multi_head_attention_forward "
@@ -281,12 +282,21 @@ def _sources(flow: Flow, operand: Value) -> tuple[list[Value], list[Value]]:
         if op is None:
             if value.source == "parameter" and value.tensor.is_floating_point():
                 numbers.append(value)
-        elif flow.layer(op):
+        elif flow.layer(op) or (op.name not in _PRODUCTS and _weighs(op)):
             if op.name in _UNBOUNDED and any(v.source == "parameter" for v in op.reads):
                 layers.append(value)
         else:
             waiting.extend(flow.parents(value))
     return layers, numbers
+
+
+def _weighs(op: Op) -> bool:
+    """Whether a layer has weights beside its operand, which may be made of parameters alone.
+
+    As where a prior is computed from a learned start that stands for no data.
+    """
+    weights = [v.source == "parameter" for v in op.reads]
+    return op.name in _UNBOUNDED and any(weights) and not all(weights)
 
 
 def _sweep(tensor: Tensor) -> Tensor:

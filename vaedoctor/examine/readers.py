@@ -107,3 +107,26 @@ def _with_switch(node: ast.AST, switched: bool) -> Iterator[tuple[ast.AST, bool]
         for child in children:
             if isinstance(child, ast.AST):
                 yield from _with_switch(child, inside)
+
+
+def leads_to(names: set[str], file: str) -> Iterator[Method]:
+    """Every function of a file that names one of `names`, or a function that does."""
+    known = set(names)
+    waiting = list(functions_in(file))
+    while found := [m for m in waiting if m.name in known or _mentions(m.node, known)]:
+        yield from found
+        known |= {m.name for m in found}
+        waiting = [m for m in waiting if m not in found]
+
+
+def _mentions(node: ast.AST, names: set[str]) -> bool:
+    return any(
+        (isinstance(n, ast.Attribute) and n.attr in names)
+        or (isinstance(n, ast.Name) and n.id in names)
+        for n in ast.walk(node)
+    )
+
+
+def goes_backward(method: Method) -> bool:
+    """Whether a function calls `.backward()`."""
+    return any(isinstance(n, ast.Attribute) and n.attr == "backward" for n in ast.walk(method.node))

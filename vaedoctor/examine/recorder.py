@@ -94,6 +94,7 @@ class Recorder(TorchFunctionMode):
         self._edits = by_operation(edits or {})
         self._paths = paths
         self._stack: list[Call] = []
+        self._given = False
         self._storages: dict[int, list[Value]] = {}
         self._by_node: dict[Any, Value] = {}
         self._paused = False
@@ -153,13 +154,23 @@ class Recorder(TorchFunctionMode):
                     call.outputs = tuple([self._value(t) for t in tensors_in(output)])
                     raised = output is None and sys.exc_info()[1] is not None
                     if module is self._model and not self._stack and not raised:
-                        self.recording.output = output
-                        self.recording.forward_end = call.last
+                        self._returned(call)
                     return
         except Exception as bug:
             self.recording.fault = self.recording.fault or bug
         finally:
             self._paused = False
+
+    def _returned(self, call: Call) -> None:
+        """Keep the last output of the model; one that was given the batch before any other.
+
+        An adversarial loss runs the model on its own fakes as well.
+        """
+        given = any(v.source == "input" for v in call.inputs)
+        if given or not self._given:
+            self._given = given
+            self.recording.output = call.output
+            self.recording.forward_end = call.last
 
     # -- operations ------------------------------------------------------------------------
 

@@ -102,17 +102,23 @@ def return_names(model: nn.Module) -> list[Any]:
             return node.id
         if isinstance(node, ast.Attribute):
             return node.attr
-        return called_name(node) if isinstance(node, ast.Call) else ""
+        called = called_name(node) if isinstance(node, ast.Call) else ""
+        return "" if called in given else called  # `self.x(z)` is not the input `x`
 
+    given = {p.name for p in forward_parameters(model)}
     found = named(last)
     return found if isinstance(found, list) else [found]
 
 
-def model_first() -> Recipe:
-    """`loss(model, *batch)`; `loss(model, batch)` where forward takes a part of a loader's dict."""
+def model_first(parameters: list[inspect.Parameter]) -> Recipe:
+    """`loss(model, *batch)`; `loss(model, batch)` where forward takes a part of a loader's dict.
+
+    A function whose parameters are the keys of that dict takes its entries.
+    """
+    names = {p.name for p in parameters}
 
     def arguments(model: nn.Module, batch: Batch, _: Any) -> Arguments:
-        if batch.beside:
+        if batch.beside and not names >= set(batch.kwargs):
             return [model, dict(batch.kwargs)], {}
         return [model, *batch.args], dict(batch.kwargs)
 

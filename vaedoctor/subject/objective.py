@@ -154,7 +154,8 @@ class _Finder:
         loss = self._named(thing) if isinstance(thing, str) else as_loss(thing)
         if not self.batch.ran:
             return self._objective(loss, self._lazy(loss))
-        if self._may_take_model(loss) and (first := self._try(loss, model_first())).works:
+        with_model = model_first(parameters_of(loss.function))
+        if self._may_take_model(loss) and (first := self._try(loss, with_model)).works:
             return first.objective
         tried = []
         unbound: Unbound | None = None
@@ -344,13 +345,13 @@ class _Finder:
         takes_model = bool(parameters) and wants_model(parameters[0])
         outputs_named = names_outputs(parameters[1:])
         if takes_model and not outputs_named:  # before an output is made to bind to
-            yield model_first()
+            yield model_first(parameters)
         names = return_names(self.model)
         binding = Binding(self.model, self.batch, self.output(), names, self.moving)
         if takes_model:
             yield by_names(function, parameters, binding)
             if outputs_named:
-                yield model_first()
+                yield model_first(parameters)
             return
         sources = [s for s in (self.source, source_of(function)) if s is not None]
         for source in {s.path: s for s in sources}.values():
@@ -368,7 +369,7 @@ class _Finder:
         if loss.is_method and parameters and handed:
             yield by_names(function, parameters, binding, paired=True)
         if given:
-            yield model_first()
+            yield model_first(parameters)
 
     def _may_take_model(self, loss: Loss) -> bool:
         """Whether the parameters can be the model and the batch, as in `lambda m, x`."""
@@ -380,7 +381,7 @@ class _Finder:
         """Bind when the forward pass comes to its end, which it did not do so far."""
         parameters = parameters_of(loss.function)
         if parameters and wants_model(parameters[0]) and not names_outputs(parameters[1:]):
-            return model_first()
+            return model_first(parameters)
         function, names = underlying(loss.function), return_names(self.model)
 
         def arguments(model: nn.Module, batch: Batch, output: Any) -> Any:

@@ -28,13 +28,16 @@ def kl_arguments_swapped(examination: Examination) -> Iterator[Finding]:
     Put the posterior first: `kl_divergence(posterior, prior)`.
 
     ## False alarms
-    Objectives that use the reverse KL on purpose should ignore the rule.
+    Objectives that use the reverse KL on purpose should ignore the rule. A noisy layer of the
+    decoder, behind a latent that has a KL, is no posterior.
 
     ## References
     Kingma and Welling, Auto-Encoding Variational Bayes, 2014, section 2.2.
     """
-    for d in examination.require_pulls():
-        if d.reversed:
+    pulls = examination.require_pulls()
+    others = [d for d in pulls if not d.reversed and not d.missing]
+    for d in pulls:
+        if d.reversed and examination.carried(d, others):
             yield Finding(
                 "the KL is taken from the prior to the posterior: KL(p || q)",
                 help="put the posterior first: `kl_divergence(posterior, prior)`",

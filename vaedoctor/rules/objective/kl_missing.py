@@ -31,12 +31,17 @@ def kl_missing(examination: Examination) -> Iterator[Finding | Verified]:
 
     ## False alarms
     Regularisers that act on the sample instead (MMD, a discriminator) give a gradient and are not
-    reported, nor is a posterior that no trainable parameter makes. A term that is there and
+    reported, nor is a posterior that no trainable parameter makes, nor a noisy layer of the
+    decoder behind a latent that has a KL. A term that is there and
     multiplied by 0, as at the start of a warm-up, is a *note*; `beta=0` declares it.
     """
     if examination.subject.beta == 0:
         raise Unavailable("the intended KL weight is declared to be 0")
-    for d in examination.require_pulls():
+    pulls = examination.require_pulls()
+    charged = [d for d in pulls if not d.missing]
+    for d in pulls:
+        if d.missing and charged and not examination.carried(d, charged):
+            continue
         if d.missing and not d.clamped and d.connected:
             yield Finding(
                 "a term of the loss pulls the posterior to a prior, with a weight of 0",

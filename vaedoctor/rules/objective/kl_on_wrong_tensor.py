@@ -30,9 +30,13 @@ def kl_on_wrong_tensor(examination: Examination) -> Iterator[Finding | Verified]
 
     ## False alarms
     Noise without an encoder-made location and scale (dropout, decoder noise) is no latent here.
+    Nor is one needed where all of x has passed a latent that has a KL: a decoder whose weights or
+    layers are drawn, a prior that is sampled on its way down.
     """
     judged = examination.require_pulls()
-    missing = [d for d in judged if d.missing and not d.clamped and not d.connected]
+    without = [d for d in judged if d.missing and not d.clamped and not d.connected]
+    charged = [d for d in judged if not d.missing]
+    missing = [d for d in without if examination.carried(d, charged)]
     if len(judged) < 2:
         raise Unavailable("the model has one latent (VAE702 judges it)")
     for d in missing if len(missing) < len(judged) else []:
@@ -46,5 +50,5 @@ def kl_on_wrong_tensor(examination: Examination) -> Iterator[Finding | Verified]
             notes=(f"it is sampled in {where(d.sampled_at, examination.loss_at)}",),
             plots=(unit_plot("the KL that nothing in the loss lowers", nats),) if nats else (),
         )
-    if not missing:
+    if not without:
         yield Verified("every latent has a KL term", {"latents": len(judged)})

@@ -35,10 +35,13 @@ def layer_outside_forward(examination: Examination) -> Iterator[Finding | Verifi
     could read it. *Note* where some code reads such a parameter, or a layer of a library's, and no
     loss was found; where an `if` decides about it, or where only a part of a used module is idle.
     Where the model has no `forward` and the step was composed from its parts, a layer that some
-    code reads is not judged: the user's own step may well take it.
+    code reads is not judged: the user's own step may well take it. Nor is one that a loss of the
+    file takes which is not the loss that was examined.
     """
     census = examination.census
     idle = [b for b in census.idle if not examination.assembled or b.reads == ()]
+    elsewhere = [b for b in idle if examination.composed and b.step]
+    idle = [b for b in idle if b not in elsewhere]
     for branch in idle:
         reads = branch.reads
         if branch.partial:
@@ -68,6 +71,11 @@ def layer_outside_forward(examination: Examination) -> Iterator[Finding | Verifi
             notes=(why,),
             severity=severity,
             causes=frozenset({f"layer:{branch.path}"}),
+        )
+    if elsewhere and not idle:
+        raise Unavailable(
+            f"`{elsewhere[0].step}` takes the idle layers, and is not the loss that was examined; "
+            f"supply `objective={elsewhere[0].step}`"
         )
     if census.idle and not idle:
         raise Unavailable("the forward pass was composed, and other code reads the idle layers")
