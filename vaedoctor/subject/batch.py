@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .companions import is_graph
 from .errors import TargetError, summary
 from .example import Example, own_examples
 from .guess import Guesser, Made
@@ -173,7 +174,8 @@ def _readings(model: nn.Module, given: Any) -> Iterator[tuple[tuple[Any, ...], d
 def _rows(example: Example, batch_size: int | None, model: nn.Module, seed: int) -> Iterator[Batch]:
     """The user's example with a sensible number of rows, then exactly as it was written."""
     origin = f"your own example in {example.line}"
-    written = Batch(example.args, example.kwargs, origin)
+    axis = None if _is_one_graph(example, model) else 0
+    written = Batch(example.args, example.kwargs, origin, axis=axis)
     first = next((a for a in example.args if isinstance(a, Tensor) and a.dim()), None)
     if first is None:
         yield written
@@ -190,9 +192,17 @@ def _rows(example: Example, batch_size: int | None, model: nn.Module, seed: int)
     kwargs = {k: resized(v) for k, v in example.kwargs.items()}
     dtype, device = home(model)
     args = tuple(_moved(resized(a), dtype, device) for a in example.args)
-    yield Batch(args, kwargs, origin)
+    yield Batch(args, kwargs, origin, axis=axis)
     if rows != first.shape[0]:
         yield written
+
+
+def _is_one_graph(example: Example, model: nn.Module) -> bool:
+    """Whether an argument beside a matrix of features says that its rows are nodes."""
+    names = [p.name for p in forward_parameters(model)][: len(example.args)]
+    first = next((a for a in example.args if isinstance(a, Tensor)), None)
+    flat = first is not None and first.dim() < 3
+    return flat and any(map(is_graph, [*names, *example.kwargs]))
 
 
 def _with_rows(value: Tensor, rows: int, generator: torch.Generator) -> Tensor:

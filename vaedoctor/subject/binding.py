@@ -247,7 +247,7 @@ class _Names:
         if self._is_reconstruction_called_input(p):
             return
         names = list(self.inputs)
-        if p.name in names and role(p.name) in {"input", "label", None}:
+        if p.name in names and role(p.name) in {"input", "label", "step", "weight", None}:
             self._take_input(p.name, self.inputs[p.name])
         elif role(p.name) == "label" and len(names) > 1:
             self._take_input(p.name, self.inputs[names[1]])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
 from .trial import leaves
+
+_REDUCTIONS = tuple("Mean Sum Mul Div Neg View Reshape Squeeze Unsqueeze Select".split())
 
 
 def total_among(output: Any) -> tuple[Any, ...] | None:
@@ -34,7 +36,25 @@ def only_terms(value: Any) -> bool:
     """Whether a loss returns several terms and no total: no scalar is computed from the others."""
     scalars = [t for _, t in leaves(value) if _trains(t) and t.numel() == 1]
     ends = {t.grad_fn for t in scalars}
-    return len(ends) > 1 and not any(ends <= _behind([t]) for t in scalars)
+    return len(ends) > 1 and not any(_holds(_behind([t]), ends) for t in scalars)
+
+
+def _holds(whole: set[Any], ends: set[Any]) -> bool:
+    """Whether every term goes into a total, as it is or before its own reduction over the rows.
+
+    As in `{"loss": (rec + kl).mean(), "kl": kl.mean()}`.
+    """
+    return all(not whole.isdisjoint(_reduced_from(end)) for end in ends)
+
+
+def _reduced_from(node: Any) -> Iterator[Any]:
+    """A node of autograd's graph, and what it is a mere sum, mean or multiple of."""
+    while node is not None:
+        yield node
+        before = [n for n, _ in node.next_functions if n is not None]
+        if len(before) != 1 or not node.name().startswith(_REDUCTIONS):
+            return
+        node = before[0]
 
 
 def reached_by(loss: Tensor, model: nn.Module) -> set[int]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .construction import user_names
+from .openscope import OpenScope
 from .scope import Scope, Unknown
 from .source import Source, own_expressions
 from .trace import generators_restored
@@ -44,6 +45,9 @@ def own_examples(
             if maker != kind and isinstance(namespace.get(maker), type):
                 continue
             found = _evaluated(node, scope, seed)
+            if found is None:  # `adj = normalize(a)`: a function of the file makes a part
+                scope = OpenScope(source, namespace, place.function, place.stmt.lineno)
+                found = _evaluated(node, scope, seed)
             if found is not None:
                 yield Example(*found, line=source.line(node.lineno))
 

@@ -83,9 +83,13 @@ def find_objective(
     source: Source | None = None,
     namespace: Mapping[str, Any] | None = None,
     seed: int = 0,
+    refusing: list[Objective] | None = None,
 ) -> tuple[Objective | None, tuple[str, ...]]:
-    """The objective and notes about the search; None when the loss must be composed."""
-    finder = _Finder(model, batch, source, namespace or {}, seed)
+    """The objective and notes about the search; None when the loss must be composed.
+
+    Losses that a distribution ended, because the batch is outside its support, join `refusing`.
+    """
+    finder = _Finder(model, batch, source, namespace or {}, seed, refusing)
     if isinstance(given, Objective):
         return given, ()
     if given is not None:
@@ -121,7 +125,9 @@ class _Finder:
         source: Source | None,
         namespace: Mapping[str, Any],
         seed: int,
+        refusing: list[Objective] | None = None,
     ) -> None:
+        self.refusing = refusing
         self.model = model
         self.batch = batch
         self.source = source
@@ -318,6 +324,8 @@ class _Finder:
         batch, model = self.batch, self.model
         trial = attempt(lambda: objective.run(model, batch), model, seed=self.seed)
         if not trial.ran:
+            if self.refusing is not None and "within the support" in str(trial.error):
+                self.refusing.append(objective)
             return False, None, trial.error, False
         try:
             return True, total(trial.value), None, only_terms(trial.value)

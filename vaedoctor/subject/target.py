@@ -25,7 +25,8 @@ from .process import unchanged_process
 from .resolving import only_candidate, resolve
 from .smaller import most_parameters
 from .source import Source, source_of, span_of
-from .subject import Subject
+from .subject import Objective, Subject
+from .supported import within_the_support
 from .surroundings import Surroundings
 from .trial import attempt
 
@@ -209,9 +210,14 @@ def _subject(
     model = built.model
     calling = calling.settled(model, found, seed)
     with calling.on(model):
-        chosen, notes = find_objective(
-            model, found, objective, source=source, namespace=namespace, seed=seed
+        refusing: list[Objective] = []
+        search = partial(
+            find_objective, model, given=objective, source=source, namespace=namespace, seed=seed
         )
+        chosen, notes = search(found, refusing=refusing)
+        if refusing and (other := within_the_support(model, found, refusing[0], seed)) is not None:
+            found = other
+            chosen, notes = search(found)
     after = built.aftermath
     return Subject(
         model=model,

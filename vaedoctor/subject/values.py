@@ -105,15 +105,14 @@ def in_the_support(state: State, seen: Observed, slots: Mapping[Path, Slot]) -> 
             shape = tuple(int(n) for n in found[1].split(","))
             yield changed(state, path, replace(slot, shape=shape[-len(shape) :]))
             continue
-        kind = {
-            "Boolean": "binary",
-            "IntegerG": "count",
-            "OneHot": "onehot",
-            "Simplex": "share",
-        }
-        for word, wanted in kind.items():
-            if f"support ({word}" in text:
-                yield changed(state, path, replace(slot, kind=wanted))
+        if (kind := kind_in_support(text)) is not None:
+            yield changed(state, path, replace(slot, kind=kind))
+
+
+def kind_in_support(text: str) -> str | None:
+    """The kind of a slot whose values a distribution takes, by what it raised for others."""
+    kinds = {"Boolean": "binary", "IntegerG": "count", "OneHot": "onehot", "Simplex": "share"}
+    return next((kind for word, kind in kinds.items() if f"support ({word}" in text), None)
 
 
 def of_masks(state: State, slots: Mapping[Path, Slot], text: str) -> Iterator[State]:

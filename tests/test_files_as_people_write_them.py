@@ -1,0 +1,218 @@
+"""Whole files: counts that only the loss asks for, a graph made by a function, terms in a dict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import vaedoctor
+from vaedoctor.checkup import examine_subject
+from vaedoctor.subject.target import load
+
+HEAD = """
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.distributions import Normal, Poisson, kl_divergence
+"""
+CELLS = """
+class CellVAE(nn.Module):
+    def __init__(self, n_genes=20, n_batches=3):
+        super().__init__()
+        self.enc, self.dec = nn.Linear(n_genes, 8), nn.Linear(4 + n_batches, n_genes)
+    def forward(self, counts, batch_index):
+        m, s = self.enc(torch.log1p(counts)).chunk(2, 1)
+        q = Normal(m, F.softplus(s))
+        z = q.rsample()
+        onehot = F.one_hot(batch_index, 3).to(z.dtype)
+        return q, Poisson(F.softplus(self.dec(torch.cat([z, onehot], 1))))
+    def loss(self, counts, batch_index):
+        q, p = self(counts, batch_index)
+        prior = Normal(torch.zeros_like(q.loc), torch.ones_like(q.scale))
+        return (kl_divergence(q, prior).sum(1) - p.log_prob(counts).sum(1)).mean()
+"""
+GRAPH = """
+class VGAE(nn.Module):
+    def __init__(self, width=7):
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(width, 6) / 9)
+        self.mu, self.logstd = (nn.Parameter(torch.randn(6, 3) / 9) for _ in range(2))
+    def forward(self, x, adj):
+        h = torch.relu(adj @ x @ self.first)
+        mu, logstd = adj @ h @ self.mu, adj @ h @ self.logstd
+        z = mu + torch.randn_like(mu) * logstd.exp()
+        return z @ z.t(), mu, logstd
+def normalize(a):
+    d = a.sum(1).rsqrt()
+    return d[:, None] * a * d
+def loss_function(preds, labels, mu, logstd, n):
+    bce = F.binary_cross_entropy_with_logits(preds, labels)
+    return bce - 0.5 / n ** 2 * torch.sum(1 + 2 * logstd - mu ** 2 - (2 * logstd).exp())
+def main():
+    x = torch.randn(11, 7)
+    label = (torch.rand(11, 11) < 0.2).float()
+    label = ((label + label.t() + torch.eye(11)) > 0).float()
+    adj = normalize(label)
+    model = VGAE()
+    optimizer = torch.optim.Adam(model.parameters())
+    for _ in range(10):
+        preds, mu, logstd = model(x, adj)
+        loss = loss_function(preds, label, mu, logstd, 11)
+        loss.backward()
+        optimizer.step()
+if __name__ == "__main__":
+    main()
+"""
+TERMS = """
+class VAE(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(12, 6), nn.Linear(3, 12)
+    def forward(self, x):
+        mu, logvar = self.up(x).chunk(2, 1)
+        z = mu + {noise} * (logvar / 2).exp()
+        return self.down(z), mu, logvar
+    def compute_loss(self, x):
+        r, mu, logvar = self(x)
+        rec = ((r - x) ** 2).sum(1)
+        kl = 0.5 * (mu ** 2 + logvar.exp() - 1 - logvar).sum(1)
+        return {{"loss": (rec + kl).mean(), "rec": rec.mean(), "kl": kl.mean()}}
+"""
+
+
+def checked(tmp_path: Path, text: str, name: str) -> vaedoctor.Report:
+    (tmp_path / "mymodel.py").write_text(HEAD + text)
+    return examine_subject(load(f"{tmp_path / 'mymodel.py'}:{name}"))
+
+
+def codes(report: vaedoctor.Report) -> list[str]:
+    return [f.code for f in report.findings]
+
+
+def test_a_batch_of_counts_where_only_the_loss_asks_for_them(tmp_path: Path) -> None:
+    report = checked(tmp_path, CELLS, "CellVAE")
+    assert codes(report) == []
+    assert "8×20 counts" in str(report.notes)
+    assert "found: method `loss`" in str(report.notes)
+
+
+def test_a_graph_that_a_function_of_the_file_makes(tmp_path: Path) -> None:
+    report = checked(tmp_path, GRAPH, "VGAE")
+    assert codes(report) == []
+    assert "your own example" in str(report.notes)
+
+
+def test_a_total_beside_its_averaged_terms_is_the_loss(tmp_path: Path) -> None:
+    report = checked(tmp_path, TERMS.format(noise="torch.rand_like(mu)"), "VAE")
+    assert codes(report) == ["VAE304"]
+
+
+def test_noise_that_new_tensor_brings_in_is_noise(tmp_path: Path) -> None:
+    drawn = "mu.new_tensor(np.random.default_rng().standard_normal(tuple(mu.shape)))"
+    report = checked(tmp_path, TERMS.format(noise=drawn), "VAE")
+    assert codes(report) == ["VAE310"]
+    assert report.findings[0].severity.name == "WARNING"
+
+
+@pytest.mark.filterwarnings("ignore:To copy construct")
+def test_new_tensor_of_the_sample_cuts_its_gradient(tmp_path: Path) -> None:
+    text = TERMS.format(noise="torch.randn_like(mu)")
+    text = text.replace("self.down(z)", "self.down(x.new_tensor(z))")
+    report = checked(tmp_path, text, "VAE")
+    assert codes(report) == ["VAE302"]
+
+
+def test_a_constant_picked_by_an_index_is_the_constants_matter(tmp_path: Path) -> None:
+    text = CELLS.replace("F.one_hot(batch_index, 3).to(z.dtype)", "torch.eye(3)[batch_index.cpu()]")
+    report = checked(tmp_path, text, "CellVAE")
+    assert codes(report) == ["VAE202"]
+    assert "`eye`" in report.findings[0].message
+
+
+LADDER = """
+class Ladder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.top, self.bottom = nn.Linear(12, 10), nn.Linear(10, 4), nn.Linear(12, 6)
+        self.prior, self.down = nn.Linear(2, 6), nn.Linear({width}, 12)
+    def sample(self, mean, log_std):
+        return mean + log_std.exp() * torch.randn_like(mean)
+    def forward(self, x):
+        h = torch.tanh(self.first(x))
+        m2, s2 = self.top(h).chunk(2, 1)
+        z2 = self.sample(m2, s2)
+        m1, s1 = self.bottom(torch.cat([h, z2], 1)).chunk(2, 1)
+        z1 = self.sample(m1, s1)
+        {more}
+        return self.down(torch.cat([{decoded}], 1)), (m1, s1), (m2, s2), self.prior(z2).chunk(2, 1)
+    def loss(self, x):
+        r, q1, q2, p1 = self(x)
+        zero = torch.zeros_like(q2[0])
+        kl = self.kl(*q1, *p1) + self.kl(*q2, zero, zero)
+        return (0.5 * ((r - x) ** 2).sum(1) + kl).mean()
+    def kl(self, m, s, n, t):
+        return (t - s + 0.5 * ((2 * s).exp() + (m - n) ** 2) * (-2 * t).exp() - 0.5).sum(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "decoded", "width", "expected", "line"),
+    [
+        ("pass", "z1, z2", 5, [], ""),
+        ("pass", "z1, z2, m1", 8, ["VAE401"], "self.down(torch"),
+        ("z1 = m1", "z1, z2", 5, ["VAE307"], "z1 = self.sample"),
+        ("pass", "m1, z2", 5, ["VAE307"], "self.down(torch"),
+    ],
+)
+def test_a_lower_latent_that_is_not_decoded_as_it_is_drawn(
+    tmp_path: Path, more: str, decoded: str, width: int, expected: list[str], line: str
+) -> None:
+    report = checked(tmp_path, LADDER.format(more=more, decoded=decoded, width=width), "Ladder")
+    assert codes(report) == expected
+    for finding in report.findings:
+        assert line in text_at(tmp_path, finding)
+
+
+LOST = """
+class VAE(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.mid, self.down = nn.Linear(12, 6), nn.Linear(3, 5), nn.Linear(5, 12)
+    def draw(self, mu, logvar):
+        {draw}
+    def forward(self, x):
+        mu, logvar = self.up(x).chunk(2, 1)
+        z = self.draw(mu, logvar)
+        {decode}
+        return self.down(torch.tanh(h)), mu, logvar
+    def loss(self, x):
+        r, mu, logvar = self.forward(x)
+        kl = 0.5 * (mu ** 2 + logvar.exp() - 1 - logvar).sum(1)
+        return (((r - x) ** 2).sum(1) + kl).mean()
+"""
+DROPPED = "torch.randn_like(mu).mul((logvar / 2).exp()).add(mu); return mu"
+DRAWN = "return mu + torch.randn_like(mu) * (logvar / 2).exp()"
+
+
+@pytest.mark.parametrize(
+    ("draw", "decode", "code", "line"),
+    [
+        (DROPPED, "h = self.mid(z)", "VAE307", "add(mu)"),
+        (DRAWN, "h = self.mid(torch.zeros_like(z))", "VAE402", "zeros_like"),
+        (DRAWN, "h = self.mid(z); h = self.mid.bias.expand_as(h)", "VAE402", "expand_as"),
+    ],
+)
+def test_the_line_where_the_sample_is_lost(
+    tmp_path: Path, draw: str, decode: str, code: str, line: str
+) -> None:
+    report = checked(tmp_path, LOST.format(draw=draw, decode=decode), "VAE")
+    first = report.findings[0]
+    assert first.code == code
+    assert line in text_at(tmp_path, first)
+
+
+def text_at(tmp_path: Path, finding: vaedoctor.Finding) -> str:
+    assert finding.at is not None
+    return (tmp_path / "mymodel.py").read_text().splitlines()[finding.at.line - 1]
