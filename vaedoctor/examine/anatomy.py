@@ -193,6 +193,8 @@ def _reconstruction(
     if partners or inside:
         return (partners or inside)[0][0], "x_hat"
     decoded = next((o for o in candidates if _from_location(flow, o.value, latents)), None)
+    if latents and decoded is None and (blind := compared_values(recording, flow, of_data=False)):
+        return blind[0][0], "x_hat"  # it depends on the weights alone (VAE402)
     return (decoded.value, decoded.name) if decoded is not None else (None, "")
 
 
@@ -213,9 +215,15 @@ def _deep(flow: Flow, value: Value, latents: list[Latent]) -> bool:
 
 
 def compared_values(
-    recording: Recording, flow: Flow, decoded_from: list[Value] | None = None
+    recording: Recording,
+    flow: Flow,
+    decoded_from: list[Value] | None = None,
+    *,
+    of_data: bool = True,
 ) -> list[tuple[Value, Op]]:
     """Values that the loss compares with the input, and where.
+
+    They are computed from the data, or by weights alone where not `of_data`.
 
     With `decoded_from`, inside forward too: values that layers compute from those. What a later
     one is made of (x added to a decoder's output) is no comparison; nor, beside one, is a mask.
@@ -232,7 +240,7 @@ def compared_values(
             if flow.layer(op):
                 continue
         plain = [v for v in op.reads if only_moved(flow, v, raw)]
-        learned = [v for v in op.reads if flow.posterior(v)]
+        learned = [v for v in op.reads if (flow.posterior(v) if of_data else flow.learned[v.index])]
         if plain and learned and _entry_by_entry(op, learned[0].tensor, plain[0].tensor):
             value = learned[0]
             while value.op is not None and value.op.name in RESHAPES:
@@ -307,8 +315,13 @@ def _two_level(flow: Flow, op: Op) -> bool:
     return not any(flow.posterior(v) for v in choices) and len(levels) <= 2
 
 
-def unsampled_heads(flow: Flow, outputs: list[Output], x_hat: Value | None) -> Unsampled | None:
-    """Two parallel heads, returned or in the loss; x_hat is computed from the first or both."""
+def unsampled_heads(
+    flow: Flow, outputs: list[Output], x_hat: Value | None, beside: Set[int] = frozenset()
+) -> Unsampled | None:
+    """Two parallel heads, returned or in the loss; x_hat is computed from the first or both.
+
+    Locations in `beside` are left out: a sample is drawn around them.
+    """
     if x_hat is None:
         return None
     behind = flow.ancestors(x_hat)
@@ -331,7 +344,7 @@ def unsampled_heads(flow: Flow, outputs: list[Output], x_hat: Value | None) -> U
                 flow.ancestors(loc.value) & {scale_head.op.out.index}
                 and loc_head.op is not scale_head.op
             )
-            used = loc_head.value.index in behind
+            used = loc_head.value.index in behind and loc_head.value.index not in beside
             if parallel and apart and used and not _drawn(flow, loc.value, scale_head.value, x_hat):
                 return Unsampled(loc, scale, loc_head, scale_head)
     return None

@@ -35,7 +35,8 @@ def skipped_sample(anatomy: Anatomy, held: list[Value]) -> Unsampled | None:
     flow, x, x_hat = anatomy.flow, anatomy.x, anatomy.x_hat
     if x is None or x_hat is None or x.index not in flow.ancestors(x_hat, stop=held):
         return None
-    found = unsampled_heads(flow, anatomy.outputs, x_hat)
+    drawn = {v.loc_head.value.index for v in anatomy.latents if v.z in held and v.loc_head}
+    found = unsampled_heads(flow, anatomy.outputs, x_hat, beside=drawn)
     if found is None or x.index in flow.ancestors(x_hat, stop=[*held, found.loc.value]):
         return None
     if not (flow.layer(found.loc_head.op) and flow.layer(found.scale_head.op)):

@@ -18,6 +18,7 @@ from .places import Frame
 from .recording import Op, Recording, Value
 
 _PRIMITIVES = frozenset("randn randn_like rand rand_like normal normal_ rsample sample".split())
+_MOST = 8  # latents of a hierarchy or a sequence that are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +67,14 @@ class Decoding:
 def examine_decoding(anatomy: Anatomy, model: nn.Module) -> Decoding:
     """Classify every layer between the heads and x_hat by what it takes."""
     recording = anatomy.recording
-    heads, values = _heads(anatomy)
+    pairs = list(_heads(anatomy))
+    heads = pairs[0][0] if pairs else None
     sampled = bool(anatomy.sampled)
     fed: tuple[Fed, ...] = ()
     blind = None
     if heads is not None and anatomy.x_hat is not None:
-        fed = tuple(_fed(anatomy, heads, values, exact=sampled))
+        judged = pairs[:_MOST] if sampled else pairs[:1]
+        fed = tuple(f for pair in judged for f in _fed(anatomy, *pair, exact=sampled))
         if not sampled and anatomy.latents and not fed:
             blind = _blind(anatomy, heads)
     return Decoding(
@@ -99,14 +102,15 @@ def _skipped(anatomy: Anatomy) -> Fed | None:
         if not op.makes or op.out.index not in goal or not flow.layer(op):
             continue
         if any(loc.index in {v.index for v in fed_by(flow, read)} for read in op.reads):
-            at = _handed_over(op, pair.loc_head.op)
+            at = handed_over(op, pair.loc_head.op)
             return Fed(op, path_of(op) or op.name, True, False, True, at)
     return None
 
 
 def _heads(
     anatomy: Anatomy,
-) -> tuple[tuple[Head, Head] | None, tuple[Set[int], Set[int]]]:
+) -> Iterator[tuple[tuple[Head, Head], tuple[Set[int], Set[int]]]]:
+    """Every latent's (location, scale), with the values between the two and the sampler."""
     flow = anatomy.flow
     for latent in anatomy.latents:
         if latent.loc_head and latent.scale_head and latent.loc and latent.scale:
@@ -114,15 +118,14 @@ def _heads(
                 _between(flow, latent.loc_head.value, latent.loc),
                 _between(flow, latent.scale_head.value, latent.scale),
             )
-            return (latent.loc_head, latent.scale_head), values
-    if anatomy.unsampled is not None:
-        u = anatomy.unsampled
+            yield (latent.loc_head, latent.scale_head), values
+    u = anatomy.unsampled
+    if u is not None and not anatomy.latents:
         values = (
             _between(flow, u.loc_head.value, u.loc.value),
             _between(flow, u.scale_head.value, u.scale.value),
         )
-        return (u.loc_head, u.scale_head), values
-    return None, (set(), set())
+        yield (u.loc_head, u.scale_head), values
 
 
 def _between(flow: Flow, start: Value, end: Value) -> Set[int]:
@@ -148,12 +151,12 @@ def _fed(
         location, scale = bool(sources & values[0]), bool(sources & values[1])
         if location or scale:
             decoder = not scale and _starts_decoder(op, last, heads[0].op)
-            at = _handed_over(op, heads[0].op) if decoder else op.span
+            at = handed_over(op, heads[0].op) if decoder else op.span
             decoder = decoder and op.out.index in own
             yield Fed(op, path_of(op) or op.name, location, scale, decoder, at)
 
 
-def _handed_over(op: Op, encoder: Op) -> Span | None:
+def handed_over(op: Op, encoder: Op) -> Span | None:
     """The call, in the function that also ran the encoder, inside of which a layer ran."""
     known = [_activation(encoder.frames, i) for i in range(len(encoder.frames))]
     for i, frame in enumerate(op.frames):

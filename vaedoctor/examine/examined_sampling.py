@@ -14,6 +14,7 @@ from . import (
     conditions,
     curves,
     decoding,
+    discarded,
     heads,
     modes,
     noise,
@@ -50,6 +51,16 @@ class ExaminedSampling(ExaminedStep):
     def decoding(self) -> decoding.Decoding:
         """What the decoder is fed: the sample, posterior parameters, or neither."""
         return decoding.examine_decoding(self.anatomy, self.subject.model)
+
+    @cached_property
+    def discarded(self) -> discarded.Discarded | None:
+        """A sample that is made and not decoded, while its mean is."""
+        return discarded.find_discarded(self.anatomy, self.decoding)
+
+    @property
+    def ignored_at(self) -> Span | None:
+        """Where the sample is lost on its way to a reconstruction that does not depend on it."""
+        return discarded.ignored_at(self.anatomy, self.decoding)
 
     @cached_property
     def identical_heads(self) -> list[heads.Identical]:

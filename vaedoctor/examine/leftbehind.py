@@ -205,7 +205,9 @@ def _origins(pretence: Pretence, value: Value) -> Iterator[Value]:
         if op is None or id(value.tensor) in pretence.literal_values:
             yield value
             continue
-        parents = [p for p in (*op.reads, *op.shapes) if pretence.stayed(p)]
+        picked = op.name == "__getitem__"  # where an index is does not matter
+        read = op.reads[:1] if picked else (*op.reads, *op.shapes)
+        parents = [p for p in read if pretence.stayed(p)]
         followed = pretence.follows.get(id(value.tensor))
         other = pretence.recording.value_of(followed) if followed is not None else None
         if other is not None and pretence.stayed(other):

@@ -25,7 +25,7 @@ from .listing import calls_in
 from .recording import ESCAPES, Op, Recording, Value
 from .step import run_recorded
 
-_ENTRIES = frozenset("tensor as_tensor asarray from_numpy".split())
+_ENTRIES = frozenset("tensor as_tensor asarray from_numpy new_tensor".split())
 
 
 def entries(recording: Recording) -> list[Value]:

@@ -243,7 +243,7 @@ class Recorder(TorchFunctionMode):
             by_shape = slice(0, len(found))
         elif name in LIKE_SECOND:
             by_shape = slice(1, len(found))
-        elif name in _OVERWRITING and len(found) > 1:
+        elif name == "new_tensor" or (name in _OVERWRITING and len(found) > 1):
             by_shape = slice(0, 1)
         shapes = tuple(found[by_shape])
         del found[by_shape]

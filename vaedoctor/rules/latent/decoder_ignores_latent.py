@@ -37,13 +37,13 @@ def decoder_ignores_latent(examination: Examination) -> Iterator[Finding | Verif
         yield Verified("the reconstruction depends on the sample")
     elif decoding.blind is not None:
         swaps = examination.swaps
-        made = examination.anatomy.latents[0].meeting.span
+        made, at = examination.anatomy.latents[0].meeting.span, examination.ignored_at
         yield Finding(
             "the reconstruction does not depend on the latent",
             help="feed the sample to the decoder",
-            at=decoding.blind.span,
+            at=at,
             measured={"latents": len(examination.anatomy.latents), "latents that reach x_hat": 0},
-            notes=(f"the sample is made in {where(made, decoding.blind.span)}",),
+            notes=(f"the sample is made in {where(made, at)}",),
             causes=decoding.causes,
             plots=(swap_plot(swaps.another_row, swaps.prior),) if swaps else (),
         )

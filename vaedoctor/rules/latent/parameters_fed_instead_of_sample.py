@@ -31,13 +31,13 @@ def parameters_fed_instead_of_sample(examination: Examination) -> Iterator[Findi
 
     ## False alarms
     *Error* only where no sample reaches the decoder; *warning* where the layer takes both. A
-    decoder that starts with the mean is VAE301's. Layers on other ways (a classifier on `mu`) are
-    not judged.
+    decoder that starts with the mean alone is VAE301's. Layers on other ways (a classifier on
+    `mu`) are not judged.
     """
     decoding = examination.decoding
     if decoding.heads is None:
         raise Unavailable(examination.no_latent)
-    guilty = [fed for fed in decoding.fed if not fed.decoder]
+    guilty = [fed for fed in decoding.fed if decoding.sampled or not fed.decoder]
     if decoding.elsewhere or not decoding.variational:
         guilty = [fed for fed in guilty if fed.scale]
     for fed in guilty[:1]:
