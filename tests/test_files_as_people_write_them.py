@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 import vaedoctor
 from vaedoctor.checkup import examine_subject
@@ -80,6 +81,12 @@ class VAE(nn.Module):
         kl = 0.5 * (mu ** 2 + logvar.exp() - 1 - logvar).sum(1)
         return {{"loss": (rec + kl).mean(), "rec": rec.mean(), "kl": kl.mean()}}
 """
+
+
+@pytest.fixture(autouse=True)
+def _validated() -> None:
+    """Some libraries that other tests import switch off what distributions check."""
+    torch.distributions.Distribution.set_default_validate_args(True)
 
 
 def checked(tmp_path: Path, text: str, name: str) -> vaedoctor.Report:
@@ -216,3 +223,118 @@ def test_the_line_where_the_sample_is_lost(
 def text_at(tmp_path: Path, finding: vaedoctor.Finding) -> str:
     assert finding.at is not None
     return (tmp_path / "mymodel.py").read_text().splitlines()[finding.at.line - 1]
+
+
+TRAINED = """
+class VAE(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(12, 6), nn.Linear(3, 12)
+    def forward(self, x):
+        mu, logvar = self.up(x).chunk(2, 1)
+        return self.down(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
+    def loss(self, x):
+        r, mu, logvar = self(x)
+        kl = 0.5 * (mu ** 2 + logvar.exp() - 1 - logvar).sum(1)
+        return (((r - x) ** 2).sum(1) + kl).mean()
+"""
+HALF = """
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.down.parameters(), lr=1e-3)
+"""
+EXPERIMENT = """
+class Experiment:
+    def __init__(self, lr):
+        self.model = VAE()
+        params = [p for part in ({parts},) for p in part.parameters()]
+        self.optimizer = torch.optim.Adam(params, lr=lr)
+"""
+HANDED = """
+class Trainer:
+    def __init__(self, vae, args):
+        self.vae = vae
+        self.opt = torch.optim.AdamW(self.vae.{part}parameters(), lr=args.lr)
+Trainer(VAE(), None)
+"""
+STAGES = """
+def first(model):
+    opt = torch.optim.Adam(model.up.parameters())
+def second(model):
+    opt = torch.optim.Adam(model.{part}.parameters())
+first(vae := VAE())
+second(vae)
+"""
+UNTOLD = """
+vae = VAE()
+opt = torch.optim.Adam(vae.up.parameters())
+def rest(vae, args):
+    return torch.optim.Adam(pick(vae.named_parameters(), args.names))
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        (HALF, "torch.optim.Adam(self.down"),
+        (EXPERIMENT.format(parts="self.model.up"), "self.optimizer ="),
+        (EXPERIMENT.format(parts="self.model.up, self.model.down"), ""),
+        (HANDED.format(part="down."), "self.opt ="),
+        (HANDED.format(part=""), ""),
+        (STAGES.format(part="up"), "torch.optim.Adam(model.up"),
+        (STAGES.format(part="down"), ""),
+        (UNTOLD, ""),
+    ],
+)
+def test_an_optimizer_is_found_where_people_keep_it(tmp_path: Path, more: str, line: str) -> None:
+    report = checked(tmp_path, TRAINED + more, "VAE")
+    assert codes(report) == (["VAE107"] if line else [])
+    assert all(line in text_at(tmp_path, finding) for finding in report.findings)
+
+
+MODES = """
+    def draw(self, mu, logstd):
+        if {flag}:
+            return mu + torch.randn_like(mu) * logstd.exp()
+        return {evaluated}
+"""
+
+
+@pytest.mark.parametrize(
+    ("flag", "evaluated", "code", "line"),
+    [
+        ("self.training", "mu", "", ""),
+        ("not self.training", "mu", "VAE301", "return z @ z.t()"),
+        ("self.training", "mu * logstd.exp()", "VAE309", "return mu * logstd"),
+    ],
+)
+def test_a_decoder_without_weights(
+    tmp_path: Path, flag: str, evaluated: str, code: str, line: str
+) -> None:
+    text = GRAPH.replace("mu + torch.randn_like(mu) * logstd.exp()", "self.draw(mu, logstd)")
+    methods = MODES.format(flag=flag, evaluated=evaluated)
+    report = checked(tmp_path, text.replace("\ndef normalize", methods + "def normalize"), "VGAE")
+    assert codes(report) == ([code] if code else [])
+    for finding in report.findings:
+        assert line in text_at(tmp_path, finding)
+        turned = "the wrong way round" in str(finding.notes)
+        assert turned is (code == "VAE301")
+
+
+def test_a_tiny_scale_beside_a_large_location_is_positive(tmp_path: Path) -> None:
+    text = TRAINED.replace("mu, logvar = self.up(x).chunk(2, 1)", "mu, logvar = self.heads(x)")
+    heads = """
+    def heads(self, x):
+        mu, logvar = self.up(x).chunk(2, 1)
+        return mu + 40, logvar.clamp({low}, 20)
+"""
+    assert codes(checked(tmp_path, text + heads.format(low=-30), "VAE")) == []
+
+
+def test_a_scale_that_the_loss_reads_too_is_misread_where_it_is_drawn(tmp_path: Path) -> None:
+    text = TRAINED.replace("(logvar / 2).exp()", "self.var").replace("logvar.exp()", "self.var")
+    text = text.replace(
+        "        return self.down", "        self.var = logvar.exp()\n        return self.down"
+    )
+    report = checked(tmp_path, text, "VAE")
+    assert codes(report) == ["VAE303"]
+    assert "randn_like" in text_at(tmp_path, report.findings[0])

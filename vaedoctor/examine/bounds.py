@@ -130,7 +130,7 @@ def _forced(
         for b in bound:
             edits[b.raw.place] = _filled(to)
             edits[b.latent.draw.value.place] = _filled(sign)
-        keep = [b.latent.z for b in bound]
+        keep = [v for b in bound for v in (b.latent.z, b.latent.scale) if v is not None]
         made = repeat(
             subject,
             anatomy.recording,
@@ -140,10 +140,23 @@ def _forced(
             rewind=rewind,
             grad=False,
         )
-        if any(z.index not in made.tensors for z in keep):
+        if any(v.index not in made.tensors for v in keep):
             return None
-        runs.append([made.tensors[z.index].detach().double() for z in keep])
-    return [((p + m) / 2, (p - m) / 2) for p, m in zip(*runs, strict=True)]
+        runs.append({v.index: made.tensors[v.index].detach().double() for v in keep})
+    return [_location_and_scale(b.latent, *runs) for b in bound]
+
+
+def _location_and_scale(
+    latent: Latent, plus: dict[int, Tensor], minus: dict[int, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Both as the sample has them; a scale that rounding swallows beside its location, as made."""
+    above, below = plus[latent.z.index], minus[latent.z.index]
+    location, scale = (above + below) / 2, (above - below) / 2
+    if latent.scale is not None:
+        made = plus[latent.scale.index]
+        swallowed = made.abs() < 1e-6 * location.abs() if made.shape == scale.shape else None
+        scale = scale if swallowed is None else torch.where(swallowed, made, scale)
+    return location, scale
 
 
 def _filled(with_: float) -> Edit:

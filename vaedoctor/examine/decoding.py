@@ -11,7 +11,7 @@ from torch import nn
 from ..finding import Span
 from .anatomy import Anatomy, fed_by
 from .decoders import other_decoders, skipped_sample
-from .flow import Draw, Flow
+from .flow import RESHAPES, SLICES, Draw, Flow
 from .latents import AFFINE_NOISE, Head, path_of
 from .listing import Method, methods_of, returned_name
 from .places import Frame
@@ -154,6 +154,19 @@ def _fed(
             at = handed_over(op, heads[0].op) if decoder else op.span
             decoder = decoder and op.out.index in own
             yield Fed(op, path_of(op) or op.name, location, scale, decoder, at)
+    if not exact and last is not None and last.out.index in flow.ancestors(heads[0].value):
+        yield from _without_layers(flow, heads, own)
+
+
+def _without_layers(flow: Flow, heads: tuple[Head, Head], own: Set[int]) -> Iterator[Fed]:
+    """What a decoder without weights, an inner product, takes: the location itself."""
+    encoded = flow.ancestors(heads[0].value)
+    for op in flow.consumers.get(heads[0].value.index, ()):
+        made = [m for m in op.makes if m.index in own and m.index not in encoded]
+        if made and op.name not in RESHAPES | SLICES:
+            at = handed_over(op, heads[0].op)
+            yield Fed(op, path_of(op) or op.name, True, False, True, at)
+            return
 
 
 def handed_over(op: Op, encoder: Op) -> Span | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..finding import Span
 from .anatomy import Anatomy
-from .decoding import Decoding, handed_over
+from .decoding import Decoding
 from .latents import Latent, find_latents
 from .listing import functions_in
 from .recording import Op
@@ -97,8 +97,8 @@ def _replaced(function: ast.stmt, name: str, after: int) -> bool:
 def ignored_at(anatomy: Anatomy, decoding: Decoding) -> Span | None:
     """Where the way from the sample to a reconstruction that does not depend on it breaks off.
 
-    At the operation that takes the sample's shape alone, at the constant that is decoded in its
-    place, or at the call that hands the decoder something else.
+    At the operation that takes the sample's shape alone, at the weight that is decoded in its
+    place, or at the decoder's first layer.
     """
     blind, flow = decoding.blind, anatomy.flow
     if blind is None or anatomy.x_hat is None:
@@ -110,7 +110,8 @@ def ignored_at(anatomy: Anatomy, decoding: Decoding) -> Span | None:
         if by_shape and op.makes and op.out.index in behind and op.span is not None:
             return op.span
     operands = [v for v in blind.reads if v.op is not None and v.index in behind]
-    if operands and not any(flow.data[v.index] for v in blind.reads):
+    given = any(flow.data[v.index] for v in blind.reads)
+    if operands and not given and flow.learned[operands[0].index]:
         maker = operands[0].op
         return maker.span if maker is not None else blind.span
-    return handed_over(blind, decoding.heads[0].op) if decoding.heads else blind.span
+    return blind.span

@@ -29,6 +29,7 @@ from ..subject.subject import Subject
 from .anatomy import Anatomy, inputs_of
 from .flow import PAIRWISE, RESHAPES, SLICES
 from .latents import Latent
+from .pinning import loss_value
 from .probe import EVEN, Probe, Setting, spread
 
 EXACT = 0.02  # |R - 1| of an exact KL in float32 stays far below; the mildest known slip gives .42
@@ -242,7 +243,7 @@ def isolate(
     rows = inputs[0][0] if inputs else 1
     units = latent.z.tensor.numel() // max(1, rows)
     scale = latent.scale.op if latent.scale is not None else None
-    made = scale if latent.scale is not probe.h else None
+    made = scale if latent.scale is not probe.h and not _shared(anatomy, latent) else None
     raw = scale is None or scale.name in RESHAPES | SLICES or anatomy.flow.layer(scale)
     if scale is not None and scale.name in PAIRWISE:
         raw = False  # the line that makes the distribution
@@ -259,6 +260,16 @@ def isolate(
         (made or latent.meeting).span,
         latent.meeting.span if raw or scale is None else scale.span,
     )
+
+
+def _shared(anatomy: Anatomy, latent: Latent) -> bool:
+    """Whether the loss reads the sampler's scale too: then its use is wrong, not its making."""
+    flow, loss, scale = anatomy.flow, loss_value(anatomy), latent.scale
+    if scale is None:
+        return False
+    terms = flow.ancestors(loss, stop=[latent.z]) - flow.ancestors(latent.z)
+    readers = flow.consumers.get(scale.index, ())
+    return any(m.index in terms for op in readers for m in op.makes)
 
 
 def one_setting(

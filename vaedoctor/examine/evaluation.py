@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -39,6 +39,16 @@ def run_forward(
     with StillNoise() if still else nullcontext(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one row has no standard deviation, and torch says so
         return run_recorded(patient, seed=seed, train=train, batch=batch)
+
+
+def samples_in_evaluation(subject: Subject, seed: int, rewind: Callable[[], None]) -> bool:
+    """Whether a sample reaches what the model returns in evaluation mode."""
+    recording = run_forward(subject, seed=seed)
+    try:
+        return recording.error is None and bool(anatomize(recording, Flow(recording)).sampled)
+    finally:
+        recording.release()
+        rewind()
 
 
 def run_quickly(

@@ -15,6 +15,7 @@ from . import (
     curves,
     decoding,
     discarded,
+    evaluation,
     heads,
     modes,
     noise,
@@ -56,6 +57,11 @@ class ExaminedSampling(ExaminedStep):
     def discarded(self) -> discarded.Discarded | None:
         """A sample that is made and not decoded, while its mean is."""
         return discarded.find_discarded(self.anatomy, self.decoding)
+
+    @cached_property
+    def samples_in_evaluation(self) -> bool:
+        """Whether a sample reaches the reconstruction in evaluation mode."""
+        return evaluation.samples_in_evaluation(self.subject, self.seed, self._rewind)
 
     @property
     def ignored_at(self) -> Span | None:

@@ -16,6 +16,7 @@ from ..subject.subject import Subject
 from ..subject.trace import seed_everything, set_mode
 from .anatomy import Anatomy
 from .averages import decodes_mean
+from .decoding import handed_over
 from .evaluation import run_forward
 from .flow import JOINS, RESHAPES, SLICES, Flow
 from .gradients import gradient_between
@@ -102,8 +103,7 @@ def eval_latents(
 
 def _compare(anatomy: Anatomy, latent: Latent, evaluated: Flow) -> EvalLatent | None:
     flow, run = anatomy.flow, evaluated.recording
-    entry = entry_of(flow, latent, anatomy.x_hat)
-    reader = next((op for op in flow.consumers.get(entry.index, ()) if flow.layer(op)), None)
+    entry, reader = _decoder(anatomy, latent)
     assert latent.loc_head is not None
     assert latent.scale_head is not None
     loc = _twin_head(flow, latent.loc_head, run)
@@ -128,7 +128,27 @@ def _compare(anatomy: Anatomy, latent: Latent, evaluated: Flow) -> EvalLatent | 
             return None
         by_loc = 1.0 if shift <= _LEAST else 0.0  # detached, and the location all the same
     op = _maker(evaluated, taken, loc, scale)
-    return EvalLatent(latent, shift, by_scale, by_loc, op.span if op is not None else None)
+    at = op.span if op is not None else None
+    twin = _twin(flow, reader, run) if reader is not None else None
+    if op is not None and twin is not None and any(h in op.makes for h in (loc, scale)):
+        at = handed_over(twin, op)  # a head itself is decoded
+    return EvalLatent(latent, shift, by_scale, by_loc, at)
+
+
+def _decoder(anatomy: Anatomy, latent: Latent) -> tuple[Value, Op | None]:
+    """What a sample is when it enters the decoder, and the operation it enters.
+
+    That is the first layer; where there is none (an inner product), what reads the sample.
+    """
+    flow = anatomy.flow
+    entry = entry_of(flow, latent, anatomy.x_hat)
+    reader = next((op for op in flow.consumers.get(entry.index, ()) if flow.layer(op)), None)
+    if reader is not None or anatomy.x_hat is None:
+        return entry, reader
+    behind = flow.ancestors(anatomy.x_hat)
+    read = [op for op in flow.consumers.get(latent.z.index, ()) if op.makes]
+    read = [op for op in read if op.out.index in behind and op.name not in RESHAPES | SLICES]
+    return latent.z, next(iter(read), None)
 
 
 def _shift(taken: Tensor, loc: Tensor) -> float:
@@ -154,8 +174,7 @@ def _maker(flow: Flow, taken: Value, *heads: Value | None) -> Op | None:
 def _plays_no_part(anatomy: Anatomy, latent: Latent, train: Recording) -> bool:
     """Whether in training mode, with the noise at 0, the scale plays no part, as it should."""
     flow = anatomy.flow
-    entry = entry_of(flow, latent, anatomy.x_hat)
-    reader = next((op for op in flow.consumers.get(entry.index, ()) if flow.layer(op)), None)
+    entry, reader = _decoder(anatomy, latent)
     if train.error is not None or reader is None or latent.scale_head is None:
         return False
     scale = _twin_head(flow, latent.scale_head, train)
@@ -193,13 +212,24 @@ def _twin(flow: Flow, op: Op, run: Recording) -> Op | None:
     """
     names, recording = _weights(op), flow.recording
     if not names:
-        return None
+        return _at_one_place(op, recording, run)
     end = recording.forward_end if op.index < recording.forward_end else len(recording.ops)
     mine = [o for o in recording.ops[:end] if o.name == op.name and _weights(o) == names]
     theirs = [o for o in run.ops if o.name == op.name and _weights(o) == names]
     if len(mine) == len(theirs):
         return theirs[mine.index(op)]
     return theirs[0] if len(mine) == 1 and theirs else None
+
+
+def _at_one_place(op: Op, recording: Recording, run: Recording) -> Op | None:
+    """The operation of another run at the same expression, reached as often in both."""
+    end = recording.forward_end if op.index < recording.forward_end else len(recording.ops)
+    mine, theirs = (
+        [o for o in ops if (o.name, o.span) == (op.name, op.span)]
+        for ops in (recording.ops[:end], run.ops)
+    )
+    known = op.span is not None and len(mine) == len(theirs)
+    return theirs[mine.index(op)] if known else None
 
 
 def _by_other_layers(flow: Flow, taken: Value, *heads: Value | None) -> bool:

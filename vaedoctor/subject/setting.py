@@ -18,7 +18,15 @@ from .callees import tree_of
 from .holders import Holders, callees, class_around
 from .openscope import OpenScope
 from .scope import Scope, Unknown
-from .source import Function, Place, Source, called_name, globals_read, own_expressions
+from .source import (
+    Function,
+    Place,
+    Source,
+    called_name,
+    globals_read,
+    names_read,
+    own_expressions,
+)
 from .standin import Quiet, assignments, only_told, read_of_self, stand_in
 from .trace import generators_restored, reachable, seed_everything
 from .trial import home
@@ -70,6 +78,10 @@ class _Making:
 
     def of(self, names: set[str]) -> dict[str, Any]:
         """Resolve names, and what the functions behind them read."""
+        if self.setting.owner is not None and any(self._asks_self(n) for n in names):
+            names = names | {"self"}
+            with suppress(Unknown):
+                self.space["self"] = self._resolved("self")
         waiting, seen, functions = set(names), set[str](), dict[str, set[str]]()
         while waiting:
             name = waiting.pop()
@@ -84,6 +96,16 @@ class _Making:
                 waiting |= functions[name]
         self._rebind(functions)
         return self.space
+
+    def _asks_self(self, name: str) -> bool:
+        """Whether a name of a trainer's method is made from its `self`."""
+        body = self.setting.function.body if self.setting.function is not None else []
+        assigned = (s for s in body if isinstance(s, ast.Assign))
+        return any(
+            "self" in names_read(s.value)
+            and name in {n.id for t in s.targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+            for s in assigned
+        )
 
     def _is_own(self, thing: Any) -> bool:
         own = isinstance(thing, types.FunctionType) and not thing.__closure__

@@ -19,8 +19,9 @@ from .choosing import Wanted, first_that_runs
 from .errors import TargetError, summary, user_traceback
 from .lacking import lacking
 from .loading import Loaded, existing, is_file, load_file, load_module
-from .models import attached_optimizers, built_from, models_of, trained
+from .models import built_from, models_of, trained
 from .objective import find_objective
+from .optimizers import optimizers_of
 from .process import unchanged_process
 from .resolving import only_candidate, resolve
 from .smaller import most_parameters
@@ -218,13 +219,13 @@ def _subject(
         if refusing and (other := within_the_support(model, found, refusing[0], seed)) is not None:
             found = other
             chosen, notes = search(found)
-    after = built.aftermath
+    optimizers, optimizer_at = optimizers_of(model, built.aftermath, source, namespace)
     return Subject(
         model=model,
         batch=found,
         objective=chosen,
-        optimizers=after.optimizers or attached_optimizers(model),
-        optimizer_at=after.optimizer_at,
+        optimizers=optimizers,
+        optimizer_at=optimizer_at,
         rebuild=calling.rebuilding(built.rebuild),
         target=target,
         at=span_of(type(model)),

@@ -34,7 +34,7 @@ def sample_missing(examination: Examination) -> Iterator[Finding | Verified]:
     ## False alarms
     Decoding the mean is right in evaluation and in models whose training step samples elsewhere:
     where code of the class makes the sample in a branch or method that this pass does not run, it
-    is a note.
+    is a note, unless that branch is the one of evaluation mode.
 
     ## References
     Kingma and Welling, Auto-Encoding Variational Bayes, 2014, section 2.4.
@@ -70,12 +70,18 @@ def sample_missing(examination: Examination) -> Iterator[Finding | Verified]:
         return
     if not decoding.variational:
         raise Unavailable("nothing says that the second head is a scale; supply --objective")
+    reversed_ = examination.samples_in_evaluation
+    notes = ("another branch or method of the class samples",) if decoding.elsewhere else ()
+    if reversed_:
+        notes = ("in evaluation mode a sample is decoded: the two modes are the wrong way round",)
     yield Finding(
         f"`{means[0].path}` decodes the mean: no noise reaches the reconstruction in train mode",
-        help="decode `mu + std * torch.randn_like(std)` instead of the mean",
+        help="sample where `self.training` is true, and decode the mean where it is not"
+        if reversed_
+        else "decode `mu + std * torch.randn_like(std)` instead of the mean",
         at=means[0].at,
         measured={"draws that reach x_hat": 0},
-        notes=("another branch or method of the class samples",) if decoding.elsewhere else (),
-        severity=Severity.NOTE if decoding.elsewhere else Severity.WARNING,
+        notes=notes,
+        severity=Severity.NOTE if decoding.elsewhere and not reversed_ else Severity.WARNING,
         causes=decoding.causes,
     )

@@ -27,7 +27,8 @@ def parameter_missing_from_optimizer(examination: Examination) -> Iterator[Findi
     replaced by `model.head = nn.Linear(...)`, gets gradients that nobody applies: it never moves.
 
     ## How to fix
-    Build the optimizer after the model is complete, or `optimizer.add_param_group(...)`.
+    Build the optimizer from `model.parameters()` after the model is complete, or
+    `optimizer.add_param_group(...)`.
 
     ## False alarms
     Frozen parameters and those without a gradient are not judged. Where several optimizers share
@@ -50,7 +51,7 @@ def parameter_missing_from_optimizer(examination: Examination) -> Iterator[Findi
         f"{listed(names)} {verbs[0]} a gradient but {verbs[1]} in no optimizer"
         if ownership.owned
         else "the optimizer holds no parameter of this model",
-        help="build the optimizer after the layer is added, or use `add_param_group`"
+        help="give it `model.parameters()`, after the last layer was added"
         if ownership.owned
         else "build the optimizer from the parameters of the model that is trained",
         at=subject.optimizer_at or (unowned[0].at if ownership.owned else examination.place),
