@@ -338,3 +338,37 @@ def test_a_scale_that_the_loss_reads_too_is_misread_where_it_is_drawn(tmp_path: 
     report = checked(tmp_path, text, "VAE")
     assert codes(report) == ["VAE303"]
     assert "randn_like" in text_at(tmp_path, report.findings[0])
+
+
+def test_uniform_noise_where_the_kl_is_to_a_learned_prior_is_told_once(tmp_path: Path) -> None:
+    text = LADDER.format(more="pass", decoded="z1, z2", width=5)
+    text = text.replace("torch.randn_like(mean)", "(2 * torch.rand_like(mean) - 1)")
+    report = checked(tmp_path, text, "Ladder")
+    assert codes(report) == ["VAE304"]
+    assert "rand_like" in text_at(tmp_path, report.findings[0])
+
+
+def test_laplace_noise_with_the_kl_of_a_laplace_is_right(tmp_path: Path) -> None:
+    kl = "s1 * torch.exp(-(mu.abs() / s1)) + mu.abs() - s1.log() - 1"
+    text = TRAINED.replace("torch.randn_like(mu)", "self.noise(mu)").replace(
+        "(logvar / 2)", "logvar"
+    )
+    text = text.replace("0.5 * (mu ** 2 + logvar.exp() - 1 - logvar)", f"({kl})")
+    text = text.replace("kl = (", "s1 = logvar.exp(); kl = (")
+    noise = """
+    def noise(self, like):
+        u = torch.rand_like(like) - 0.5
+        return -u.sign() * torch.log1p(-2 * u.abs())
+"""
+    assert codes(checked(tmp_path, text + noise, "VAE")) == []
+
+
+def test_a_drawn_projection_behind_the_sample_hides_no_location(tmp_path: Path) -> None:
+    text = LOST.format(draw=DRAWN, decode="h = z @ nn.init.xavier_uniform_(torch.empty(3, 5))")
+    assert codes(checked(tmp_path, text, "VAE")) == ["VAE104", "VAE202"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there it runs")
+def test_a_legacy_constructor_of_cuda_is_a_device_spelled_out(tmp_path: Path) -> None:
+    text = TRAINED.replace("torch.randn_like(mu)", "torch.cuda.FloatTensor(mu.size()).normal_()")
+    assert codes(checked(tmp_path, text, "VAE")) == ["VAE203"]

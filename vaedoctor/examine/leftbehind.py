@@ -15,6 +15,7 @@ from ..subject.subject import Subject
 from .accelerator import CUDA, OTHER, Literal, Mixing, Pretence, pretend
 from .census import hiding_places
 from .devices import FREE, names_a_device
+from .failure import raised_at
 from .flow import JOINS
 from .inventory import unregistered_modules
 from .latents import path_of
@@ -78,8 +79,10 @@ def examine_move(
     _collect(found, subject, first, "forward")
     first.recording.release()
     rewind()
-    if first.recording.error is not None:
-        return Moved(tuple(found.values()), tuple(literals), (), first.recording.error)
+    if (error := first.recording.error) is not None:
+        if "type torch.cuda." in str(error) and (at := raised_at(error)) is not None:
+            literals.append(Literal("cuda", at))  # `torch.cuda.FloatTensor`
+        return Moved(tuple(found.values()), tuple(literals), (), error)
     for name, run in () if stuck else method_calls(subject, latent, CUDA):
         batch = subject.batch
         if latent is not None:

@@ -111,6 +111,8 @@ def _compare(anatomy: Anatomy, latent: Latent, evaluated: Flow) -> EvalLatent | 
     taken = _operand(flow, reader, entry, run) if reader is not None else None
     if loc is None or taken is None or _by_other_layers(evaluated, taken, loc, scale):
         return None
+    if _meets_a_draw(flow, latent.z, entry):
+        return None
     shift = None
     plain = _unmoved(entry, latent.z) and latent.loc is not None
     plain = plain and _unmoved(latent.loc, latent.loc_head.value)
@@ -270,6 +272,18 @@ def _twin_head(flow: Flow, head: Head, run: Recording) -> Value | None:
             return None
         found = steps[0].makes[index]
     return found
+
+
+def _meets_a_draw(flow: Flow, z: Value, entry: Value) -> bool:
+    """Whether a sample meets other random numbers before the decoder; at 0 they would hide it."""
+    way, values = flow.descendants(z) & flow.ancestors(entry), flow.recording.values
+    for op in flow.recording.ops:
+        if not op.makes or op.out.index not in way or op.out is z:
+            continue
+        beside = flow.ancestors(*(v for v in op.reads if v.index not in way))
+        if any((made := values[i].op) is not None and made.noise is not None for i in beside):
+            return True
+    return False
 
 
 def _unmoved(value: Value | None, origin: Value) -> bool:

@@ -56,6 +56,7 @@ def misfits(
 
     `known` says of a latent that the loss scores it by a normal density, whatever the prior.
     """
+    told: set[Span] = set()
     for latent in anatomy.sampled[:MOST]:
         noise = _noise(anatomy.flow, latent)
         found = _suspect(latent, noise) if noise is not None else None
@@ -68,6 +69,10 @@ def misfits(
         except Unavailable:
             continue
         kind, at = found
+        if at in told:  # one line that draws at every step, or for every level
+            continue
+        if at is not None:
+            told.add(at)
         drawn, values = latent.draw.name, noise.double()
         low, high = float(values.min()), float(values.max())
         moments = _declared(latent) if kind == "moments" else _moments(values)
@@ -151,7 +156,9 @@ def _number(given: Any) -> float | None:
 
 
 def _gaussian(probe: Probe, *, bent: bool) -> bool:
-    """Whether the KL is that of a Gaussian with the sampler's location and scale to N(0, I).
+    """Whether the KL is that of a Gaussian with the sampler's location and scale.
+
+    To N(0, I), or in closed form to another Gaussian, such as a learned prior.
 
     The noise is forced to two sizes n: a KL in closed form does not see them, an estimate by one
     sample of a *Gaussian* density grows by ½(n₂² - n₁²)(s² - 1) a unit, of another by something
@@ -159,6 +166,8 @@ def _gaussian(probe: Probe, *, bent: bool) -> bool:
     """
     heads = (1.0, -1.0) if probe.signed else (2.0, 0.5)
     if probe.latent.family != "gaussian" and all(_closed(probe, head) for head in heads):
+        return True
+    if probe.latent.family != "gaussian" and _closed_to_another(probe, *heads):
         return True
     if probe.latent.family not in AFFINE:
         return False
@@ -199,6 +208,67 @@ def _closed(probe: Probe, head: float) -> bool:
         return False
     loc, scale = made.tensors[latent.loc.index], made.tensors[latent.scale.index]
     return _fits(made.loss.sum(), loc, scale, mu, h)
+
+
+def _closed_to_another(probe: Probe, high: float, low: float) -> bool:
+    """Whether the loss is w · Σ(½ ((m - b)² + s²) / p² - log s), for any prior N(b, p²).
+
+    Its slopes at location and scale give w and p for each unit; w is one number for all.
+    """
+    mu, h = probe.leaves(high, 1.0)
+    if mu is h:
+        return False
+    first, noisy = _slopes(probe, mu, h, LEVEL), _slopes(probe, mu, h, -LEVEL)
+    other = _slopes(probe, (mu.detach() + 1).requires_grad_(True), h, LEVEL)
+    wide = _slopes(probe, mu, probe.leaves(low, 1.0)[1], LEVEL)
+    if first is None or noisy is None or other is None or wide is None:
+        return False
+    precision = (other.by_loc - first.by_loc) / (other.loc - first.loc)
+    weights = torch.stack([precision * x.scale**2 - x.by_scale * x.scale for x in (first, wide)])
+    size = float(weights.abs().mean())
+    still = float((noisy.loss - first.loss).abs()) <= 1e-5 * max(1.0, float(first.loss.abs()))
+    apart = float((wide.by_loc - first.by_loc).abs().max()) < EXACT * float(
+        first.by_loc.abs().max()
+    )
+    even = float(weights.max() - weights.min()) < EXACT * size
+    return size > 0 and bool((precision > 0).all()) and still and apart and even
+
+
+@dataclass(frozen=True, slots=True)
+class _Slopes:
+    loss: Tensor
+    loc: Tensor
+    scale: Tensor
+    by_loc: Tensor
+    by_scale: Tensor
+
+
+def _slopes(probe: Probe, mu: Tensor, h: Tensor, level: float) -> _Slopes | None:
+    """The loss's gradient at the sampler's location and scale, by way of the heads."""
+    latent = probe.latent
+    if latent.loc is None or latent.scale is None:
+        return None
+    made = probe.forced(mu, h, level, latent.loc, latent.scale)
+    loc, scale = made.tensors[latent.loc.index], made.tensors[latent.scale.index]
+    if not (made.loss.requires_grad and loc.requires_grad and scale.requires_grad):
+        return None
+    pairs = ((made.loss, mu), (made.loss, h), (loc, mu), (scale, h))
+    found = [
+        torch.autograd.grad(of.sum(), at, allow_unused=True, retain_graph=True)[0]
+        for of, at in pairs
+    ]
+    if loc.shape != mu.shape or scale.shape != h.shape or any(g is None for g in found):
+        return None
+    by_mu, by_h, loc_by_mu, scale_by_h = (g.detach().double() for g in found)
+    if bool((loc_by_mu == 0).any()) or bool((scale_by_h == 0).any()):
+        return None
+    return _Slopes(
+        made.loss.detach().double().sum(),
+        loc.detach().double(),
+        scale.detach().double(),
+        by_mu / loc_by_mu,
+        by_h / scale_by_h,
+    )
 
 
 def _fits(loss: Tensor, loc: Tensor, scale: Tensor, mu: Tensor, h: Tensor) -> bool:

@@ -34,7 +34,7 @@ def noise_outside_torch(examination: Examination) -> Iterator[Finding | Verified
     outside = [x for x in examination.require_latents() if x.draw.origin != "torch"]
     for latent in outside:
         yield Finding(
-            "the latent's noise is drawn outside torch and follows NumPy's or Python's seed",
+            "the latent's noise is drawn outside torch: `torch.manual_seed` does not control it",
             help="draw it with torch: `torch.randn_like(std)`",
             at=examination.outside_at(latent),
             measured={"noise shape": list(latent.draw.value.shape)},
