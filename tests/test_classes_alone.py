@@ -101,6 +101,7 @@ ALONE = {
                 self.beta = beta
         class VAE(Middle):
             def __init__(self, **options):
+                assert options.pop("kind", None) is None
                 super().__init__(beta=4.0, **options)
                 self.up = nn.Linear(self.width, 2 * self.latent_dim)
                 self.down = nn.Linear(self.latent_dim, self.width)

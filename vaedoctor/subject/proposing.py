@@ -158,7 +158,8 @@ class Proposals:
     def _keys(self, name: str) -> dict[Any, Use]:
         """What is read from `**kwargs` without a fallback."""
         keys = self.uses[name].keys if name in self.uses else {}
-        return {k: u for k, u in keys.items() if u.fallback is inspect.Parameter.empty}
+        empty = inspect.Parameter.empty
+        return {k: u for k, u in keys.items() if u.fallback is empty and not u.may_lack}
 
     def _is_number(self, name: str) -> bool:
         use = self.uses.get(name)

@@ -303,6 +303,7 @@ class _Reader:
             key = self._constant(node.args[0])
             if isinstance(key, str):
                 inner = held.key(key)
+                inner.may_lack = inner.may_lack or len(node.args) > 1
                 if len(node.args) > 1 and (value := self._constant(node.args[1])) is not None:
                     inner.fallback = value
                 return (inner,)
