@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vaedoctor.subject.errors import TargetError
 from vaedoctor.subject.stubs import package_of
+from vaedoctor.subject.surroundings import _file
 from vaedoctor.subject.target import load
 
 IMPORTS = "import torch\nfrom torch import nn\n"
@@ -103,7 +106,7 @@ class TestStandIns:
                 "ops_.SIZE",
                 "calculated with in line 5",
             ),
-            ("from ops_ import *", "nn.Linear(z, d)", "Den(z, d)", "ops_.Den", "needed"),
+            ("from ops_ import *", "nn.Linear(z, d)", "Den(z, d)", "ops_.Den", "called"),
         ],
     )
     def test_a_library_the_model_needs_is_named_with_the_place_and_the_command(
@@ -356,3 +359,13 @@ class TestPackages:
         subject = load(str(file))
         assert subject.batch.args[0].shape[1] == 28
         assert "`lib/__init__.py` raised OSError: no licence: left out" in subject.notes
+
+
+def test_packages_without_init_leave_in_any_order(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "outer" / "inner").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    inner = importlib.import_module("outer.inner")
+    assert _file(inner) == str(tmp_path / "outer" / "inner")
+    for name in ("outer", "outer.inner"):
+        monkeypatch.delitem(sys.modules, name)
+    assert _file(inner) == ""

@@ -78,9 +78,9 @@ class Surroundings(MetaPathFinder):
         finally:
             if self in sys.meta_path:
                 sys.meta_path.remove(self)
-            for name in set(sys.modules) - before:
-                if name in self.aliases or self._is_ours(sys.modules[name]):
-                    _forget(name)
+            new = [(n, m) for n, m in sys.modules.items() if n not in before]
+            for name in [n for n, m in new if n in self.aliases or self._is_ours(m)]:
+                _forget(name)
             sys.modules.update(hidden)
 
     def import_module(self, name: str) -> types.ModuleType:
@@ -223,7 +223,7 @@ class Surroundings(MetaPathFinder):
     def _is_ours(self, module: types.ModuleType) -> bool:
         spec = getattr(module, "__spec__", None)
         loader = getattr(spec, "loader", None)
-        locations = getattr(spec, "submodule_search_locations", None) or ()
+        locations = _folders(getattr(spec, "submodule_search_locations", None))
         return (
             isinstance(loader, UserLoader | StubLoader | WrittenLoader)
             or module.__name__ in self.made
@@ -295,8 +295,16 @@ def _forget(name: str) -> None:
 
 
 def _file(module: Any) -> str:
-    locations = getattr(module, "__path__", None) or ()
-    return getattr(module, "__file__", None) or next((str(p) for p in locations), "")
+    file = getattr(module, "__file__", None)
+    return file or next(iter(_folders(getattr(module, "__path__", None))), "")
+
+
+def _folders(locations: Any) -> list[str]:
+    """The folders of a package; none of one without `__init__.py` whose parent is gone."""
+    try:
+        return [str(p) for p in locations or ()]
+    except (KeyError, TypeError):
+        return []
 
 
 def _all_foreign(locations: Any) -> bool:
