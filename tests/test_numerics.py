@@ -174,6 +174,15 @@ def test_what_cannot(name: str) -> None:
         assert examination.reached == []
 
 
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_number_that_training_moves_reaches_what_a_frozen_one_does_not(trained: bool) -> None:
+    number = nn.Parameter(torch.tensor(2.0), requires_grad=trained)
+    model = vae(lambda h: h * number.log())
+    model.number = number
+    with examined(model, x()) as examination:
+        assert bool(examination.reached) is trained
+
+
 def _at(body: Body, values: Tensor) -> Tensor:
     """The result, or where that is finite the gradient."""
     leaf = values.clone().requires_grad_()

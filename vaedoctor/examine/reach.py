@@ -280,7 +280,8 @@ def _sources(flow: Flow, operand: Value) -> tuple[list[Value], list[Value]]:
         seen.add(value.index)
         op = value.op
         if op is None:
-            if value.source == "parameter" and value.tensor.is_floating_point():
+            # What training doesn't move stays what it is.
+            if value.source == "parameter" and value.tensor.requires_grad:
                 numbers.append(value)
         elif flow.layer(op) or (op.name not in _PRODUCTS and _weighs(op)):
             if op.name in _UNBOUNDED and any(v.source == "parameter" for v in op.reads):
