@@ -115,6 +115,15 @@ class Packed(Of):
         return self.rnn(packed)[1]
 
 
+class Noised(Of):
+    """The noise of the sampler comes from outside, as the code's shape."""
+
+    def forward(self, x: Tensor, eps: Tensor) -> Tensor:
+        mu, logvar = self.heads(self.up(x).flatten(1)).chunk(2, 1)
+        h = self.down(mu + eps * (0.5 * logvar).exp())
+        return self.out(h.view(-1, 4, 3, 3))
+
+
 class StepsFirst(Of):
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.rnn(x)[0])
@@ -197,6 +206,16 @@ CASES: list[tuple[str, Callable[[], nn.Module], str]] = [
         "a dict by the model's own keys",
         lambda: Items(table=nn.ModuleDict({"rna": L(9, 9), "atac": L(6, 6)})),
         "8×9 | 8×6",
+    ),
+    (
+        "noise beside a picture",
+        lambda: Noised(
+            up=nn.Conv2d(1, 4, 8, 8),
+            heads=L(4 * 9, 10),
+            down=L(5, 4 * 9),
+            out=nn.ConvTranspose2d(4, 1, 8, 8),
+        ),
+        "8×1×24×24 | 8×5",
     ),
     ("a list of views", lambda: Views(layers=two(9, 6)), "8×9 | 8×6"),
     ("positional views", lambda: Several(layers=two(9, 6)), "8×9 | 8×6"),

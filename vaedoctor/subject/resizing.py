@@ -310,6 +310,7 @@ class Resizing:
         for path in {p for o in shaped for p in o.paths}:
             if slots[path].kind == "index" and len(slots[path].shape) == 2:
                 yield reshaped(state, path, slots[path].shape[:1])
+        yield from self._of_the_others_shape(state, shaped, slots)
         yield from self._like_the_other(state, shaped, slots)
         for one in reversed(shaped):
             for other in shaped:
@@ -320,6 +321,20 @@ class Resizing:
                     if a != b and b != 1 and (a != 1 or failed.name in {"cat", "stack"}):
                         yield from self._along(state, one, -axis, b, slots)
                         yield from self._shifted(state, one, axis, b - a, slots)
+
+    def _of_the_others_shape(
+        self, state: State, shaped: list[Operand], slots: Mapping[Path, Slot]
+    ) -> Iterator[State]:
+        """An input that meets what was computed as it came, noise for the sampler: as many axes."""
+        for one in shaped:
+            own = [p for p in one.paths if slots[p].shape == one.shape and slots[p].kind == "real"]
+            if len(one.paths) != 1 or not own:
+                continue
+            for other in shaped:
+                computed = not other.is_weight and other is not one and own[0] not in other.paths
+                alike = len(other.shape) == len(one.shape) or other.shape[:1] != one.shape[:1]
+                if computed and not alike:
+                    yield reshaped(state, own[0], other.shape)
 
     def _like_the_other(
         self, state: State, shaped: list[Operand], slots: Mapping[Path, Slot]
