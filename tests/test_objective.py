@@ -122,6 +122,10 @@ def handed_on(r: Any, x: Tensor) -> Tensor:
     return unpacked(r, x)
 
 
+def by_letters(x: Tensor, fx: Tensor, logvar: Tensor, mu: Tensor) -> Tensor:
+    return weighed(fx, x, mu, logvar)
+
+
 def from_model(model: VAE, x: Tensor) -> Tensor:
     model(x)
     return weighed(model.parts[0], x, *model.parts[1:])
@@ -146,6 +150,7 @@ class AsModule(nn.Module):
         with_defaults,
         keyword_only,
         against_a_source,
+        by_letters,
         from_model,
         AsModule,
     ],

@@ -346,6 +346,8 @@ class _Names:
             return
         if not self.given and self.inputs:
             self._take_input(left[0].name, next(iter(self.inputs.values())))
+        elif self.needs_output and not self.whole and (path := self._like_input()) is not None:
+            self._take_output(left[0].name, path)
         elif several and not apart:
             self._take_whole(left[0].name)
 
