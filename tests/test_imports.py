@@ -369,3 +369,20 @@ def test_packages_without_init_leave_in_any_order(tmp_path: Path, monkeypatch: A
     for name in ("outer", "outer.inner"):
         monkeypatch.delitem(sys.modules, name)
     assert _file(inner) == ""
+
+
+@pytest.mark.parametrize("packaged", [True, False])
+def test_inside_a_package_a_library_is_not_the_sibling_of_its_name(
+    tmp_path: Path, monkeypatch: Any, packaged: bool
+) -> None:
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    package = tmp_path / "mine"
+    package.mkdir()
+    if packaged:
+        (package / "__init__.py").write_text("from mine.colorsys import Wrapper\n")
+    needs = "from mine.net import VAE\n" if packaged else "rgb_to_hsv = 'its own'\n"
+    (package / "colorsys.py").write_text(f"{needs}class Wrapper:\n    pass\n")
+    body = MODEL.replace("super().__init__()", "super().__init__(); self.turn = rgb_to_hsv")
+    (package / "net.py").write_text(f"{IMPORTS}from colorsys import rgb_to_hsv{body}")
+    turn: Any = load(f"{package / 'net.py'}:VAE").model.turn
+    assert (turn(0.0, 0.0, 0.0) == (0.0, 0.0, 0.0)) if packaged else (turn == "its own")

@@ -157,7 +157,12 @@ class Surroundings(MetaPathFinder):
     def _top(self, name: str, mine: bool) -> ModuleSpec | None:
         near = self._search(name, self._nearest()) if mine else None
         if near is not None and near.loader is not None:
-            return near
+            if not _is_in_package(near):
+                return near
+            # Inside a package `import sklearn` is the library, not the sibling of that name.
+            system = self._system(name, None)
+            library = system is not None and is_foreign(str(system.origin))
+            return system if library else near
         system = self._system(name, None)
         if system is not None and system.loader is not None:
             return system
@@ -229,6 +234,13 @@ class Surroundings(MetaPathFinder):
             or module.__name__ in self.made
             or (getattr(module, "__file__", None) is None and not _all_foreign(locations))
         )
+
+
+def _is_in_package(spec: ModuleSpec) -> bool:
+    """Whether a module's folder is a package, so that its siblings import it by a longer name."""
+    place = Path(str(spec.origin))
+    folder = place.parent.parent if place.name == "__init__.py" else place.parent
+    return (folder / "__init__.py").is_file()
 
 
 def _holds_code(folder: Path) -> bool:
