@@ -319,6 +319,26 @@ class NoisyRestart(CodesAllZero):
         return self.dec(h + (q - h).detach()), commit
 
 
+class NoisyRevival(NoisyRestart):
+    """After the look-up, codes that nothing was near to are put on noisy rows of the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.codes.data.normal_()
+
+    def forward(self, x):
+        h = self.enc(x)
+        index = torch.cdist(h, self.codes).argmin(1)
+        q = self.codes[index]
+        if self.training:
+            used = torch.bincount(index, minlength=11).clamp(max=1).unsqueeze(1)
+            rows = h.detach()[torch.randint(0, len(h), (11,))]
+            rows = rows + 0.01 * torch.randn_like(rows)
+            self.codes.data.mul_(used).add_(rows * (1 - used))
+        commit = 0.25 * (q.detach() - h).pow(2).mean()
+        return self.dec(h + (q - h).detach()), commit
+
+
 class RoundedLevels(nn.Module):
     """FSQ: bounded values are rounded, the gradient goes straight through."""
 

@@ -12,7 +12,7 @@ from ..finding import Span
 from .anatomy import Anatomy, fed_by
 from .decoders import other_decoders, skipped_sample
 from .flow import RESHAPES, SLICES, Draw, Flow
-from .latents import AFFINE_NOISE, Head, path_of
+from .latents import AFFINE_NOISE, Head, path_of, tables_of, writes_to
 from .listing import Method, methods_of, returned_name
 from .places import Frame
 from .recording import Op, Recording, Value
@@ -245,7 +245,10 @@ def _dead(anatomy: Anatomy) -> Iterator[Draw]:
         ends.append(loss)
     if anatomy.x_hat is not None:
         ends.append(anatomy.x_hat)
-    alive = flow.ancestors(*ends) if ends else set()
+    # Noise that is written into a table takes effect there: codes that start anew.
+    tables = tables_of(flow)
+    kept = [v for op in recording.ops if writes_to(op, tables) for v in op.reads]
+    alive = flow.ancestors(*ends, *kept) if ends else set()
     shapes = {o.value.shape for o in anatomy.outputs if o.value is not anatomy.x_hat}
     merged = {found.draw.bit for found in anatomy.latents}
     for draw in flow.draws:

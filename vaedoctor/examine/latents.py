@@ -87,21 +87,27 @@ def _again(flow: Flow, latent: Latent) -> Iterator[Latent]:
 
 def _into_a_table(flow: Flow, z: Value) -> bool:
     """Whether a value is only written into a parameter or buffer, as codes that start anew are."""
-    tables = {
-        v.memory
-        for v in flow.recording.values
-        if v.op is None and v.source in ("parameter", "buffer")
-    }
-    waiting, writes = [z], 0
+    tables, waiting, writes = tables_of(flow), [z], 0
     while waiting:
         for op in flow.consumers.get(waiting.pop().index, ()):
             if op.name in RESHAPES | SLICES | CUTS and not op.inplace:
                 waiting.extend(op.makes)
-            elif op.inplace and any(v.memory in tables - {0} for v in op.makes):
+            elif writes_to(op, tables):
                 writes += 1
             else:
                 return False
     return writes > 0
+
+
+def tables_of(flow: Flow) -> frozenset[int]:
+    """Where the numbers of parameters and buffers lie."""
+    leaves = (v for v in flow.recording.values if v.op is None)
+    return frozenset(v.memory for v in leaves if v.source in ("parameter", "buffer")) - {0}
+
+
+def writes_to(op: Op, tables: frozenset[int]) -> bool:
+    """Whether an operation changes a parameter or buffer in place."""
+    return op.inplace and any(v.memory in tables for v in op.makes)
 
 
 def _direct(flow: Flow, draw: Draw) -> Latent | None:
