@@ -233,3 +233,25 @@ class Nodes(nn.Module):
 def test_rows_are_nodes_where_the_model_keeps_their_graph() -> None:
     assert find_batch(Nodes(torch.eye(8))).axis is None
     assert find_batch(Nodes(torch.eye(8)[:, :1])).axis == 0
+
+
+class Pooled(nn.Module):
+    """Nodes of several graphs, each averaged by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(12, 3), nn.Linear(3, 12)
+
+    def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Tensor:
+        if batch.dim() != 1:
+            raise ValueError("the batch must be one-dimensional")
+        h = self.up(x)
+        h = h.new_zeros(int(batch.max()) + 1, 3).index_add(0, batch, h)
+        y: Tensor = self.down(h)
+        return y
+
+
+def test_a_batch_beside_edges_says_which_graph_a_node_is_of() -> None:
+    batch = find_batch(Pooled())
+    assert batch.ran
+    assert batch.args[2].tolist() == [0] * 8

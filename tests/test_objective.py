@@ -569,3 +569,15 @@ def test_a_loop_before_the_training_counts_where_there_is_no_other_loss(
     objective = load(f"{tmp_path / 'first.py'}:Model").objective
     assert objective is not None
     assert objective.name == name
+
+
+def test_a_word_with_a_default_is_no_output() -> None:
+    def loss(recon_x: Tensor, x: Tensor, mu: Tensor, logvar: Tensor, recon: str = "mse") -> Tensor:
+        if recon != "mse":
+            raise ValueError(recon)
+        return (recon_x - x).square().mean() + mu.square().mean() + logvar.square().mean()
+
+    model = VAE()
+    found, _ = find_objective(model, as_batch(model, torch.rand(4, 12)), loss)
+    assert found is not None
+    assert found.run(model, as_batch(model, torch.rand(4, 12))).dim() == 0

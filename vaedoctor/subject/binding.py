@@ -181,7 +181,7 @@ class _Names:
             self._constants,
         ):
             for p in self.parameters:
-                if p.name not in self.bound:
+                if p.name not in self.bound and not isinstance(p.default, str):
                     step(p)
         self._in_order()
         self._left_over()

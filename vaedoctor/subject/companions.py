@@ -6,7 +6,7 @@ A name only gives the first guess; what runs decides.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -106,7 +106,19 @@ def _of_graph(bare: str, beside: Slot) -> Slot | None:
         return Slot((2, 3 * nodes), "index", nodes)
     if re.fullmatch(_ADJACENCY, bare):
         nodes = beside.shape[-2] if len(beside.shape) > 1 else 2
-        return Slot((*beside.shape[:-2], nodes, nodes))
+        return Slot((*beside.shape[:-2], nodes, nodes), "share")  # as edges are weighted in a mean
+    return None
+
+
+def of_one_graph(name: str, names: Collection[str], main: Slot) -> Slot | None:
+    """`batch` beside `edge_index`: which graph each node belongs to; here all to one."""
+    beside = any(is_graph(n) for n in names if n != name)
+    if (
+        beside
+        and main.shape
+        and re.fullmatch(r"batch(_?(idx|index|vec|vector|ids?))?", name.lower())
+    ):
+        return Slot(main.shape[:1], "index", 1)
     return None
 
 

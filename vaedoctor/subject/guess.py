@@ -22,7 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .companions import companion, holds_graph, int_attributes, is_graph, told_width
+from .companions import (
+    companion,
+    holds_graph,
+    int_attributes,
+    is_graph,
+    of_one_graph,
+    told_width,
+)
 from .layers import KNOWN, TABLES, Layers
 from .refusals import rows_held_fast
 from .repairs import Repairs, unpacked_paths
@@ -172,7 +179,8 @@ class Guesser:
                 continue
             is_label = re.search("label|target", p.name.lower()) is not None
             if p.default is p.empty or (optional and not is_label):
-                beside = companion(p.name, main, self.layers)
+                graph = of_one_graph(p.name, [q.name for q in self.parameters], main)
+                beside = graph or companion(p.name, main, self.layers)
                 state[p.name] = beside if beside.kind == "plain" else _plain(p) or beside
         return state
 
