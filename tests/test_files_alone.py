@@ -255,3 +255,25 @@ def test_a_batch_beside_edges_says_which_graph_a_node_is_of() -> None:
     batch = find_batch(Pooled())
     assert batch.ran
     assert batch.args[2].tolist() == [0] * 8
+
+
+class Zeros(nn.Module):
+    """A recurrent decoder that reads nothing but zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.start = nn.Linear(24, 6), nn.Linear(3, 5)
+        self.steps, self.down = nn.GRU(2, 5, batch_first=True), nn.Linear(5, 8)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mu, logvar = self.up(x).chunk(2, 1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        h, _ = self.steps(x.new_zeros(len(x), 3, 2), self.start(z)[None])
+        return self.down(h).flatten(1), mu, logvar
+
+
+def test_a_decoder_that_is_fed_zeros_is_told_so() -> None:
+    found = [f for f in check(Zeros()).findings if f.code == "VAE602"]
+    assert len(found) == 1
+    assert "`steps.weight_ih_l0`" in found[0].message
+    assert "input is 0 throughout" in found[0].help

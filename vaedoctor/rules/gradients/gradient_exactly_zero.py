@@ -11,6 +11,10 @@ from ...rule import Unavailable, rule
 if TYPE_CHECKING:
     from ...examine.examination import Examination
 
+_LAYERS = frozenset(
+    "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell".split()
+)
+
 
 @rule("VAE602", Severity.WARNING)
 def gradient_exactly_zero(examination: Examination) -> Iterator[Finding | Verified]:
@@ -27,7 +31,8 @@ def gradient_exactly_zero(examination: Examination) -> Iterator[Finding | Verifi
     gradient that is present and always 0: nothing raises, and the layer never moves.
 
     ## How to fix
-    Look at the operation named: lower the bias or the input scale that saturates it.
+    Look at the operation named: lower the bias or the input scale that saturates it. A recurrent
+    decoder that is only fed zeros trains no input weights: give it the latent at every step.
 
     ## False alarms
     Zero-initialised output layers and free bits at the start pass after the nudge and are not
@@ -42,12 +47,14 @@ def gradient_exactly_zero(examination: Examination) -> Iterator[Finding | Verifi
         names = ", ".join(f"`{path}`" for path in branch.paths[:3])
         at = f" behind `{branch.operation}`" if branch.operation else ""
         one = " over a single entry" if branch.lone else ""
-        cure = "take it over the axis that holds several entries, or give it more of them"
+        cure = "find what saturates the operation: its bias or the scale of its input"
+        if branch.lone:
+            cure = "take it over the axis that holds several entries, or give it more of them"
+        elif branch.operation in _LAYERS:
+            cure = "see whether its input is 0 throughout: zeros train no input weights"
         yield Finding(
             f"the gradient of {names} is exactly 0{at}{one}",
-            help=cure
-            if branch.lone
-            else "find what saturates the operation: its bias or the scale of its input",
+            help=cure,
             at=branch.at,
             measured={"parameters": branch.count, "runs": examination.survey.runs + 1},
             causes=frozenset(branch.causes),
