@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vaedoctor import check
+from vaedoctor.checkup import examine_subject
 from vaedoctor.subject.batch import Batch, find_batch
 from vaedoctor.subject.inventing import Inventor
 from vaedoctor.subject.sizes import Sizes
@@ -277,3 +278,34 @@ def test_a_decoder_that_is_fed_zeros_is_told_so() -> None:
     assert len(found) == 1
     assert "`steps.weight_ih_l0`" in found[0].message
     assert "input is 0 throughout" in found[0].help
+
+
+@pytest.mark.parametrize(
+    ("parameters", "weight", "told"),
+    [
+        ("**kwargs", "kwargs['kld_weight']", False),
+        ("beta", "beta", False),
+        ("beta=1.0", "beta", True),
+    ],
+)
+def test_a_weight_that_nothing_tells_is_not_judged(
+    write: Callable[[str], str], parameters: str, weight: str, told: bool
+) -> None:
+    target = write(f"""
+        import torch
+        from torch import nn
+        from torch.nn import functional as F
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.up, self.down = nn.Linear(21, 6), nn.Linear(3, 21)
+            def forward(self, x):
+                mu, logvar = self.up(x).chunk(2, 1)
+                z = mu + torch.randn_like(mu) * (0.5 * logvar).exp()
+                return self.down(z), mu, logvar
+            def loss_function(self, recon, x, mu, logvar, {parameters}):
+                kl = -0.5 * (1 + logvar - mu**2 - logvar.exp()).sum(1).mean()
+                return F.mse_loss(recon, x) + {weight} * kl
+        """)
+    report = examine_subject(load(target))
+    assert ("VAE705" in {f.code for f in report.findings}) is told

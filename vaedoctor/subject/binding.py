@@ -59,12 +59,16 @@ class Unbound(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to make the arguments of a loss from the model, the batch and the output."""
+    """How to make the arguments of a loss from the model, the batch and the output.
+
+    `unweighed` names a weight that nothing tells and that is therefore 1.
+    """
 
     arguments: Callable[[nn.Module, Batch, Any], Arguments]
     needs_output: bool = True
     own_call: bool = False
     negated: bool = False
+    unweighed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +172,7 @@ class _Names:
         self.bound: dict[str, Callable[[nn.Module, Batch, Any], Any]] = {}
         self.heads: list[tuple[Any, ...]] = []
         self.given: set[str] = set()
+        self.ones: list[str] = []
         self.needs_output = False
         self.whole = False
 
@@ -200,7 +205,9 @@ class _Names:
                 return [*args, *parts], {**values, **dict.fromkeys(keys, 1.0)}
             return [], {**values, **dict.fromkeys(keys, 1.0)}
 
-        return Recipe(arguments, needs_output=needs)
+        ones = [*keys, *self.ones]
+        unweighed = next((name for name in ones if role(name) == "weight"), None)
+        return Recipe(arguments, needs_output=needs, unweighed=unweighed)
 
     def _take_output(self, name: str, path: tuple[Any, ...]) -> None:
         self.slots.pop(path, None)
@@ -320,6 +327,7 @@ class _Names:
         if p.name in {"model", "vae", "net", "module", "network"}:
             self.bound[p.name] = lambda m, b, out: m
         elif role(p.name) == "weight":
+            self.ones.append(p.name)
             self.bound[p.name] = lambda m, b, out: 1.0
         elif role(p.name) == "step":
             self.bound[p.name] = lambda m, b, out: 0

@@ -344,7 +344,8 @@ class _Finder:
                 value = loss.of(model)(*args, **kwargs)
             return -total(value) if recipe.negated else value
 
-        return Objective(run, loss.name, loss.origin, span_of(underlying(loss.function)))
+        at = span_of(underlying(loss.function))
+        return Objective(run, loss.name, loss.origin, at, unweighed=recipe.unweighed)
 
     def _recipes(self, loss: Loss, *, given: bool) -> Iterator[Recipe | Unbound]:
         """Ways to call the loss, the best evidence first."""

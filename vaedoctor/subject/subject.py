@@ -46,6 +46,7 @@ class Objective:
     `run(model, batch)` does one forward pass through `model` and returns whatever the user's loss
     returns: a scalar, or a tuple or dict that holds one. `settled` is False where nothing says that
     it is minimised: a method `elbo` that no code calls may be a bound, to be maximised.
+    `unweighed` names a parameter of the loss, a weight, that nothing tells: it is 1.
     """
 
     run: Callable[[nn.Module, Batch], Any]
@@ -53,6 +54,7 @@ class Objective:
     origin: str = "given"
     at: Span | None = None
     settled: bool = True
+    unweighed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

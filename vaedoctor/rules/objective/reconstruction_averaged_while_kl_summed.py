@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity, Verified
 from ...plot import weight_plot
-from ...rule import rule
+from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
@@ -35,13 +35,16 @@ def reconstruction_averaged_while_kl_summed(
     ## False alarms
     Only the exact ratio is reported. A large beta that is meant: declare it with `beta=`. With a
     declared one so small that the KL weighs less all the same, as in latent diffusion's
-    autoencoders, nothing is reported.
+    autoencoders, nothing is reported. Nor where the weight is a parameter of the loss that nothing
+    tells.
 
     ## References
     Rybkin, Daniilidis and Levine, Simple and Effective VAE Training with Calibrated Decoders,
     2021, section 3.
     """
     likelihood = examination.require_likelihood()
+    objective = examination.subject.objective
+    unweighed = objective.unweighed if objective is not None else None
     for d in examination.require_pulls()[:1]:
         if not d.standard or likelihood.weight <= 0 or likelihood.features < 4:
             continue
@@ -49,6 +52,8 @@ def reconstruction_averaged_while_kl_summed(
         variance = d.weight / (beta or 1.0) / likelihood.weight
         weighs_less = beta is not None and d.weight <= likelihood.weight
         if likelihood.averaged(variance) and not weighs_less:
+            if unweighed is not None:
+                raise Unavailable(f"nothing tells the loss's `{unweighed}`; supply --objective")
             yield Finding(
                 f"the reconstruction is averaged over {likelihood.features} features, so the KL "
                 f"weighs {variance:.3g} times too much",
