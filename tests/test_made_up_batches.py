@@ -419,3 +419,53 @@ class Turned(nn.Module):
 def test_the_data_has_the_axes_of_what_comes_out() -> None:
     batch = find_batch(Turned())
     assert tuple(batch.args[0].shape) == (8, 64, 14)
+
+
+class Importance(Of):
+    """Scores the data under one likelihood for each of several samples."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.down(self.up(x) + torch.randn(3, len(x), 5))
+        return -Bernoulli(logits=logits).log_prob(x.expand(3, *x.shape)).sum()
+
+
+def test_an_expanded_input_is_moved_into_the_support() -> None:
+    found = find_batch(Importance(up=nn.Linear(7, 5), down=nn.Linear(5, 7)))
+    assert found.ran
+    assert set(found.args[0].unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("head", "scored", "told"),
+    [
+        ("torch.exp(y)", "torch.distributions.Poisson(rate).log_prob(x)", "counts"),
+        ("y", "torch.distributions.Bernoulli(logits=rate).log_prob(x.flatten(1))", "of 0 and 1"),
+    ],
+)
+def test_a_loss_that_refuses_the_values_gets_others(
+    tmp_path: Path, head: str, scored: str, told: str
+) -> None:
+    path = tmp_path / "counts.py"
+    path.write_text(f"""
+import torch
+
+class VAE(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = torch.nn.Linear(9, 6), torch.nn.Linear(3, 9)
+
+    def forward(self, x):
+        mu, logvar = self.up(x).chunk(2, -1)
+        y = self.down(mu + torch.randn_like(mu) * (logvar / 2).exp())
+        return {head}, mu, logvar
+
+    def loss(self, x):
+        rate, mu, logvar = self(x)
+        kl = -0.5 * (1 + logvar - mu**2 - logvar.exp()).sum()
+        return kl - {scored}.sum()
+""")
+    subject = load(f"{path}:VAE")
+    assert subject.objective is not None
+    assert subject.objective.name == "loss"
+    assert subject.batch.origin == f"made up from `up`, {told}"
+    assert subject.batch.args[0].frac().count_nonzero() == 0

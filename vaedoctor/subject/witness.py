@@ -92,8 +92,9 @@ def observe(
         if isinstance(value, Tensor):
             seen.marks[id(value)] = (value, frozenset({path}))
 
-    def watched() -> Any:
-        with _Witness(seen, most_work):
+    # A default, not a closure: what a trial can reach is put back at its end, the record too.
+    def watched(witness: _Witness = _Witness(seen, most_work)) -> Any:
+        with witness:
             return run()
 
     seen.trial = attempt(watched, model, seed=seed)
