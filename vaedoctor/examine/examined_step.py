@@ -154,7 +154,7 @@ class ExaminedStep:
     @property
     def no_latent(self) -> str:
         """Why there is no latent to judge."""
-        if self.anatomy.quantizer is not None:
+        if self.anatomy.quantizer is not None and not self.anatomy.latents:
             return f"the latent is quantised, not sampled ({self.family})"
         if self.anatomy.unsampled is not None:
             return "no sample is made in this forward pass"
