@@ -345,3 +345,44 @@ def test_the_users_own_example(
     assert shape(batch) == expected
     assert bool((batch.args[0] < 0).any()) is signed
     assert bool((batch.args[0][0] != batch.args[0][1]).any())
+
+
+METHOD = """
+    def loss(self, batch, step):
+        x, label = batch
+        return self.total(x)
+    def total(self, x):
+        return (self(x) - x.view(-1, 24)).square().sum()
+def pictures(n):
+    found = [torch.randn(4, 6) for _ in range(n)]
+    return torch.stack(found), torch.zeros(n)
+vae = VAE()
+images, labels = pictures(40)
+for epoch in range(3):
+    for i in range(0, len(images), 10):
+        {use}
+"""
+
+
+@pytest.mark.parametrize(
+    ("use", "rows"),
+    [
+        ("vae(torch.sigmoid(images[i:i + 10]) - 1)", 10),
+        ("vae.loss((images[i:i + 12], labels[i:i + 12]), i)", 12),
+        ("vae.total(images)", 40),
+    ],
+)
+def test_data_that_the_file_makes_reaches_forward(tmp_path: Path, use: str, rows: int) -> None:
+    text = FILE.partition("class Other")[0] + METHOD.format(use=use).lstrip("\n")
+    (tmp_path / "mymodel.py").write_text(text)
+    batch = load(f"{tmp_path / 'mymodel.py'}:VAE").batch
+    assert batch.origin.startswith("your own example in line")
+    assert shape(batch) == (rows, 4, 6)
+    assert bool((batch.args[0] < 0).any())
+
+
+def test_data_that_is_read_from_a_file_is_not_loaded(tmp_path: Path) -> None:
+    data = "def data():\n    open('here', 'w')\n    return torch.randn(3, 24)\n"
+    (tmp_path / "mymodel.py").write_text(FILE + data + "vae = VAE()\nvae(data())\n")
+    assert load(f"{tmp_path / 'mymodel.py'}:VAE").batch.guessed
+    assert not (tmp_path / "here").exists()

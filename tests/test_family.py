@@ -239,3 +239,21 @@ def test_a_discriminator_is_no_flow_prior() -> None:
 
     with examined(Judged(), torch.rand(8, 9), loss=loss) as examination:
         assert examination.family.name == "gaussian, adversarial"
+
+
+def test_a_rounded_code_beside_a_gaussian_latent_has_a_family() -> None:
+    """The reason why a KL was not measured asks for the family, which asks for the KL."""
+
+    class Rounds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.heads, self.down = nn.Linear(9, 8), nn.Linear(8, 6), nn.Linear(3, 9)
+
+        def forward(self, x: Tensor) -> Tensor:
+            mu, logvar = self.heads(torch.round(4 * self.up(x))).chunk(2, -1)
+            z = mu + torch.randn_like(mu) * torch.exp(logvar / 2)
+            kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum()
+            return (self.down(z) - x).square().sum() / 2 + kl
+
+    report = check(Rounds(), torch.randn(8, 9))
+    assert "VAE602" in {f.code for f in report.findings}

@@ -191,3 +191,41 @@ def test_the_weight_at_every_size(rows: int, features: int, weight: float) -> No
     found, _ = measured(lambda y, x: weight * F.mse_loss(y, x), rows=rows, features=features)
     assert (found.rows, found.features) == (rows, features)
     assert found.weight == pytest.approx(2 * weight / features, rel=1e-2)
+
+
+FLIPPED = {
+    "Poisson": lambda h, x: -torch.distributions.Poisson(h.exp()).log_prob((5 * x).round()).sum(),
+    "learned variance": lambda h, x: F.gaussian_nll_loss(
+        h, x, F.softplus(h.detach().flip(-1)) + 0.1, reduction="sum"
+    ),
+    "Student": lambda h, x: torch.log1p((h - x) ** 2).sum(),
+}
+
+
+@pytest.mark.parametrize("kind", FLIPPED)
+def test_any_likelihood_pulls_x_hat_to_its_target(kind: str) -> None:
+    """The direction is told apart from its opposite where no plain likelihood fits."""
+    torch.manual_seed(3)
+    x = torch.rand(16, 12)
+    for sign, away in ((1, False), (-1, True)):
+
+        def loss(out: Any, x: Tensor, sign: int = sign) -> Tensor:
+            total: Tensor = sign * FLIPPED[kind](out[0], x) + kl(out[1], out[2]).sum()
+            return total
+
+        with examined(VAE(lambda h: h, 12), x, loss=loss) as examination:
+            with pytest.raises(Unavailable):
+                examination.require_likelihood()
+            assert bool(examination.pulled_away) is away
+
+
+def test_logits_below_zero_beside_empty_pictures_are_no_flipped_sign() -> None:
+    """Zeros everywhere and negative logits: the gradient is opposite to x_hat - x and is right."""
+
+    def loss(out: Any, x: Tensor) -> Tensor:
+        weight = torch.linspace(1, 2, x.shape[1])
+        bce = F.binary_cross_entropy_with_logits(out[0], x, weight=weight, reduction="sum")
+        return bce + kl(out[1], out[2]).sum()
+
+    with examined(VAE(lambda h: -h.abs() - 0.1, 12), torch.zeros(16, 12), loss=loss) as examination:
+        assert examination.pulled_away == 0

@@ -581,3 +581,43 @@ def test_a_word_with_a_default_is_no_output() -> None:
     found, _ = find_objective(model, as_batch(model, torch.rand(4, 12)), loss)
     assert found is not None
     assert found.run(model, as_batch(model, torch.rand(4, 12))).dim() == 0
+
+
+@pytest.mark.parametrize(
+    ("step", "back"),
+    [
+        ("return torch.tensor(loss.item(), requires_grad=True)", "training_step((x, y), 0)"),
+        ("return loss.detach().requires_grad_()", "training_step((x, y), 0)"),
+    ],
+)
+def test_a_loss_that_goes_backward_from_a_number_is_examined(
+    tmp_path: Path, step: str, back: str
+) -> None:
+    method = f"""
+    def training_step(self, batch, index):
+        x, y = batch
+        recon, mu, logvar = self(x)
+        loss = F.binary_cross_entropy(recon, x) + kl_loss(mu, logvar)
+        {step}
+    """
+    loop = f"""
+model = VAE()
+for x, y in loader:
+    loss = model.{back}
+    loss.backward()
+"""
+    found = loaded(tmp_path, loop, method).objective
+    assert found is not None
+    assert "training loop" in found.origin
+
+
+def test_another_models_loss_is_no_severed_one(tmp_path: Path) -> None:
+    """The loss of a second network, trained on what the VAE encodes without gradients."""
+    loop = """
+vae, other = VAE(), nn.Linear(12, 12)
+for x, y in loader:
+    recon, mu, logvar = vae(x)
+    loss = other(recon.detach()).square().sum()
+    loss.backward()
+"""
+    assert loaded(tmp_path, loop).objective is None

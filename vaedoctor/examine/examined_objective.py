@@ -69,7 +69,7 @@ class ExaminedObjective(ExaminedSampling):
     def require_divergences(self) -> list[divergence.Divergence]:
         """The isolated KL of every latent for which it can be had; Unavailable where of none."""
         self.require_objective()
-        if isinstance(self.loss, Tensor) and not self.loss.requires_grad:
+        if isinstance(self.loss, Tensor) and not self.loss_depends:
             raise Unavailable("the loss does not depend on any parameter (VAE714)")
         found, reason = self._divergences
         if not found:
@@ -159,7 +159,7 @@ class ExaminedObjective(ExaminedSampling):
     @property
     def loss_depends(self) -> bool:
         """Whether the user's loss depends on any parameter."""
-        return isinstance(self.loss, Tensor) and self.loss.requires_grad
+        return isinstance(self.loss, Tensor) and self.loss.grad_fn is not None
 
     def divergence_of(self, latent: Latent) -> divergence.Divergence | None:
         """The isolated KL of one latent, if it was measured."""
@@ -192,6 +192,12 @@ class ExaminedObjective(ExaminedSampling):
         if self._likelihood is None:
             raise Unavailable("the reconstruction term fits no plain likelihood")
         return self._likelihood
+
+    @property
+    def pulled_away(self) -> int:
+        """How many elements of x_hat the loss pulls away from the target, if all; else 0."""
+        known = likelihood.pulled(self.anatomy) if not self.composed else None
+        return known.away if known is not None else 0
 
     @cached_property
     def comparisons(self) -> list[likelihood.Comparison]:

@@ -19,6 +19,7 @@ from .flow import RESHAPES, SLICES, Flow
 from .recording import Op, Recording, Value
 
 EVEN = 1e-2  # relative spread of the weight over elements, in float32
+_TELLING = 32  # elements that must agree before their directions say anything
 
 RANGES: dict[str, tuple[float, float]] = {
     "sigmoid": (0.0, 1.0),
@@ -65,8 +66,43 @@ class Likelihood:
         return any(abs(outweighed / (n * self.features) - 1) < EVEN for n in (1.0, 0.5))
 
 
-def likelihood(anatomy: Anatomy) -> Likelihood | None:
-    """Which plain likelihood the loss's gradient at x_hat fits; None where it fits none."""
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """Where x_hat is pulled by the gradient, and what it may be compared with."""
+
+    gradient: Tensor
+    made: Tensor
+    targets: list[Tensor]
+
+    @property
+    def away(self) -> int:
+        """How many elements are pulled away from the target, if all are; else 0.
+
+        Every likelihood of a location, whatever its scale, pulls each element to its target, in
+        the units of the data or behind a link. Elements must lie on both sides of it.
+        """
+        most = 0
+        for target in (t.reshape(self.made.shape) for t in self.targets):
+            links = (self.made, torch.sigmoid(self.made), self.made.exp())
+            shares = [_pulled_to(self.gradient, link - target) for link in links]
+            if any(share is not None and share[0] == 1 for share in shares):
+                return 0
+            most = max(most, *(s[1] for s in shares if s is not None and s[0] == 0), 0)
+        return most
+
+
+def _pulled_to(gradient: Tensor, error: Tensor) -> tuple[float, int] | None:
+    """Which share of the elements gets smaller errors, and of how many; None if few tell."""
+    known = (error.abs() > 1e-3) & (gradient != 0)
+    above = int((known & (error > 0)).sum())
+    count = int(known.sum())
+    if count < _TELLING or not 0.1 * count < above < 0.9 * count:
+        return None
+    return float(((gradient * error) > 0)[known].float().mean()), count
+
+
+def pulled(anatomy: Anatomy) -> Pulled | None:
+    """The loss's gradient at x_hat with what may be its target; None where either is missing."""
     loss, x_hat, x = anatomy.recording.loss, anatomy.x_hat, anatomy.x
     if not isinstance(loss, Tensor) or x_hat is None or x is None or x_hat.edge is None:
         return None
@@ -79,6 +115,16 @@ def likelihood(anatomy: Anatomy) -> Likelihood | None:
     if gradient is None:
         return None
     targets = [given, *(t for t in _targets(anatomy) if t.numel() == made.numel())]
+    return Pulled(gradient, made, targets)
+
+
+def likelihood(anatomy: Anatomy) -> Likelihood | None:
+    """Which plain likelihood the loss's gradient at x_hat fits; None where it fits none."""
+    known, x = pulled(anatomy), anatomy.x
+    if known is None or x is None:
+        return None
+    gradient, made, targets = known.gradient, known.made, known.targets
+    given = x.tensor.detach()
     found: list[tuple[str, float, float]] = []
     for target in targets:
         given = target

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..finding import Span
+from .openscope import OpenScope
 from .scope import Scope, Unknown
 from .source import (
     Place,
@@ -55,7 +56,7 @@ class Construction:
 
     def scope(self, namespace: Mapping[str, Any]) -> Scope:
         """What names mean at the call."""
-        return Scope(self.source, namespace, self.place.function, self.place.stmt.lineno)
+        return OpenScope(self.source, namespace, self.place.function, self.place.stmt.lineno)
 
     def following(self) -> tuple[ast.stmt, ...]:
         """The statements after the call in its block, up to where the name is bound again."""

@@ -1,9 +1,14 @@
-"""The user's own example input: `vae(torch.randn(16, input_dim))` somewhere in the file."""
+"""The user's own example input: `vae(torch.randn(16, input_dim))` somewhere in the file.
+
+Data that the file makes itself counts: `vae(make_data()[:32])`, also through a method that passes
+it on, `vae.loss(batch)`. What reads files, loads data sets or trains is not called for it.
+"""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +18,10 @@ from torch import Tensor, nn
 from .construction import user_names
 from .openscope import OpenScope
 from .scope import Scope, Unknown
-from .source import Source, own_expressions
+from .source import Function, Source, own_expressions
 from .trace import generators_restored
+
+_DEEPEST = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,34 +39,112 @@ def own_examples(
     """Calls of the model whose arguments are example tensors, in the file's order."""
     kind = type(model).__name__
     names = user_names(source, kind) - {"self"}
+    methods = _methods(source, {k.__name__ for k in type(model).__mro__})
     for place in source.places:
         if place.in_class:
             continue
         for node in own_expressions(place.stmt):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+            if not isinstance(node, ast.Call) or not (node.args or node.keywords):
                 continue
-            if node.func.id not in names or not (node.args or node.keywords):
+            held = _held(node, methods)
+            if held is None or held[0] not in names:
                 continue
-            scope = Scope(source, namespace, place.function, place.stmt.lineno)
-            maker = scope.maker(node.func.id)
+            scope = _scope(source, namespace, place.function, place.stmt.lineno)
+            maker = scope.maker(held[0])
             if maker != kind and isinstance(namespace.get(maker), type):
                 continue
-            found = _evaluated(node, scope, seed)
-            if found is None:  # `adj = normalize(a)`: a function of the file makes a part
-                scope = OpenScope(source, namespace, place.function, place.stmt.lineno)
-                found = _evaluated(node, scope, seed)
+            found = _evaluated(node, scope, seed, _Methods(source, namespace, methods, held[1]))
             if found is not None:
                 yield Example(*found, line=source.line(node.lineno))
 
 
-def _evaluated(
-    node: ast.Call, scope: Scope, seed: int
-) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def _held(node: ast.Call, methods: Mapping[str, Function]) -> tuple[str, str] | None:
+    """What is called and by which method: `vae(x)`, `vae.loss(x)`."""
+    match node.func:
+        case ast.Name(id=name):
+            return name, "forward"
+        case ast.Attribute(value=ast.Name(id=name), attr=attr) if attr in methods:
+            return name, attr
+    return None
+
+
+def _methods(source: Source, kinds: Set[str]) -> dict[str, Function]:
+    """The methods that the file gives the model's class."""
+    found: dict[str, Function] = {}
+    for place in source.places:
+        owner = place.owners[-1] if place.owners else None
+        match place.stmt, owner:
+            case ast.FunctionDef(name=name) as method, ast.ClassDef(name=kind) if kind in kinds:
+                found[name] = method
+    return found
+
+
+def _scope(
+    source: Source, namespace: Mapping[str, Any], function: Function | None, line: int
+) -> OpenScope:
+    """The names at a line; of `for i in range(0, n, 32)` the first round."""
+    scope = OpenScope(source, namespace, function, line)
+    for node in ast.walk(function if function is not None else source.tree):
+        match node:
+            case ast.For(
+                target=ast.Name(id=name), iter=ast.Call(func=ast.Name("range"), args=ends)
+            ) if node.lineno < line <= (node.end_lineno or line):
+                scope.assign(name, ends[0] if len(ends) > 1 else ast.Constant(0))
+    return scope
+
+
+@dataclass(frozen=True, slots=True)
+class _Methods:
+    """Follows the arguments of a method to those of the forward pass inside."""
+
+    source: Source
+    namespace: Mapping[str, Any]
+    known: Mapping[str, Function]
+    entered: str
+
+    def to_forward(self, given: Arguments, name: str = "", depth: int = 0) -> Arguments:
+        """The arguments that forward gets; raises `Unknown` where that cannot be told."""
+        name = name or self.entered
+        if name == "forward":
+            return given
+        function = self.known.get(name)
+        if function is None or depth > _DEEPEST:
+            raise Unknown(name)
+        taken = [a.arg for a in (*function.args.posonlyargs, *function.args.args)][1:]
+        held = {**dict(zip(taken, given[0], strict=False)), **given[1]}
+        stored = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and _binds(n)}
+        for call in (n for n in ast.walk(function) if isinstance(n, ast.Call)):
+            match call.func:
+                case ast.Name("self") | ast.Attribute(ast.Name("self"), "forward"):
+                    inner = "forward"
+                case ast.Attribute(ast.Name("self"), inner) if inner in self.known:
+                    pass
+                case _:
+                    continue
+            scope = OpenScope(self.source, self.namespace, function, call.lineno)
+            scope.known.update({n: v for n, v in held.items() if n not in stored})
+            with suppress(Unknown):
+                return self.to_forward(_arguments(call, scope), inner, depth + 1)
+        raise Unknown(name)
+
+
+def _binds(name: ast.Name) -> bool:
+    return isinstance(name.ctx, ast.Store)
+
+
+def _arguments(node: ast.Call, scope: Scope) -> Arguments:
+    args = tuple(scope.value(a) for a in node.args)
+    return args, {k.arg: scope.value(k.value) for k in node.keywords if k.arg}
+
+
+def _evaluated(node: ast.Call, scope: Scope, seed: int, methods: _Methods) -> Arguments | None:
     with generators_restored():
         torch.manual_seed(seed)
         try:
-            args = tuple(scope.value(a) for a in node.args)
-            kwargs = {k.arg: scope.value(k.value) for k in node.keywords if k.arg}
+            args, kwargs = methods.to_forward(_arguments(node, scope))
         except Unknown:
             return None
     values = (*args, *kwargs.values())

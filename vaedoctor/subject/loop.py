@@ -126,6 +126,13 @@ class Loop:
         entry, names = self.step.entry, self.setting.models
         args = [(i, a) for i, a in enumerate(entry.args) if ast.unparse(a) not in names]
         args = [(i, a) for i, a in args if not isinstance(a, ast.Constant | ast.Starred)]
+        for place, arg in args:
+            x = next((a for a in batch.args if isinstance(a, Tensor)), None)
+            if isinstance(arg, ast.Tuple) and x is not None and all(map(self._is_data, arg.elts)):
+                label = torch.zeros(x.shape[:1], dtype=torch.long, device=x.device)
+                parts = [*batch.args, *[label] * len(arg.elts)]
+                yield place, arg, tuple(parts[: len(arg.elts)])  # `step((x, y), i)`
+                return
         if not self.step.direct and (likely := [(i, a) for i, a in args if self._is_data(a)]):
             args = likely
         for (place, arg), value in zip(args, batch.args, strict=False):

@@ -134,6 +134,7 @@ class _Finder:
         self.namespace = namespace
         self.seed = seed
         self._output: Any = None
+        self._severed: Objective | None = None
 
     def output(self) -> Any:
         """The output of one guarded forward pass; None when it raises."""
@@ -215,6 +216,8 @@ class _Finder:
         raising = [t for t in tried if t.error is not None and self._called_so(t)]
         if len(raising) == 1:
             return raising[0].objective, ()
+        if self._severed is not None:
+            return self._severed, ()
         for t in tried:
             if t.error is not None:
                 return None, (self._unused(t),)
@@ -244,6 +247,9 @@ class _Finder:
             before = loop.step.function is not None and _BEFORE.search(loop.step.function.name)
             if reached and (rank := (0 if before else 1, reached)) > most:
                 best, most, first = objective, rank, bool(before)
+            if scalar is not None and scalar.grad_fn is None:
+                # The file goes backward from a number: no other model's loss, but one cut off.
+                self._severed = self._severed or objective
             if error is not None and not refused:
                 place = self.source.line(loop.line) if self.source else f"line {loop.line}"
                 said = f"the training loop of {place} raised {summary(error)}"

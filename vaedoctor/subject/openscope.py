@@ -33,6 +33,13 @@ class OpenScope(Scope):
     ) -> None:
         super().__init__(source, namespace, function, line)
         self._own = namespace
+        self._returned: dict[int, Any] = {}
+
+    def _call(self, node: ast.Call, at: Bindings) -> Any:
+        """What a call gives; of `x, y = make()` both parts come from one call."""
+        if id(node) not in self._returned:
+            self._returned[id(node)] = super()._call(node, at)
+        return self._returned[id(node)]
 
     def _evaluate(self, node: ast.expr, at: Bindings) -> Any:
         if isinstance(node, _COMPILED):

@@ -92,8 +92,10 @@ def observe(
         if isinstance(value, Tensor):
             seen.marks[id(value)] = (value, frozenset({path}))
 
+    witness = _Witness(seen, most_work)
+
     # A default, not a closure: what a trial can reach is put back at its end, the record too.
-    def watched(witness: _Witness = _Witness(seen, most_work)) -> Any:
+    def watched(witness: _Witness = witness) -> Any:
         with witness:
             return run()
 

@@ -36,7 +36,7 @@ def parameter_without_gradient(examination: Examination) -> Iterator[Finding | V
     part of the loss.
     """
     gradients = examination.require_gradients()
-    if gradients.loss is not None and not gradients.loss.requires_grad:
+    if gradients.loss is not None and gradients.loss.grad_fn is None:
         raise Unavailable("the loss carries no gradient to any parameter (VAE714)")
     losses = examination.losses_of_gradient
     for loss in losses:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity, Verified
-from ...rule import rule
+from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
@@ -18,7 +18,8 @@ def reconstruction_sign_flipped(examination: Examination) -> Iterator[Finding | 
 
     ## What it checks
     The weight of the reconstruction term, dL/dx_hat over the gradient of the likelihood it fits,
-    is negative.
+    is negative. Where it fits no plain likelihood, as with a learned variance or counts: the
+    gradient pulls every single element away from its target, above and below it.
 
     ## Why it matters
     Minimising this loss drives the reconstruction away from the input.
@@ -27,9 +28,24 @@ def reconstruction_sign_flipped(examination: Examination) -> Iterator[Finding | 
     Change the sign of the reconstruction term, or minimise the negative of the ELBO.
 
     ## False alarms
-    Judged only where the gradient fits a plain likelihood element by element.
+    Judged only where the gradient fits a plain likelihood element by element, or where at least
+    32 elements are pulled away and none towards the target.
     """
-    likelihood = examination.require_likelihood()
+    try:
+        likelihood = examination.require_likelihood()
+    except Unavailable:
+        away = examination.pulled_away
+        if not away:
+            raise
+        yield Finding(
+            "the loss rewards a worse reconstruction: every element of x_hat is pulled away "
+            "from its target",
+            help="change the sign of the reconstruction term",
+            at=examination.compared_at,
+            measured={"elements pulled away": away, "towards": 0},
+            causes=frozenset({"reconstruction"}),
+        )
+        return
     if likelihood.weight < 0:
         yield Finding(
             f"the loss rewards a worse reconstruction: its weight is {likelihood.weight:.3g}",
