@@ -194,3 +194,74 @@ def test_a_location_that_enters_by_its_size_is_told(
     term: Callable[[Tensor], Tensor], codes: set[str]
 ) -> None:
     assert found(Plain(term), rows()) == codes
+
+
+class Upper(nn.Module):
+    """Two layers: z2 makes the prior of z1 and never reaches the decoder."""
+
+    def __init__(self, *terms: str) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.one, self.two = nn.Linear(12, 6), nn.Linear(3, 4)
+        self.prior, self.decoder, self.terms = nn.Linear(2, 6), nn.Linear(3, 12), terms
+
+    def forward(self, x: Tensor) -> Tensor:
+        q1 = normal(self.one(x))
+        z1 = q1.rsample()
+        q2 = normal(self.two(z1))
+        z2 = q2.rsample()
+        standard = Normal(torch.zeros_like(z2), torch.ones_like(z2))
+        spread = (z2.mean(0) ** 2 + (z2.var(0) - 1) ** 2).sum()
+        known = {
+            "lower": kl_divergence(q1, normal(self.prior(z2))).sum(),
+            "upper": kl_divergence(q2, standard).sum(),
+            "sampled": (q2.log_prob(z2) - standard.log_prob(z2)).sum(),
+            "matched": spread,
+        }
+        loss: Tensor = 0.5 * (self.decoder(z1) - x).square().sum()
+        return loss + sum(known[t] for t in self.terms)
+
+
+def normal(h: Tensor) -> Normal:
+    mu, logvar = h.chunk(2, -1)
+    return Normal(mu, (logvar / 2).exp())
+
+
+@pytest.mark.parametrize(
+    ("terms", "missing"),
+    [
+        (("lower",), True),
+        (("lower", "upper"), False),
+        (("lower", "sampled"), False),
+        (("lower", "matched"), False),
+    ],
+)
+def test_an_upper_latent_without_a_kl(terms: tuple[str, ...], missing: bool) -> None:
+    report = vaedoctor.check(Upper(*terms), torch.rand(8, 12))
+    assert ("VAE712" in {f.code for f in report.findings}) is missing
+    assert report.ok is not missing
+
+
+class Downwards(nn.Module):
+    """The prior of the lower latent is drawn from the upper one: that sample needs no KL."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.top, self.low, self.middle = nn.Linear(12, 4), nn.Linear(12, 6), nn.Linear(2, 6)
+        self.prior, self.decoder = nn.Linear(3, 6), nn.Linear(3, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q2, q1 = normal(self.top(x)), normal(self.low(x))
+        z2, z1 = q2.rsample(), q1.rsample()
+        drawn = normal(self.middle(z2)).rsample()
+        standard = Normal(torch.zeros_like(z2), torch.ones_like(z2))
+        kl = kl_divergence(q2, standard).sum() + kl_divergence(q1, normal(self.prior(drawn))).sum()
+        loss: Tensor = 0.5 * (self.decoder(z1) - x).square().sum() + kl
+        return loss
+
+
+def test_a_prior_sampled_on_its_way_down_needs_no_kl() -> None:
+    assert "VAE712" not in {
+        f.code for f in vaedoctor.check(Downwards(), torch.rand(8, 12)).findings
+    }

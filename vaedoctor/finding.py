@@ -204,9 +204,9 @@ def fold(findings: Iterable[Finding], precedence: Mapping[str, tuple[str, ...]])
 
     `precedence` maps a code to the codes it speaks before. A finding is folded into the notes of
     a more specific one when the two share a cause token or the line, with its severity: what is
-    proved stays an error.
+    proved stays an error. What one line does several times, in a loop, is told once.
     """
-    kept = list(findings)
+    kept = _once(findings)
     for specific in sorted(kept, key=lambda f: -len(precedence.get(f.code, ()))):
         if specific not in kept:
             continue
@@ -224,6 +224,21 @@ def fold(findings: Iterable[Finding], precedence: Mapping[str, tuple[str, ...]])
             kept.remove(general)
             specific = widened
     return kept
+
+
+def _once(findings: Iterable[Finding]) -> list[Finding]:
+    """Of findings of one rule with one place and one cure the first, with a note on the others."""
+    alike: dict[tuple[object, ...], list[Finding]] = {}
+    for f in findings:
+        key: tuple[object, ...] = (f.code, f.severity, f.at, f.help) if f.at else (id(f),)
+        alike.setdefault(key, []).append(f)
+    told = []
+    for first, *others in alike.values():
+        more = len(others)
+        said = f"{more} more of this kind at this place" if more > 1 else ""
+        note = f"also here: {others[0].message}" if more == 1 else said
+        told.append(replace(first, notes=(*first.notes, note)) if more else first)
+    return told
 
 
 def _one_cause(a: Finding, b: Finding) -> bool:

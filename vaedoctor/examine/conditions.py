@@ -15,6 +15,7 @@ from ..subject.subject import Batch, Subject
 from ..subject.trial import forward_parameters
 from .anatomy import Anatomy
 from .evaluation import reconstruction_in, returned, run_forward
+from .likelihood import meeting
 from .listing import methods_of
 from .recording import Op, Value, tensors_in
 
@@ -72,7 +73,7 @@ def conditions(
         last = _last(anatomy, ahead) if value is not None else None
         loose = _loose(anatomy, tensor, value) if mask and judged else None
         padded = 0
-        if mask and loose is None:
+        if mask and loose is None and (reads_it or judged):
             loose, padded = _padding(anatomy, tensor)
         at = last.span if last is not None else _signature(subject.model)
         found.append(
@@ -191,47 +192,75 @@ def _loose(anatomy: Anatomy, tensor: Tensor, value: Value | None) -> Op | None:
     on, off = size[tensor != 0], size[tensor == 0]
     if bool((on == 0).any()) or bool((off == 0).any()):
         return None
-    behind = flow.ancestors(end) & flow.descendants(value)
-    ops = [op for op in anatomy.recording.ops if op.makes and op.out.index in behind]
+    behind, made = flow.ancestors(end), flow.descendants(x_hat)
+    given = flow.descendants(value) - made
     meets = [
         op
-        for op in ops
-        if op.name in ("mul", "mul_", "multiply")
-        and any(
-            v.index in flow.descendants(x_hat) and v.op is not None and _was_reduced(flow, v)
-            for v in op.reads
-        )
+        for op in anatomy.recording.ops
+        if op.makes
+        and op.out.index in behind
+        and op.name in ("mul", "mul_", "multiply")
+        and any(v.index in given and not flow.learned[v.index] for v in op.reads)
+        and any(v.index in made and v.op is not None and _was_reduced(flow, v) for v in op.reads)
     ]
     return meets[0] if meets else None
 
 
-def _padding(anatomy: Anatomy, lengths: Tensor) -> tuple[Op | None, int]:
+def _padding(anatomy: Anatomy, given: Tensor) -> tuple[Op | None, int]:
     """The first operation of the loss on x_hat, and how many padded steps have a gradient there.
 
-    Only where all steps beyond the rows' lengths hold one and the same value, and all count.
+    Only where all steps beyond the rows' lengths, or on one side of a mask, hold one and the same
+    value, and all count. An x_hat of one step less holds the next step of each.
     """
     x, x_hat, loss = anatomy.x, anatomy.x_hat, anatomy.recording.loss
     if x is None or x_hat is None or x_hat.edge is None or not isinstance(loss, Tensor):
         return None, 0
-    rows = x.shape[:1]
-    if lengths.dim() != 1 or lengths.is_floating_point() or tuple(lengths.shape) != rows:
+    if len(x.shape) < 2 or len(x_hat.shape) < 2 or not loss.requires_grad:
         return None, 0
-    if len(x.shape) < 2 or x_hat.shape[:2] != x.shape[:2] or not loss.requires_grad:
+    shift = x.shape[1] - x_hat.shape[1]
+    if x_hat.shape[:1] != x.shape[:1] or shift not in (0, 1):
         return None, 0
-    steps, longest = x.shape[1], int(lengths.max())
-    beyond = torch.arange(steps, device=lengths.device)[None] >= lengths[:, None]
-    pads = x.tensor.detach()[beyond]
-    if int(lengths.min()) < 1 or longest > steps or len(pads) < 2 or bool((pads != pads[:1]).any()):
+    beyond = _padded_steps(x.tensor.detach(), given.detach())
+    if beyond is None:
         return None, 0
     (gradient,) = torch.autograd.grad(loss, [x_hat.edge], allow_unused=True, retain_graph=True)
     if gradient is None or gradient.shape[:2] != x_hat.shape[:2]:
         return None, 0
     counted = gradient.flatten(2).abs().amax(-1) if gradient.dim() > 2 else gradient.abs()
-    if not bool((counted[beyond] > 0).all()):
+    beyond = beyond[:, shift:]
+    if not bool(beyond.any()) or not bool((counted[beyond] > 0).all()):
         return None, 0
     flow = anatomy.flow
     readers = [op for op in flow.consumers.get(x_hat.index, ()) if op.makes]
-    return (readers[-1] if readers else None), len(pads)
+    if given.dim() == 2 and not _compared_with_input(anatomy):
+        return None, 0
+    return (readers[-1] if readers else None), int(beyond.sum())
+
+
+def _padded_steps(x: Tensor, given: Tensor) -> Tensor | None:
+    """Which steps [B, T] of x are padding, by lengths [B] or by a mask [B, T]; None if unsure."""
+    if given.dim() == 1 and tuple(given.shape) == x.shape[:1] and not given.is_floating_point():
+        if int(given.min()) < 1 or int(given.max()) > x.shape[1]:
+            return None
+        sides = [torch.arange(x.shape[1], device=given.device)[None] >= given[:, None]]
+    elif given.dim() == 2 and given.shape == x.shape[:2] and _binary(given):
+        sides = [given == 0, given != 0]
+    else:
+        return None
+    for beyond in sides:
+        pads, inside = x[beyond], x[~beyond]
+        if len(pads) > 1 and bool((pads == pads[:1]).all()) and bool((inside != pads[:1]).any()):
+            return beyond
+    return None
+
+
+def _compared_with_input(anatomy: Anatomy) -> bool:
+    """Whether the loss compares x_hat with x itself: to fill what a mask hides is another task."""
+    flow, x, met = anatomy.flow, anatomy.x, meeting(anatomy)
+    if x is None or met is None:
+        return False
+    plain = (v for v in met.reads if flow.data[v.index] and not flow.learned[v.index])
+    return any(x.index in flow.ancestors(v) for v in plain)
 
 
 def _was_reduced(flow: Any, value: Value) -> bool:

@@ -39,7 +39,7 @@ from .pulls import Pull
 if TYPE_CHECKING:
     from .examination import Examination
 
-MOST_LATENTS = 3  # of a hierarchy or sequence: the KL of the first ones is isolated
+MOST_LATENTS = 3  # of a hierarchy or sequence: the KL of the first and the last is isolated
 
 
 class ExaminedObjective(ExaminedSampling):
@@ -57,7 +57,8 @@ class ExaminedObjective(ExaminedSampling):
         sampled = self.anatomy.sampled
         alike = (any(same_posterior(x, y) for y in sampled[:i]) for i, x in enumerate(sampled))
         apart = [x for x, known in zip(sampled, alike, strict=True) if not known]
-        for latent in apart[:MOST_LATENTS]:
+        some = apart if len(apart) <= MOST_LATENTS else [*apart[: MOST_LATENTS - 1], apart[-1]]
+        for latent in some:
             try:
                 found.append(
                     divergence.isolate(self.subject, self.anatomy, latent, self.seed, self._rewind)
@@ -103,6 +104,11 @@ class ExaminedObjective(ExaminedSampling):
                 if found.standard:
                     return found
         return None
+
+    @property
+    def unscored(self) -> list[Latent]:
+        """Latents beside the decoder whose location and scale the loss sees by the sample alone."""
+        return [] if self.composed else hierarchy.unscored(self.anatomy)
 
     def require_pulls(self) -> list[Pull]:
         """What pulls each latent to its prior, of Gaussian and of categorical latents."""

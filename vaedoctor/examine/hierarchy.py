@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import TYPE_CHECKING
 
 from .anatomy import Anatomy
 from .latents import Latent
+from .pinning import loss_value
 
 if TYPE_CHECKING:
     from .examination import Examination
@@ -72,3 +74,47 @@ def carries(anatomy: Anatomy, latent: Latent, others: list[Latent]) -> bool:
         return x_hat is None
     behind = flow.ancestors(latent.z, stop=apart)
     return any(anatomy.recording.values[i].source == "input" for i in behind)
+
+
+def unscored(anatomy: Anatomy) -> list[Latent]:
+    """Upper latents whose location and scale the loss sees by the sample alone.
+
+    An upper latent is drawn from the sample of a lower one and makes its prior. A KL reads its
+    location and scale too, by a formula or by the density of the sample. A prior that is sampled
+    on its way down is no such latent: what it makes is not compared with what it came from.
+    """
+    flow, end = anatomy.flow, loss_value(anatomy)
+    found = []
+    for latent in anatomy.affine if anatomy.sampled else []:
+        heads = _heads(latent)
+        beside = flow.ancestors(end, stop=[latent.z])
+        if not heads or latent.reaches or latent.z.index not in beside or beside & heads:
+            continue
+        after = flow.descendants(latent.z)
+        layers = (op for op in anatomy.recording.ops if flow.layer(op) and op.makes)
+        made = [m for op in layers if any(v.index in after for v in op.reads) for m in op.makes]
+        behind = flow.ancestors(latent.z)
+        lower = [x for x in anatomy.sampled if x.z.index in behind]
+        if latent.z.index in flow.ancestors(end, stop=made):
+            continue  # a loss that reads the sample bare may match it to its prior
+        if any(_met(anatomy, x, after) for x in lower):
+            found.append(latent)
+    return found
+
+
+def _heads(latent: Latent) -> set[int]:
+    known = [h for h in (latent.loc_head, latent.scale_head) if h is not None]
+    return {h.value.index for h in known} if len(known) == 2 else set()
+
+
+def _met(anatomy: Anatomy, lower: Latent, after: Set[int]) -> bool:
+    """Whether what follows from an upper sample meets the posterior of a lower latent."""
+    flow, heads = anatomy.flow, _heads(lower)
+    for op in anatomy.recording.ops:
+        inside = [v.index in after for v in op.reads]
+        if not any(inside) or all(inside):
+            continue
+        others = [v for v, known in zip(op.reads, inside, strict=True) if not known]
+        if any(heads & flow.ancestors(v, stop=[lower.z]) for v in others):
+            return True
+    return False

@@ -41,6 +41,8 @@ RANGES: dict[str, tuple[float, float]] = {
 LOGIT_LOSSES = frozenset({"binary_cross_entropy_with_logits", "cross_entropy"})
 BERNOULLI_LOSSES = frozenset({"binary_cross_entropy", "binary_cross_entropy_with_logits"})
 ASYMMETRIC_LOSSES = BERNOULLI_LOSSES | {"cross_entropy", "nll_loss", "poisson_nll_loss"}
+CLASS_LOSSES = frozenset({"cross_entropy", "nll_loss"})
+"""They take class numbers as targets, of another shape than the output."""
 PROBABILITIES = frozenset({"sigmoid", "sigmoid_", "softmax"})
 
 
@@ -218,7 +220,10 @@ def compared_in(recording: Recording, flow: Flow, x_hat: Value | None) -> Iterat
             continue
         plain = [v for v in op.reads if _only_data(flow, v)]
         made = [v for v in op.reads if flow.posterior(v)]
-        if not plain or not made or made[0].tensor.numel() != plain[0].tensor.numel():
+        if not plain or not made:
+            continue
+        classes = op.name in CLASS_LOSSES and not plain[0].tensor.is_floating_point()
+        if not classes and made[0].tensor.numel() != plain[0].tensor.numel():
             continue
         known = op.name in ASYMMETRIC_LOSSES | {"mse_loss", "l1_loss", "smooth_l1_loss", "sub"}
         if not known or (op.name == "sub" and not _is_output(flow, x_hat, made[0])):
@@ -233,7 +238,7 @@ def compared_in(recording: Recording, flow: Flow, x_hat: Value | None) -> Iterat
             maker.name if maker is not None else "",
             maker.span if maker is not None else None,
             (float(target.min()), float(target.max())),
-            _share_outside(target, reach),
+            0.0 if classes else _share_outside(target, reach),
             reach,
         )
 

@@ -19,7 +19,9 @@ def kl_on_wrong_tensor(examination: Examination) -> Iterator[Finding | Verified]
 
     ## What it checks
     In a model with several latents, the isolated KL of each: one of them gets no gradient around
-    the decoder, near the prior and far from it, while another does.
+    the decoder, near the prior and far from it, while another does. In a hierarchy also an upper
+    latent whose sample only feeds the prior of another: its location and scale reach the loss by
+    that sample alone.
 
     ## Why it matters
     The latent without a term is free to carry everything, so the others are left to the prior:
@@ -34,6 +36,18 @@ def kl_on_wrong_tensor(examination: Examination) -> Iterator[Finding | Verified]
     layers are drawn, a prior that is sampled on its way down.
     """
     judged = examination.require_pulls()
+    upper = examination.unscored
+    for latent in upper:
+        yield Finding(
+            "an upper latent, which feeds the prior of another, has no KL term in the loss",
+            help="add the KL of this latent's location and scale to the loss",
+            at=examination.loss_at or latent.meeting.span,
+            measured={"ways to the loss beside the sample": 0},
+            causes=frozenset({"latent", "kl"}),
+            notes=(f"it is sampled in {where(latent.meeting.span, examination.loss_at)}",),
+        )
+    if upper:
+        return
     without = [d for d in judged if d.missing and not d.clamped and not d.connected]
     charged = [d for d in judged if not d.missing]
     missing = [d for d in without if examination.carried(d, charged)]

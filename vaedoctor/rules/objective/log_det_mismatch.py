@@ -76,6 +76,9 @@ def _reported(s: LogDet, *, signed: bool) -> Finding | None:
     if abs(abs(s.factor) - 1) > CLOSE:
         said = f"{where} reports {s.factor:.3g} times its log-determinant"
         cure = "sum the log-determinant over units: one number a row"
+    elif s.pull * sign > 0 and signed and sign < 0:
+        said = f"{where} reports the negative of its log-determinant, and the loss subtracts it"
+        cure = "return `log |det J|` without the minus: `log_q = log_q0 - log_det`"
     elif s.pull * sign > 0 and signed:
         said = f"the log-determinant of {where} enters the loss with the wrong sign"
         cure, at = "subtract it from `log q(z_0)`: `log_q = log_q0 - log_det`", s.used_at

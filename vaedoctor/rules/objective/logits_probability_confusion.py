@@ -11,7 +11,11 @@ from ...rule import rule
 if TYPE_CHECKING:
     from ...examine.examination import Examination
 
-LOGITS = frozenset({"binary_cross_entropy_with_logits", "cross_entropy"})
+LOGITS = {
+    "binary_cross_entropy_with_logits": "`binary_cross_entropy`",
+    "cross_entropy": "`nll_loss` of its logarithm",
+}
+"""The losses that expect logits, and what takes probabilities instead."""
 
 
 @rule("VAE710", Severity.ERROR, before=("VAE002", "VAE709", "VAE707"))
@@ -45,9 +49,9 @@ def logits_probability_confusion(examination: Examination) -> Iterator[Finding |
         elif c.op.name in LOGITS and c.activation in ("sigmoid", "sigmoid_", "softmax"):
             yield Finding(
                 f"`{c.op.name}` expects logits and gets the output of `{c.activation}`",
-                help=f"remove the `{c.activation.strip('_')}`, or use `binary_cross_entropy`",
+                help=f"remove the `{c.activation.strip('_')}`, or use {LOGITS[c.op.name]}",
                 at=c.op.span,
-                measured={"smallest output": c.reach[0] if c.reach else None},
+                measured={"logits between": list(c.reach) if c.reach else None},
                 notes=(f"`{c.activation}` is applied in {where(c.activated_at, c.op.span)}",),
                 causes=frozenset({"reconstruction", "range"}),
             )

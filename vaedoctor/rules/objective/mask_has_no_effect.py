@@ -20,8 +20,8 @@ def mask_has_no_effect(examination: Examination) -> Iterator[Finding | Verified]
     ## What it checks
     Arguments named as masks or lengths: does any operation lead from them to an output or the
     loss, and does another mask change x_hat? Where a 0/1 mask is multiplied into the loss, whether
-    the gradient at x_hat is 0 where the mask is 0 (or where it is 1). Of lengths, whether steps
-    beyond them, all holding one padding value, have a gradient.
+    the gradient at x_hat is 0 where the mask is 0 (or where it is 1). Of lengths and of masks over
+    [B, T], whether padded steps, all holding one value in the input, have a gradient.
 
     ## Why it matters
     Padding then counts in the loss: the model learns to predict it, and the loss looks low. A loss
@@ -56,7 +56,7 @@ def mask_has_no_effect(examination: Examination) -> Iterator[Finding | Verified]
 
 def _said(mask: Condition) -> str:
     if mask.padded:
-        return f"{mask.padded} padded steps beyond `{mask.name}` count in the loss"
+        return f"{mask.padded} steps that are padding by `{mask.name}` count in the loss"
     if mask.loose is None:
         return f"`{mask.name}` changes nothing"
     return f"`{mask.name}` only scales the loss: masked entries keep their gradient"

@@ -1,0 +1,125 @@
+"""Sequences: padding in the loss, a softmax before its loss, a term of the last step alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+
+import vaedoctor
+from vaedoctor.finding import Finding, Severity, fold
+from vaedoctor.span import Span
+
+
+def codes(model: nn.Module, *batch: Tensor) -> set[str]:
+    report = vaedoctor.check(model, batch)
+    return {f.code for f in report.findings if f.severity is not Severity.NOTE}
+
+
+class Words(nn.Module):
+    """Predicts each next word; the loss looks at padding unless `masked`."""
+
+    def __init__(self, *, masked: bool, squashed: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.embed, self.encode = nn.Embedding(11, 6), nn.GRU(6, 8, batch_first=True)
+        self.heads, self.decode = nn.Linear(8, 6), nn.GRU(9, 8, batch_first=True)
+        self.out, self.masked, self.squashed = nn.Linear(8, 11), masked, squashed
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        e = self.embed(tokens)
+        last = self.encode(e)[0][torch.arange(len(tokens)), lengths - 1]
+        mu, logvar = self.heads(last).chunk(2, -1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        given = torch.cat([e[:, :-1], z[:, None].expand(-1, tokens.shape[1] - 1, -1)], -1)
+        logits = self.out(self.decode(given)[0])
+        logits = logits.softmax(-1) if self.squashed else logits
+        nll = F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
+        inside = torch.arange(1, tokens.shape[1])[None] < lengths[:, None]
+        nll = (nll * inside).sum(1) if self.masked else nll.sum(1)
+        kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1)
+        return {"logits": logits, "loss": (nll + kl).mean()}
+
+
+def sentences() -> tuple[Tensor, Tensor]:
+    lengths = torch.tensor([9, 4, 6, 7, 5, 8])
+    tokens = torch.randint(1, 11, (6, 9), generator=torch.Generator().manual_seed(1))
+    return tokens * (torch.arange(9)[None] < lengths[:, None]), lengths
+
+
+def test_padding_that_counts_in_a_shifted_prediction() -> None:
+    assert "VAE715" in codes(Words(masked=False), *sentences())
+    assert "VAE715" not in codes(Words(masked=True), *sentences())
+
+
+def test_cross_entropy_of_a_softmax() -> None:
+    assert "VAE710" in codes(Words(masked=True, squashed=True), *sentences())
+
+
+class Frames(nn.Module):
+    """A mask [B, T] of real frames that steers the encoder; `fills` learns what it hides."""
+
+    def __init__(self, *, masked: bool = False, fills: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.up, self.heads, self.down = nn.Linear(5, 8), nn.Linear(8, 6), nn.Linear(3, 35)
+        self.masked, self.fills = masked, fills
+
+    def forward(self, x: Tensor, mask: Tensor, whole: Tensor | None = None) -> dict[str, Tensor]:
+        pooled = (self.up(x) * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        mu, logvar = self.heads(pooled).chunk(2, -1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        x_hat = self.down(z).view(-1, 7, 5)
+        error = (x_hat - (whole if whole is not None and self.fills else x)).square().sum(-1)
+        error = error * mask if self.masked else error
+        kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1)
+        return {"x_hat": x_hat, "loss": (0.5 * error.sum(1) + kl).mean()}
+
+
+def test_a_mask_that_steers_the_encoder_alone() -> None:
+    mask = torch.arange(7)[None] < torch.tensor([7, 3, 4, 5, 6, 4])[:, None]
+    whole = torch.randn(6, 7, 5)
+    x = whole * mask[..., None]
+    assert "VAE715" in codes(Frames(), x, mask)
+    assert "VAE715" not in codes(Frames(masked=True), x, mask)
+    assert "VAE715" not in codes(Frames(fills=True), x, mask, whole)
+
+
+class Steps(nn.Module):
+    """A latent a step; the loss has the KL of `last` or of all."""
+
+    def __init__(self, *, last: bool) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.up, self.cell, self.down = nn.Linear(10, 6), nn.GRUCell(7, 6), nn.Linear(9, 4)
+        self.last = last
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        h, kl, made = torch.zeros(len(x), 6), torch.zeros(len(x)), []
+        for step in x.unbind(1):
+            mu, logvar = self.up(torch.cat([step, h], -1)).chunk(2, -1)
+            q = Normal(mu, (logvar / 2).exp())
+            z = q.rsample()
+            made.append(self.down(torch.cat([z, h], -1)))
+            h = self.cell(torch.cat([step, z], -1), h)
+            one = kl_divergence(q, Normal(0.0, 1.0)).sum(-1)
+            kl = one if self.last else kl + one
+        x_hat = torch.stack(made, 1)
+        return {"x_hat": x_hat, "loss": (0.5 * (x_hat - x).square().sum((1, 2)) + kl).mean()}
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_the_kl_of_the_last_step_alone(last: bool) -> None:
+    assert ("VAE712" in codes(Steps(last=last), torch.randn(6, 5, 4))) is last
+
+
+def test_what_one_line_does_in_a_loop_is_told_once() -> None:
+    at = Span("a.py", 3, 1, 3, 9)
+    made = [Finding(f"layer {i}", "mend it", at=at, code="VAE701") for i in range(4)]
+    elsewhere = Finding("layer 9", "mend it", at=Span("a.py", 4, 1, 4, 9), code="VAE701")
+    (first, other) = fold([*made, elsewhere], {})
+    assert (first.message, first.notes) == ("layer 0", ("3 more of this kind at this place",))
+    assert other is elsewhere
+    assert fold(made[:2], {})[0].notes == ("also here: layer 1",)
