@@ -200,3 +200,22 @@ def test_rounding(through: bool, arrives: Arrives) -> None:
     with examined(Finite(), X) as examination:
         assert examination.rounding is not None
         assert examination.rounding.arrives is arrives
+
+
+class Cut(VQ):
+    """Gradients end in one line behind the look-up, or in none but the look-up's own."""
+
+    def forward(self, x: Tensor) -> Any:
+        z = self.encoder(x)
+        q = self.look_up(self, z)
+        spare = (q.detach() - z).square().mean()
+        return self.decoder((z + q - z).detach() if self.through else q), spare + (q - z).mean()
+
+
+@pytest.mark.parametrize("through", [True, False])
+def test_what_ends_the_gradient_behind_the_look_up(through: bool) -> None:
+    with examined(Cut(through=through), X, loss=loss) as examination:
+        (book,) = examination.codebooks
+        cut = examination.cut_behind(book.read)
+        assert (cut is not None) is through
+        assert cut is None or cut.label == "`.detach()`"

@@ -28,6 +28,7 @@ from . import (
 from .examined_step import ExaminedStep
 from .gradients import Arrives
 from .latents import Latent
+from .recording import Op
 
 if TYPE_CHECKING:
     from .examination import Examination
@@ -176,6 +177,11 @@ class ExaminedSampling(ExaminedStep):
     def codebooks_or_none(self) -> list[codebook.Codebook]:
         """Every look-up of a nearest code; empty where there is none."""
         return codebook.find_codebooks(self.anatomy)
+
+    def cut_behind(self, op: Op) -> paths.Cut | None:
+        """What drops the gradient on every way from an operation to the reconstruction, if any."""
+        x_hat = self.anatomy.x_hat
+        return paths.barrier(self.flow, op.out, x_hat) if x_hat is not None else None
 
     @cached_property
     def rounding(self) -> codebook.Rounding | None:

@@ -51,6 +51,18 @@ def cut_between(flow: Flow, start: Value, end: Value) -> Cut | None:
     return None
 
 
+def barrier(flow: Flow, start: Value, end: Value) -> Cut | None:
+    """The first operation that drops the gradient on every way from `start` to `end` at once."""
+    way = flow.descendants(start) & flow.ancestors(end)
+    for value in flow.recording.values:
+        if value.index not in way or value is start:
+            continue
+        cut = _cut(flow, value, way)
+        if cut is not None and start.index not in flow.ancestors(end, stop=[value]):
+            return cut
+    return None
+
+
 def _cut(flow: Flow, value: Value, way: Set[int]) -> Cut | None:
     parents = [p for p in flow.parents(value) if p.index in way]
     carried = flow.carried.get(value.index)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...finding import Finding, Severity, Verified
+from ...finding import Finding, Severity, Verified, where
 from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
@@ -39,12 +39,16 @@ def straight_through_missing(examination: Examination) -> Iterator[Finding | Ver
         arrived.append((rounding.op, rounding.arrives.value, frozenset({"latent"})))
     broken = [a for a in arrived if a[1] != "nonzero"]
     for op, arrives, causes in broken[:1]:
+        cut = examination.cut_behind(op)
+        at = cut.at if cut is not None and cut.at is not None else op.span
+        by = f": {cut.label} cuts it off" if cut is not None and cut.at is not None else ""
         yield Finding(
-            "the reconstruction gives the encoder no gradient across the look-up",
+            f"the reconstruction gives the encoder no gradient across the look-up{by}",
             help="feed the decoder `z_e + (z_q - z_e).detach()`",
-            at=op.span,
+            at=at,
             measured={"d x_hat / d z_e": arrives},
-            causes=causes | {"latent"},
+            causes=causes | {"latent", *([cut.cause] if cut is not None else [])},
+            notes=(f"the code is looked up in {where(op.span, at)}",) if by else (),
         )
     if not broken:
         yield Verified("the gradient passes the look-up straight through")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _LAYERS = frozenset(
     "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell".split()
 )
+_STEPS = frozenset("round round_ sign sign_ sgn floor floor_ ceil ceil_ trunc trunc_".split())
+"""Constant between their steps: the derivative is 0 wherever it exists."""
 
 
 @rule("VAE602", Severity.WARNING)
@@ -33,6 +35,8 @@ def gradient_exactly_zero(examination: Examination) -> Iterator[Finding | Verifi
     ## How to fix
     Look at the operation named: lower the bias or the input scale that saturates it. A recurrent
     decoder that is only fed zeros trains no input weights: give it the latent at every step.
+    `round` and `sign` are constant between their steps: leave them out, or pass the gradient
+    straight through.
 
     ## False alarms
     Zero-initialised output layers and free bits at the start pass after the nudge and are not
@@ -47,17 +51,23 @@ def gradient_exactly_zero(examination: Examination) -> Iterator[Finding | Verifi
         names = ", ".join(f"`{path}`" for path in branch.paths[:3])
         at = f" behind `{branch.operation}`" if branch.operation else ""
         one = " over a single entry" if branch.lone else ""
-        cure = "find what saturates the operation: its bias or the scale of its input"
-        if branch.lone:
-            cure = "take it over the axis that holds several entries, or give it more of them"
-        elif branch.operation in _LAYERS:
-            cure = "see whether its input is 0 throughout: zeros train no input weights"
         yield Finding(
             f"the gradient of {names} is exactly 0{at}{one}",
-            help=cure,
+            help=_cure(branch.operation, lone=branch.lone),
             at=branch.at,
             measured={"parameters": branch.count, "runs": examination.survey.runs + 1},
             causes=frozenset(branch.causes),
         )
     if not dead:
         yield Verified("no gradient is stuck at zero")
+
+
+def _cure(operation: str, *, lone: bool) -> str:
+    if lone:
+        return "take it over the axis that holds several entries, or give it more of them"
+    if operation in _LAYERS:
+        return "see whether its input is 0 throughout: zeros train no input weights"
+    if operation in _STEPS:
+        past = f"`h + (torch.{operation.strip('_')}(h) - h).detach()`"
+        return f"leave `{operation}` out, or hand the gradient past it: {past}"
+    return "find what saturates the operation: its bias or the scale of its input"
