@@ -123,3 +123,39 @@ def test_what_one_line_does_in_a_loop_is_told_once() -> None:
     assert (first.message, first.notes) == ("layer 0", ("3 more of this kind at this place",))
     assert other is elsewhere
     assert fold(made[:2], {})[0].notes == ("also here: layer 1",)
+
+
+class Packed(nn.Module):
+    """Reads packed sequences; `mixed` joins the two directions over the rows."""
+
+    def __init__(self, *, mixed: bool) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.embed = nn.Embedding(11, 6)
+        self.encode = nn.GRU(6, 4, batch_first=True, bidirectional=True)
+        self.heads, self.down, self.mixed = nn.Linear(8, 6), nn.Linear(3, 9 * 11), mixed
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        packed = nn.utils.rnn.pack_padded_sequence(
+            self.embed(tokens), lengths, batch_first=True, enforce_sorted=False
+        )
+        h = self.encode(packed)[1]
+        h = h.view(-1, 8) if self.mixed else h.transpose(0, 1).reshape(-1, 8)
+        mu, logvar = self.heads(h).chunk(2, -1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        logits = self.down(z).view(-1, 9, 11)
+        nll = F.cross_entropy(logits.transpose(1, 2), tokens, ignore_index=0, reduction="sum")
+        kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum()
+        return {"logits": logits, "loss": (nll + kl) / len(tokens)}
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+def test_rows_that_mix_behind_packed_lengths(mixed: bool) -> None:
+    assert ("VAE504" in codes(Packed(mixed=mixed), *sentences())) is mixed
+
+
+def test_a_mask_of_as_many_steps_as_rows_is_no_adjacency() -> None:
+    mask = torch.arange(7)[None] < torch.tensor([7, 3, 4, 5, 6, 4, 2])[:, None]
+    report = vaedoctor.check(Frames(masked=True), (torch.randn(7, 7, 5), mask))
+    status = {o.code: o.status for o in report.outcomes}
+    assert (status["VAE504"], status["VAE505"]) == ("passed", "passed")

@@ -24,7 +24,10 @@ _FACTORIES = frozenset("zeros ones full empty rand randn randint normal arange e
 
 
 def rows_of(subject: Subject, anatomy: Anatomy) -> int:
-    """The number of rows of the batch, or `Unavailable` where rows are not samples."""
+    """The number of rows of the batch, or `Unavailable` where rows are not samples.
+
+    A square beside [B, T, ...] with as many steps as rows is a mask, no adjacency.
+    """
     axis = subject.batch_axis
     if axis is None:
         raise Unavailable("rows are declared not to be samples (batch_axis=None)")
@@ -35,6 +38,7 @@ def rows_of(subject: Subject, anatomy: Anatomy) -> int:
     tensors = list(tensors_in((subject.batch.args, dict(subject.batch.kwargs))))
     for t in tensors:
         square = t.dim() == 2 and tuple(t.shape) == (rows, rows)
+        square = square and not (len(first.shape) > 2 and first.shape[:2] == t.shape)
         edges = t.dim() == 2 and t.shape[0] == 2 and t.dtype is torch.long
         if square or t.is_sparse or t.layout is torch.sparse_csr or edges:
             raise Unavailable(

@@ -123,7 +123,7 @@ def _moves(
     usual = anatomy.x_hat.tensor.detach()
     moves = []
     for other in _others(tensor):
-        batch = _replaced(subject.batch, tensor, other)
+        batch = exchanged(subject.batch, tensor, other)
         whole = not returned(anatomy)
         run = run_forward(subject, seed=seed, batch=batch, train=True, whole=whole)
         x_hat = reconstruction_in(run, anatomy)
@@ -148,7 +148,9 @@ def _others(tensor: Tensor) -> Iterator[Tensor]:
         yield int(t.max()) - t
 
 
-def _replaced(batch: Batch, old: Tensor, new: Tensor) -> Batch:
+def exchanged(batch: Batch, old: Tensor, new: Tensor) -> Batch:
+    """The batch with another tensor in the place of one, at any depth."""
+
     def walk(item: Any) -> Any:
         if item is old:
             return new

@@ -16,6 +16,7 @@ from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy
 from .batches import axis_in, rows_of, with_rows
+from .conditions import exchanged
 from .evaluation import (
     differentiable,
     reconstruction_in,
@@ -320,6 +321,13 @@ def _exchange(
     batch = with_rows(subject.batch, index, axis, rows)
     other = run_forward(subject, seed=seed, batch=batch, whole=not returned(anatomy))
     rewind()
+    if not _comparable(usual, other) and anatomy.x is not None:
+        # Lengths that change with the row change the sizes on the way: the data alone, then.
+        x = anatomy.x.tensor
+        alone = x.detach().index_select(axis, torch.tensor(index, device=x.device))
+        batch = exchanged(subject.batch, x, alone)
+        other = run_forward(subject, seed=seed, batch=batch, whole=not returned(anatomy))
+        rewind()
     if not _comparable(usual, other):
         return None
     shape = anatomy.x.shape if anatomy.x is not None else ()
