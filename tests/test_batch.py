@@ -386,3 +386,29 @@ def test_data_that_is_read_from_a_file_is_not_loaded(tmp_path: Path) -> None:
     (tmp_path / "mymodel.py").write_text(FILE + data + "vae = VAE()\nvae(data())\n")
     assert load(f"{tmp_path / 'mymodel.py'}:VAE").batch.guessed
     assert not (tmp_path / "here").exists()
+
+
+PICTURES = """
+import torch
+from torch import nn
+class VAE(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Sequential(nn.Conv2d(3, 4, 4, 2, 1), nn.ReLU(), nn.Conv2d(4, 8, 4, 2, 1))
+        self.head = nn.Linear(8 * 2 * 2, 6)
+        self.up = nn.Linear(3, 3 * 16 * 16)
+    def forward(self, x):
+        mu, logvar = self.head(self.down(x).flatten(1)).chunk(2, -1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        return self.up(z).view(-1, 3, 16, 16), mu, logvar
+vae = VAE()
+recon, mu, logvar = vae(torch.rand(10, 3, 16, 16))
+"""
+
+
+def test_an_own_picture_is_kept_where_only_another_size_runs(tmp_path: Path) -> None:
+    """The layer fits 8×8, the decoder makes 16×16 and so does the user: the layer is wrong."""
+    (tmp_path / "mymodel.py").write_text(PICTURES)
+    batch = load(f"{tmp_path / 'mymodel.py'}:VAE").batch
+    assert shape(batch) == (10, 3, 16, 16)
+    assert not batch.ran

@@ -373,3 +373,30 @@ def test_an_overflow_in_half_precision_is_met_by_both_of_its_runs() -> None:
         (torch.float16, False),
         (torch.bfloat16, True),
     ]
+
+
+class Refused(nn.Module):
+    """Its scale is refused by the distribution: 0, or NaN from the logarithm of 0."""
+
+    def __init__(self, shift: float, take_log: bool) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(6, 4), nn.Linear(2, 6)
+        self.shift, self.take_log = shift, take_log
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, h = self.up(x.log() if self.take_log else x).chunk(2, -1)
+        z = torch.distributions.Normal(mu, nn.functional.softplus(h + self.shift)).rsample()
+        return self.down(z)
+
+
+@pytest.mark.parametrize(
+    ("shift", "take_log", "code"), [(-120, False, "VAE804"), (0, True, "VAE801")]
+)
+def test_what_a_distribution_refuses_is_traced_to_its_maker(
+    shift: float, take_log: bool, code: str
+) -> None:
+    x = torch.rand(5, 6)
+    x[2, 3] = 0.0
+    (found,) = vaedoctor.check(Refused(shift, take_log), x).findings
+    assert found.code == code
+    assert any("VAE002" in note for note in found.notes)

@@ -176,6 +176,11 @@ class Examination(ExaminedObjective):
         finally:
             self._rewind()
 
+    @property
+    def refused_scale(self) -> underflow.Refused | None:
+        """A scale of zero because of which the step raised."""
+        return underflow.refused(self.recording) if self.stuck else None
+
     @cached_property
     def underflows(self) -> list[underflow.Underflow]:
         """Samplers whose scale has underflowed; what bounds it by zero is VAE311's to say."""

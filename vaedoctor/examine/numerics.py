@@ -143,7 +143,8 @@ def _before_error(recording: Recording, watch: Watch) -> tuple[str, Tensor] | No
     for op in reversed(recording.ops[-4:]):
         for value in op.reads:
             if value.tensor.is_floating_point() and trouble(value.tensor):
-                return f"what `{op.name}` reads", value.tensor
+                inner = op.name.startswith("__")  # a comparison inside an argument check
+                return "what raised" if inner else f"what `{op.name}` reads", value.tensor
     return None
 
 

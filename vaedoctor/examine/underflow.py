@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
+from ..finding import Span
+from ..subject.witness import local_values
 from .anatomy import Anatomy
 from .flow import Flow
 from .latents import Latent
-from .recording import Op, Value
+from .recording import Op, Recording, Value
 
 _SHRINK = frozenset(
     "exp exp_ exp2 relu relu_ sigmoid softplus clamp clamp_ clamp_min hardtanh threshold sqrt "
@@ -68,3 +71,32 @@ def _maker_of_zeros(flow: Flow, value: Value, tiny: float) -> Op | None:
             return op
         value = learned[0]
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A scale with zeros that the distribution itself refused, and where it was made."""
+
+    zeros: int
+    count: int
+    at: Span | None
+
+
+def refused(recording: Recording) -> Refused | None:
+    """The scale because of which the step raised: nowhere negative or NaN, but zero somewhere."""
+    text = str(recording.error)
+    if "parameter scale" not in text or "GreaterThan(lower_bound=0.0)" not in text:
+        return None
+    scale = next((v["value"] for v in local_values(recording.error) if "value" in v), None)
+    if (
+        not isinstance(scale, Tensor)
+        or not bool((scale >= 0).all())
+        or not bool((scale == 0).any())
+    ):
+        return None
+    value = recording.value_of(scale)
+    tiny = torch.finfo(scale.dtype).tiny
+    op = _maker_of_zeros(Flow(recording), value, tiny) if value is not None else None
+    if op is not None and not all(bool(torch.isfinite(v.tensor).all()) for v in op.reads):
+        return None  # VAE801 tells where the infinity begins
+    return Refused(int((scale == 0).sum()), scale.numel(), op.span if op is not None else None)

@@ -19,7 +19,7 @@ from .example import Example, own_examples
 from .guess import Guesser, Made
 from .source import Source
 from .subject import Batch
-from .trial import Trial, attempt, forward_parameters, home
+from .trial import Trial, attempt, forward_parameters, home, leaves
 from .witness import TooMuchWork
 
 _SHAPE = re.compile("\\d+(?:[x,\u00d7]\\d+)*")  # \u00d7 is the multiplication sign
@@ -27,6 +27,7 @@ _DEFAULT_ROWS = 8
 _FEW_ROWS = 2
 MOST_WORK = 2e9  # multiplications of a forward pass: about 0.2 s on one core
 _MOST_ROWS = 64
+_OF_VALUES = "to satisfy the constraint"  # torch.distributions on NaN, or a scale of 0
 
 
 class NotGuessed(TargetError):
@@ -58,11 +59,13 @@ def find_batch(
     if source is not None:
         for example in own_examples(source, model, namespace or {}, seed):
             for batch in _rows(example, batch_size, model, seed):
-                if attempt(partial(batch.run, model), model, seed=seed).ran:
-                    return batch
+                trial = attempt(partial(batch.run, model), model, seed=seed)
+                if trial.ran or _OF_VALUES in str(trial.error):
+                    # Data that fits, of which the model makes what no distribution takes.
+                    return replace(batch, ran=trial.ran)
                 tried = tried or replace(batch, ran=False)
     made = _made_up(model, hints or {}, batch_size, seed, patient)
-    if tried is not None and (made is None or not made.trial.ran):
+    if tried is not None and (made is None or not made.trial.ran or _comes_out_larger(made)):
         return tried
     if made is None or made.misfit:
         raise _no_guess(model, target, made)
@@ -70,6 +73,20 @@ def find_batch(
     if tried is not None:
         origin += f", because {tried.origin} does not run"
     return Batch(made.args, made.kwargs, origin, True, made.trial.ran, made.axis, work=made.work)
+
+
+def _comes_out_larger(made: Made) -> bool:
+    """Whether images or sequences come out in another size than went in: no input for this model.
+
+    Then the user's own example, which does not run, is what the model was written for.
+    """
+    x = next((a for a in made.args if isinstance(a, Tensor) and a.is_floating_point()), None)
+    if x is None or x.dim() < 3 or made.score[1]:
+        return False
+    return any(
+        isinstance(v, Tensor) and v.dim() == x.dim() and v.shape[:2] == x.shape[:2]
+        for _, v in leaves(made.trial.value)
+    )
 
 
 def _made_up(

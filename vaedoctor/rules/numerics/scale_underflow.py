@@ -21,7 +21,8 @@ def scale_underflow(examination: Examination) -> Iterator[Finding | Verified]:
 
     ## What it checks
     Every entry of the standard deviation with which the latent is drawn: zero, or smaller than
-    the smallest normal number (1.2e-38 in float32).
+    the smallest normal number (1.2e-38 in float32). Also where a distribution raises because of
+    it.
 
     ## Why it matters
     A scale of zero draws no noise, its logarithm is minus infinity, and no gradient brings it
@@ -34,6 +35,15 @@ def scale_underflow(examination: Examination) -> Iterator[Finding | Verified]:
     ## False alarms
     A small scale is fine, only zero is not. Entries that a mask switches off are not counted.
     """
+    if (zero := examination.refused_scale) is not None:
+        yield Finding(
+            f"the scale is 0 in {zero.zeros} of {zero.count} entries: the distribution refuses it",
+            help="bound it from below: `logvar.clamp(min=-20)`, or add 1e-6 to the scale",
+            at=zero.at or (examination.failure.at if examination.failure else None),
+            measured={"zeros": zero.zeros, "entries": zero.count},
+            causes=frozenset({"latent", "scale", "failure"}),
+        )
+        return
     examination.require_latents()
     found = examination.underflows
     for u in found:
