@@ -467,5 +467,5 @@ class VAE(torch.nn.Module):
     subject = load(f"{path}:VAE")
     assert subject.objective is not None
     assert subject.objective.name == "loss"
-    assert subject.batch.origin == f"made up from `up`, {told}"
+    assert subject.batch.origin == f"made up from `up`: 8×9 {told}"
     assert subject.batch.args[0].frac().count_nonzero() == 0
