@@ -469,6 +469,20 @@ def test_a_pyro_pair_is_run_through_its_own_elbo(tmp_path: Path) -> None:
     assert {"x", "location", "scale", "sample", "x_hat"} <= {p.role for p in report.picture.parts}
 
 
+def test_a_pair_that_takes_another_batch_than_forward_is_left_alone(tmp_path: Path) -> None:
+    pytest.importorskip("pyro", reason="needs `pyro-ppl`")
+    forward = """
+    def forward(self, x):
+        h = self.encoder(x)
+        return self.decoder(self.loc(h)), self.loc(h)
+"""
+    file = tmp_path / "mymodel.py"
+    file.write_text(PYRO.replace("(self, x):\n", "(self, d):\n        x = d['x']\n") + forward)
+    report = examine_subject(load(f"{file}:VAE"))
+    assert report.ok, f"\n{report}"
+    assert not any("Trace_ELBO" in note for note in report.notes)
+
+
 def test_nothing_of_a_stand_in_trainer_stays_on_the_model() -> None:
     from vaedoctor.subject.trainerless import without_trainer
 

@@ -21,6 +21,7 @@ from .binding import (
     return_names,
     role,
 )
+from .calling import has_forward
 from .composing import is_pyro_pair, pyro_loss
 from .contained import only_terms, reached_by, total_among
 from .errors import TargetError, summary
@@ -183,8 +184,8 @@ class _Finder:
         """The plain objective of the model or its file."""
         if not self.batch.ran:
             return None, ()
-        if is_pyro_pair(self.model):
-            return _PYRO, ()
+        if is_pyro_pair(self.model) and (not has_forward(self.model) or self._trial(_PYRO)[0]):
+            return _PYRO, ()  # the batch of a forward pass of its own may not be the pair's
         contained = self._contained()
         if contained is not None:
             return contained, ()
