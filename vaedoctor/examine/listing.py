@@ -60,8 +60,10 @@ def methods_of(kind: type[object]) -> tuple[Method, ...]:
 
 @functools.cache
 def _own_methods(kind: type[object]) -> tuple[Method, ...]:
+    if not is_user_file(_file_of(kind)):  # torch's own are long, and nobody asks for them
+        return ()
     file, found = _definition(kind)
-    if found is None or not is_user_file(file):
+    if found is None:
         return ()
     return tuple(
         Method(kind, child.name, file, child)
@@ -70,15 +72,22 @@ def _own_methods(kind: type[object]) -> tuple[Method, ...]:
     )
 
 
+def _file_of(kind: type[object]) -> str:
+    """The file in which a class is defined; "" where that is not known."""
+    try:
+        return inspect.getsourcefile(kind) or ""
+    except (OSError, TypeError):
+        return ""
+
+
 def _definition(kind: type[object]) -> tuple[str, ast.ClassDef | None]:
     """The file and the `class` statement of a class.
 
     A notebook defines one name several times; the class is the one that holds its functions
     (`inspect` alone takes the first).
     """
-    try:
-        file = inspect.getsourcefile(kind) or ""
-    except (OSError, TypeError):
+    file = _file_of(kind)
+    if not file:
         return "", None
     named = [
         node
@@ -120,7 +129,7 @@ def tree_of(file: str) -> ast.Module:
     """The syntax tree of a file; an empty one if it cannot be parsed."""
     try:
         return ast.parse("".join(linecache.getlines(file)))
-    except SyntaxError:
+    except (SyntaxError, ValueError):
         return ast.Module([], [])
 
 

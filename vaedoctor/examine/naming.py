@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import functools
-import linecache
 
 from ..finding import Span
+from .listing import tree_of
 from .places import Frame
 from .recording import Value
 
@@ -86,13 +86,9 @@ def _statement(frame: Frame) -> _Named | None:
 @functools.lru_cache(maxsize=64)
 def _statements(file: str) -> list[tuple[int, int, _Named]]:
     """Every assignment and `return` of a file with its lines, the shortest first."""
-    try:
-        tree = ast.parse("".join(linecache.getlines(file)))
-    except (SyntaxError, ValueError):
-        return []
     found = [
         (n.lineno, n.end_lineno or n.lineno, n)
-        for n in ast.walk(tree)
+        for n in ast.walk(tree_of(file))
         if isinstance(n, ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Return)
     ]
     return sorted(found, key=lambda entry: (entry[1] - entry[0], entry[0]))
