@@ -79,23 +79,8 @@ def reach(
         return
     layers = {v.index: v for i in watched for v in sources[i][0]}
     numbers = {id(v.tensor): v.tensor for i in watched for v in sources[i][1]}
-    edits: Edits = {v.place: _sweep for v in layers.values()}
-    run = None
-    if not numbers and not any(op.name == "sqrt" for op in watched.values()):
-        run = _counted(subject, anatomy, watched.values(), edits, seed, rewind)
-    kept = [(tensor, tensor.data) for tensor in numbers.values()]
-    for tensor, data in kept:
-        tensor.data = _sweep(data)
-    poisoned = False
-    if run is None:
-        recording = run_recorded(subject, seed=seed, edits=edits)
-        run = _Run.of(recording)
-        poisoned = _poisoned(recording, [v.place for v in layers.values()])
     scales = {x.scale.index for x in anatomy.latents if x.scale is not None}
-    fed = {i: _fed(run, op, poisoned=poisoned) for i, op in watched.items()}
-    lost = {i: _lost(run, op, fed[i]) for i, op in watched.items()}
-    for tensor, data in kept:
-        tensor.data = data
+    fed, lost = _swept(subject, anatomy, watched, layers, numbers, seed, rewind)
     wider: _Run | None = None
     for index, op in watched.items():
         by_input = False
@@ -122,6 +107,34 @@ def reach(
             by_input,
             signed,
         )
+
+
+def _swept(
+    subject: Subject,
+    anatomy: Anatomy,
+    watched: Mapping[int, Op],
+    layers: Mapping[int, Value],
+    numbers: Mapping[int, Tensor],
+    seed: int,
+    rewind: Callable[[], None],
+) -> tuple[dict[int, Tensor | None], dict[int, bool]]:
+    """What every watched operation is fed in the swept step, and whether that is lost digits."""
+    edits: Edits = {v.place: _sweep for v in layers.values()}
+    run, poisoned = None, False
+    if not numbers and not any(op.name == "sqrt" for op in watched.values()):
+        run = _counted(subject, anatomy, watched.values(), edits, seed, rewind)
+    kept = [(tensor, tensor.data) for tensor in numbers.values()]
+    for tensor, data in kept:
+        tensor.data = _sweep(data)
+    if run is None:
+        recording = run_recorded(subject, seed=seed, edits=edits)
+        run = _Run.of(recording)
+        poisoned = _poisoned(recording, [v.place for v in layers.values()])
+    fed = {i: _fed(run, op, poisoned=poisoned) for i, op in watched.items()}
+    lost = {i: _lost(run, op, fed[i]) for i, op in watched.items()}
+    for tensor, data in kept:
+        tensor.data = data
+    return fed, lost
 
 
 @dataclass(frozen=True, slots=True)
