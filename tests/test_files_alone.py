@@ -309,3 +309,20 @@ def test_a_weight_that_nothing_tells_is_not_judged(
         """)
     report = examine_subject(load(target))
     assert ("VAE705" in {f.code for f in report.findings}) is told
+
+
+class Normed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(12, 3), nn.Linear(3, 12)
+
+    def forward(self, x: Tensor, norm_adj: Tensor) -> Tensor:
+        y: Tensor = self.down(norm_adj @ self.up(x))
+        return y
+
+
+def test_the_rows_of_a_made_up_graph_sum_to_one() -> None:
+    batch = find_batch(Normed())
+    assert batch.ran
+    assert batch.args[1].shape == (8, 8)
+    assert torch.allclose(batch.args[1].sum(1), torch.ones(8))

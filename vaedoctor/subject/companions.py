@@ -24,7 +24,9 @@ _NUMBERS = r"beta|temp|temperature|tau|alpha|kl_weight|.*_weight|scale|.*factor|
 _COUNTS = r"epoch|step|iteration|iter|global_step|batch_idx|n_samples?|k|num_samples|.*_steps"
 _STEPS = r"(max|target|tgt|trg|out|output|gen|pred)_?(seq(uence)?_?)?(len|length)"
 _ONE_TOKEN = r"(sos|bos|eos|pad|unk|start|end|go|stop|mask|padding)(_?token)?_?(id|idx|index|token)"
-_ADJACENCY = r"adj\w*|a_(norm|hat)|laplacian|graph|support|\w*adjacency\w*|l_norm"
+_ADJACENCY = (
+    r"(norm(ed|alized)?_)?adj\w*|a_(norm|hat)|laplacian|graph|support|\w*adjacency\w*|l_norm"
+)
 _SIZE_NAMES = re.compile(
     r"(n|num|k|dim)?_?(class|classes|labels?|cond\w*|conditions?|categories|attrs?|attributes|y|c|batch)"
     r"(_?(dim|dims|size|num|features|d))?|n_?class(es)?|n_?batch(es)?"
