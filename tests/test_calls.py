@@ -521,3 +521,17 @@ def test_terms_without_a_total_are_not_taken_for_the_loss(tmp_path: Path) -> Non
     report = examined(tmp_path, body)
     assert any(n.startswith("`loss` returns terms and no total") for n in report.notes)
     assert not report.findings, f"\n{report}"
+
+
+def test_a_loss_of_every_row_that_the_file_calls_is_not_used(tmp_path: Path) -> None:
+    body = f"""{RETURNS_PARTS}
+    def loss(self, x, x_hat, mu, lv):
+        return (x_hat - x).square().sum(1) + mu.square().sum(1)
+
+    def report(self, x):
+        x_hat, mu, lv = self(x)
+        return {{"loss": self.loss(x, x_hat, mu, lv).mean()}}
+    """
+    report = examined(tmp_path, body)
+    assert any("the loss is not a scalar" in n for n in report.notes), report.notes
+    assert not report.findings, f"\n{report}"

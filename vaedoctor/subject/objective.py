@@ -111,6 +111,7 @@ class _Tried:
     given: str = ""
     terms: bool = False
     elsewhere: bool = False
+    ran: bool = True
 
     @property
     def useful(self) -> bool:
@@ -214,7 +215,7 @@ class _Finder:
             names = ", ".join(f"`{t.loss.name}`" for t in works)
             return None, (f"several losses run ({names}): name one with `--objective`",)
         # The loss that the file itself calls and that raises is for the examination to explain.
-        raising = [t for t in tried if t.error is not None and self._called_so(t)]
+        raising = [t for t in tried if not t.ran and self._called_so(t)]
         if len(raising) == 1:
             return raising[0].objective, ()
         if self._severed is not None:
@@ -317,7 +318,7 @@ class _Finder:
         ran, scalar, error, terms = self._trial(objective)
         if scalar is None:
             given = _shown(recipe, loss, model, batch, self.output()) if not ran else ""
-            return _Tried(objective, False, recipe.own_call, loss, error, given=given)
+            return _Tried(objective, False, recipe.own_call, loss, error, given=given, ran=ran)
         trains = scalar.requires_grad
         elsewhere = trains and not reached_by(scalar, model)
         return _Tried(
