@@ -372,3 +372,40 @@ def test_a_drawn_projection_behind_the_sample_hides_no_location(tmp_path: Path) 
 def test_a_legacy_constructor_of_cuda_is_a_device_spelled_out(tmp_path: Path) -> None:
     text = TRAINED.replace("torch.randn_like(mu)", "torch.cuda.FloatTensor(mu.size()).normal_()")
     assert codes(checked(tmp_path, text, "VAE")) == ["VAE203"]
+
+
+def test_a_batch_drawn_inside_an_expression_is_the_loops_data(tmp_path: Path) -> None:
+    loop = """
+def objective(model, x, y):
+    r, mu, logvar = model(x)
+    kl = 0.5 * (mu ** 2 + logvar.exp() - 1 - logvar).sum(1)
+    return (((r - x) ** 2).sum(1) + kl).mean() + 0 * F.one_hot(y, 3).sum()
+def fit():
+    vae = VAE()
+    opt = torch.optim.Adam(vae.parameters())
+    x, y = 0, 0
+    x = (torch.rand(32, 12) > 0.5).float()
+    y = torch.randint(0, 3, (32,))
+    verlust = objective(vae, x, y)
+    verlust.backward()
+"""
+    text = TRAINED.split("    def loss(")[0].replace("randn_like", "rand_like")
+    assert codes(checked(tmp_path, text + loop, "VAE")) == ["VAE304"]
+
+
+def test_an_argument_that_nothing_reads_is_a_condition_unused(tmp_path: Path) -> None:
+    text = CELLS.replace("F.one_hot(batch_index, 3).to(z.dtype)", "z.new_zeros(len(z), 3)")
+    assert codes(checked(tmp_path, text, "CellVAE")) == ["VAE404"]
+
+
+def test_one_line_that_shares_its_noise_at_two_levels_is_told_once(tmp_path: Path) -> None:
+    text = LADDER.format(more="pass", decoded="z1, z2", width=5)
+    text = text.replace("torch.randn_like(mean)", "torch.randn_like(mean[:1])")
+    assert codes(checked(tmp_path, text, "Ladder")) == ["VAE305"]
+
+
+def test_halves_that_overlap_are_to_be_cut_apart(tmp_path: Path) -> None:
+    text = TRAINED.replace("self.up(x).chunk(2, 1)", "(h := self.up(x))[:, :3], h[:, 1:4]")
+    report = checked(tmp_path, text, "VAE")
+    assert codes(report) == ["VAE106"]
+    assert "chunk(2" in report.findings[0].help

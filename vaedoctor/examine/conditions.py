@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..finding import Span
+from ..subject.binding import role
 from ..subject.subject import Batch, Subject
 from ..subject.trial import forward_parameters
 from .anatomy import Anatomy
@@ -23,6 +24,7 @@ MASK = re.compile(r".*(mask|valid|length|lens|padding).*|seq_len", re.I)
 _LABEL = re.compile(
     r"y|c|label.*|.*_labels?|cond.*|class.*|attr.*|context|ctx|onehot|one_hot|category|domain"
 )
+_GRAPH = re.compile(r"batch|ptr|edge.*|idx|ind(ex|ices)|perm.*")  # which rows, not what they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,9 @@ def conditions(
 
 def _candidates(subject: Subject, anatomy: Anatomy) -> Iterator[tuple[str, Tensor, bool]]:
     """Declared conditions and masks, else further arguments that are named like one."""
-    names = [p.name for p in forward_parameters(subject.model)]
+    parameters = forward_parameters(subject.model)
+    names = [p.name for p in parameters]
+    required = {p.name for p in parameters if p.default is p.empty}
     items: list[tuple[int | str, str, Any]] = [
         (i, names[i] if i < len(names) else str(i), item)
         for i, item in enumerate(subject.batch.args)
@@ -99,9 +103,24 @@ def _candidates(subject: Subject, anatomy: Anatomy) -> Iterator[tuple[str, Tenso
         if not isinstance(item, Tensor) or item is x:
             continue
         declared = key in subject.conditions or name in subject.conditions
-        alike = MASK.fullmatch(name) or _LABEL.fullmatch(name.lower())
-        if declared or (position > 0 and alike):
+        alike = MASK.fullmatch(name) or _LABEL.fullmatch(name.lower()) or _names_a_class(name, item)
+        idle = name in required and _is_idle(anatomy, name, item)
+        if declared or (position > 0 and (alike or idle)):
             yield name, item, declared
+
+
+def _names_a_class(name: str, item: Tensor) -> bool:
+    """Whether whole numbers, whatever they are called, say of each row what it is."""
+    whole = not item.is_floating_point() and not item.is_complex() and item.dim() > 0
+    return whole and not _GRAPH.fullmatch(name.lower())
+
+
+def _is_idle(anatomy: Anatomy, name: str, item: Tensor) -> bool:
+    """Whether nothing at all reads an argument that says something of each row."""
+    value = _leaf(anatomy, item)
+    unread = value is None or not anatomy.flow.consumers.get(value.index)
+    of_rows = item.dim() > 0 and role(name) != "weight"
+    return unread and of_rows and not _GRAPH.fullmatch(name.lower())
 
 
 def _leaf(anatomy: Anatomy, tensor: Tensor) -> Value | None:

@@ -25,6 +25,13 @@ class Identical:
     at: Span | None
     shared: float
 
+    @property
+    def halves(self) -> bool:
+        """Whether both are parts of what one layer gives, and more of it is there."""
+        one = self.loc.op is self.scale.op
+        whole = self.loc.op.out.tensor.numel() if one and self.loc.op.makes else 0
+        return whole > max(h.value.tensor.numel() for h in (self.loc, self.scale))
+
 
 def identical_heads(anatomy: Anatomy) -> Iterator[Identical]:
     """Pairs of heads that are bit-equal or overlap in storage."""

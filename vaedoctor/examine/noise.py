@@ -217,6 +217,7 @@ def shared_noise(anatomy: Anatomy) -> Iterator[SharedNoise]:
     """Latents in which one draw serves several rows of the batch."""
     inputs = [v.shape for v in inputs_of(anatomy.recording) if v.shape]
     rows = inputs[0][0] if inputs else 0
+    told: set[Span] = set()
     for latent in anatomy.affine:
         drawn = latent.draw.op.noise if latent.draw.op is not None else latent.draw.value.tensor
         z = latent.z.shape
@@ -228,7 +229,11 @@ def shared_noise(anatomy: Anatomy) -> Iterator[SharedNoise]:
             continue  # reshaped on the way: not judged
         axis = z.index(rows)
         row = effective.select(axis, 0).unsqueeze(axis)
+        at = latent.draw.op.span if latent.draw.op is not None else None
+        if at in told:  # one line that draws for every level or step
+            continue
         if bool((effective == row).all()):
+            told.update([at] if at is not None else [])
             yield SharedNoise(latent, rows, tuple(drawn.shape))
 
 

@@ -156,7 +156,8 @@ class Loop:
             match node:
                 case ast.Assign(targets=[target], value=value):
                     reads = {n.id for n in ast.walk(value) if isinstance(n, ast.Name)}
-                    drawn = isinstance(value, ast.Call) and called_name(value).startswith("rand")
+                    calls = (n for n in ast.walk(value) if isinstance(n, ast.Call))
+                    drawn = any(called_name(c).startswith("rand") for c in calls)
                     if reads & found or drawn:
                         found |= {n.id for n in ast.walk(target) if isinstance(n, ast.Name)}
         return found

@@ -40,8 +40,8 @@ def optimizers_of(
     inside = [call for place, call in built if _owner(place) in kinds]
     if known and at is None and inside:
         at = source.span(inside[0])
-    if not built:
-        return known, at
+    if not built or (known and not after.optimizers):
+        return known, at  # what a model keeps itself is all that it has
     seen = _function_at(source, at)
     own = {id(p) for p in model.parameters()}
     holders = Holders(source, kinds)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity
 from ...rule import rule
+from ...spelling import listed
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
@@ -32,13 +33,15 @@ def layer_reused_while_siblings_idle(examination: Examination) -> Iterator[Findi
     """
     for reuse in examination.census.reused:
         calls = reuse.calls
-        lines = ", ".join(str(c.span.line) for c in calls if c.span)
-        idle = ", ".join(f"`{name}`" for name in reuse.idle)
+        lines = sorted({c.span.line for c in calls if c.span})
+        idle = listed([f"`{name}`" for name in reuse.idle])
+        them, verb = ("sibling", "is") if len(reuse.idle) == 1 else ("siblings", "are")
         yield Finding(
-            f"`{reuse.path}` is called {len(calls)} times while its sibling {idle} is never called",
-            help=f"call {idle} at the place it was made for",
+            f"`{reuse.path}` is called {len(calls)} times while its {them} {idle} {verb} never "
+            "called",
+            help=f"call {idle} where {'it was' if verb == 'is' else 'they were'} made for",
             at=calls[-1].span,
             measured={"calls": len(calls), "idle siblings": len(reuse.idle)},
-            notes=(f"called in lines {lines}",),
+            notes=(f"called in line{'s' * (len(lines) > 1)} {', '.join(map(str, lines))}",),
             causes=frozenset(f"layer:{name}" for name in reuse.idle),
         )

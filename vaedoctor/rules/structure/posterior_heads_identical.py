@@ -34,6 +34,8 @@ def posterior_heads_identical(examination: Examination) -> Iterator[Finding | Ve
     for pair in found:
         idle = [b.path for b in examination.census.idle if b.like(pair.loc.op)]
         meant = f"call `{idle[0]}` for the scale" if idle else "give the scale a layer of its own"
+        if pair.halves:
+            meant = "take two halves that share nothing: `mu, logvar = h.chunk(2, dim=1)`"
         overlap = "are the same tensor" if pair.shared == 1 else "overlap in memory"
         yield Finding(
             f"location and scale of the posterior {overlap}",
