@@ -409,3 +409,17 @@ def test_halves_that_overlap_are_to_be_cut_apart(tmp_path: Path) -> None:
     report = checked(tmp_path, text, "VAE")
     assert codes(report) == ["VAE106"]
     assert "chunk(2" in report.findings[0].help
+
+
+def test_what_the_model_keeps_is_not_moved_by_the_loop_around_it(tmp_path: Path) -> None:
+    loop = """
+def fit():
+    vae = VAE()
+    x = torch.rand(32, 12)
+    loss = vae.loss(x)
+    loss.backward()
+"""
+    text = TRAINED.replace("super().__init__()", "super().__init__(); self.mix = torch.rand(12)")
+    text = text.replace("self.up(x)", "self.up(x * self.mix)")
+    report = checked(tmp_path, text + loop, "VAE")
+    assert "VAE108" in codes(report)

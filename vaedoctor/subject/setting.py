@@ -58,7 +58,7 @@ class Setting:
         with generators_restored(), cuda.moves_ignored():
             seed_everything(seed)
             space = _Making(self, model).of(set(names))
-        own = {id(p) for p in (*model.parameters(), *model.buffers())}
+        own = {id(thing) for thing in (*model.parameters(), *model.buffers(), *reachable([model]))}
         made = [v for k, v in space.items() if self.namespace.get(k, _NOTHING) is not v]
         for thing in reachable(made):
             if isinstance(thing, Tensor) and id(thing) not in own:
