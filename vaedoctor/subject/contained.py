@@ -32,6 +32,16 @@ def total_among(output: Any) -> tuple[Any, ...] | None:
     return None
 
 
+def is_whole(loss: Tensor, output: Any) -> bool:
+    """Whether a loss reaches every parameter that the outputs beside it reach.
+
+    The penalty of a codebook, returned as `loss` beside x_hat, knows nothing of the decoder.
+    """
+    others = _behind(t for _, t in leaves(output) if t is not loss and _trains(t))
+    reached = _behind([loss])
+    return all(node in reached for node in others if hasattr(node, "variable"))
+
+
 def only_terms(value: Any) -> bool:
     """Whether a loss returns several terms and no total: no scalar is computed from the others."""
     scalars = [t for _, t in leaves(value) if _trains(t) and t.numel() == 1]

@@ -23,7 +23,7 @@ from .binding import (
 )
 from .calling import has_forward
 from .composing import is_pyro_pair, pyro_loss
-from .contained import only_terms, reached_by, total_among
+from .contained import is_whole, only_terms, reached_by, total_among
 from .errors import TargetError, summary
 from .loop import Loop, loops
 from .losses import (
@@ -187,9 +187,16 @@ class _Finder:
             return None, ()
         if is_pyro_pair(self.model) and (not has_forward(self.model) or self._trial(_PYRO)[0]):
             return _PYRO, ()  # the batch of a forward pass of its own may not be the pair's
-        contained = self._contained()
-        if contained is not None:
+        contained, whole = self._contained()
+        if contained is not None and whole:
             return contained, ()
+        objective, notes = self._searched()
+        if objective is None and contained is not None:
+            return contained, ()
+        return objective, notes
+
+    def _searched(self) -> tuple[Objective | None, tuple[str, ...]]:
+        """The loss in the code: a `training_step`, a loop, a method, a function, an output."""
         # Nobody calls a `training_step` but its framework.
         every = list(candidates(self.model, self.namespace))
         tried = self._tried(c for c in every if c.name == "training_step")
@@ -336,7 +343,8 @@ class _Finder:
                 self.refusing.append(objective)
             return False, None, trial.error, False
         try:
-            return True, total(trial.value), None, only_terms(trial.value)
+            named = any(str(k).lower() in _TOTAL_KEYS for k, _ in items(trial.value))
+            return True, total(trial.value), None, not named and only_terms(trial.value)
         except ValueError as error:
             return True, None, error, False
 
@@ -409,24 +417,25 @@ class _Finder:
 
         return Recipe(arguments)
 
-    def _contained(self) -> Objective | None:
-        """A loss that forward itself returns, as an entry `loss` or as its only output."""
+    def _contained(self) -> tuple[Objective | None, bool]:
+        """A loss that forward itself returns, as an entry `loss` or as its only output.
+
+        And whether it is all of the loss.
+        """
         output = self.output()
         if _is_loss(output):
-            return Objective(lambda m, b: b.run(m), "forward", "found: forward returns the loss")
+            origin = "found: forward returns the loss"
+            return Objective(lambda m, b: b.run(m), "forward", origin), True
         named: list[tuple[Any, Any, Any]] = [(k, k, v) for k, v in items(output)]
         names = return_names(self.model)
         if isinstance(output, tuple | list) and len(names) == len(output):
             named = [(str(n), i, v) for i, (n, v) in enumerate(zip(names, output, strict=True))]
         for name, key, value in named:
             if str(name).lower() in {"loss", "total_loss"} and _is_loss(value):
-                return Objective(
-                    _entry(key),
-                    str(name),
-                    f"found: `{name}` in the output",
-                    span_of(type(self.model)),
-                )
-        return None
+                origin = f"found: `{name}` in the output"
+                at = span_of(type(self.model))
+                return Objective(_entry(key), str(name), origin, at), is_whole(value, output)
+        return None, False
 
     def _minimized(self) -> Objective | None:
         """The output in an unnamed place from which the file goes backward."""
