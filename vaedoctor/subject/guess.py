@@ -89,6 +89,7 @@ class Guesser:
         self._queue: list[tuple[int, int, int, State, nn.Module | None]] = []
         self._met: set[int] = set()
         self._tried_states: set[str] = set()
+        self._wanted: set[str] = set()
         self._failures: Counter[tuple[int, str]] = Counter()
         self._started = time.thread_time()
         self._blind = False
@@ -109,11 +110,16 @@ class Guesser:
             self._tried_states.add(_key(state))
             trials += 1
             one, seen = self._tried(state, layer)
-            if best is None or one.score > best.score:
+            wanted = one.trial.ran and _key(state) in self._wanted
+            if best is None or one.score > best.score or wanted:
                 best, furthest = one, state
             if one.trial.ran and (unread := self._not_looked_up(state, seen)) is not None:
                 self._push(unread, layer, seen.progress, -1)
                 best = one if best is None else best
+                continue
+            if one.trial.ran and (column := self._as_column(state, seen)) is not None:
+                self._wanted.add(_key(column))
+                self._push(column, layer, seen.progress, -1)
                 continue
             if one.score[1] == 1 and (image := self._as_it_came_out(state, seen)) is not None:
                 self._push(image, layer, seen.progress, -1)
@@ -348,6 +354,14 @@ class Guesser:
         if first is None or first[1].kind != "index" or first[0] in seen.looked_up:
             return None
         return changed(state, first[0], Slot(first[1].shape))
+
+    def _as_column(self, state: State, seen: Observed) -> State | None:
+        """The state with a column in place of a vector that is squeezed: one row would be none."""
+        for path, slot in slots_of(state).items():
+            if path in seen.columns and len(slot.shape) == 1:
+                other = reshaped(state, path, (*slot.shape, 1))
+                return None if _key(other) in self._tried_states else other
+        return None
 
     def _as_it_came_out(self, state: State, seen: Observed) -> State | None:
         """The data in the shape of an output of as many numbers: an image, or turned axes."""

@@ -59,13 +59,17 @@ class TooMuchWork(BaseException):
 
 @dataclass(slots=True)
 class Observed:
-    """How far a trial came: `progress` counts operations, `work` the multiplications in them."""
+    """How far a trial came: `progress` counts operations, `work` the multiplications in them.
+
+    `columns` are vectors of which the last axis was squeezed, in vain: it is wanted to be 1.
+    """
 
     trial: Trial
     failed: Failed | None = None
     progress: int = 0
     marks: dict[int, tuple[Tensor, Paths]] = field(default_factory=dict)
     looked_up: set[Path] = field(default_factory=set)
+    columns: set[Path] = field(default_factory=set)
     work: int = 0
 
     def paths(self, value: Any) -> Paths:
@@ -137,7 +141,10 @@ class _Witness(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in _LOOKS_UP:
             at = 0 if name in {*_FORGETS, "one_hot"} else 1
-            self.seen.looked_up |= {p for t in read[at:] for p in self.seen.paths(t)}
+            found = {p for t in read[at:] for p in self.seen.paths(t)}
+            self.seen.looked_up = self.seen.looked_up | found  # a set is put back after the trial
+        if name == "squeeze" and args[1:] == (-1,) and made[0].dim() == read[0].dim() == 1:
+            self.seen.columns = self.seen.columns | self.seen.paths(read[0])
         self.seen.work += _multiplications(name, read, made[0])
         paths = frozenset(p for t in read for p in self.seen.paths(t))
         if name in _FORGETS or (name in _MIXES_LAST and read and _is_row(read)):
