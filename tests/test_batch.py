@@ -253,7 +253,7 @@ X, Y = torch.rand(4, 20), torch.arange(4) % 4
     ("model", "given", "args", "kwargs"),
     [
         (Vector(20), X, (X,), {}),
-        (Vector(20), (X, Y), (X,), {}),
+        (Vector(20), (X, Y), (X,), {"item 1": Y}),
         (Conditional(), (X, Y), (X, Y), {}),
         (Conditional(), [X, Y], (X, Y), {}),
         (Conditional(), {"x": X, "y": Y}, (), {"x": X, "y": Y}),

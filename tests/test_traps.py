@@ -67,3 +67,13 @@ def test_a_loss_that_names_the_entries_of_a_batch_is_given_them():
 
     batch = {"x": model.batch()[0], "weight": torch.ones(8)}
     assert not vaedoctor.check(model, batch, objective=objective, select=["VAE0"]).findings
+
+
+def test_a_loss_is_given_what_forward_does_not_take():
+    model = meetings.CallsItsDecoderX()
+    batch = model.batch()[0], torch.ones(8)
+
+    def objective(model, x, weight):
+        return model.loss(x) * weight.mean()
+
+    assert not vaedoctor.check(model, batch, objective=objective, select=["VAE0"]).findings

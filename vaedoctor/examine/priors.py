@@ -124,10 +124,15 @@ class _Terms:
         own = self.flow.ancestors(*heads, self.code) | self._decoded
         x_hat = self.anatomy.x_hat
         compared = self.flow.descendants(x_hat) if x_hat is not None else set()
-        made = [op.out for op in self.ops() if self.flow.layer(op) and self._predicts(op)]
+        near = self.flow.descendants(*heads) & set(self.behind)
+        made = [
+            op.out
+            for op in self.anatomy.recording.ops
+            if op.makes and op.out.index in near and self.flow.layer(op) and self._predicts(op)
+        ]
         if made:  # a second decoder, or a projection onto given features
             compared = compared | self.flow.descendants(*made)
-        met = (self.flow.descendants(*heads) & set(self.behind)) - self._decoded - compared
+        met = near - self._decoded - compared
         values = self.anatomy.recording.values
         behind = self.flow.ancestors(*(values[i] for i in met)) if met else frozenset()
         return [

@@ -18,7 +18,7 @@ from .errors import TargetError, summary
 from .example import Example, own_examples
 from .guess import Guesser, Made
 from .source import Source
-from .subject import Batch
+from .subject import LOADED, Batch
 from .trial import Trial, attempt, forward_parameters, home, leaves
 from .witness import TooMuchWork
 
@@ -174,8 +174,10 @@ def _readings(model: nn.Module, given: Any) -> Iterator[tuple[tuple[Any, ...], d
         if len(parameters) == 1 or not fits:
             yield (given,), {}
         if given and len(parameters) >= 1 and not fits:
-            # A data loader's (x, label) for a model that wants x alone.
-            yield tuple(given[: max(1, len(required))]), {}
+            # A data loader's (x, label) for a model that wants x alone: the rest is the loss's.
+            taken = max(1, len(required))
+            rest = {f"{LOADED}{i}": v for i, v in enumerate(given) if i >= taken}
+            yield tuple(given[:taken]), rest
     elif isinstance(given, Mapping):
         names = {p.name for p in parameters}
         fits = {p.name for p in required} <= set(given)

@@ -16,7 +16,7 @@ from .source import (
     called_name,
     function_tree,
 )
-from .subject import Batch
+from .subject import LOADED, Batch
 from .trial import forward_parameters, items, leaves, pick
 
 Arguments = tuple[list[Any], dict[str, Any]]
@@ -122,6 +122,10 @@ def model_first(parameters: list[inspect.Parameter]) -> Recipe:
     names = {p.name for p in parameters}
 
     def arguments(model: nn.Module, batch: Batch, _: Any) -> Arguments:
+        if batch.beside and all(name.startswith(LOADED) for name in batch.beside):
+            further = [batch.kwargs[name] for name in sorted(batch.beside)]
+            given = {k: v for k, v in batch.kwargs.items() if k not in batch.beside}
+            return [model, *batch.args, *further], given
         if batch.beside and not names >= set(batch.kwargs):
             return [model, dict(batch.kwargs)], {}
         return [model, *batch.args], dict(batch.kwargs)

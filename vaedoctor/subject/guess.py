@@ -31,6 +31,7 @@ from .companions import (
     told_width,
 )
 from .layers import KNOWN, TABLES, Layers
+from .losses import candidates, parameters_of
 from .refusals import rows_held_fast
 from .repairs import Repairs, unpacked_paths
 from .slots import Group, Node, Path, Slot, State, changed, made, reshaped, slots_in, slots_of, told
@@ -85,6 +86,12 @@ class Guesser:
         )
         self.repairs = Repairs(model, self.layers)
         self.parameters = forward_parameters(model)
+        self._for_the_loss = {
+            p.name
+            for loss in candidates(model, {})
+            for p in parameters_of(loss.function)
+            if p.default is p.empty
+        }
         self._order = itertools.count()
         self._queue: list[tuple[int, int, int, State, nn.Module | None]] = []
         self._met: set[int] = set()
@@ -184,7 +191,8 @@ class Guesser:
             if p.kind is p.VAR_POSITIONAL:
                 continue
             is_label = re.search("label|target", p.name.lower()) is not None
-            if p.default is p.empty or (optional and not is_label):
+            asked = p.default is p.empty or p.name in self._for_the_loss
+            if asked or (optional and not is_label):
                 graph = of_one_graph(p.name, [q.name for q in self.parameters], main)
                 beside = graph or companion(p.name, main, self.layers)
                 state[p.name] = beside if beside.kind == "plain" else _plain(p) or beside

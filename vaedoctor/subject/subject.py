@@ -12,6 +12,9 @@ from torch import nn
 from ..finding import Span
 from .calling import Calling
 
+LOADED = "item "
+"""The names of a loader's further entries where they have none: `item 1` and so on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
