@@ -128,7 +128,11 @@ class _Terms:
         made = [
             op.out
             for op in self.anatomy.recording.ops
-            if op.makes and op.out.index in near and self.flow.layer(op) and self._predicts(op)
+            if op.makes
+            and op.out.index in near
+            and (op.out.index in self.after or (_product(op) and op.out.index not in own))
+            and self.flow.layer(op)
+            and self._predicts(op)
         ]
         if made:  # a second decoder, or a projection onto given features
             compared = compared | self.flow.descendants(*made)
