@@ -122,6 +122,18 @@ def handed_on(r: Any, x: Tensor) -> Tensor:
     return unpacked(r, x)
 
 
+def declared(x: Tensor, outputs: dict[str, Tensor]) -> Tensor:
+    return by_keys(outputs, x)
+
+
+def declared_by_class(x: Tensor, outputs: Output) -> Tensor:
+    return by_place(outputs, x)
+
+
+def by_place(parts: Any, x: Tensor) -> Tensor:
+    return weighed(parts[2], x, parts[1], parts[0])
+
+
 def by_letters(x: Tensor, fx: Tensor, logvar: Tensor, mu: Tensor) -> Tensor:
     return weighed(fx, x, mu, logvar)
 
@@ -164,7 +176,14 @@ def test_given_losses_are_bound(shape: str, loss: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "loss"), [("dict", by_keys), ("tuple", unpacked), ("tuple", handed_on)]
+    ("shape", "loss"),
+    [
+        ("dict", by_keys),
+        ("tuple", unpacked),
+        ("tuple", handed_on),
+        ("dict", declared),
+        ("named", declared_by_class),
+    ],
 )
 def test_what_is_called_nothing_in_particular_takes_all_outputs(
     shape: str, loss: Callable[..., Any]

@@ -48,6 +48,8 @@ _WHOLE = re.compile(
     r"outputs?|out|results?|res|preds?|ret|model_out.*|forward_out.*", re.IGNORECASE
 )
 
+_MAPPINGS = frozenset("Dict Mapping MutableMapping OrderedDict".split())
+
 
 class Unbound(Exception):
     """A parameter for which nothing fits."""
@@ -234,7 +236,8 @@ class _Names:
         keys = {str(path[0]) for path in self.slots if path and isinstance(path[0], str)}
         apart = () not in self.slots and _taken_apart(self.function, p.name)
         entries = bool(read & keys) or _reads_attributes(self.function, p.name, keys)
-        if entries or (apart and _WHOLE.fullmatch(p.name) is not None):
+        named = apart and _WHOLE.fullmatch(p.name) is not None
+        if entries or named or _declared(p, self.binding.output):
             self._take_whole(p.name)
 
     def _take_whole(self, name: str) -> None:
@@ -461,6 +464,15 @@ def _taken_apart(function: Callable[..., Any], name: str) -> bool:
                 if found == name:
                     return True
     return False
+
+
+def _declared(p: inspect.Parameter, output: Any) -> bool:
+    """Whether a parameter is annotated with what forward returned: its class, or a mapping."""
+    if isinstance(output, Tensor) or p.annotation is p.empty:
+        return False
+    said = p.annotation if isinstance(p.annotation, str) else inspect.formatannotation(p.annotation)
+    kind = said.partition("[")[0].rpartition(".")[2]
+    return kind == type(output).__name__ or (isinstance(output, dict) and kind in _MAPPINGS)
 
 
 def _keys_read(function: Callable[..., Any], name: str) -> set[str]:
