@@ -218,6 +218,15 @@ def test_one_forward_pass_a_run() -> None:
     assert passes == [1]
 
 
+def test_a_given_loss_of_every_row_is_refused() -> None:
+    def loss(recon: Tensor, x: Tensor) -> Tensor:
+        return (recon - x).square().sum(1)
+
+    with pytest.raises(TargetError) as caught:
+        from_instance(VAE("recon"), X, objective=loss)
+    assert "not a scalar" in caught.value.message
+
+
 def test_what_cannot_be_bound_is_named() -> None:
     def loss(recon: Tensor, x: Tensor, tree: Any) -> Tensor:
         return recon.sum()

@@ -177,7 +177,7 @@ class _Finder:
                 return tried[-1].objective
         # A bound loss that raises is for the examination to explain; one with a guess is not.
         certain = [t for t in tried if t.own_call or unbound is None]
-        if certain:
+        if certain and not certain[0].ran:
             return certain[0].objective
         raise _cannot_bind(loss, unbound, tried[0].error if tried else None)
 
