@@ -11,11 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .source import (
-    Function,
-    called_name,
-    function_tree,
-)
+from .handling import declared, keys_read, parts_of, reads_attributes, taken_apart
+from .source import called_name, function_tree
 from .subject import LOADED, Batch
 from .trial import forward_parameters, items, leaves, pick
 
@@ -47,8 +44,6 @@ _ROLES = (
 _WHOLE = re.compile(
     r"outputs?|out|results?|res|preds?|ret|model_out.*|forward_out.*", re.IGNORECASE
 )
-
-_MAPPINGS = frozenset("Dict Mapping MutableMapping OrderedDict".split())
 
 
 class Unbound(Exception):
@@ -199,7 +194,7 @@ class _Names:
         self._check()
         # A loss that is given nothing reads what the forward pass left on the model.
         bound, needs = dict(self.bound), self.needs_output or self.spread or not self.bound
-        keys = _keyword_keys(self.function, self.spare)
+        keys = keys_read(self.function, self.spare) if self.spare else set()
         positional = [p.name for p in self.parameters if p.kind is not p.KEYWORD_ONLY]
         spread = self.spread
 
@@ -229,15 +224,15 @@ class _Names:
 
     def _whole(self, p: inspect.Parameter) -> None:
         """The output or a loader's dict as it is, for a function that takes it apart."""
-        read = _keys_read(self.function, p.name)
+        read = keys_read(self.function, p.name)
         if read and read <= set(self.binding.batch.kwargs):
             self.bound[p.name] = lambda m, b, out: dict(b.kwargs)
             return
         keys = {str(path[0]) for path in self.slots if path and isinstance(path[0], str)}
-        apart = () not in self.slots and _taken_apart(self.function, p.name)
-        entries = bool(read & keys) or _reads_attributes(self.function, p.name, keys)
+        apart = () not in self.slots and taken_apart(self.function, p.name)
+        entries = bool(read & keys) or reads_attributes(self.function, p.name, keys)
         named = apart and _WHOLE.fullmatch(p.name) is not None
-        if entries or named or _declared(p, self.binding.output):
+        if entries or named or declared(p, self.binding.output):
             self._take_whole(p.name)
 
     def _take_whole(self, name: str) -> None:
@@ -245,7 +240,7 @@ class _Names:
         self.bound[name] = lambda m, b, out: out
 
     def _exact(self, p: inspect.Parameter) -> None:
-        if () not in self.slots and _taken_apart(self.function, p.name):
+        if () not in self.slots and taken_apart(self.function, p.name):
             return
         if self.whole and p.name in self.inputs:  # the other parameter holds all outputs
             self._take_input(p.name, self.inputs[p.name])
@@ -266,7 +261,7 @@ class _Names:
         elif role(p.name) == "label" and len(names) > 1:
             self._take_input(p.name, self.inputs[names[1]])
         elif names and self._is_a_loaders(p):
-            self._take_parts(p.name, max(_parts_of(self.function, p.name), 2))
+            self._take_parts(p.name, max(parts_of(self.function, p.name), 2))
         elif role(p.name) == "input" and names:
             self._take_input(p.name, self.inputs[names[0]])
 
@@ -274,7 +269,7 @@ class _Names:
         """Whether a parameter stands for what a loader gives, `(x, label)`."""
         handed = self.paired and p.name == self.parameters[0].name
         named = p.name == "batch" or p.name.endswith("_batch")
-        return (handed or named) and (self.paired or _parts_of(self.function, p.name) > 1)
+        return (handed or named) and (self.paired or parts_of(self.function, p.name) > 1)
 
     def _is_reconstruction_called_input(self, p: inspect.Parameter) -> bool:
         """In `loss(input, target, ...)`, after `F.mse_loss`, the input is the reconstruction."""
@@ -353,7 +348,7 @@ class _Names:
         """What is taken apart takes all outputs; the one that is then left, what no other has."""
         left = [p for p in self.parameters if p.name not in self.bound and p.default is p.empty]
         several = () not in self.slots and not self.needs_output
-        apart = [p for p in left if several and _taken_apart(self.function, p.name)]
+        apart = [p for p in left if several and taken_apart(self.function, p.name)]
         if len(apart) == 1:
             self._take_whole(apart[0].name)
             left.remove(apart[0])
@@ -433,78 +428,3 @@ def _slot_name(path: tuple[Any, ...], names: list[Any]) -> str:
 
 def _bare(name: str) -> str:
     return name.lower().replace("_", "")
-
-
-def _keyword_keys(function: Callable[..., Any], spare: str | None) -> list[str]:
-    """Keys a loss reads from its `**kwargs` (`kwargs["M_N"]`)."""
-    tree: Function | None = function_tree(function) if spare else None
-    if tree is None:
-        return []
-    return [
-        node.slice.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Subscript)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == spare
-        and isinstance(node.slice, ast.Constant)
-        and isinstance(node.slice.value, str)
-    ]
-
-
-def _taken_apart(function: Callable[..., Any], name: str) -> bool:
-    """Whether a function treats a parameter as a container: unpacks, spreads or subscripts it."""
-    tree = function_tree(function)
-    for node in ast.walk(tree) if tree is not None else ():
-        match node:
-            case (
-                ast.Assign(targets=[ast.Tuple()], value=ast.Name(id=found))
-                | ast.Subscript(value=ast.Name(id=found), slice=ast.Constant(value=str() | int()))
-                | ast.Starred(value=ast.Name(id=found))
-            ):
-                if found == name:
-                    return True
-    return False
-
-
-def _declared(p: inspect.Parameter, output: Any) -> bool:
-    """Whether a parameter is annotated with what forward returned: its class, or a mapping."""
-    if isinstance(output, Tensor) or p.annotation is p.empty:
-        return False
-    said = p.annotation if isinstance(p.annotation, str) else inspect.formatannotation(p.annotation)
-    kind = said.partition("[")[0].rpartition(".")[2]
-    return kind == type(output).__name__ or (isinstance(output, dict) and kind in _MAPPINGS)
-
-
-def _keys_read(function: Callable[..., Any], name: str) -> set[str]:
-    """The literal keys with which a function subscripts a parameter: `batch["image"]`."""
-    found: set[str] = set()
-    tree = function_tree(function)
-    for node in ast.walk(tree) if tree is not None else ():
-        match node:
-            case ast.Subscript(value=ast.Name(id=held), slice=ast.Constant(value=str() as key)):
-                if held == name:
-                    found.add(key)
-    return found
-
-
-def _reads_attributes(function: Callable[..., Any], name: str, keys: set[str]) -> bool:
-    """Whether a function reads an entry of the output as an attribute: `out.x_hat`."""
-    tree = function_tree(function) if keys else None
-    return any(
-        isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == name
-        and node.attr in keys
-        for node in (ast.walk(tree) if tree is not None else ())
-    )
-
-
-def _parts_of(function: Callable[..., Any], name: str) -> int:
-    """Into how many parts a function unpacks a parameter: 2 for `x, _ = batch`."""
-    tree = function_tree(function)
-    for node in ast.walk(tree) if tree is not None else ():
-        match node:
-            case ast.Assign(targets=[ast.Tuple(elts=parts)], value=ast.Name(id=found)):
-                if found == name:
-                    return len(parts)
-    return 0

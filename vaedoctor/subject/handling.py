@@ -1,0 +1,73 @@
+"""How a loss treats a parameter, read from its source: what it takes apart, and by which keys."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from .source import function_tree
+
+_MAPPINGS = frozenset("Dict Mapping MutableMapping OrderedDict".split())
+
+
+def taken_apart(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function treats a parameter as a container: unpacks, spreads or subscripts it."""
+    tree = function_tree(function)
+    for node in ast.walk(tree) if tree is not None else ():
+        match node:
+            case (
+                ast.Assign(targets=[ast.Tuple()], value=ast.Name(id=found))
+                | ast.Subscript(value=ast.Name(id=found), slice=ast.Constant(value=str() | int()))
+                | ast.Starred(value=ast.Name(id=found))
+            ):
+                if found == name:
+                    return True
+    return False
+
+
+def declared(p: inspect.Parameter, output: Any) -> bool:
+    """Whether a parameter is annotated with what forward returned: its class, or a mapping."""
+    if isinstance(output, Tensor) or p.annotation is p.empty:
+        return False
+    said = p.annotation if isinstance(p.annotation, str) else inspect.formatannotation(p.annotation)
+    kind = said.partition("[")[0].rpartition(".")[2]
+    return kind == type(output).__name__ or (isinstance(output, dict) and kind in _MAPPINGS)
+
+
+def keys_read(function: Callable[..., Any], name: str) -> set[str]:
+    """The literal keys with which a function subscripts a parameter: `batch["image"]`."""
+    found: set[str] = set()
+    tree = function_tree(function)
+    for node in ast.walk(tree) if tree is not None else ():
+        match node:
+            case ast.Subscript(value=ast.Name(id=held), slice=ast.Constant(value=str() as key)):
+                if held == name:
+                    found.add(key)
+    return found
+
+
+def reads_attributes(function: Callable[..., Any], name: str, keys: set[str]) -> bool:
+    """Whether a function reads an entry of the output as an attribute: `out.x_hat`."""
+    tree = function_tree(function) if keys else None
+    return any(
+        isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == name
+        and node.attr in keys
+        for node in (ast.walk(tree) if tree is not None else ())
+    )
+
+
+def parts_of(function: Callable[..., Any], name: str) -> int:
+    """Into how many parts a function unpacks a parameter: 2 for `x, _ = batch`."""
+    tree = function_tree(function)
+    for node in ast.walk(tree) if tree is not None else ():
+        match node:
+            case ast.Assign(targets=[ast.Tuple(elts=parts)], value=ast.Name(id=found)):
+                if found == name:
+                    return len(parts)
+    return 0
