@@ -180,7 +180,8 @@ def _materialize(subject: Subject) -> None:
 
     A model without any parameter may be one that builds all its layers then.
     """
-    with suppress(Exception), torch.no_grad():  # the recorded step tells what is wrong
+    # The recorded step tells what is wrong, also where the model ends the process.
+    with suppress(Exception, SystemExit), torch.no_grad():
         subject.batch.run(subject.model)
     for module in subject.model.modules():
         if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():

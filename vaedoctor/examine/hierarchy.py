@@ -63,15 +63,21 @@ def samples(examination: Examination, latents: list[Latent]) -> tuple[str, str, 
 
 
 def carries(anatomy: Anatomy, latent: Latent, others: list[Latent]) -> bool:
-    """Whether x reaches x_hat through a latent, around all of the others.
+    """Whether x reaches x_hat, or the prior of another, through a latent, around all of the others.
 
     Where it does not, the others bound what the latent can tell: a noisy layer of the decoder, or
-    noise in front of a posterior, needs no KL of its own.
+    noise in front of a posterior, needs no KL of its own. Where it makes another's prior, the KL of
+    that one bounds nothing.
     """
     flow, x_hat = anatomy.flow, anatomy.x_hat
     apart = [x.z for x in others if x.z is not latent.z]
-    if x_hat is None or latent.z.index not in flow.ancestors(x_hat, stop=apart):
-        return x_hat is None
+    if x_hat is None:
+        return True
+    made = [v for x in others for v in (x.loc, x.scale) if v is not None]
+    decoded = flow.ancestors(x_hat, stop=apart)
+    scored = flow.ancestors(loss_value(anatomy), stop=[*apart, *made, x_hat])
+    if latent.z.index not in decoded | scored:
+        return False
     behind = flow.ancestors(latent.z, stop=apart)
     return any(anatomy.recording.values[i].source == "input" for i in behind)
 
