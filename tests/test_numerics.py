@@ -120,7 +120,7 @@ def test_exponentials_near_overflow_are_one_finding() -> None:
     at = found.at
     assert at is not None
     assert found.measured["largest argument"] == 60
-    assert found.notes == (f"as near: `exp` of 70 in line {at.line + 1}",)
+    assert found.notes == (f"also near: `exp` of 70 in line {at.line + 1}",)
 
 
 # -- reach ------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def exp_headroom(examination: Examination) -> Iterator[Finding | Verified]:
             at=h.op.span,
             measured=measured,
             notes=tuple(
-                f"as near: `{o.op.name}` of {o.largest:.3g} in line {o.op.span.line}"
+                f"also near: `{o.op.name}` of {o.largest:.3g} in line {o.op.span.line}"
                 for o in ordered[1:]
                 if o.op.span
             ),
