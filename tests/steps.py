@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vaedoctor.examine.edits import Edit
 from vaedoctor.examine.examination import Examination
 from vaedoctor.examine.flow import Flow
-from vaedoctor.examine.recorder import Edit
 from vaedoctor.examine.recording import Op, Recording, Value
 from vaedoctor.examine.step import run_recorded
 from vaedoctor.subject.subject import Batch, Objective, Subject

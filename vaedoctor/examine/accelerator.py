@@ -19,8 +19,10 @@ from ..finding import Span
 from ..subject.cuda import was_moved
 from ..subject.subject import Subject
 from .devices import Ask, spelled_out_in, stray_operands, without_request
+from .edits import Edits
 from .flow import PAIRWISE
-from .recorder import Edits, Recorder, storage_of
+from .ledger import storage_of
+from .recorder import Recorder
 from .recording import Op, Recording, Value, operands, tensors_in
 from .step import run_recorded
 
@@ -158,6 +160,7 @@ class Accelerator(Recorder):
         self._answers: dict[int, tuple[torch.device, Tensor]] = {}
         self._noted: list[tuple[str, int, Tensor | None, str]] = []
         first = next(model.parameters(), None)
+        self._named = named
         self._world = first.device if first is not None else torch.device("cpu")
 
     def mixings(self) -> Iterator[Mixing]:
@@ -229,7 +232,7 @@ class Accelerator(Recorder):
         if known is not None:
             return known
         source, _ = self._named.get(id(tensor), ("constant", ""))
-        storage = self._storages.get(storage_of(tensor), ())
+        storage = self._ledger.at(storage_of(tensor))
         relative = next((v for v in storage if id(v.tensor) in self.places), None)
         if source in _MOVES_WITH or was_moved(tensor):
             place = self.home
@@ -272,7 +275,7 @@ class Accelerator(Recorder):
 
     def _answer(self, place: torch.device, tensor: Tensor) -> torch.device:
         """What a tensor that stayed says: a device object known again by its identity."""
-        self._value(tensor)
+        self._ledger.value(tensor)
         said = torch.device(str(place))
         self._answers[id(said)] = (said, tensor)
         return said

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ..subject.subject import Batch, Subject
 from .anatomy import Anatomy
+from .edits import Edit
 from .evaluation import run_forward
 from .flow import Flow
 from .latents import Latent
-from .recorder import Edit
 from .step import run_recorded
 
 _NEAR = 1e-3  # of the mean, and of 1

@@ -15,11 +15,11 @@ from torch import Tensor
 from ..finding import Span
 from ..subject.subject import Subject
 from .anatomy import Anatomy
+from .edits import Edit
 from .flow import Flow
 from .latents import Head, Latent
 from .likelihood import RANGES
 from .probe import AFFINE, CLAMPS
-from .recorder import Edit
 from .recording import Op, Value
 from .repeat import repeat
 

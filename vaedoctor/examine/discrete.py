@@ -19,10 +19,10 @@ from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy, inputs_of
 from .decoders import predictions
+from .edits import Edits
 from .flow import Draw, Flow
 from .latents import Latent, head, same_posterior
 from .pinning import common_root, first_layers, held, loss_value, prior_layers
-from .recorder import Edits
 from .recording import Value
 from .repeat import repeat
 from .summands import term_at

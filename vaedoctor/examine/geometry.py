@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from .anatomy import Anatomy
+from .edits import Edits
 from .latents import Latent
-from .recorder import Edits
 from .recording import Value
 from .repeat import repeat
 

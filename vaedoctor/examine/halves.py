@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..subject.subject import Subject
+from .edits import by_operation
 from .numerics import LOGARITHMS, QUOTIENTS, ROOTS, NonFinite, Watch, bad_end, first_non_finite
 from .precision import replay
-from .recorder import by_operation
 from .recording import Op, Recording, Value, tensors_in
 from .repeat import Counter, Repeated, countable, counted
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ..rule import Unavailable
+from .edits import Edits
 from .latents import Latent
-from .recorder import Edits
 from .repeat import repeat
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from ..finding import Span
 from ..subject.subject import Subject
+from .edits import Edits
 from .flow import Flow
 from .outputs import named_tensors
-from .recorder import Edits, Recorder
+from .recorder import Recorder
 from .recording import Op, Recording, Value, tensors_in
 from .step import run_recorded
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy
+from .edits import Edits, by_operation
 from .evaluation import differentiable
 from .flow import Flow
 from .latents import ADDS, MULS, Latent
-from .recorder import Edits, by_operation
 from .recording import Op, Value
 from .repeat import countable, counted
 from .step import run_recorded

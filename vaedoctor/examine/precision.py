@@ -13,10 +13,10 @@ from torch.overrides import TorchFunctionMode
 from ..finding import Span
 from ..subject.subject import Batch, Subject
 from .census import hiding_places
+from .edits import Edits
 from .flow import Flow
 from .headroom import mapped
 from .leftbehind import hidden_owners
-from .recorder import Edits
 from .recording import Op, Recording, Value
 from .step import run_recorded, runs_unrecorded
 

@@ -16,6 +16,7 @@ from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy
 from .decoders import predictions
+from .edits import Edits
 from .flow import RESHAPES, SLICES, Flow
 from .latents import ADDS, MULS, PRODUCTS, Latent, same_posterior
 from .pinning import (
@@ -27,7 +28,6 @@ from .pinning import (
     prior_layers,
     unit_of,
 )
-from .recorder import Edits
 from .recording import Value
 from .repeat import Repeated, repeat
 

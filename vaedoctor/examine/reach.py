@@ -17,12 +17,12 @@ from torch import Tensor
 
 from ..subject.subject import Subject
 from .anatomy import Anatomy
+from .edits import Edits, by_operation
 from .flow import RESHAPES, SLICES, Flow
 from .headroom import WIDER, scaled
 from .latents import path_of
 from .numerics import LOGARITHMS, QUOTIENTS, ROOTS, trouble
 from .outputs import named_tensors
-from .recorder import Edits, by_operation
 from .recording import Op, Recording, Value
 from .repeat import countable, counted
 from .step import run_recorded

@@ -7,20 +7,19 @@ apart: `randn_like(std)` reads only the *shape* of `std`, so its result does not
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import BackwardCFunction
-from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.modules import module as module_hooks
-from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from ..finding import Span
+from .edits import Edits, by_operation, edited
+from .ledger import Ledger, wraps
 from .places import Frame, user_frames
 from .recording import (
     DRAWS,
@@ -49,19 +48,6 @@ _OVERWRITING = frozenset(["bernoulli_", "copy_"])
 _SPECIAL = {"__pow__": "pow", "__rsub__": "rsub", "__matmul__": "matmul", "__rmatmul__": "matmul"}
 
 
-Edit = Callable[[Tensor], Tensor]
-Edits = Mapping[int | tuple[int, int], Edit]
-
-
-def by_operation(edits: Edits) -> dict[int, dict[int, Edit]]:
-    """The edits of each operation, by its index and the position among its results."""
-    found: dict[int, dict[int, Edit]] = {}
-    for key, edit in edits.items():
-        index, position = key if isinstance(key, tuple) else (key, 0)
-        found.setdefault(index, {})[position] = edit
-    return found
-
-
 @dataclass(slots=True)
 class _Reading:
     """What an operation is about to read, and the version of every tensor it was given."""
@@ -75,9 +61,7 @@ class _Reading:
 class Recorder(TorchFunctionMode):
     """Records the operations of one run of `model`; `edits` replace what an operation returns.
 
-    An edit is keyed by the operation's index, which is the same in every run with the same seed,
-    or by (index, position) for one of several results (`chunk`): the way to pin a latent or to
-    force a head without knowing any name.
+    Edits are the way to pin a latent or to force a head without knowing any name.
     """
 
     def __init__(
@@ -90,13 +74,11 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.recording = Recording()
         self._model = model
-        self._named = named
         self._edits = by_operation(edits or {})
         self._paths = paths
         self._stack: list[Call] = []
         self._given = False
-        self._storages: dict[int, list[Value]] = {}
-        self._by_node: dict[Any, Value] = {}
+        self._ledger = Ledger(self.recording, named, self._unseen)
         self._paused = False
         self._met: dict[int, Frame] = {}
 
@@ -132,7 +114,7 @@ class Recorder(TorchFunctionMode):
                 self._stack[-1] if self._stack else None,
                 span,
                 len(self.recording.ops),
-                tuple([self._value(t) for t in tensors_in(args)]),
+                tuple([self._ledger.value(t) for t in tensors_in(args)]),
             )
             self._stack.append(call)
             self.recording.calls.append(call)
@@ -151,7 +133,7 @@ class Recorder(TorchFunctionMode):
                 call.last = len(self.recording.ops)
                 if call.module is module:
                     call.output = output
-                    call.outputs = tuple([self._value(t) for t in tensors_in(output)])
+                    call.outputs = tuple([self._ledger.value(t) for t in tensors_in(output)])
                     raised = output is None and sys.exc_info()[1] is not None
                     if module is self._model and not self._stack and not raised:
                         self._returned(call)
@@ -232,7 +214,7 @@ class Recorder(TorchFunctionMode):
         found: list[Value] = []
         self._paused = True
         try:
-            found = [self._value(t) for t in operands(args, kwargs) if not _wraps(t)]
+            found = [self._ledger.value(t) for t in operands(args, kwargs) if not wraps(t)]
         except Exception as bug:
             self.recording.fault = self.recording.fault or bug
         finally:
@@ -248,6 +230,9 @@ class Recorder(TorchFunctionMode):
         shapes = tuple(found[by_shape])
         del found[by_shape]
         return _Reading(tuple(found), shapes, tensors, _versions(tensors))
+
+    def _unseen(self, name: str, reads: tuple[Value, ...]) -> Op:
+        return self._op(name, (), {}, _Reading(reads, (), [], []))
 
     def _op(self, name: str, args: Any, kwargs: Any, read: _Reading) -> Op:
         span, frames = self._place()
@@ -286,112 +271,18 @@ class Recorder(TorchFunctionMode):
                     out, outs = edited(edit, out, outs, position, op.inplace)
             if name in DRAWS and outs:
                 op.noise = outs[0].detach().clone()
-            made = [self._new(outs[i], op) for i in fresh]
+            made = [self._ledger.new(outs[i], op) for i in fresh]
             op.positions = tuple(fresh)
             for t in changed:
                 if not any(t is o for o in outs):
-                    made.append(self._new(t, op))
-                made.extend(self._aliases(t, op))
+                    made.append(self._ledger.new(t, op))
+                made.extend(self._ledger.aliases(t, op))
             op.makes = tuple(made)
         except Exception as bug:
             self.recording.fault = self.recording.fault or bug
         finally:
             self._paused = False
         return out
-
-    # -- values ----------------------------------------------------------------------------
-
-    def _value(self, tensor: Tensor) -> Value:
-        known = self.recording.current.get(id(tensor))
-        if known is not None:
-            if known.edge is None and tensor.requires_grad:
-                self._link(known)  # a custom `Function` gives its result a graph on leaving
-            return known
-        source, name = self._named.get(id(tensor), ("constant", ""))
-        if source == "constant" and isinstance(tensor, nn.Parameter):
-            source = "stray"
-        hidden = source == "constant" and not tensor.requires_grad
-        op = self._opaque(tensor) if not tensor.is_leaf else None
-        if tensor.is_leaf and hidden:
-            op = self._renamed(tensor)
-        value = self._new(tensor, op)
-        if op is not None:
-            op.makes = (value,)
-            return value
-        value.source, value.name = source, name
-        if source == "constant" and not tensor.requires_grad and tensor.numel() <= 1 << 16:
-            value.content = tensor.detach().clone()
-        return value
-
-    def _renamed(self, tensor: Tensor) -> Op | None:
-        """Another object for a tensor already met, as the old `Variable(eps)` makes one.
-
-        None where the memory has been outside torch: NumPy may have written to it.
-        """
-        same = self._storages.get(storage_of(tensor), [])
-        alike = [v for v in same if v.shape == tuple(tensor.shape)]
-        met = {v.index for v in same}
-        out = any(
-            op.name in ESCAPES and met & {v.index for v in op.reads} for op in self.recording.ops
-        )
-        if not alike or out or alike[-1].tensor.dtype != tensor.dtype:
-            return None
-        return self._op("alias", (), {}, _Reading((alike[-1],), (), [], []))
-
-    def _opaque(self, tensor: Tensor) -> Op | None:
-        """An operation out of sight (a custom `Function`, a scripted body), from its graph node.
-
-        What it read is found by walking the autograd graph back to values already met.
-        """
-        found: dict[int, Value] = {}
-        seen: set[Any] = set()
-        waiting = [tensor.grad_fn]
-        while waiting and len(seen) < 1000:
-            node = waiting.pop()
-            if node is None or node in seen:
-                continue
-            seen.add(node)
-            known = self._by_node.get(node)
-            if known is None and hasattr(node, "variable"):
-                if _wraps(node.variable):
-                    continue
-                known = self._value(node.variable)
-            if known is not None:
-                found[known.index] = known
-            else:
-                waiting.extend(following for following, _ in node.next_functions)
-        reading = _Reading(tuple(found.values()), (), [], [])
-        name = tensor.grad_fn.name() if tensor.grad_fn is not None else "opaque"
-        return self._op(name, (), {}, reading)
-
-    def _new(self, tensor: Tensor, op: Op | None) -> Value:
-        recording = self.recording
-        shape = () if is_lazy(tensor) else tuple(tensor.shape)
-        value = Value(len(recording.values), tensor, shape, op)
-        self._link(value)
-        recording.values.append(value)
-        recording.current[id(tensor)] = value
-        if storage := storage_of(tensor):
-            self._storages.setdefault(storage, []).append(value)
-        return value
-
-    def _link(self, value: Value) -> None:
-        value.edge = _edge_of(value.tensor)
-        value.requires_grad = value.edge is not None
-        if value.edge is not None:
-            self._by_node.setdefault(value.edge.node, value)
-
-    def _aliases(self, changed: Tensor, op: Op) -> list[Value]:
-        """New values of every other live view of a storage that was written to."""
-        same = self._storages.get(storage_of(changed), ())
-        views = {id(v.tensor): v.tensor for v in same if v.tensor is not changed}
-        made = []
-        for view in views.values():
-            old = self.recording.current.get(id(view))
-            if old is not None and old.op is not op:
-                made.append(self._new(view, op))
-                op.reads = (*op.reads, old)
-        return made
 
     # -- places ----------------------------------------------------------------------------
 
@@ -404,26 +295,11 @@ class Recorder(TorchFunctionMode):
         return (frames[0].span if frames else None), frames
 
 
-def _edge_of(tensor: Tensor) -> GradientEdge | None:
-    if not tensor.requires_grad:
-        return None
-    node = tensor.grad_fn
-    if node is not None and not isinstance(node, BackwardCFunction):
-        return GradientEdge(node, tensor.output_nr)  # what follows, without its detours
-    try:
-        return get_gradient_edge(tensor)
-    except (AssertionError, ValueError):
-        return None  # a view made under no_grad carries none, a lazy parameter has none yet
-
-
 _level = torch._C._functorch.maybe_current_level
 """Whether a transform of `torch.func` runs: its tensors are wrappers that do not outlive it.
 
 What comes out of it is then one operation, known by its graph.
 """
-
-_wraps = torch._C._functorch.is_functorch_wrapped_tensor
-"""Whether a tensor is a transform's own stand-in for another."""
 
 
 def _versions(tensors: list[Tensor]) -> list[int]:
@@ -441,26 +317,3 @@ def _changed(read: _Reading) -> list[Tensor]:
         return []
     pairs = zip(read.tensors, read.versions, now, strict=True)
     return [t for t, before, after in pairs if before != after]
-
-
-def storage_of(tensor: Tensor) -> int:
-    """The address of a tensor's memory; 0 where it has none of the plain kind."""
-    plain = tensor.layout is torch.strided and not is_lazy(tensor)
-    return tensor.untyped_storage().data_ptr() if plain and not _wraps(tensor) else 0
-
-
-def edited(
-    edit: Edit, out: Any, outs: list[Tensor], position: int, inplace: bool
-) -> tuple[Any, list[Tensor]]:
-    """Replace one tensor an operation returns; an in-place one keeps its identity."""
-    old = outs[position]
-    new = edit(old)
-    if inplace and not old._is_view():
-        with torch.no_grad():
-            old.detach_().copy_(new)
-        return out, outs
-    replaced = [new if item is old else item for item in outs]
-    if isinstance(out, Tensor):
-        return new, replaced
-    items = [new if item is old else item for item in out]
-    return (type(out)(*items) if hasattr(out, "_fields") else type(out)(items)), replaced

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from ..subject.objective import total
 from ..subject.subject import Subject
 from ..subject.trace import seed_everything, set_mode
-from .recorder import Edit, Edits, by_operation, edited
+from .edits import Edit, Edits, by_operation, edited
 from .recording import Recording, Value, tensors_in
 from .step import run_recorded, without_checkpointing
 

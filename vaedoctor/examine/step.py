@@ -13,8 +13,9 @@ from torch.utils import checkpoint
 from ..subject.objective import total
 from ..subject.subject import Subject
 from ..subject.trace import seed_everything, set_mode
+from .edits import Edits
 from .inventory import inventory, leaf_names
-from .recorder import Edits, Recorder
+from .recorder import Recorder
 from .recording import Recording
 
 

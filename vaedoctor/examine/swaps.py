@@ -15,7 +15,7 @@ from torch import Tensor
 from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy
-from .recorder import Edit, Edits
+from .edits import Edit, Edits
 from .repeat import repeat
 
 

@@ -24,12 +24,12 @@ from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy
 from .decoders import predictions
+from .edits import Edits
 from .flowends import flow_ends, passed_by_all
 from .latents import Latent, path_of
 from .leastsquares import flat_gradient, least_squares, log_determinants
 from .pinning import first_layers, held
 from .probe import Probe
-from .recorder import Edits
 from .recording import Op, Recording, Value
 from .step import run_recorded
 
