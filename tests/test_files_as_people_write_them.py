@@ -105,10 +105,21 @@ def test_a_batch_of_counts_where_only_the_loss_asks_for_them(tmp_path: Path) -> 
     assert "found: method `loss`" in str(report.notes)
 
 
-def test_a_graph_that_a_function_of_the_file_makes(tmp_path: Path) -> None:
-    report = checked(tmp_path, GRAPH, "VGAE")
+INLINE = "d = label.sum(1).rsqrt()\n    adj = d[:, None] * label * d[None, :]"
+
+
+@pytest.mark.parametrize("adjacency", ["adj = normalize(label)", INLINE])
+def test_a_graph_that_the_file_makes(tmp_path: Path, adjacency: str) -> None:
+    report = checked(tmp_path, GRAPH.replace("adj = normalize(label)", adjacency), "VGAE")
     assert codes(report) == []
     assert "your own example" in str(report.notes)
+
+
+def test_data_of_the_file_that_does_not_go_with_a_made_up_batch_is_no_error(tmp_path: Path) -> None:
+    text = GRAPH.replace("x = torch.randn(11, 7)", "x = torch.load('x.pt')")
+    report = checked(tmp_path, text, "VGAE")
+    assert codes(report) == []
+    assert "with the file's own data beside a batch that is made up" in str(report.notes)
 
 
 def test_a_total_beside_its_averaged_terms_is_the_loss(tmp_path: Path) -> None:

@@ -373,6 +373,9 @@ def test_a_weight_only_the_training_loop_knows(tmp_path: Path) -> None:
     subject = loaded(tmp_path, loss + use)
     run = value(subject.model, subject.objective, subject.batch)
     assert run == pytest.approx(expected(subject))
+    assert subject.objective.unweighed == "beta"
+    told = loaded(tmp_path, loss + "beta = 1.0\n" + use)
+    assert told.objective.unweighed is None
 
 
 def test_the_called_one_of_several(tmp_path: Path) -> None:

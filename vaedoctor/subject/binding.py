@@ -58,7 +58,8 @@ class Unbound(Exception):
 class Recipe:
     """How to make the arguments of a loss from the model, the batch and the output.
 
-    `unweighed` names a weight that nothing tells and that is therefore 1.
+    `unweighed` names a weight that nothing tells and that is therefore 1; `beside` says that data
+    of the file's own takes part, which need not go with a batch that is made up.
     """
 
     arguments: Callable[[nn.Module, Batch, Any], Arguments]
@@ -66,6 +67,7 @@ class Recipe:
     own_call: bool = False
     negated: bool = False
     unweighed: str | None = None
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)

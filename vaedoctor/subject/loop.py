@@ -61,6 +61,14 @@ class Loop:
         """Where the file goes backward from it."""
         return self.source.span(self.step.loss)
 
+    @property
+    def unweighed(self) -> str | None:
+        """A weight that the loop reads and nothing tells: it is 1."""
+        space = self.made[1]
+        told = {n for t in self.step.targets for n in t} | set(space) | set(vars(builtins))
+        read = sorted(_names(self.step) - told)
+        return next((n for n in read if role(n) == "weight"), None)
+
     def callee(self) -> Callable[..., Any] | None:
         """The file's own function whose result is the loss as it is; None where there is more."""
         loss: ast.expr = self.step.loss

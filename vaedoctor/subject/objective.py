@@ -100,7 +100,10 @@ def find_objective(
 
 @dataclass(frozen=True, slots=True)
 class _Tried:
-    """An objective with how its trial ended."""
+    """An objective with how its trial ended.
+
+    `foreign`: the file's own data takes part, beside a batch that is made up.
+    """
 
     objective: Objective
     works: bool
@@ -112,6 +115,7 @@ class _Tried:
     terms: bool = False
     elsewhere: bool = False
     ran: bool = True
+    foreign: bool = False
 
     @property
     def useful(self) -> bool:
@@ -240,7 +244,8 @@ class _Finder:
     def _called_so(self, tried: _Tried) -> bool:
         """Whether a loss is called as here: by the file, or by its framework on the given batch."""
         stepped = tried.loss.name == "training_step" and not self.batch.guessed
-        return tried.own_call or (stepped and isinstance(tried.error, RuntimeError))
+        own = tried.own_call and not tried.foreign
+        return own or (stepped and isinstance(tried.error, RuntimeError))
 
     def _looped(self) -> tuple[Objective | None, tuple[str, ...], bool]:
         """The loss as a training loop of the file computes it, or why that cannot be repeated.
@@ -286,7 +291,7 @@ class _Finder:
         if function is not None:
             name, at = function.__name__, span_of(function) or at
             origin = f"found: `{name}` in {path}"
-        objective = Objective(loop.run, name, origin, at)
+        objective = Objective(loop.run, name, origin, at, unweighed=loop.unweighed)
         if not loop.negated:
             return objective
         run = loop.run
@@ -301,9 +306,13 @@ class _Finder:
         if at is not None:
             where = f" ({self.source.line(at.line) if self.source else f'line {at.line}'})"
         given = f" with {tried.given}" if tried.given else ""
-        what = "it is not called in this file, and" if not tried.own_call else "called as here"
+        what = "it is not called in this file, and called"
+        if tried.own_call:
+            what = "called as here"
+        if tried.foreign:
+            what = "with the file's own data beside a batch that is made up, called"
         return (
-            f"loss: `{loss.name}`{where} is not used: {what} called{given} it raised "
+            f"loss: `{loss.name}`{where} is not used: {what}{given} it raised "
             f"{summary(error)}; reconstruction + KL stand in. `--objective {loss.name}` examines "
             "why, `--objective NAME` names another"
         )
@@ -325,7 +334,9 @@ class _Finder:
         ran, scalar, error, terms = self._trial(objective)
         if scalar is None:
             given = _shown(recipe, loss, model, batch, self.output()) if not ran else ""
-            return _Tried(objective, False, recipe.own_call, loss, error, given=given, ran=ran)
+            foreign = recipe.beside and batch.guessed
+            own = recipe.own_call
+            return _Tried(objective, False, own, loss, error, given=given, ran=ran, foreign=foreign)
         trains = scalar.requires_grad
         elsewhere = trains and not reached_by(scalar, model)
         return _Tried(

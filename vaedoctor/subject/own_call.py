@@ -5,16 +5,18 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from .binding import Arguments, Binding, Recipe, role
 from .construction import user_names
+from .cuda import mark_moved, moves_ignored
 from .scope import Scope
-from .source import Place, Source, called_name, own_expressions, root_name
+from .source import Place, Source, called_name, names_read, own_expressions, root_name
 from .subject import Batch
+from .trace import generators_restored, seed_everything
 from .trial import forward_parameters
 
 
@@ -44,7 +46,15 @@ def by_own_call(
                     for n in own_expressions(place.stmt)
                 )
                 call = _OwnCall(source, node, forward, models, place, namespace)
-                return Recipe(call.arguments, own_call=True, negated=negated)
+                data = call.data(binding.model)
+                call = replace(call, held=data)
+                return Recipe(
+                    call.arguments,
+                    own_call=True,
+                    negated=negated,
+                    unweighed=call.unweighed(),
+                    beside=bool(data),
+                )
     return None
 
 
@@ -92,7 +102,10 @@ class _Forward:
 
 @dataclass(frozen=True, slots=True)
 class _OwnCall:
-    """The user's own call of the loss, to be evaluated on our batch and output."""
+    """The user's own call of the loss, to be evaluated on our batch and output.
+
+    `held` are the tensors that the file itself makes beside the batch: `model(x)`, `loss(y, adj)`.
+    """
 
     source: Source
     node: ast.Call
@@ -100,10 +113,44 @@ class _OwnCall:
     models: set[str]
     place: Place
     namespace: Mapping[str, Any]
+    held: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def data(self, model: nn.Module) -> dict[str, Tensor]:
+        """The tensors made above the call that it reads, on the model's device as in the script."""
+        entry, target = self.forward.call, self.forward.target
+        ours = {root_name(a) for a in (*entry.args, *(k.value for k in entry.keywords))}
+        made = [target, *(t for s in self.forward.between for t in s.targets)]
+        ours |= {
+            n.id for t in made if t is not None for n in ast.walk(t) if isinstance(n, ast.Name)
+        }
+        read = [self.node, *(s.value for s in self.forward.between)]
+        names = {n for r in read for n in names_read(r)} - ours - self.models
+        scope = Scope(self.source, self.namespace, self.place.function, self.node.lineno)
+        with generators_restored(), moves_ignored():
+            seed_everything(0)
+            found = {n: scope[n] for n in sorted(names) if n in scope}
+        own = {id(t) for t in (*model.parameters(), *model.buffers())}
+        tensors = {n: v for n, v in found.items() if isinstance(v, Tensor) and id(v) not in own}
+        for tensor in tensors.values():
+            mark_moved(tensor)
+        return tensors
+
+    def unweighed(self) -> str | None:
+        """The weight among the arguments that only the running script knows."""
+        scope = Scope(self.source, self.namespace, self.place.function, self.node.lineno)
+        given: list[tuple[str | None, ast.expr]] = [(None, a) for a in self.node.args]
+        given += [(k.arg, k.value) for k in self.node.keywords]
+        for name, expr in given:
+            told = all(n in scope or n in self.namespace for n in names_read(expr))
+            named = name or (expr.id if isinstance(expr, ast.Name) else "")
+            if not told and role(named) == "weight":
+                return named
+        return None
 
     def arguments(self, model: nn.Module, batch: Batch, output: Any) -> Arguments:
         """The arguments, each the user's own expression."""
         scope = Scope(self.source, self.namespace, self.place.function, self.node.lineno)
+        scope.known.update(self.held)
         parts = forward_parameters(model)
         by_name = {p.name: v for p, v in zip(parts, batch.args, strict=False)} | dict(batch.kwargs)
         for index, arg in enumerate(self.forward.call.args):
@@ -206,8 +253,8 @@ def _forward_before(place: Place, loss: ast.Call, models: set[str]) -> _Forward 
 def _in_order(body: Iterable[ast.stmt]) -> Iterable[ast.stmt]:
     for stmt in body:
         yield stmt
-        for field in ("body", "orelse", "finalbody"):
-            yield from _in_order(getattr(stmt, field, ()) or ())
+        for part in ("body", "orelse", "finalbody"):
+            yield from _in_order(getattr(stmt, part, ()) or ())
 
 
 def _calls_model(call: ast.Call, models: set[str]) -> bool:

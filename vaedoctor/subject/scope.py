@@ -193,6 +193,8 @@ class Scope(MutableMapping[str, Any]):
         if isinstance(node, ast.Slice):
             ends = (node.lower, node.upper, node.step)
             return slice(*(None if e is None else self._value(e, at) for e in ends))
+        if isinstance(node, ast.Tuple):  # `d[:, None]`
+            return tuple(self._index(e, at) for e in node.elts)
         return self._value(node, at)
 
     def _call(self, node: ast.Call, at: Bindings) -> Any:
