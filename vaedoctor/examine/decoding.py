@@ -56,12 +56,13 @@ class Decoding:
     elsewhere: bool
     variational: bool
     skipped: Fed | None = None
+    idle: frozenset[str] = frozenset()
 
     @property
     def causes(self) -> frozenset[str]:
-        """Tokens of the latent and of the layers that make its heads."""
-        heads = self.heads or ()
-        return frozenset({"latent", *(f"layer:{h.path}" for h in heads if h.path)})
+        """Tokens of the latent, of the layers that make its heads and of those it is lost in."""
+        heads = {h.path for h in self.heads or ()}
+        return frozenset({"latent", *(f"layer:{path}" for path in heads | self.idle if path)})
 
 
 def examine_decoding(anatomy: Anatomy, model: nn.Module) -> Decoding:
@@ -87,7 +88,20 @@ def examine_decoding(anatomy: Anatomy, model: nn.Module) -> Decoding:
         not anatomy.latents and _samples_elsewhere(recording, model),
         bool(anatomy.latents) or _variational(anatomy, model),
         _skipped(anatomy) if sampled else None,
+        frozenset() if sampled else frozenset(_fed_by_sample(anatomy)),
     )
+
+
+def _fed_by_sample(anatomy: Anatomy) -> Iterator[str]:
+    """The paths of all weights that are applied to a sample, and of what holds them."""
+    flow = anatomy.flow
+    for latent in anatomy.latents:
+        after = flow.descendants(latent.z)
+        for op in anatomy.recording.ops:
+            if any(v.index in after for v in op.reads):
+                for weight in op.reads:
+                    parts = weight.name.split(".") if weight.source == "parameter" else []
+                    yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
 
 
 def _skipped(anatomy: Anatomy) -> Fed | None:

@@ -6,9 +6,9 @@ import ast
 from dataclasses import dataclass
 
 from ..finding import Span
-from .anatomy import Anatomy
-from .decoding import Decoding
-from .latents import Latent, find_latents
+from .anatomy import Anatomy, fed_by
+from .decoding import Decoding, handed_over
+from .latents import Latent, find_latents, path_of
 from .listing import functions_in
 from .recording import Op
 
@@ -38,7 +38,7 @@ def find_discarded(anatomy: Anatomy, decoding: Decoding) -> Discarded | None:
     if decoding.dropped and any(not f.scale for f in means):
         fed = means[0]
     if fed is None:
-        return None
+        return _merged(anatomy) if decoding.sampled else None
     recording, flow = anatomy.recording, anatomy.flow
     loss = recording.value_of(recording.loss) if recording.loss is not None else None
     used = flow.ancestors(loss) if loss is not None else frozenset()
@@ -52,6 +52,32 @@ def find_discarded(anatomy: Anatomy, decoding: Decoding) -> Discarded | None:
             continue
         at = None if scored else _thrown_away(latent.meeting)
         return Discarded(latent, fed.path, fed.at, at or fed.at, scored)
+    return None
+
+
+def _merged(anatomy: Anatomy) -> Discarded | None:
+    """Beside other samples, one that reaches nothing while a layer takes its location.
+
+    Of a location that is computed from several heads, as in a ladder, no head tells.
+    """
+    flow, x_hat, loss = anatomy.flow, anatomy.x_hat, anatomy.recording.loss
+    if x_hat is None:
+        return None
+    end = anatomy.recording.value_of(loss) if loss is not None else None
+    used = flow.ancestors(x_hat, *(o.value for o in anatomy.outputs), *([end] if end else []))
+    around = flow.ancestors(x_hat, stop=[latent.z for latent in anatomy.sampled])
+    for latent in find_latents(flow):
+        loc = latent.loc
+        if latent.z.index in used or loc is None or latent.scale is None:
+            continue
+        if loc.index not in around or loc.shape != latent.z.shape:
+            continue
+        for op in anatomy.recording.ops:
+            reached = op.makes and op.out.index in around and flow.layer(op)
+            if reached and any(loc in fed_by(flow, read) for read in op.reads):
+                at = handed_over(op, latent.meeting)
+                thrown = _thrown_away(latent.meeting)
+                return Discarded(latent, path_of(op) or op.name, at, thrown or at)
     return None
 
 

@@ -230,6 +230,9 @@ def isolate(
     probe = Probe(subject, anatomy, latent, seed, rewind)
     low, high = (1.0, -1.0) if probe.signed else (2.0, 0.5)
     settings = (probe.measure(high, reach=reach), probe.measure(low, reach=reach))
+    if probe.signed and any(abs(s.scale**2 - 1) < EXACT for s in settings):
+        low, high = 2.0, -0.5  # a scale of 1 has no slope that could tell anything
+        settings = (probe.measure(high, reach=reach), probe.measure(low, reach=reach))
     if probe.signed and not settings[0].finite and settings[1].finite:
         low, high = 2.0, 0.5  # a precision, by hand
         settings = (probe.measure(high, reach=reach), probe.measure(low, reach=reach))

@@ -33,7 +33,11 @@ EMBEDS = (
     "embedding represent get_latent_representation encode_mean to_latent"
 ).split()
 
+SYMMETRIC = frozenset({"gaussian", "laplace"})
+"""Families whose sample is the location where the noise is at its centre."""
+
 _MOST = 4  # latents of a hierarchy that are looked at
+_ROUNDING = 1e-5  # of the location's slope
 _LEAST = 1e-3  # of the location's size: rounding is far below, a scale in the way far above
 
 
@@ -74,10 +78,10 @@ def eval_latents(
     judged = [
         latent
         for latent in anatomy.sampled
-        if latent.family == "gaussian" and latent.loc_head and latent.scale_head
+        if latent.family in SYMMETRIC and latent.loc_head and latent.scale_head
     ]
     if not judged:
-        raise Unavailable("no Gaussian latent with a location and a scale head")
+        raise Unavailable("no Gaussian or Laplace latent with a location and a scale head")
     recording = run_forward(subject, seed=seed, still=True)
     try:
         if recording.error is not None:
@@ -88,9 +92,9 @@ def eval_latents(
         recording.release()
         rewind()
     seen = [f for f in found if f is not None and f.finite]
-    if any(f.by_scale > 0 for f in seen):
+    if any(f.by_scale > 0 or f.by_loc == 0 for f in seen):
         train = run_forward(subject, seed=seed, train=True, still=True)
-        seen = [f for f in seen if _plays_no_part(anatomy, f.latent, train)]
+        seen = [f for f in seen if _plays_its_part(anatomy, f, train)]
         rewind()
         seen = [
             f for f in seen if not (f.by_scale and decodes_mean(subject, anatomy, f.latent, seed))
@@ -119,8 +123,7 @@ def _compare(anatomy: Anatomy, latent: Latent, evaluated: Flow) -> EvalLatent | 
     if plain and taken.tensor.numel() == loc.tensor.numel():
         shift = _shift(taken.tensor.detach().flatten(), loc.tensor.detach().flatten())
     try:
-        by_scale = _size(_gradient(taken, scale)) if scale is not None else 0.0
-        by_loc = _size(_gradient(taken, loc))
+        by_scale, by_loc = _slopes(taken, scale, loc)
     except _NoGradient:
         by_scale, by_loc = 0.0, 1.0
         if shift is None:
@@ -132,9 +135,17 @@ def _compare(anatomy: Anatomy, latent: Latent, evaluated: Flow) -> EvalLatent | 
     op = _maker(evaluated, taken, loc, scale)
     at = op.span if op is not None else None
     twin = _twin(flow, reader, run) if reader is not None else None
-    if op is not None and twin is not None and any(h in op.makes for h in (loc, scale)):
-        at = handed_over(twin, op)  # a head itself is decoded
+    if op is not None and twin is not None and _made_in_training_too(flow, op, latent):
+        at = handed_over(twin, op)  # a parameter itself is decoded
     return EvalLatent(latent, shift, by_scale, by_loc, at)
+
+
+def _made_in_training_too(flow: Flow, op: Op, latent: Latent) -> bool:
+    """Whether an operation is one of training mode as well, and not the one that samples there."""
+    sampling = {o.span for o in (latent.meeting, latent.z.op) if o is not None}
+    return op.span not in sampling and any(
+        (o.name, o.span) == (op.name, op.span) for o in flow.recording.ops
+    )
 
 
 def _decoder(anatomy: Anatomy, latent: Latent) -> tuple[Value, Op | None]:
@@ -173,20 +184,38 @@ def _maker(flow: Flow, taken: Value, *heads: Value | None) -> Op | None:
     return op
 
 
-def _plays_no_part(anatomy: Anatomy, latent: Latent, train: Recording) -> bool:
-    """Whether in training mode, with the noise at 0, the scale plays no part, as it should."""
-    flow = anatomy.flow
+def _plays_its_part(anatomy: Anatomy, found: EvalLatent, train: Recording) -> bool:
+    """Whether in training mode, with the noise at 0, the heads do what they do not in evaluation.
+
+    Where the scale matters in evaluation mode it must not in training, where the location does
+    not it must.
+    """
+    flow, latent = anatomy.flow, found.latent
     entry, reader = _decoder(anatomy, latent)
-    if train.error is not None or reader is None or latent.scale_head is None:
+    if train.error is not None or reader is None:
         return False
-    scale = _twin_head(flow, latent.scale_head, train)
     taken = _operand(flow, reader, entry, train)
-    if scale is None or taken is None:
+    loc, scale = (
+        _twin_head(flow, h, train) if h else None for h in (latent.loc_head, latent.scale_head)
+    )
+    if taken is None:
         return False
     try:
-        return _size(_gradient(taken, scale)) == 0
+        by_scale, by_loc = _slopes(taken, scale, loc)
     except _NoGradient:
         return False
+    without_scale = scale is not None and by_scale == 0
+    return (found.by_scale == 0 or without_scale) and (found.by_loc > 0 or by_loc > 0)
+
+
+def _slopes(taken: Value, scale: Value | None, loc: Value | None) -> tuple[float, float]:
+    """How strongly scale and location move the latent; a slope of rounding's size is none.
+
+    Laplace noise is made of uniform numbers whose centre is half of float32's rounding off 0.
+    """
+    by_scale = _size(_gradient(taken, scale)) if scale is not None else 0.0
+    by_loc = _size(_gradient(taken, loc)) if loc is not None else 0.0
+    return (by_scale if by_scale > _ROUNDING * by_loc else 0.0), by_loc
 
 
 def _gradient(of: Value, at: Value) -> Tensor | None:

@@ -45,21 +45,28 @@ def reload(subject: Subject, seed: int, rewind: Callable[[], None]) -> Reload:
     mine = run_recorded(subject, seed=seed, train=False)
     lost = _different(subject.model, twin)
     rewind()
+    if mine.error is None and mine.output is None:  # a loss that calls `self.forward(x)`
+        subject = replace(subject, objective=None)
+        mine = run_recorded(subject, seed=seed, train=False)
+        rewind()
     with leaves_no_trace(twin):
         theirs = run_recorded(replace(subject, model=twin), seed=seed, train=False)
     if mine.error is not None or theirs.error is not None:
         raise Unavailable("the model does not run in eval mode")
-    return Reload(_difference(mine, theirs), tuple(lost))
+    gaps = _gaps(mine, theirs)
+    if not gaps:
+        raise Unavailable("forward returns nothing that could be compared")
+    return Reload(max(gaps), tuple(lost))
 
 
-def _difference(mine: Recording, theirs: Recording) -> float:
+def _gaps(mine: Recording, theirs: Recording) -> list[float]:
+    """The largest difference of each pair of tensors that forward returned."""
     pairs = zip(named_tensors(mine.output), named_tensors(theirs.output), strict=False)
-    gaps = [
+    return [
         float((a.detach().double() - b.detach().double()).abs().max())
         for (_, a), (_, b) in pairs
         if a.shape == b.shape and a.numel() and not a.is_complex()
     ]
-    return max(gaps, default=0.0)
 
 
 def _different(model: nn.Module, twin: nn.Module) -> list[Place]:
