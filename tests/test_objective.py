@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from vaedoctor.subject.batch import as_batch
-from vaedoctor.subject.binding import role
 from vaedoctor.subject.contained import total_among
-from vaedoctor.subject.objective import find_objective, total
+from vaedoctor.subject.objective import find_objective
+from vaedoctor.subject.roles import role
 from vaedoctor.subject.subject import Batch, Objective
 from vaedoctor.subject.target import TargetError, from_instance, load
+from vaedoctor.subject.total import total
 
 
 class Output(NamedTuple):

@@ -12,8 +12,8 @@ from hypothesis import given, note, settings
 
 import vaedoctor
 from vaedoctor.finding import Finding, Report, Severity
-from vaedoctor.subject.objective import total
 from vaedoctor.subject.target import from_instance
+from vaedoctor.subject.total import total
 
 
 def examined(case: Case, directory: Path) -> Report:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..finding import Span
-from ..subject.binding import role
+from ..subject.roles import role
 from ..subject.subject import Batch, Subject
 from ..subject.trial import forward_parameters
 from .anatomy import Anatomy

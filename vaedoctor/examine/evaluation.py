@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..subject.objective import total
 from ..subject.subject import Batch, Subject
+from ..subject.total import total
 from ..subject.trace import seed_everything, set_mode
 from .anatomy import Anatomy, anatomize
 from .flow import Flow

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..finding import Span
 from ..rule import Unavailable
-from ..subject.objective import maximised
 from ..subject.subject import Subject
+from ..subject.total import maximised
 from ..subject.trace import versions_kept
 from . import (
     family,

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ..finding import Hunt
 from ..strategies import Recipe, recipes
-from ..subject.objective import total
 from ..subject.subject import Batch, Subject
+from ..subject.total import total
 from ..subject.trace import seed_everything, set_mode
 from .outputs import named_tensors
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ..subject.objective import total
 from ..subject.subject import Subject
+from ..subject.total import total
 from ..subject.trace import seed_everything, set_mode
 from .edits import Edit, Edits, by_operation, edited
 from .recording import Recording, Value, tensors_in

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.utils import checkpoint
 
-from ..subject.objective import total
 from ..subject.subject import Subject
+from ..subject.total import total
 from ..subject.trace import seed_everything, set_mode
 from .edits import Edits
 from .inventory import inventory, leaf_names

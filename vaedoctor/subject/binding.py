@@ -2,134 +2,22 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from .handling import declared, keys_read, parts_of, reads_attributes, taken_apart
-from .source import called_name, function_tree
-from .subject import LOADED, Batch
+from .recipes import Arguments, Binding, Recipe, Unbound
+from .roles import role
+from .subject import Batch
 from .trial import forward_parameters, items, leaves, pick
 
-Arguments = tuple[list[Any], dict[str, Any]]
-_ROLES = (
-    (
-        "logvar",
-        r".*log.*(var|sig|std|scale).*|lv|ls|.*(sigma|std|var|scale|stddev)s?_?|lnvar|lsigma",
-    ),
-    (
-        "weight",
-        r".*(beta|weight|lambda|lambd|alpha|gamma|coef\w*|anneal\w*|m_n|kld_w|temperature|capacity)",
-    ),
-    ("step", r"epoch|step|batch_idx|batch_index|iteration|global_step|optimizer_idx|idx"),
-    (
-        "recon",
-        r".*rec(on)?.*|.*_hat|xhat|.*_(prime|tilde|logits|out|pred)|outputs?|out|preds?|predictions?"
-        r"|logits|decoded|generated|decode|decoder|y_pred|x_mu|mu_x|fake|probs?|p_x",
-    ),
-    ("mu", r"mu.*|.*_mu|means?_?|.*_means?|m|loc|.*_loc|q_m"),
-    ("label", r"y|c|labels?|cond.*|class.*|attrs?|onehot|one_hot|y_true_label"),
-    (
-        "input",
-        r"x|x\d|inputs?|inp|data|targets?|batch|imgs?|images?|orig.*|x_.*|.*_x|true|real|samples?|gt"
-        r"|ground_truth|features|x_true|y_true",
-    ),
-    ("z", r"z.*|latents?|codes?|h"),
-)
 _WHOLE = re.compile(
     r"outputs?|out|results?|res|preds?|ret|model_out.*|forward_out.*", re.IGNORECASE
 )
-
-
-class Unbound(Exception):
-    """A parameter for which nothing fits."""
-
-    def __init__(self, parameter: str, reason: str) -> None:
-        super().__init__(reason)
-        self.parameter = parameter
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How to make the arguments of a loss from the model, the batch and the output.
-
-    `unweighed` names a weight that nothing tells and that is therefore 1; `beside` says that data
-    of the file's own takes part, which need not go with a batch that is made up.
-    """
-
-    arguments: Callable[[nn.Module, Batch, Any], Arguments]
-    needs_output: bool = True
-    own_call: bool = False
-    negated: bool = False
-    unweighed: str | None = None
-    beside: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """One forward pass to bind against: the batch, the output, and the names in its `return`.
-
-    `moving` tells by a second pass which outputs (paths) noise reaches.
-    """
-
-    model: nn.Module
-    batch: Batch
-    output: Any
-    names: list[Any]
-    moving: Callable[[], set[tuple[Any, ...]]] = set
-
-
-def role(name: str) -> str | None:
-    """What a name usually means in a VAE: `recon`, `input`, `mu`, `logvar`, `z`, ...; or None."""
-    bare = name.lower().lstrip("_")
-    return next((r for r, pattern in _ROLES if re.fullmatch(pattern, bare)), None)
-
-
-def return_names(model: nn.Module) -> list[Any]:
-    """The names in the last `return a, b, c` of forward, nested tuples as nested lists."""
-    tree = function_tree(type(model).forward)
-    returns = [n for n in ast.walk(tree) if isinstance(n, ast.Return)] if tree else []
-    if not returns:
-        return []
-    last = max(returns, key=lambda n: n.lineno).value
-
-    def named(node: ast.expr | None) -> Any:
-        if isinstance(node, ast.Tuple | ast.List):
-            return [named(e) for e in node.elts]
-        if isinstance(node, ast.Name):
-            return node.id
-        if isinstance(node, ast.Attribute):
-            return node.attr
-        called = called_name(node) if isinstance(node, ast.Call) else ""
-        return "" if called in given else called  # `self.x(z)` is not the input `x`
-
-    given = {p.name for p in forward_parameters(model)}
-    found = named(last)
-    return found if isinstance(found, list) else [found]
-
-
-def model_first(parameters: list[inspect.Parameter]) -> Recipe:
-    """`loss(model, *batch)`; `loss(model, batch)` where forward takes a part of a loader's dict.
-
-    A function whose parameters are the keys of that dict takes its entries.
-    """
-    names = {p.name for p in parameters}
-
-    def arguments(model: nn.Module, batch: Batch, _: Any) -> Arguments:
-        if batch.beside and all(name.startswith(LOADED) for name in batch.beside):
-            further = [batch.kwargs[name] for name in sorted(batch.beside)]
-            given = {k: v for k, v in batch.kwargs.items() if k not in batch.beside}
-            return [model, *batch.args, *further], given
-        if batch.beside and not names >= set(batch.kwargs):
-            return [model, dict(batch.kwargs)], {}
-        return [model, *batch.args], dict(batch.kwargs)
-
-    return Recipe(arguments, needs_output=False)
 
 
 def by_names(

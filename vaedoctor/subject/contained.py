@@ -1,15 +1,63 @@
-"""The loss among the outputs of forward, found by what it is computed from."""
+"""The loss among the outputs of forward, found by its name or by what it is computed from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from .trial import leaves
+from .own_call import minimized_place
+from .recipes import return_names
+from .source import Source, source_of, span_of
+from .subject import Batch, Objective
+from .trial import items, leaves, pick
 
 _REDUCTIONS = tuple("Mean Sum Mul Div Neg View Reshape Squeeze Unsqueeze Select".split())
+
+
+def returned_loss(model: nn.Module, output: Any) -> tuple[Objective | None, bool]:
+    """A loss that forward itself returns, as an entry `loss` or as its only output.
+
+    And whether it is all of the loss.
+    """
+    if _is_loss(output):
+        origin = "found: forward returns the loss"
+        return Objective(lambda m, b: b.run(m), "forward", origin), True
+    named: list[tuple[Any, Any, Any]] = [(k, k, v) for k, v in items(output)]
+    names = return_names(model)
+    if isinstance(output, tuple | list) and len(names) == len(output):
+        named = [(str(n), i, v) for i, (n, v) in enumerate(zip(names, output, strict=True))]
+    for name, key, value in named:
+        if str(name).lower() in {"loss", "total_loss"} and _is_loss(value):
+            origin = f"found: `{name}` in the output"
+            at = span_of(type(model))
+            return Objective(_entry(key), str(name), origin, at), is_whole(value, output)
+    return None, False
+
+
+def minimized_loss(model: nn.Module, output: Any, source: Source | None) -> Objective | None:
+    """The output in an unnamed place from which the file goes backward."""
+    own = source or source_of(type(model).forward)
+    if own is None or not isinstance(output, tuple | list):
+        return None
+    name, place = minimized_place(own, len(output)) or ("", 0)
+    if not name or not _is_loss(output[place]):
+        return None
+    origin = f"found: `{name}.backward()` in {own.path.name}"
+    return Objective(_entry(place), name, origin, span_of(type(model)))
+
+
+def total_loss(model: nn.Module, output: Any) -> Objective | None:
+    """The scalar output that is computed from all others."""
+    path = total_among(output)
+    if not path:
+        return None
+    shown = "".join(f"[{key!r}]" for key in path)
+    origin = f"found: output {shown} is computed from all others"
+    at = span_of(type(model))
+    return Objective(lambda m, b: pick(b.run(m), path), f"output{shown}", origin, at)
 
 
 def total_among(output: Any) -> tuple[Any, ...] | None:
@@ -91,3 +139,21 @@ def _behind(tensors: Iterable[Tensor]) -> set[Any]:
             seen.add(node)
             waiting.extend(following for following, _ in node.next_functions)
     return seen
+
+
+def _is_loss(value: Any) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.numel() == 1
+        and value.is_floating_point()
+        and value.requires_grad
+        and torch.is_tensor(value)
+    )
+
+
+def _entry(key: Any) -> Callable[[nn.Module, Batch], Any]:
+    def run(model: nn.Module, batch: Batch) -> Any:
+        output = batch.run(model)
+        return dict(items(output))[key]
+
+    return run

@@ -30,13 +30,16 @@ from .companions import (
     of_one_graph,
     told_width,
 )
+from .fitting import fits, has_layers, is_misfit, is_too_much
 from .layers import KNOWN, TABLES, Layers
 from .losses import candidates, parameters_of
 from .refusals import rows_held_fast
-from .repairs import Repairs, unpacked_paths
-from .slots import Group, Node, Path, Slot, State, changed, made, reshaped, slots_in, slots_of, told
-from .trial import Trial, forward_parameters, home, leaves
-from .witness import Observed, TooMuchWork, observe
+from .repairs import Repairs
+from .revisions import Revisions, as_column, as_it_came_out, flipped, not_looked_up, output_shapes
+from .slots import Group, Node, Path, Slot, State, made, reshaped, slots_in, slots_of, told
+from .states import halved, is_small, key, plain
+from .trial import Trial, forward_parameters, home
+from .witness import Observed, observe
 
 _MOST_TRIALS = 60
 _MOST_AFTER_RUN = 12
@@ -86,6 +89,7 @@ class Guesser:
         )
         self.repairs = Repairs(model, self.layers)
         self.parameters = forward_parameters(model)
+        self.revisions = Revisions(model, self.layers, self.parameters)
         self._for_the_loss = {
             p.name
             for loss in candidates(model, {})
@@ -112,23 +116,23 @@ class Guesser:
             if trials >= _MOST_TRIALS or after >= _MOST_AFTER_RUN or (late and best is not None):
                 break
             _, _, _, state, layer = heapq.heappop(self._queue)
-            if _key(state) in self._tried_states:
+            if key(state) in self._tried_states:
                 continue
-            self._tried_states.add(_key(state))
+            self._tried_states.add(key(state))
             trials += 1
             one, seen = self._tried(state, layer)
-            wanted = one.trial.ran and _key(state) in self._wanted
+            wanted = one.trial.ran and key(state) in self._wanted
             if best is None or one.score > best.score or wanted:
                 best, furthest = one, state
-            if one.trial.ran and (unread := self._not_looked_up(state, seen)) is not None:
+            if one.trial.ran and (unread := not_looked_up(state, seen)) is not None:
                 self._push(unread, layer, seen.progress, -1)
                 best = one if best is None else best
                 continue
-            if one.trial.ran and (column := self._as_column(state, seen)) is not None:
-                self._wanted.add(_key(column))
+            if one.trial.ran and (column := self._new(as_column(state, seen))) is not None:
+                self._wanted.add(key(column))
                 self._push(column, layer, seen.progress, -1)
                 continue
-            if one.score[1] == 1 and (image := self._as_it_came_out(state, seen)) is not None:
+            if one.score[1] == 1 and (image := self._new(as_it_came_out(state, seen))) is not None:
                 self._push(image, layer, seen.progress, -1)
                 continue
             if one.trial.ran and (one.score[1] or not self._is_open(state, layer)):
@@ -136,7 +140,7 @@ class Guesser:
                 break
             after += best.trial.ran
             self._learn(state, layer, seen, ran=one.trial.ran)
-        if self._blind and not (best is not None and _has_layers(best)):
+        if self._blind and not (best is not None and has_layers(best.trial)):
             return None  # it is no model that builds its layers when it runs
         if best is not None and not best.trial.ran:
             return self._with_other_rows(furthest, best) or best
@@ -195,7 +199,7 @@ class Guesser:
             if asked or (optional and not is_label):
                 graph = of_one_graph(p.name, [q.name for q in self.parameters], main)
                 beside = graph or companion(p.name, main, self.layers)
-                state[p.name] = beside if beside.kind == "plain" else _plain(p) or beside
+                state[p.name] = beside if beside.kind == "plain" else plain(p) or beside
         return state
 
     def _with_other_rows(self, state: State, best: Made) -> Made | None:
@@ -209,7 +213,7 @@ class Guesser:
             for path, slot in slots_of(state).items():
                 if slot.shape[:1] == (usual,):
                     other = reshaped(other, path, (rows, *slot.shape[1:]))
-            if rows == usual or _key(other) in self._tried_states:
+            if rows == usual or key(other) in self._tried_states:
                 continue
             self.layers.rows = rows
             one, _ = self._tried(other, None)
@@ -221,8 +225,12 @@ class Guesser:
     def _lists(self) -> list[nn.ModuleList]:
         return [m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) > 1]
 
+    def _new(self, state: State | None) -> State | None:
+        """The state, if it was not tried."""
+        return None if state is None or key(state) in self._tried_states else state
+
     def _push(self, state: State, layer: nn.Module | None, progress: int, rank: int) -> None:
-        if _key(state) not in self._tried_states and _is_small(state):
+        if key(state) not in self._tried_states and is_small(state):
             heapq.heappush(self._queue, (-progress, rank, next(self._order), state, layer))
 
     def _tried(self, state: State, layer: nn.Module | None) -> tuple[Made, Observed]:
@@ -234,14 +242,14 @@ class Guesser:
         args, kwargs = self._arguments(state, values)
         forward = partial(self.model, *args, **kwargs)
         seen = observe(forward, self.model, values, seed=self.seed, most_work=self.most_work)
-        self.heavy = self.heavy or _is_too_much(seen)
+        self.heavy = self.heavy or is_too_much(seen)
         main = next((v for v in values.values() if isinstance(v, Tensor)), None)
         trial = seen.trial
-        fits = _fits(trial.value, main) if trial.ran and main is not None else 0
-        score = (int(trial.ran), fits, seen.progress)
+        fit = fits(trial.value, main) if trial.ran and main is not None else 0
+        score = (int(trial.ran), fit, seen.progress)
         axis = None if self._has_graph(state) else self._sample_axis(state)
         origin = self._origin(state, layer, seen)
-        return Made(args, kwargs, origin, trial, score, axis, _is_misfit(seen), seen.work), seen
+        return Made(args, kwargs, origin, trial, score, axis, is_misfit(seen), seen.work), seen
 
     def _arguments(
         self, state: State, values: Mapping[Path, Any]
@@ -287,25 +295,25 @@ class Guesser:
 
     def _learn(self, state: State, layer: nn.Module | None, seen: Observed, *, ran: bool) -> None:
         if ran:
-            for rank, other in enumerate(self._output_shapes(state, seen)):
+            for rank, other in enumerate(output_shapes(state, seen)):
                 self._push(other, layer, seen.progress, rank)
             return
         name = seen.failed.name if seen.failed is not None else ""
         self._failures[seen.progress, name] += 1
         if self._failures[seen.progress, name] > _MOST_ALIKE:
             return
-        if _is_too_much(seen):
-            for rank, other in enumerate(_halved(state)):
+        if is_too_much(seen):
+            for rank, other in enumerate(halved(state)):
                 self._push(other, layer, seen.progress, rank)
             return
         repairs = itertools.chain(
-            self._without_none(state, seen),
-            self._flipped(state, seen),
+            self.revisions.without_none(state, seen),
+            flipped(state, seen),
             self.repairs.of(state, seen),
         )
         for rank, other in enumerate(itertools.islice(repairs, _BRANCHES)):
             self._push(other, layer, seen.progress, rank)
-        for other in self._joined_after_all(state, seen):
+        for other in self.revisions.joined_after_all(state, seen):
             self._push(other, layer, seen.progress, _BRANCHES // 4)
         calls = [c for c in seen.trial.calls if isinstance(c.module, KNOWN)]
         for call in calls[:1]:
@@ -313,74 +321,6 @@ class Guesser:
                 self._met.add(id(call.module))
                 for rank, slot in enumerate(self.layers.slots(call.module)):
                     self._push(self._state(slot), call.module, seen.progress, _BRANCHES + rank)
-
-    def _without_none(self, state: State, seen: Observed) -> Iterator[State]:
-        """An argument whose default is None after all, or one that is read from `**kwargs`."""
-        error = seen.trial.error
-        main = next((s for s in slots_of(state).values() if s.kind != "plain"), None)
-        if main is None:
-            return
-        if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str):
-            spare = inspect.signature(self.model.forward).parameters.values()
-            name = error.args[0]
-            if any(p.kind is p.VAR_KEYWORD for p in spare) and name not in state:
-                yield {**state, name: companion(name, main, self.layers)}
-        if "None" not in str(error) and not isinstance(error, AssertionError):
-            return
-        lacking = [p for p in self.parameters if p.default is None and p.name not in state]
-        for p in lacking:
-            yield {**state, p.name: companion(p.name, main, self.layers)}
-        if len(lacking) > 1:
-            yield {**state, **{p.name: companion(p.name, main, self.layers) for p in lacking}}
-
-    def _joined_after_all(self, state: State, seen: Observed) -> Iterator[State]:
-        """An optional argument as wide as what a layer lacks: it was built for two that are joined.
-
-        `cond=None` beside `nn.Linear(features + classes, ...)`.
-        """
-        failed, main = seen.failed, next(iter(slots_of(state).values()), None)
-        if failed is None or main is None or failed.name != "linear" or len(failed.operands) < 2:
-            return
-        arrived, weight = failed.operands[:2]
-        lacks = weight.shape[-1] - arrived.shape[-1] if weight.is_weight and arrived.shape else 0
-        for p in self.parameters:
-            if lacks > 0 and p.default is None and p.name not in state:
-                beside = companion(p.name, main, self.layers)
-                kind = "onehot" if beside.kind == "onehot" else "real"
-                yield {**state, p.name: Slot((self.layers.rows, lacks), kind)}
-
-    def _flipped(self, state: State, seen: Observed) -> Iterator[State]:
-        """Masks the other way round, where nothing finite is left."""
-        if "nan" in str(seen.trial.error).lower():
-            for path, slot in slots_of(state).items():
-                if slot.kind == "bool":
-                    yield changed(state, path, Slot(slot.shape, "bool", value=not slot.value))
-
-    def _not_looked_up(self, state: State, seen: Observed) -> State | None:
-        """The state with real numbers where whole ones were given, but nothing looks them up."""
-        first = next(iter(slots_of(state).items()), None)
-        if first is None or first[1].kind != "index" or first[0] in seen.looked_up:
-            return None
-        return changed(state, first[0], Slot(first[1].shape))
-
-    def _as_column(self, state: State, seen: Observed) -> State | None:
-        """The state with a column in place of a vector that is squeezed: one row would be none."""
-        for path, slot in slots_of(state).items():
-            if path in seen.columns and len(slot.shape) == 1:
-                other = reshaped(state, path, (*slot.shape, 1))
-                return None if _key(other) in self._tried_states else other
-        return None
-
-    def _as_it_came_out(self, state: State, seen: Observed) -> State | None:
-        """The data in the shape of an output of as many numbers: an image, or turned axes."""
-        path, slot = next(iter(slots_of(state).items()))
-        for _, value in leaves(seen.trial.value):
-            if not isinstance(value, Tensor) or value.numel() != math.prod(slot.shape):
-                continue
-            if value.shape[:1] == slot.shape[:1] and value.dim() >= len(slot.shape):
-                other = reshaped(state, path, tuple(value.shape))
-                return None if _key(other) in self._tried_states else other
-        return None
 
     def _is_open(self, state: State, layer: nn.Module | None) -> bool:
         """Whether the model would run at other sizes too, so that the right one must be found."""
@@ -391,89 +331,3 @@ class Guesser:
             for m in self.layers.known[:1]
             for s in slots_of(state).values()
         )
-
-    def _output_shapes(self, state: State, seen: Observed) -> Iterator[State]:
-        """The shape that came out, as the input: a decoder's size is fixed by its layers."""
-        for path, slot in itertools.islice(slots_of(state).items(), 1):
-            for _, value in leaves(seen.trial.value):
-                if isinstance(value, Tensor) and value.is_floating_point():
-                    shape = tuple(value.shape)
-                    near = 3 * slot.shape[-1] <= 4 * shape[-1] if shape else False
-                    if len(shape) != len(slot.shape) or shape[:1] != slot.shape[:1]:
-                        continue
-                    steps = len(shape) == 3 and shape[2] == slot.shape[2]
-                    if steps or (near and shape[1] == slot.shape[1]):
-                        yield changed(state, path, Slot(shape, slot.kind, slot.top))
-
-
-def _is_too_much(seen: Observed) -> bool:
-    """Whether a trial was given up because of its size, or asked for more memory than there is."""
-    error = seen.trial.error
-    return isinstance(error, TooMuchWork | MemoryError) or "not enough memory" in str(error)
-
-
-def _has_layers(made: Made) -> bool:
-    return any(isinstance(c.module, KNOWN) for c in made.trial.calls)
-
-
-def _halved(state: State) -> Iterator[State]:
-    """The data with half the pixels along each axis, or half the steps."""
-    path, slot = next(iter(slots_of(state).items()), ((), Slot()))
-    if slot.kind != "real" or len(slot.shape) < 3:
-        return
-    first = 2 if len(slot.shape) > 3 or slot.shape[1] < slot.shape[2] else 1
-    sides = tuple(max(n // 2, 1) if n >= 8 else n for n in slot.shape[first:])
-    yield reshaped(state, path, (*slot.shape[:first], *sides))
-    if len(slot.shape) == 5:
-        yield reshaped(state, path, (*slot.shape[:3], *sides[1:]))
-    if len(slot.shape) == 3 and first == 1:
-        yield reshaped(state, path, (slot.shape[0], sides[0], slot.shape[2]))
-
-
-def _plain(parameter: inspect.Parameter) -> Slot | None:
-    """A number where the annotation asks for one."""
-    said = parameter.annotation
-    name = said if isinstance(said, str) else getattr(said, "__name__", "")
-    values = {"int": 1, "float": 1.0, "bool": False}
-    return Slot(kind="plain", value=values[name]) if name in values else None
-
-
-def _is_misfit(seen: Observed) -> bool:
-    failed = seen.failed
-    if seen.trial.ran:
-        return False
-    if failed is not None and failed.error is seen.trial.error:
-        return any(o.paths for o in failed.operands)
-    return bool(unpacked_paths(seen))
-
-
-def _key(state: State) -> str:
-    return repr(sorted(slots_of(state).items(), key=str)) + repr(_kinds(state))
-
-
-def _kinds(state: State) -> list[tuple[str, str]]:
-    return [(n, node.kind) for n, node in state.items()]
-
-
-def _is_small(state: State) -> bool:
-    """Whether a state can be tried without harm."""
-    return all(
-        torch.Size(s.shape).numel() <= 30_000_000 and all(n > 0 for n in s.shape)
-        for s in slots_of(state).values()
-    )
-
-
-def _fits(output: Any, x: Tensor) -> int:
-    """2 where an output other than x itself is shaped like x, 1 where it has as many numbers."""
-    best = 0
-    for _, value in leaves(output):
-        tensor = value if isinstance(value, Tensor) else getattr(value, "mean", None)
-        if not isinstance(tensor, Tensor) or tensor is x:
-            continue
-        if tensor.shape == x.shape:
-            return 2
-        if not x.is_floating_point() and tensor.shape[: x.dim()] == x.shape:
-            return 2
-        if tensor.shape[:1] == x.shape[:1] and tensor.numel() == x.numel() and x.dim() > 1:
-            best = 1
-    return best

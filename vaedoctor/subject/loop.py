@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from ..finding import Span
-from .binding import role
 from .holders import Holders, callees
+from .roles import role
 from .setting import Setting
 from .source import Source, called_name, root_name
 from .steps import Step, free, steps

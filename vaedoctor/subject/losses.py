@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from .binding import role
+from .roles import role
 from .source import is_library, source_of
 
 _LOSS = re.compile(

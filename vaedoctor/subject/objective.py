@@ -4,76 +4,32 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..spelling import did_you_mean
-from .binding import (
-    Binding,
-    Recipe,
-    Unbound,
-    by_names,
-    model_first,
-    return_names,
-    role,
-)
+from .attempts import Attempts, Tried, cannot_bind
 from .calling import has_forward
 from .composing import is_pyro_pair, pyro_loss
-from .contained import is_whole, only_terms, reached_by, total_among
+from .contained import minimized_loss, reached_by, returned_loss, total_loss
 from .errors import TargetError, summary
 from .loop import Loop, loops
 from .losses import (
     Loss,
     as_loss,
     candidates,
-    names_outputs,
     parameters_of,
-    underlying,
-    wants_model,
 )
-from .own_call import by_own_call, minimized_place, own_use
-from .source import Source, source_of, span_of
+from .recipes import Unbound, model_first
+from .source import Source, span_of
 from .subject import Batch, Objective
-from .trainerless import without_trainer
-from .trial import attempt, items, leaves, pick
+from .total import total
 
 _BEFORE = re.compile(r"pre_?train|warm_?up", re.IGNORECASE)
 _BOUND = re.compile(r"^(?!.*(neg|minus|nelbo|loss|objective|criterion)).*elbo", re.IGNORECASE)
-_TOTAL_KEYS = ("loss", "total_loss", "total", "objective", "elbo", "nelbo", "negative_elbo")
-
-
-def total(value: Any) -> Tensor:
-    """The scalar of whatever a loss returns; `ValueError` says what it returned instead.
-
-    A tensor is itself; of a mapping or record the entry `loss`, `total_loss`, ...; of a tuple the
-    first scalar that requires a gradient.
-    """
-    if isinstance(value, Tensor):
-        if value.numel() != 1:
-            raise ValueError(f"the loss is not a scalar: its shape is {list(value.shape)}")
-        return _scalar(value)
-    entries = items(value)
-    named = {str(k).lower(): v for k, v in entries}
-    loss = getattr(value, "loss", None)
-    for candidate in (*(named.get(k) for k in _TOTAL_KEYS), loss):
-        if isinstance(candidate, Tensor):
-            return total(candidate)
-    scalars = [v for _, v in entries if isinstance(v, Tensor) and v.numel() == 1]
-    for scalar in sorted(scalars, key=lambda s: not s.requires_grad):
-        return _scalar(scalar)
-    if entries:
-        shapes = ", ".join(str(list(v.shape)) for _, v in entries if isinstance(v, Tensor))
-        found = f"tensors of shape {shapes}" if shapes else "no tensor"
-        raise ValueError(f"the loss holds no scalar: it returned {found}")
-    raise ValueError(f"the loss is not a tensor: it returned `{type(value).__name__}`")
-
-
-def _scalar(value: Tensor) -> Tensor:
-    return value if value.dim() == 0 else value.reshape(())
 
 
 def find_objective(
@@ -90,7 +46,8 @@ def find_objective(
 
     Losses that a distribution ended, because the batch is outside its support, join `refusing`.
     """
-    finder = _Finder(model, batch, source, namespace or {}, seed, refusing)
+    attempts = Attempts(model, batch, source, namespace or {}, seed, refusing)
+    finder = _Finder(attempts, source, namespace or {})
     if isinstance(given, Objective):
         return given, ()
     if given is not None:
@@ -98,100 +55,50 @@ def find_objective(
     return finder.found()
 
 
-@dataclass(frozen=True, slots=True)
-class _Tried:
-    """An objective with how its trial ended.
-
-    `foreign`: the file's own data takes part, beside a batch that is made up.
-    """
-
-    objective: Objective
-    works: bool
-    own_call: bool
-    loss: Loss
-    error: BaseException | None = None
-    trains: bool = False
-    given: str = ""
-    terms: bool = False
-    elsewhere: bool = False
-    ran: bool = True
-    foreign: bool = False
-
-    @property
-    def useful(self) -> bool:
-        """Whether it is a loss of this model's parameters, or the file says that it is one."""
-        return self.works and (self.trains or self.own_call) and not (self.terms or self.elsewhere)
-
-
 class _Finder:
     def __init__(
-        self,
-        model: nn.Module,
-        batch: Batch,
-        source: Source | None,
-        namespace: Mapping[str, Any],
-        seed: int,
-        refusing: list[Objective] | None = None,
+        self, attempts: Attempts, source: Source | None, namespace: Mapping[str, Any]
     ) -> None:
-        self.refusing = refusing
-        self.model = model
-        self.batch = batch
+        self.attempts = attempts
+        self.model = attempts.model
+        self.batch = attempts.batch
         self.source = source
         self.namespace = namespace
-        self.seed = seed
-        self._output: Any = None
         self._severed: Objective | None = None
-
-    def output(self) -> Any:
-        """The output of one guarded forward pass; None when it raises."""
-        if self._output is None and self.batch.ran:
-            batch, model = self.batch, self.model
-            self._output = attempt(lambda: batch.run(model), model, seed=self.seed).value
-        return self._output
-
-    def moving(self) -> set[tuple[Any, ...]]:
-        """The outputs that are not the same in a second pass with another seed."""
-        batch, model = self.batch, self.model
-        again = attempt(lambda: batch.run(model), model, seed=self.seed + 1).value
-        second = dict(leaves(again))
-        return {
-            path
-            for path, value in leaves(self.output())
-            if isinstance(value, Tensor)
-            and isinstance(other := second.get(path), Tensor)
-            and (other.shape != value.shape or not torch.equal(other, value))
-        }
 
     def given(self, thing: Callable[..., Any] | str) -> Objective:
         """The objective the user named; `TargetError` when a parameter cannot be bound."""
         loss = self._named(thing) if isinstance(thing, str) else as_loss(thing)
         if not self.batch.ran:
-            return self._objective(loss, self._lazy(loss))
+            return self.attempts.objective(loss, self.attempts.lazy(loss))
         with_model = model_first(parameters_of(loss.function))
-        if self._may_take_model(loss) and (first := self._try(loss, with_model)).works:
-            return first.objective
+        if self.attempts.may_take_model(loss):
+            first = self.attempts.one(loss, with_model)
+            if first.works:
+                return first.objective
         tried = []
         unbound: Unbound | None = None
-        for recipe in self._recipes(loss, given=True):
+        for recipe in self.attempts.recipes(loss, given=True):
             if isinstance(recipe, Unbound):
                 unbound = unbound or recipe
                 continue
-            tried.append(self._try(loss, recipe))
+            tried.append(self.attempts.one(loss, recipe))
             if tried[-1].works:
                 return tried[-1].objective
         # A bound loss that raises is for the examination to explain; one with a guess is not.
         certain = [t for t in tried if t.own_call or unbound is None]
         if certain and not certain[0].ran:
             return certain[0].objective
-        raise _cannot_bind(loss, unbound, tried[0].error if tried else None)
+        raise cannot_bind(loss, unbound, tried[0].error if tried else None)
 
     def found(self) -> tuple[Objective | None, tuple[str, ...]]:
         """The plain objective of the model or its file."""
         if not self.batch.ran:
             return None, ()
-        if is_pyro_pair(self.model) and (not has_forward(self.model) or self._trial(_PYRO)[0]):
+        pair = is_pyro_pair(self.model)
+        if pair and (not has_forward(self.model) or self.attempts.trial(_PYRO)[0]):
             return _PYRO, ()  # the batch of a forward pass of its own may not be the pair's
-        contained, whole = self._contained()
+        contained, whole = returned_loss(self.model, self.attempts.output())
         if contained is not None and whole:
             return contained, ()
         objective, notes = self._searched()
@@ -217,7 +124,8 @@ class _Finder:
             return called[0].objective, ()
         if looped is not None and not tried:
             return looped, ()
-        other = self._minimized() or self._total()
+        output = self.attempts.output()
+        other = minimized_loss(self.model, output, self.source) or total_loss(self.model, output)
         if other is not None:
             return other, ()
         if len(works) == 1:
@@ -238,10 +146,10 @@ class _Finder:
                 return None, (f"`{t.loss.name}` returns terms and no total: {_NO_LOSS}",)
         return None, (*refused, _NO_LOSS)
 
-    def _tried(self, losses: Iterable[Loss]) -> list[_Tried]:
-        return [t for loss in losses if (t := self._best(loss)) is not None]
+    def _tried(self, losses: Iterable[Loss]) -> list[Tried]:
+        return [t for loss in losses if (t := self.attempts.best(loss)) is not None]
 
-    def _called_so(self, tried: _Tried) -> bool:
+    def _called_so(self, tried: Tried) -> bool:
         """Whether a loss is called as here: by the file, or by its framework on the given batch."""
         stepped = tried.loss.name == "training_step" and not self.batch.guessed
         own = tried.own_call and not tried.foreign
@@ -278,7 +186,7 @@ class _Finder:
         for late in (loop.late, 0):
             loop = replace(loop, late=late)
             objective = self._of_loop(loop)
-            _, scalar, error, _ = self._trial(objective)
+            _, scalar, error, _ = self.attempts.trial(objective)
             if scalar is not None:
                 break
         return objective, scalar, error
@@ -297,7 +205,7 @@ class _Finder:
         run = loop.run
         return replace(objective, run=lambda m, b: -total(run(m, b)))
 
-    def _unused(self, tried: _Tried) -> str:
+    def _unused(self, tried: Tried) -> str:
         """Why a function that looks like the loss is not used, and what to do about it."""
         loss, error = tried.loss, tried.error
         assert error is not None
@@ -316,158 +224,6 @@ class _Finder:
             f"{summary(error)}; reconstruction + KL stand in. `--objective {loss.name}` examines "
             "why, `--objective NAME` names another"
         )
-
-    def _best(self, loss: Loss) -> _Tried | None:
-        first: _Tried | None = None
-        for recipe in self._recipes(loss, given=False):
-            if isinstance(recipe, Unbound):
-                continue
-            tried = self._try(loss, recipe)
-            if tried.works and (tried.trains or tried.own_call):
-                return tried
-            first = first or tried
-        return first
-
-    def _try(self, loss: Loss, recipe: Recipe) -> _Tried:
-        objective = self._objective(loss, recipe)
-        batch, model = self.batch, self.model
-        ran, scalar, error, terms = self._trial(objective)
-        if scalar is None:
-            given = _shown(recipe, loss, model, batch, self.output()) if not ran else ""
-            foreign = recipe.beside and batch.guessed
-            own = recipe.own_call
-            return _Tried(objective, False, own, loss, error, given=given, ran=ran, foreign=foreign)
-        trains = scalar.requires_grad
-        elsewhere = trains and not reached_by(scalar, model)
-        return _Tried(
-            objective, True, recipe.own_call, loss, None, trains, terms=terms, elsewhere=elsewhere
-        )
-
-    def _trial(
-        self, objective: Objective
-    ) -> tuple[bool, Tensor | None, BaseException | None, bool]:
-        """Whether an objective runs, its scalar, what it raises, whether it gives terms alone."""
-        batch, model = self.batch, self.model
-        trial = attempt(lambda: objective.run(model, batch), model, seed=self.seed)
-        if not trial.ran:
-            if self.refusing is not None and "within the support" in str(trial.error):
-                self.refusing.append(objective)
-            return False, None, trial.error, False
-        try:
-            named = any(str(k).lower() in _TOTAL_KEYS for k, _ in items(trial.value))
-            return True, total(trial.value), None, not named and only_terms(trial.value)
-        except ValueError as error:
-            return True, None, error, False
-
-    def _objective(self, loss: Loss, recipe: Recipe) -> Objective:
-        def run(model: nn.Module, batch: Batch) -> Any:
-            output = batch.run(model) if recipe.needs_output else None
-            args, kwargs = recipe.arguments(model, batch, output)
-            if loss.is_method:
-                with without_trainer(model) as losses:
-                    value = loss.of(model)(*args, **kwargs)
-                value = losses[0] if value is None and losses else value
-            else:
-                value = loss.of(model)(*args, **kwargs)
-            return -total(value) if recipe.negated else value
-
-        at = span_of(underlying(loss.function))
-        return Objective(run, loss.name, loss.origin, at, unweighed=recipe.unweighed)
-
-    def _recipes(self, loss: Loss, *, given: bool) -> Iterator[Recipe | Unbound]:
-        """Ways to call the loss, the best evidence first."""
-        function = underlying(loss.function)
-        parameters = parameters_of(loss.function)
-        takes_model = bool(parameters) and wants_model(parameters[0])
-        outputs_named = names_outputs(parameters[1:])
-        if takes_model and not outputs_named:  # before an output is made to bind to
-            yield model_first(parameters)
-        names = return_names(self.model)
-        binding = Binding(self.model, self.batch, self.output(), names, self.moving)
-        if takes_model:
-            yield by_names(function, parameters, binding)
-            if outputs_named:
-                yield model_first(parameters)
-            return
-        sources = [s for s in (self.source, source_of(function)) if s is not None]
-        for source in {s.path: s for s in sources}.values():
-            own = by_own_call(
-                source, loss.name, parameters, binding, self.namespace, is_method=loss.is_method
-            )
-            if own is not None:
-                yield own
-        named = by_names(function, parameters, binding)
-        used, negated = own_use(sources, loss.name)
-        if used and isinstance(named, Recipe):
-            named = replace(named, own_call=True, negated=negated)
-        yield named
-        handed = loss.name == "training_step" or (parameters and parameters[0].name == "batch")
-        if loss.is_method and parameters and handed:
-            yield by_names(function, parameters, binding, paired=True)
-        if given:
-            yield model_first(parameters)
-
-    def _may_take_model(self, loss: Loss) -> bool:
-        """Whether the parameters can be the model and the batch, as in `lambda m, x`."""
-        parameters = parameters_of(loss.function)
-        fits = len(parameters) == 1 + len(self.batch.args) + len(self.batch.kwargs)
-        return fits and role(parameters[0].name) != "recon" and not names_outputs(parameters[1:])
-
-    def _lazy(self, loss: Loss) -> Recipe:
-        """Bind when the forward pass comes to its end, which it did not do so far."""
-        parameters = parameters_of(loss.function)
-        if parameters and wants_model(parameters[0]) and not names_outputs(parameters[1:]):
-            return model_first(parameters)
-        function, names = underlying(loss.function), return_names(self.model)
-
-        def arguments(model: nn.Module, batch: Batch, output: Any) -> Any:
-            recipe = by_names(function, parameters, Binding(model, batch, output, names))
-            if isinstance(recipe, Unbound):
-                raise _cannot_bind(loss, recipe, None)
-            return recipe.arguments(model, batch, output)
-
-        return Recipe(arguments)
-
-    def _contained(self) -> tuple[Objective | None, bool]:
-        """A loss that forward itself returns, as an entry `loss` or as its only output.
-
-        And whether it is all of the loss.
-        """
-        output = self.output()
-        if _is_loss(output):
-            origin = "found: forward returns the loss"
-            return Objective(lambda m, b: b.run(m), "forward", origin), True
-        named: list[tuple[Any, Any, Any]] = [(k, k, v) for k, v in items(output)]
-        names = return_names(self.model)
-        if isinstance(output, tuple | list) and len(names) == len(output):
-            named = [(str(n), i, v) for i, (n, v) in enumerate(zip(names, output, strict=True))]
-        for name, key, value in named:
-            if str(name).lower() in {"loss", "total_loss"} and _is_loss(value):
-                origin = f"found: `{name}` in the output"
-                at = span_of(type(self.model))
-                return Objective(_entry(key), str(name), origin, at), is_whole(value, output)
-        return None, False
-
-    def _minimized(self) -> Objective | None:
-        """The output in an unnamed place from which the file goes backward."""
-        output, own = self.output(), self.source or source_of(type(self.model).forward)
-        if own is None or not isinstance(output, tuple | list):
-            return None
-        name, place = minimized_place(own, len(output)) or ("", 0)
-        if not name or not _is_loss(output[place]):
-            return None
-        origin = f"found: `{name}.backward()` in {own.path.name}"
-        return Objective(_entry(place), name, origin, span_of(type(self.model)))
-
-    def _total(self) -> Objective | None:
-        """The scalar output that is computed from all others."""
-        path = total_among(self.output())
-        if not path:
-            return None
-        shown = "".join(f"[{key!r}]" for key in path)
-        origin = f"found: output {shown} is computed from all others"
-        at = span_of(type(self.model))
-        return Objective(lambda m, b: pick(b.run(m), path), f"output{shown}", origin, at)
 
     def _named(self, name: str) -> Loss:
         if ":" in name:
@@ -495,62 +251,9 @@ class _Finder:
         )
 
 
-def _is_loss(value: Any) -> bool:
-    return (
-        isinstance(value, Tensor)
-        and value.numel() == 1
-        and value.is_floating_point()
-        and value.requires_grad
-        and torch.is_tensor(value)
-    )
-
-
-def _entry(key: Any) -> Callable[[nn.Module, Batch], Any]:
-    def run(model: nn.Module, batch: Batch) -> Any:
-        output = batch.run(model)
-        return dict(items(output))[key]
-
-    return run
-
-
-def _shown(recipe: Recipe, loss: Loss, model: nn.Module, batch: Batch, output: Any) -> str:
-    """The shapes a loss was called with, by the names of its parameters."""
-    try:
-        args, kwargs = recipe.arguments(model, batch, output)
-    except Exception:
-        return ""
-    named = dict(zip((p.name for p in parameters_of(loss.function)), args, strict=False)) | kwargs
-    shapes = {k: "×".join(map(str, v.shape)) for k, v in named.items() if isinstance(v, Tensor)}
-    return ", ".join(f"`{k}` {shape}" for k, shape in shapes.items() if shape)
-
-
 def _pyro(model: nn.Module, batch: Batch) -> Tensor:
     return pyro_loss(model, *batch.args, **batch.kwargs)
 
 
-def maximised(objective: Objective) -> Objective:
-    """The objective that minimises the negative of a bound."""
-
-    def run(model: nn.Module, batch: Batch) -> Tensor:
-        return -total(objective.run(model, batch))
-
-    origin = f"{objective.origin}; it rises as x_hat gets better, so its negative is minimised"
-    return replace(objective, run=run, origin=origin, settled=True)
-
-
 _PYRO = Objective(_pyro, "Trace_ELBO", "found: Pyro's `Trace_ELBO` of `model` and `guide`")
 _NO_LOSS = "no loss found: reconstruction + KL stand in, `--objective` names yours"
-
-
-def _cannot_bind(loss: Loss, unbound: Unbound | None, error: BaseException | None) -> TargetError:
-    signature = ", ".join(str(p) for p in parameters_of(loss.function))
-    shown = f"`{loss.name}({signature})`"
-    if unbound is not None and unbound.parameter:
-        message = f"the parameter `{unbound.parameter}` of {shown} could not be bound: {unbound}"
-    else:
-        message = f"{shown} could not be called: {summary(error) if error else 'no reading fits'}"
-    return TargetError(
-        message,
-        next_step="write `def objective(model, *batch): ...` that returns the loss, "
-        "then --objective objective",
-    )

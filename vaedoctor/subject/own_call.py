@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .binding import Arguments, Binding, Recipe, role
 from .construction import user_names
 from .cuda import mark_moved, moves_ignored
+from .recipes import Arguments, Binding, Recipe
+from .roles import role
 from .scope import Scope
 from .source import Place, Source, called_name, names_read, own_expressions, root_name
 from .subject import Batch

@@ -13,10 +13,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from . import cuda
-from .binding import role
 from .callees import tree_of
 from .holders import Holders, callees, class_around
 from .openscope import OpenScope
+from .roles import role
 from .scope import Scope, Unknown
 from .source import (
     Function,
