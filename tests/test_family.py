@@ -71,6 +71,31 @@ def test_the_family_is_found_and_said_with_its_evidence(name: str) -> None:
     assert picture.evidence
 
 
+class ImportanceByHand(nn.Module):
+    """The bound of K = 5 draws, in front of the rows, with densities written out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(18, 8), nn.Linear(4, 18)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        mu, logvar = (h.expand(5, -1, -1) for h in self.up(x).chunk(2, 1))
+        z = mu + (logvar / 2).exp() * torch.randn_like(mu)
+        return torch.sigmoid(self.down(z)), mu, logvar, z
+
+    def loss(self, x: Tensor) -> Tensor:
+        x_hat, mu, logvar, z = self(x)
+        log_p = -(z**2).sum(-1) / 2
+        log_q = -((z - mu) ** 2 / logvar.exp() + logvar).sum(-1) / 2
+        log_lik = (x * x_hat.log() + (1 - x) * (1 - x_hat).log()).sum(-1)
+        return -(torch.logsumexp(log_lik + log_p - log_q, 0) - math.log(5)).mean()
+
+
+def test_draws_in_front_of_the_rows_are_no_rows() -> None:
+    report = check(ImportanceByHand(), torch.rand(8, 18), objective="loss")
+    assert report.picture.family == "gaussian, iwae (5 samples)"
+
+
 class Normalised(nn.Module):
     """An autoencoder whose decoder compares rows, as batch norm does in training."""
 

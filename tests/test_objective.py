@@ -523,6 +523,35 @@ def test_a_penalty_among_the_outputs_is_no_total() -> None:
     assert total_among((x_hat, {"kl": kl, "all": (x_hat**2).sum() + kl})) == (1, "all")
     assert total_among((x_hat, kl, (x_hat**2).sum())) is None
     assert total_among((kl,)) is None
+    rows, kls = (x_hat**2).flatten(), mu**2
+    assert total_among((x_hat, (rows + kls).mean(), rows.mean(), kls.mean())) == (1,)
+    assert total_among((x_hat, rows.mean(), (kls + rows.detach()).mean(), kls.mean())) is None
+
+
+BOUND = """
+def {name}(xh, x, mu, logvar):
+    return F.binary_cross_entropy(xh, x, reduction="sum"){sign} kl_loss(mu, logvar)
+"""
+GAP = """
+def gap(mu, logvar):
+    return (mu - logvar).pow(2).sum()
+"""
+
+
+def test_the_one_function_that_trains_everything_is_the_loss_whatever_its_name(
+    tmp_path: Path,
+) -> None:
+    bound = BOUND.format(name="bound", sign=" +")
+    subject = loaded(tmp_path, bound + GAP)
+    assert subject.objective is not None
+    assert subject.objective.name == "bound"
+    assert not subject.objective.settled
+    run = value(subject.model, subject.objective, subject.batch)
+    assert run == pytest.approx(expected(subject))
+    assert loaded(tmp_path, bound + BOUND.format(name="other", sign=" -")).objective is None
+    assert loaded(tmp_path, GAP).objective is None
+    writes = bound.replace("return", "torch.save(x, 'x.pt')\n    return")
+    assert loaded(tmp_path, writes).objective is None
 
 
 class Cloud(nn.Module):

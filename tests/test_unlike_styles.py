@@ -78,6 +78,32 @@ def test_a_column_of_weights_times_a_row_of_losses_is_an_outer_product() -> None
     assert not checked(Kernel())
 
 
+class StepByStep(Plain):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        r, a, b = super().forward(x)
+        steps = r.view(len(x), 7, 2)
+        made = [steps[:, t] * 1.5 for t in range(7)]
+        self.error = sum(self.off(made[t], x.view(len(x), 7, 2)[:, t]) for t in range(7))
+        return torch.stack(made, 1), a, b
+
+    def off(self, y: Tensor, x: Tensor) -> Tensor:
+        return (y - x).pow(2).sum(1)
+
+    def loss(self, x: Tensor) -> Tensor:
+        _, a, b = self(x)
+        return (0.5 * self.error + self.kl(a, b)).mean()
+
+
+class StepsAgainstRows(StepByStep):
+    def off(self, y: Tensor, x: Tensor) -> Tensor:
+        return (y.unsqueeze(1) - x).pow(2).sum((1, 2))
+
+
+def test_each_step_of_a_sequence_may_meet_every_row() -> None:
+    assert checked(StepsAgainstRows()) == [("VAE503", line_of("y.unsqueeze(1)", StepsAgainstRows))]
+    assert not checked(StepByStep())
+
+
 class RootOfMasked(Plain):
     def loss(self, x: Tensor) -> Tensor:
         r, a, b = self(x)

@@ -120,10 +120,11 @@ def _reconstruction(anatomy: Anatomy, large: Value, small: Value) -> bool:
 
     Every x_hat then meets every x, on purpose only for a kernel or a nearest neighbour.
     """
-    flow, x_hat = anatomy.flow, anatomy.x_hat
+    flow = anatomy.flow
     raw = {v.index for v in inputs_of(anatomy.recording)}
-    pair = (large, small) if x_hat and only_moved(flow, large, {x_hat.index}) else (small, large)
-    if x_hat is None or not only_moved(flow, pair[0], {x_hat.index}):
+    whole = _pieces(anatomy)
+    pair = (large, small) if only_moved(flow, large, whole) else (small, large)
+    if not only_moved(flow, pair[0], whole):
         return False
     if not only_moved(flow, pair[1], raw):
         return False
@@ -132,6 +133,17 @@ def _reconstruction(anatomy: Anatomy, large: Value, small: Value) -> bool:
     return not names & _SELECTIVE
 
 
+def _pieces(anatomy: Anatomy) -> set[int]:
+    """x_hat, and what it is only put together from: `torch.stack` of what each step gives."""
+    flow, x_hat = anatomy.flow, anatomy.x_hat
+    if x_hat is None:
+        return set()
+    op = x_hat.op
+    joined = flow.parents(x_hat) if op is not None and op.name in _JOINS else []
+    return {x_hat.index, *(v.index for v in joined)}
+
+
+_JOINS = frozenset("stack cat concat concatenate vstack hstack".split())
 _SELECTIVE = frozenset("exp min max amin amax softmax log_softmax logsumexp topk sort".split())
 _TOTALS = frozenset("sum mean".split())
 _LINEAR = _TOTALS | {"mul", "div", "neg", "rmul", "truediv"}

@@ -334,7 +334,9 @@ def matched(anatomy: Anatomy, code: Value) -> Found | None:
 def _rows_interact(terms: _Terms) -> bool:
     """Whether the gradient at one row's code depends on another's, through those terms alone."""
     code, loss, x_hat = terms.code, terms.loss.tensor, terms.anatomy.x_hat
-    edge = code.edge
+    x, edge = terms.anatomy.x, code.edge
+    if x is not None and x.shape[:1] != code.shape[:1]:
+        return False  # draws of one row may stand in front, which an importance bound compares
     if edge is None or len(code.shape) < 2 or code.shape[0] < 2:
         return False
     if code.tensor.grad_fn is not edge.node:

@@ -64,7 +64,8 @@ def total_among(output: Any) -> tuple[Any, ...] | None:
     """The path to the one scalar that is computed from all that forward learned; None if none.
 
     A loss reaches every parameter that any other output reaches, and every other scalar (its
-    terms) goes into it. A KL or a penalty does not reach the decoder, x_hat is no scalar.
+    terms) goes into it, as it is or before its own reduction over the rows. A KL or a penalty does
+    not reach the decoder, x_hat is no scalar.
     """
     learned = [(path, t) for path, t in leaves(output) if _trains(t)]
     scalars = [(path, t) for path, t in learned if t.numel() == 1]
@@ -75,7 +76,7 @@ def total_among(output: Any) -> tuple[Any, ...] | None:
     for path, scalar in scalars:
         behind = _behind([scalar])
         others = {t.grad_fn for _, t in scalars if t is not scalar}
-        if parameters <= behind and others <= behind:
+        if parameters <= behind and _holds(behind, others):
             return path
     return None
 

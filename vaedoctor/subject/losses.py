@@ -11,8 +11,10 @@ from typing import Any
 
 from torch import nn
 
+from .callees import tree_of
 from .roles import role
 from .source import is_library, source_of
+from .statements import is_costly
 
 _LOSS = re.compile(
     r"(.*_)?(loss|losses|elbo|nelbo|criterion|objective|lossfn|lossfunction)"
@@ -106,3 +108,23 @@ def candidates(model: nn.Module, namespace: Mapping[str, Any]) -> Iterator[Loss]
             source = source_of(thing)
             if source is not None:
                 yield Loss(thing, name, f"found: `{name}` in {source.path.name}")
+
+
+def nameless(model: nn.Module, namespace: Mapping[str, Any]) -> Iterator[Loss]:
+    """Functions beside the model that take its outputs, whatever they are called themselves.
+
+    Those that load, write or train are left out, and those named after a term of a loss.
+    """
+    home = type(model).__module__
+    for name, thing in list(namespace.items()):
+        if not isinstance(thing, types.FunctionType) or thing.__module__ != home:
+            continue
+        parameters, tree = parameters_of(thing), tree_of(thing)
+        if tree is None or is_total(name) or _PARTIAL.search(name):
+            continue
+        roles = {role(p.name) for p in parameters}
+        if len(roles & {"recon", "mu", "logvar", "z"}) < 2 or wants_model(parameters[0]):
+            continue
+        source = source_of(thing)
+        if source is not None and not any(is_costly(s) for s in tree.body):
+            yield Loss(thing, name, f"found: `{name}` in {source.path.name}")

@@ -21,12 +21,14 @@ from .losses import (
     Loss,
     as_loss,
     candidates,
+    nameless,
     parameters_of,
 )
 from .recipes import Unbound, model_first
 from .source import Source, span_of
 from .subject import Batch, Objective
 from .total import total
+from .trial import leaves
 
 _BEFORE = re.compile(r"pre_?train|warm_?up", re.IGNORECASE)
 _BOUND = re.compile(r"^(?!.*(neg|minus|nelbo|loss|objective|criterion)).*elbo", re.IGNORECASE)
@@ -133,6 +135,8 @@ class _Finder:
         if works:
             names = ", ".join(f"`{t.loss.name}`" for t in works)
             return None, (f"several losses run ({names}): name one with `--objective`",)
+        if not tried and (only := self._only_whole()) is not None:
+            return only, ()
         # The loss that the file itself calls and that raises is for the examination to explain.
         raising = [t for t in tried if not t.ran and self._called_so(t)]
         if len(raising) == 1:
@@ -145,6 +149,23 @@ class _Finder:
             if t.terms:
                 return None, (f"`{t.loss.name}` returns terms and no total: {_NO_LOSS}",)
         return None, (*refused, _NO_LOSS)
+
+    def _only_whole(self) -> Objective | None:
+        """The one function, whatever its name, from which every parameter in use is trained."""
+        learned = [
+            v
+            for _, v in leaves(self.attempts.output())
+            if isinstance(v, Tensor) and v.requires_grad
+        ]
+        if not learned:
+            return None
+        used = {p for v in learned for p in reached_by(v, self.model)}
+        found = []
+        for tried in self._tried(nameless(self.model, self.namespace)):
+            scalar = self.attempts.trial(tried.objective)[1] if tried.works else None
+            if scalar is not None and reached_by(scalar, self.model) >= used:
+                found.append(replace(tried.objective, settled=False))
+        return found[0] if len(found) == 1 else None
 
     def _tried(self, losses: Iterable[Loss]) -> list[Tried]:
         return [t for loss in losses if (t := self.attempts.best(loss)) is not None]
