@@ -16,15 +16,16 @@ from ..subject.subject import Batch, Subject
 from ..subject.trial import forward_parameters
 from .anatomy import Anatomy
 from .evaluation import reconstruction_in, returned, run_forward
+from .flow import Flow
 from .likelihood import meeting
 from .listing import methods_of
-from .recording import Op, Value, tensors_in
+from .recording import ESCAPES, Op, Value, tensors_in
+from .step import run_recorded
 
 MASK = re.compile(r".*(mask|valid|length|lens|padding).*|seq_len", re.I)
 _LABEL = re.compile(
     r"y|c|label.*|.*_labels?|cond.*|class.*|attr.*|context|ctx|onehot|one_hot|category|domain"
 )
-_GRAPH = re.compile(r"batch|ptr|edge.*|idx|ind(ex|ices)|perm.*")  # which rows, not what they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,12 @@ def conditions(
         loss_value = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
         judged = any(e.index in ahead for e in (*ends, *([loss_value] if loss_value else [])))
         moves = None
-        if not reads_it and not judged:
+        if not reads_it and not judged and not _read_by_python(flow, ahead):
             moves = _moves(subject, anatomy, tensor, seed, rewind)
+        elif not mask and value is not None:
+            lost = _lost_in(subject, anatomy, value, seed, rewind)
+            if lost is not None:
+                reads_it, judged, moves, ahead = False, False, 0.0, {v.index for v in lost.makes}
         last = _last(anatomy, ahead) if value is not None else None
         loose = _loose(anatomy, tensor, value) if mask and judged else None
         padded = 0
@@ -85,7 +90,7 @@ def conditions(
 
 
 def _candidates(subject: Subject, anatomy: Anatomy) -> Iterator[tuple[str, Tensor, bool]]:
-    """Declared conditions and masks, else further arguments that are named like one."""
+    """Declared conditions and masks, else further arguments of forward that may be some."""
     parameters = forward_parameters(subject.model)
     names = [p.name for p in parameters]
     required = {p.name for p in parameters if p.default is p.empty}
@@ -103,16 +108,17 @@ def _candidates(subject: Subject, anatomy: Anatomy) -> Iterator[tuple[str, Tenso
         if not isinstance(item, Tensor) or item is x:
             continue
         declared = key in subject.conditions or name in subject.conditions
-        alike = MASK.fullmatch(name) or _LABEL.fullmatch(name.lower()) or _names_a_class(name, item)
+        if key in subject.batch.beside and not declared:
+            continue  # a loader's further entry: forward does not take it
+        alike = MASK.fullmatch(name) or _LABEL.fullmatch(name.lower()) or _counts(item)
         idle = name in required and _is_idle(anatomy, name, item)
         if declared or (position > 0 and (alike or idle)):
             yield name, item, declared
 
 
-def _names_a_class(name: str, item: Tensor) -> bool:
-    """Whether whole numbers, whatever they are called, say of each row what it is."""
-    whole = not item.is_floating_point() and not item.is_complex() and item.dim() > 0
-    return whole and not _GRAPH.fullmatch(name.lower())
+def _counts(item: Tensor) -> bool:
+    """Whether an argument is of whole numbers, which may say of each row what it is."""
+    return not item.is_floating_point() and not item.is_complex() and item.dim() > 0
 
 
 def _is_idle(anatomy: Anatomy, name: str, item: Tensor) -> bool:
@@ -120,7 +126,7 @@ def _is_idle(anatomy: Anatomy, name: str, item: Tensor) -> bool:
     value = _leaf(anatomy, item)
     unread = value is None or not anatomy.flow.consumers.get(value.index)
     of_rows = item.dim() > 0 and role(name) != "weight"
-    return unread and of_rows and not _GRAPH.fullmatch(name.lower())
+    return unread and of_rows
 
 
 def _leaf(anatomy: Anatomy, tensor: Tensor) -> Value | None:
@@ -150,6 +156,47 @@ def _moves(
         if x_hat is not None and x_hat.shape == tuple(usual.shape):
             moves.append(float((x_hat.tensor.detach() - usual).abs().max()))
     return max(moves, default=None)
+
+
+def _read_by_python(flow: Flow, ahead: Set[int]) -> bool:
+    """Whether Python takes numbers from a condition: how many graphs there are, how long."""
+    return any(
+        v.index in ahead for op in flow.recording.ops if op.name in ESCAPES for v in op.reads
+    )
+
+
+def _lost_in(
+    subject: Subject, anatomy: Anatomy, value: Value, seed: int, rewind: Callable[[], None]
+) -> Op | None:
+    """Which operation gives weights, data and outputs the same of any condition; None if none.
+
+    A softmax over one entry, a product with 0. Weights that are 0 lose nothing: they learn.
+    """
+    flow, recording = anatomy.flow, anatomy.recording
+    leaves = [v for v in recording.values if v.op is None and v.source != "constant"]
+    others = [v for v in leaves if v is not value]
+    alone = flow.descendants(value) - flow.descendants(*others, *(d.value for d in flow.draws))
+    met = [
+        v
+        for op in recording.ops
+        if any(m.index not in alone for m in op.makes)
+        for v in op.reads
+        if v.index in alone
+    ]
+    if not met or value in met:
+        return None
+    compared = 0
+    for other in (*_others(value.tensor), torch.zeros_like(value.tensor)):
+        run = run_recorded(subject, seed=seed, batch=exchanged(subject.batch, value.tensor, other))
+        twins = run.values
+        same = run.error is None and len(twins) == len(recording.values)
+        equal = same and all(torch.equal(v.tensor, twins[v.index].tensor) for v in met)
+        run.release()
+        rewind()
+        if same and not equal:
+            return None
+        compared += same
+    return met[0].op if compared > 1 else None
 
 
 def _others(tensor: Tensor) -> Iterator[Tensor]:

@@ -20,6 +20,7 @@ def condition_unused(examination: Examination) -> Iterator[Finding | Verified]:
     Each declared condition, and further arguments of `forward` that are named like a label, hold
     whole numbers, or are read by nothing: does any operation lead from it to an output or the
     loss? If none does, the step is run with another condition, the same x and the same noise.
+    Where one does, what weights and data meet of it has to change with the condition.
 
     ## Why it matters
     Nothing raises when a one-hot label is computed and not concatenated; asking for a class then
