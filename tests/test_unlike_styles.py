@@ -104,6 +104,35 @@ def test_each_step_of_a_sequence_may_meet_every_row() -> None:
     assert not checked(StepByStep())
 
 
+class OneColumn(Plain):
+    """The decoder's last layer gives one column, which subtraction spreads over all of x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(14, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        r, a, b = super().forward(x)
+        return self.last(r), a, b
+
+
+class Offset(OneColumn):
+    """A column beside a whole reconstruction is an offset of each row."""
+
+    def forward(self, x: Tensor) -> Any:
+        r, a, b = Plain.forward(self, x)
+        return r, a, b, self.last(r)
+
+    def loss(self, x: Tensor) -> Tensor:
+        r, a, b, level = self(x)
+        return (0.5 * ((x - level) - r).pow(2).sum(1) + self.kl(a, b)).mean()
+
+
+def test_one_column_against_many_is_no_reconstruction() -> None:
+    assert checked(OneColumn()) == [("VAE502", line_of("(r - x)", Plain))]
+    assert not checked(Offset())
+
+
 class RootOfMasked(Plain):
     def loss(self, x: Tensor) -> Tensor:
         r, a, b = self(x)

@@ -17,6 +17,7 @@ from .latents import ADDS, MULS
 from .recording import Op, Value
 
 LOSSES = frozenset("mse_loss l1_loss smooth_l1_loss huber_loss gaussian_nll_loss".split())
+COMPARES = LOSSES | {"sub", "sub_", "rsub", "subtract", "poisson_nll_loss"}
 _POINTWISE = ADDS | MULS | LOSSES | {"where", "maximum", "minimum", "poisson_nll_loss"}
 _EXPLICIT = frozenset("unsqueeze unsqueeze_ __getitem__ view reshape expand t transpose".split())
 _PAIRED = frozenset("matmul mm bmm addmm einsum cdist exp softmax".split())

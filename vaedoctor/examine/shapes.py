@@ -10,6 +10,7 @@ import torch
 
 from ..finding import Span
 from .anatomy import inputs_of
+from .broadcasts import COMPARES
 from .failure import posterior_operands, sender_of, target_operands
 from .flow import SLICES, Flow
 from .latents import PRODUCTS, Head, path_of
@@ -157,6 +158,9 @@ def compared(examination: Examination) -> Compared | None:
     anatomy = examination.anatomy
     if anatomy.x is None or anatomy.x_hat is None:
         return None
+    narrow = None if examination.composed else _narrow(examination)
+    if narrow is not None:
+        return narrow
     x_hat, x = anatomy.x_hat, anatomy.x
     single = len(inputs_of(recording)) == 1 and x.tensor.is_floating_point()
     judged = examination.composed and single and examination.subject.batch_axis is not None
@@ -172,6 +176,42 @@ def compared(examination: Examination) -> Compared | None:
     certain = vectors and (named or big < 2 * small)
     at = x_hat.op.span if x_hat.op is not None else None
     return Compared(x_hat.shape, x.shape, agrees, certain, _maker(flow, x_hat), at)
+
+
+def _narrow(examination: Examination) -> Compared | None:
+    """Where the loss subtracts from x what a layer of width 1 makes: it is spread over x's width.
+
+    Beside an output of x's own shape it may be an offset, which is spread on purpose.
+    """
+    flow, anatomy = examination.flow, examination.anatomy
+    raw = inputs_of(anatomy.recording)
+    decoded = flow.descendants(*(latent.z for latent in anatomy.latents))
+    for op in anatomy.recording.ops:
+        if op.name not in COMPARES or len(op.reads) < 2 or not op.makes:
+            continue
+        x = next((v for v in op.reads if v in raw), None)
+        made = next((v for v in op.reads if v is not x and v.index in decoded), None)
+        if x is None or made is None or any(o.value.shape == x.shape for o in anatomy.outputs):
+            continue
+        axis = _width_axis(flow, made)
+        if axis is None or len(made.shape) != len(x.shape) or x.shape[axis] < 2:
+            continue
+        if made.shape == (*x.shape[:axis], 1, *x.shape[axis + 1 :]):
+            return Compared(made.shape, x.shape, False, True, _maker(flow, made), op.span)
+    return None
+
+
+def _width_axis(flow: Flow, value: Value) -> int | None:
+    """The axis that the layer before a value gives a width of its own; None where none does."""
+    shape = value.shape
+    while value.op is not None and not flow.layer(value.op):
+        parents = [p for p in flow.parents(value) if p.shape == shape]
+        if len(parents) != 1:
+            return None
+        (value,) = parents
+    if value.op is None:
+        return None
+    return 1 if value.op.name.startswith("conv") else len(shape) - 1
 
 
 _RECONSTRUCTIONS = ("recon", "x_hat", "xhat", "x_rec", "x_prime", "x_tilde", "decoded")
