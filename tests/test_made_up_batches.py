@@ -17,7 +17,11 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from vaedoctor.subject.batch import find_batch
 from vaedoctor.subject.errors import TargetError
+from vaedoctor.subject.layers import Layers
+from vaedoctor.subject.resizing import Resizing
+from vaedoctor.subject.slots import Slot, slots_of
 from vaedoctor.subject.target import from_instance, load
+from vaedoctor.subject.witness import Failed, Operand
 
 
 class Of(nn.Module):
@@ -469,3 +473,72 @@ class VAE(torch.nn.Module):
     assert subject.objective.name == "loss"
     assert subject.batch.origin == f"made up from `up`: 8×9 {told}"
     assert subject.batch.args[0].frac().count_nonzero() == 0
+
+
+class Attending(Of):
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        h = self.up(x)
+        return self.out(self.heads(h, h, h, key_padding_mask=mask)[0])
+
+
+class Lazy(Of):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.first(x))
+
+
+class Spread(Of):
+    def _with(self, x: Tensor, c: Tensor) -> Tensor:
+        c = c.view(c.size(0), c.size(1), 1, 1).repeat(1, 1, x.size(2), x.size(3))
+        return torch.cat([x, c], 1)
+
+    def forward(self, x: Tensor, c_from: Tensor, c_to: Tensor) -> Tensor:
+        return self.out(self._with(self.conv(self._with(x, c_from)), c_to))
+
+
+class NextStep(Of):
+    def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
+        h = self.up(obs)
+        return torch.stack([h[t + 1] + self.act(actions[t]) for t in range(actions.shape[0])])
+
+
+@pytest.mark.parametrize(
+    ("model", "shapes"),
+    [
+        (
+            Lazy(first=nn.LazyConv2d(4, 3, padding=1), out=nn.Conv2d(4, 5, 3, padding=1)),
+            [(8, 5, 28, 28)],
+        ),
+        (
+            Spread(
+                {"speakers": 4},
+                conv=nn.Conv2d(5, 6, 3, padding=1),
+                out=nn.ConvTranspose2d(10, 1, 3, padding=1),
+            ),
+            [(8, 1, 28, 28), (8, 4), (8, 4)],
+        ),
+        (NextStep(up=nn.Linear(7, 5), act=nn.Linear(3, 5)), [(12, 8, 7), (11, 8, 3)]),
+    ],
+)
+def test_the_use_of_an_input_tells_its_axes(
+    model: nn.Module, shapes: list[tuple[int, ...]]
+) -> None:
+    batch = find_batch(model)
+    assert batch.ran
+    assert [tuple(a.shape) for a in batch.args] == shapes
+
+
+def test_a_mask_that_leaves_nothing_is_turned() -> None:
+    heads = nn.MultiheadAttention(8, 2, batch_first=True)
+    model = Attending(up=nn.Linear(3, 8), heads=heads, out=nn.Linear(8, 3))
+    batch = find_batch(model)
+    assert bool(batch.run(model).isfinite().all())
+
+
+def test_a_picture_gets_both_sides_of_the_one_that_came_out() -> None:
+    slots = {("film",): Slot((8, 4, 3, 96, 46))}
+    text = "shape '[8, 4, 3, 96, 46]' is invalid for input of size 393216"
+    came_out = Operand((32, 3, 64, 64), frozenset({("film",)}), torch.float32)
+    failed = Failed("view_as", [came_out], [], {}, RuntimeError(text))
+    layers = Layers(nn.Conv2d(3, 4, 4), {}, 8)
+    first = next(Resizing(layers).of({"film": slots["film",]}, failed, slots, text))
+    assert slots_of(first)["film",].shape == (8, 4, 3, 64, 64)

@@ -35,6 +35,10 @@ def is_misfit(seen: Observed) -> bool:
         return False
     if failed is not None and failed.error is seen.trial.error:
         return any(o.paths for o in failed.operands)
+    running = [c for c in seen.trial.running if isinstance(c.module, KNOWN)]
+    refused = isinstance(seen.trial.error, RuntimeError | ValueError) and running
+    if refused and running[-1].first is not None and seen.operand(running[-1].first).paths:
+        return True  # recurrent layers look at what they are given before any operation does
     return bool(unpacked_paths(seen))
 
 

@@ -35,7 +35,15 @@ from .layers import KNOWN, TABLES, Layers
 from .losses import candidates, parameters_of
 from .refusals import rows_held_fast
 from .repairs import Repairs
-from .revisions import Revisions, as_column, as_it_came_out, flipped, not_looked_up, output_shapes
+from .revisions import (
+    Revisions,
+    as_column,
+    as_it_came_out,
+    flipped,
+    not_looked_up,
+    output_shapes,
+    unmasked,
+)
 from .slots import Group, Node, Path, Slot, State, made, reshaped, slots_in, slots_of, told
 from .states import halved, is_small, key, plain
 from .trial import Trial, forward_parameters, home
@@ -131,6 +139,10 @@ class Guesser:
             if one.trial.ran and (column := self._new(as_column(state, seen))) is not None:
                 self._wanted.add(key(column))
                 self._push(column, layer, seen.progress, -1)
+                continue
+            if one.trial.ran and (bare := self._new(unmasked(state, seen))) is not None:
+                self._wanted.add(key(bare))
+                self._push(bare, layer, seen.progress, -1)
                 continue
             if one.score[1] == 1 and (image := self._new(as_it_came_out(state, seen))) is not None:
                 self._push(image, layer, seen.progress, -1)

@@ -77,7 +77,11 @@ class Layers:
             case nn.Linear():
                 return self.vectors(layer.in_features)
             case nn.modules.conv._ConvNd():
-                images = self.images(layer.in_channels, len(layer.kernel_size))
+                dims = len(layer.kernel_size)
+                if not layer.in_channels:  # a lazy one takes what comes: what is given back
+                    counts = self._given_back(dims)
+                    return [s for n in counts for s in self.images(n, dims)[:8]]
+                images = self.images(layer.in_channels, dims)
                 return [*self._strips(layer), *images]
             case nn.RNNBase():
                 n = layer.input_size
@@ -99,6 +103,12 @@ class Layers:
             case nn.Bilinear():
                 return [(b, layer.in1_features)]
         return []
+
+    def _given_back(self, dims: int) -> list[int]:
+        """Of how many channels the data may be: as the last convolution gives, or as usual."""
+        same = [m for m in self.known if isinstance(m, nn.modules.conv._ConvNd)]
+        last = [m.out_channels for m in same if m.in_channels and len(m.kernel_size) == dims][-1:]
+        return list(dict.fromkeys((*last, 3, 1)))
 
     def _strips(self, layer: nn.modules.conv._ConvNd) -> list[Shape]:
         """Steps by features, where one step's features are as many as the kernel is wide."""
@@ -156,7 +166,7 @@ class Layers:
         """The length of a sequence."""
         for name, value in self.hints.items():
             if re.search(
-                r"seq|max_?len|length|block_size|(n|time)_?steps|^steps|window|chunk|frames|horizon",
+                r"seq|max_?len|length|_len$|block_size|(n|time)_?steps?|^steps|window|chunk|frames|horizon",
                 name.lower(),
             ) and (isinstance(value, int) and 1 < value <= 8192):
                 return value

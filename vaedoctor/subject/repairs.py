@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .companions import companion
 from .layers import KNOWN, TABLES, Layers, square_images
+from .lengths import longer
 from .refusals import as_it_says
 from .resizing import CONVOLUTIONS, Resizing
 from .slots import Group, Path, Shape, Slot, State, changed, reshaped, slots_of
@@ -51,6 +52,7 @@ class Repairs:
         yield from self._rank(state, seen, slots)
         if failed is not None:
             yield from of_another_kind(state, failed, slots, str(error))
+            yield from longer(state, failed, slots, str(error), self.layers)
             yield from self.resizing.of(state, failed, slots, str(error))
         yield from self._layer(state, seen, slots)
 

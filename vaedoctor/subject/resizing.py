@@ -60,6 +60,8 @@ class Resizing:
             sizes = [int(n) for n in found[1].split(",")]
             wanted = math.prod(n for n in sizes[1:] if n > 0)
             got = math.prod(operands[0].shape[1:]) if operands else 0
+            if operands:
+                yield from self._spread(state, operands[0], tuple(sizes), slots)
             yield from self._as_reshaped(state, tuple(sizes), int(found[2]), slots)
             if sizes[1:] and got and all(n > 0 for n in sizes[1:]):
                 yield from self._together(state, operands[0], wanted / got, slots)
@@ -80,12 +82,28 @@ class Resizing:
         for path, slot in slots.items():
             if slot.shape != sizes or len(sizes) < 3:
                 continue
+            side = math.isqrt(numbers // math.prod(sizes[:-2]))
+            if len(sizes) > 3 and math.prod(sizes[:-2]) * side * side == numbers:
+                yield reshaped(state, path, (*sizes[:-2], side, side))
             for axis in range(1, len(sizes)):
                 rest = math.prod(sizes) // sizes[axis]
                 if numbers % rest == 0 and numbers // rest > 1:
                     yield reshaped(
                         state, path, (*sizes[:axis], numbers // rest, *sizes[axis + 1 :])
                     )
+
+    def _spread(
+        self, state: State, operand: Operand, sizes: Shape, slots: Mapping[Path, Slot]
+    ) -> Iterator[State]:
+        """`c.view(c.size(0), c.size(1), 1, 1)` is a row a sample, to be spread over a map."""
+        rank = len(sizes)
+        while rank and sizes[rank - 1] == 1:
+            rank -= 1
+        if not 1 < rank < len(sizes) or operand.shape[:rank] != sizes[:rank]:
+            return
+        for path in operand.paths:
+            if slots[path].shape == operand.shape:
+                yield with_alike(state, path, sizes[:rank], slots)
 
     def wider(
         self, state: State, operand: Operand, wanted: int, slots: Mapping[Path, Slot]
@@ -204,6 +222,14 @@ class Resizing:
         if (found := _CHANNELS.search(text)) is None:
             return
         wanted, got = int(found[1]), int(found[2])
+        paths = [p for p in slots if p in operand.paths and len(slots[p].shape) > 1]
+        if len(paths) == 2:
+            for row, picture in (paths, paths[::-1]):
+                for width in (n for n in self._told() if n < wanted):
+                    shape, rest = slots[row].shape, slots[picture].shape
+                    if len(shape) == 2 < len(rest):
+                        other = with_alike(state, row, (shape[0], width), slots)
+                        yield reshaped(other, picture, (rest[0], wanted - width, *rest[2:]))
         for path in sorted(operand.paths, key=str):
             shape = slots[path].shape
             if len(shape) == len(operand.shape) and shape[1] != got:
@@ -364,6 +390,15 @@ class Resizing:
                 at = len(shape) - axis
                 if 1 <= shape[at] + by <= _LARGEST and abs(by) <= 4:
                     yield reshaped(state, path, (*shape[:at], shape[at] + by, *shape[at + 1 :]))
+
+
+def with_alike(state: State, path: Path, shape: Shape, slots: Mapping[Path, Slot]) -> State:
+    """The state with another shape for a slot that comes beside the data, and for its likes."""
+    first, before = next(iter(slots)), slots[path].shape
+    others = [p for p, s in slots.items() if p not in (first, path) and s.shape == before]
+    for one in (path, *(others if path != first else ())):
+        state = reshaped(state, one, shape)
+    return state
 
 
 def _sides(area: int) -> list[tuple[int, int]]:

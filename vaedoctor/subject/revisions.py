@@ -72,6 +72,17 @@ def flipped(state: State, seen: Observed) -> Iterator[State]:
                 yield changed(state, path, Slot(slot.shape, "bool", value=not slot.value))
 
 
+def unmasked(state: State, seen: Observed) -> State | None:
+    """The state with a mask the other way round, where attention to nothing gave no number."""
+    floats = (v for _, v in leaves(seen.trial.value) if isinstance(v, Tensor))
+    masks = [(p, s) for p, s in slots_of(state).items() if s.kind == "bool"]
+    if not masks or not any(bool(v.isnan().any()) for v in floats):
+        return None
+    for path, slot in masks:
+        state = changed(state, path, Slot(slot.shape, "bool", value=not slot.value))
+    return state
+
+
 def not_looked_up(state: State, seen: Observed) -> State | None:
     """The state with real numbers where whole ones were given, but nothing looks them up."""
     first = next(iter(slots_of(state).items()), None)
