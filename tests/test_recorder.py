@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.nn.modules import module as module_hooks
 from vaedoctor.examine.listing import text_of
 from vaedoctor.examine.places import is_user_file
 from vaedoctor.examine.recording import tensors_in
+from vaedoctor.examine.repeat import Counter
 
 X = torch.arange(6.0).reshape(2, 3)
 
@@ -415,3 +417,14 @@ class TestAfterwards:
         recording = step(model, X.clone(), seed=5)
         torch.manual_seed(5)
         assert torch.equal(recording.output, model(X))
+
+
+def test_a_recording_that_is_thrown_away_meanwhile_does_not_count() -> None:
+    recording = step(Bare(lambda x: (x * 2).sum()), torch.rand(4, 3))
+    with Counter([]) as counter:
+        torch.zeros(2).sin()
+        del recording
+        gc.collect()
+    with Counter([]) as plain:
+        torch.zeros(2).sin()
+    assert counter.turns == plain.turns == 2

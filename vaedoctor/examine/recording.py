@@ -149,8 +149,12 @@ class Recording:
     current: dict[int, Value] = field(default_factory=dict)
 
     def __del__(self) -> None:
-        """Free a large graph at once: its cycles would keep it until the next full collection."""
-        heavy = sum(v.tensor.nbytes for v in self.values if not v.tensor.is_sparse) > HEAVY
+        """Free a large graph at once: its cycles would keep it until the next full collection.
+
+        Python may do so in the middle of another run, which must not take this for its own calls.
+        """
+        with torch._C.DisableTorchFunction():
+            heavy = sum(v.tensor.nbytes for v in self.values if not v.tensor.is_sparse) > HEAVY
         self.ops, self.values, self.calls, self.current = [], [], [], {}
         self.output = self.loss = self.returned = self.error = None
         if heavy:
