@@ -229,3 +229,16 @@ def test_logits_below_zero_beside_empty_pictures_are_no_flipped_sign() -> None:
 
     with examined(VAE(lambda h: -h.abs() - 0.1, 12), torch.zeros(16, 12), loss=loss) as examination:
         assert examination.pulled_away == 0
+
+
+def test_a_rectified_mean_of_a_gaussian_likelihood_cannot_reach_negative_data() -> None:
+    """`gaussian_nll_loss` compares its mean with the data, whatever the variance beside it."""
+
+    def loss(out: Any, x: Tensor) -> Tensor:
+        nll = F.gaussian_nll_loss(out[0], x, torch.ones_like(x), reduction="sum")
+        return nll + kl(out[1], out[2]).sum()
+
+    with examined(VAE(F.relu, 6), torch.linspace(-1, 1, 24).view(4, 6), loss=loss) as examination:
+        (found,) = examination.comparisons
+        assert found.activation == "relu"
+        assert found.outside == pytest.approx(0.5)

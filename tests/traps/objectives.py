@@ -333,3 +333,27 @@ class Dequantized(Gaussian):
     @staticmethod
     def batch():
         return (torch.randint(0, 256, (8, 14), generator=seeded(1)).float(),)
+
+
+class SeveralDraws(Gaussian):
+    """Three reconstructions a row beside one input with an axis of its own."""
+
+    def loss(self, x):
+        mu, lv = self.stats(x)
+        r = torch.stack([self.dec(self.draw(mu, lv)) for _ in range(3)], 1)
+        rec = F.mse_loss(r, x.unsqueeze(1), reduction="none").sum(2).mean(1)
+        return (0.5 * rec + divergence(mu, lv)).mean()
+
+
+class PositiveRates(Gaussian):
+    """A softplus mean beside data that are never negative, in the Gaussian likelihood of torch."""
+
+    def loss(self, x):
+        r, mu, lv = self(x)
+        var = torch.ones_like(r)
+        nll = F.gaussian_nll_loss(F.softplus(r), x, var, reduction="none").sum(1)
+        return (nll + divergence(mu, lv)).mean()
+
+    @staticmethod
+    def batch():
+        return (uniform(8, 14),)

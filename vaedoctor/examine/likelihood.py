@@ -43,6 +43,7 @@ BERNOULLI_LOSSES = frozenset({"binary_cross_entropy", "binary_cross_entropy_with
 ASYMMETRIC_LOSSES = BERNOULLI_LOSSES | {"cross_entropy", "nll_loss", "poisson_nll_loss"}
 CLASS_LOSSES = frozenset({"cross_entropy", "nll_loss"})
 """They take class numbers as targets, of another shape than the output."""
+SYMMETRIC_LOSSES = frozenset("mse_loss l1_loss smooth_l1_loss huber_loss gaussian_nll_loss".split())
 PROBABILITIES = frozenset({"sigmoid", "sigmoid_", "softmax"})
 
 
@@ -225,7 +226,7 @@ def compared_in(recording: Recording, flow: Flow, x_hat: Value | None) -> Iterat
         classes = op.name in CLASS_LOSSES and not plain[0].tensor.is_floating_point()
         if not classes and made[0].tensor.numel() != plain[0].tensor.numel():
             continue
-        known = op.name in ASYMMETRIC_LOSSES | {"mse_loss", "l1_loss", "smooth_l1_loss", "sub"}
+        known = op.name in ASYMMETRIC_LOSSES | SYMMETRIC_LOSSES | {"sub"}
         if not known or (op.name == "sub" and not _is_output(flow, x_hat, made[0])):
             continue
         maker = _activation(flow, made[0])
