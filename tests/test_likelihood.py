@@ -214,8 +214,11 @@ def test_any_likelihood_pulls_x_hat_to_its_target(kind: str) -> None:
             return total
 
         with examined(VAE(lambda h: h, 12), x, loss=loss) as examination:
-            with pytest.raises(Unavailable):
-                examination.require_likelihood()
+            if kind == "Poisson":
+                assert (examination.require_likelihood().weight < 0) is away
+            else:
+                with pytest.raises(Unavailable):
+                    examination.require_likelihood()
             assert bool(examination.pulled_away) is away
 
 
@@ -242,3 +245,114 @@ def test_a_rectified_mean_of_a_gaussian_likelihood_cannot_reach_negative_data() 
         (found,) = examination.comparisons
         assert found.activation == "relu"
         assert found.outside == pytest.approx(0.5)
+
+
+def negative_binomial(mean: Tensor, x: Tensor) -> Tensor:
+    """Log p as by torch, each gene with a dispersion of its own."""
+    size = torch.linspace(0.5, 3, x.shape[1])
+    known = torch.distributions.NegativeBinomial(size, logits=mean.log() - size.log())
+    return known.log_prob(x)
+
+
+COUNTED: dict[str, tuple[str, float, Callable[[Tensor], Tensor], Loss]] = {
+    "counts by rates": (
+        "Poisson",
+        2,
+        lambda h: F.softplus(h) + 0.1,
+        lambda y, x: -2 * torch.distributions.Poisson(y).log_prob(x).sum(),
+    ),
+    "counts by log rates": (
+        "Poisson with log rates",
+        1,
+        lambda h: h,
+        lambda y, x: F.poisson_nll_loss(y, x, reduction="sum"),
+    ),
+    "overdispersed counts": (
+        "negative binomial",
+        3,
+        lambda h: F.softplus(3 * h) + 0.1,
+        lambda y, x: -3 * negative_binomial(y, x).sum(),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", COUNTED)
+def test_counts_have_likelihoods_of_their_own(case: str) -> None:
+    kind, weight, last, recon = COUNTED[case]
+    x = torch.poisson(torch.full((16, 12), 2.0), generator=torch.Generator().manual_seed(1))
+
+    def loss(out: Any, x: Tensor) -> Tensor:
+        return recon(out[0], x) + kl(out[1], out[2]).sum()
+
+    with examined(VAE(last, 12), x, loss=loss) as examination:
+        found = examination.require_likelihood()
+    assert (found.kind, found.features) == (kind, 12)
+    assert found.weight == pytest.approx(16 * weight, rel=1e-2)
+
+
+class Words(nn.Module):
+    """A latent for a sentence, and logits [B, T, V] of its words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.seen = nn.Embedding(11, 6)
+        self.mu, self.h, self.out = nn.Linear(6, 3), nn.Linear(6, 3), nn.Linear(3, 7 * 11)
+
+    def forward(self, words: Tensor) -> Any:
+        seen = self.seen(words).mean(1)
+        mu, logvar = self.mu(seen), self.h(seen)
+        z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
+        return self.out(z).view(-1, 7, 11), mu, logvar
+
+
+def test_a_masked_term_weighs_what_every_scored_element_weighs() -> None:
+    torch.manual_seed(4)
+    words = torch.randint(1, 11, (16, 7))
+    words[:, 5:] = 0
+
+    def of_words(out: Any, x: Tensor) -> Tensor:
+        nll = F.cross_entropy(out[0].transpose(1, 2), x, ignore_index=0, reduction="sum")
+        return nll + kl(out[1], out[2]).sum(1).mean()
+
+    with examined(Words(), words, loss=of_words) as examination:
+        found, reduced = examination.require_likelihood(), examination.batch_reduction
+    assert (found.kind, found.features) == ("categorical", 7)
+    assert found.weight == pytest.approx(16, rel=1e-2)
+    assert reduced is not None
+    assert (reduced.reconstruction, reduced.kl) == (0, 1)
+
+    x, kept = torch.rand(16, 12), (torch.arange(12) % 3 > 0).float()
+
+    def of_numbers(out: Any, x: Tensor) -> Tensor:
+        return (kept * (out[0] - x) ** 2).sum() / 2 + kl(out[1], out[2]).sum(1).mean()
+
+    with examined(VAE(lambda h: h, 12), x, loss=of_numbers) as examination:
+        assert examination.require_likelihood().weight == pytest.approx(16, rel=1e-2)
+        reduced = examination.batch_reduction
+    assert reduced is not None
+    assert (reduced.reconstruction, reduced.kl) == (0, 1)
+
+
+@pytest.mark.parametrize(("recon", "exponent"), [(torch.sum, 0), (torch.mean, 1), (None, None)])
+@pytest.mark.parametrize("rows", [8, 9])
+def test_exponents_of_a_likelihood_of_no_known_form(
+    recon: Any, exponent: int | None, rows: int
+) -> None:
+    """Student's; and divided by a number that is no power of the batch size."""
+
+    def loss(out: Any, x: Tensor) -> Tensor:
+        each = torch.log1p((out[0] - x) ** 2)
+        rec = recon(each) if recon else each.sum() / (len(x) + 5)
+        return rec + kl(out[1], out[2]).sum(1).mean()
+
+    with examined(VAE(lambda h: h, 12), torch.rand(rows, 12), loss=loss) as examination:
+        with pytest.raises(Unavailable):
+            examination.require_likelihood()
+        reduced = examination.batch_reduction
+    if exponent is None:
+        assert reduced is None
+    else:
+        assert reduced is not None
+        assert reduced.outweighs is None
+        assert (reduced.reconstruction, reduced.kl) == (exponent, 1)

@@ -265,3 +265,60 @@ def test_a_prior_sampled_on_its_way_down_needs_no_kl() -> None:
     assert "VAE712" not in {
         f.code for f in vaedoctor.check(Downwards(), torch.rand(8, 12)).findings
     }
+
+
+class Ladder(nn.Module):
+    """q(z1|x) q(z2|z1) with a learned p(z1|z2), and a KL between normals by hand."""
+
+    def __init__(self, divergence: Callable[..., Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(6)
+        self.q1, self.q2 = nn.Linear(16, 8), nn.Linear(4, 6)
+        self.p1, self.px = nn.Linear(3, 8), nn.Linear(4, 16)
+        self.divergence = divergence
+
+    def loss(self, x: Tensor) -> Tensor:
+        x_hat, kl = self(x)
+        total: Tensor = (0.5 * (x_hat - x).pow(2).sum(-1) + kl).mean()
+        return total
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        m, s = self.q1(x).chunk(2, -1)
+        z = m + s.exp() * torch.randn_like(m)
+        n, t = self.q2(z).chunk(2, -1)
+        top = n + t.exp() * torch.randn_like(n)
+        a, b = self.p1(top).chunk(2, -1)
+        zero = torch.zeros_like(n)
+        kl = self.divergence(m, s, a, b).sum(-1) + self.divergence(n, t, zero, zero).sum(-1)
+        return self.px(z), kl
+
+
+def between(distance: int, ratio: int) -> Callable[..., Tensor]:
+    """The KL with these powers of the prior's scale and of the ratio of the scales."""
+
+    def divergence(m: Tensor, s: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        means = 0.5 * (m - a).pow(2) * torch.exp(-distance * b)
+        return means + torch.exp(ratio * (s - b)) / ratio - 0.5 - (s - b)
+
+    return divergence
+
+
+@pytest.mark.parametrize(
+    ("distance", "ratio", "codes"),
+    [(2, 2, set()), (0, 2, {"VAE701"}), (1, 2, {"VAE701"}), (2, 1, {"VAE701"})],
+)
+def test_a_kl_to_a_learned_prior_by_hand(distance: int, ratio: int, codes: set[str]) -> None:
+    assert found(Ladder(between(distance, ratio)), rows()) & {"VAE701", "VAE717"} == codes
+
+
+def test_a_kl_to_a_learned_prior_taken_the_wrong_way() -> None:
+    right = between(2, 2)
+    model = Ladder(lambda m, s, a, b: right(a, b, m, s))
+    assert "VAE717" in found(model, rows())
+
+
+def test_the_right_kl_is_that_of_torch() -> None:
+    m, s, a, b = torch.randn(4, 5, 3)
+    ours = between(2, 2)(m, s, a, b)
+    theirs = torch.distributions.kl_divergence(Normal(m, s.exp()), Normal(a, b.exp()))
+    assert torch.allclose(ours, theirs, atol=1e-5)

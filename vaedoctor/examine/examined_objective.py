@@ -21,6 +21,7 @@ from . import (
     divergence,
     hierarchy,
     importance,
+    learned,
     likelihood,
     logdet,
     noisefamily,
@@ -162,6 +163,19 @@ class ExaminedObjective(ExaminedSampling):
         far = divergence.isolate(*run, reach=divergence.FAR).gaussian
         return max(weight, far[1]) if far[0] == "forward" else 0.0
 
+    @cached_property
+    def learned_priors(self) -> list[learned.LearnedPrior]:
+        """What the KLs to learned Gaussian priors make of location and scale."""
+        found = []
+        for d in self.require_divergences():
+            if d.standard or d.missing or d.reversed or d.entropy_only or d.clamped:
+                continue
+            run = (self.subject, self.anatomy, d, self.seed, self._rewind)
+            with suppress(Unavailable):
+                if (made := learned.learned_prior(*run)) is not None:
+                    found.append(made)
+        return found
+
     @property
     def loss_depends(self) -> bool:
         """Whether the user's loss depends on any parameter."""
@@ -235,11 +249,10 @@ class ExaminedObjective(ExaminedSampling):
     @cached_property
     def batch_reduction(self) -> reduction.Reduction | None:
         """How KL and reconstruction scale with the batch; None where not measured."""
-        full, recon = self.require_pulls()[0], self.require_likelihood()
+        full, recon = self.require_pulls()[0], self._likelihood
         if self.subject.batch_axis != 0:
             return None
-        which = next(i for i, x in enumerate(self.anatomy.sampled) if x is full.latent)
-        run = (self.subject, full, which, recon, self.seed, self._rewind)
+        run = (self.subject, self.anatomy, full, recon, self.seed, self._rewind)
         found = reduction.batch_reduction(*run)
         at = self.term_at(full.latent)
         return replace(found, at=at) if found is not None and at is not None else found
@@ -247,7 +260,8 @@ class ExaminedObjective(ExaminedSampling):
     @property
     def one_weight(self) -> float | None:
         """The KL's weight over the reconstruction's where that proves them reduced alike."""
-        return reduction.one_weight(self.require_pulls()[0], self.require_likelihood())
+        full, recon = self.require_pulls()[0], self._likelihood
+        return reduction.one_weight(full, recon) if recon is not None else None
 
     @cached_property
     def kl_offsets(self) -> list[offset.Offset]:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from .anatomy import Anatomy
+from .families import fits
 from .flow import RESHAPES
 from .latents import ADDS, MULS
-from .likelihood import fits
 from .recording import Op, Value
 
 CLOSE = 1e-3

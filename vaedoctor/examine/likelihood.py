@@ -1,8 +1,7 @@
 """The reconstruction term: its weight, the range of what it compares, and how it compares it.
 
 `weight` is dL/dx_hat over the gradient of a likelihood at unit weight, the same number for every
-element when the loss is that likelihood: x_hat - x for half a squared error, sigmoid(x_hat) - x
-for a Bernoulli with logits, and so on.
+element when the loss is that likelihood.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from torch import Tensor
 
 from ..finding import Span
 from .anatomy import Anatomy
+from .families import EVEN, class_weight, fits
 from .flow import RESHAPES, SLICES, Flow
 from .recording import Op, Recording, Value
 
-EVEN = 1e-2  # relative spread of the weight over elements, in float32
 _TELLING = 32  # elements that must agree before their directions say anything
 
 RANGES: dict[str, tuple[float, float]] = {
@@ -125,7 +124,7 @@ def likelihood(anatomy: Anatomy) -> Likelihood | None:
     """Which plain likelihood the loss's gradient at x_hat fits; None where it fits none."""
     known, x = pulled(anatomy), anatomy.x
     if known is None or x is None:
-        return None
+        return _of_classes(anatomy)
     gradient, made, targets = known.gradient, known.made, known.targets
     given = x.tensor.detach()
     found: list[tuple[str, float, float]] = []
@@ -140,6 +139,31 @@ def likelihood(anatomy: Anatomy) -> Likelihood | None:
     rows = x.shape[0]
     compared = float(given.min()), float(given.max())
     return Likelihood(kind, weight * rows, rows, given.numel() // max(1, rows), compared)
+
+
+def _of_classes(anatomy: Anatomy) -> Likelihood | None:
+    """The cross-entropy of class numbers that the loss compares with the decoder's logits."""
+    loss, x, x_hat = anatomy.recording.loss, anatomy.x, anatomy.x_hat
+    if not isinstance(loss, Tensor) or x is None or x_hat is None or not x.shape:
+        return None
+    after = anatomy.flow.descendants(x_hat) | {x_hat.index}
+    calls = [op for op in anatomy.recording.ops if op.name == "cross_entropy" and op.makes]
+    calls = [op for op in calls if op.reads[0].index in after and len(op.reads) > 1]
+    if len(calls) != 1 or not loss.requires_grad:
+        return None
+    logits, target = calls[0].reads[0], calls[0].reads[1].tensor.detach()
+    if logits.edge is None or target.is_floating_point():
+        return None
+    (gradient,) = torch.autograd.grad(
+        loss.sum(), [logits.edge], allow_unused=True, retain_graph=True
+    )
+    made = logits.tensor.detach()
+    weight = class_weight(gradient, made, target) if gradient is not None else None
+    if weight is None:
+        return None
+    rows, count = x.shape[0], target.numel()
+    compared = float(target.min()), float(target.max())
+    return Likelihood("categorical", weight * rows, rows, count // max(1, rows), compared)
 
 
 def meeting(anatomy: Anatomy) -> Op | None:
@@ -170,28 +194,6 @@ def _targets(anatomy: Anatomy) -> Iterator[Tensor]:
             for value in op.reads:
                 if _only_data(flow, value) and value.tensor.is_floating_point():
                     yield value.tensor.detach()
-
-
-def fits(gradient: Tensor, x_hat: Tensor, x: Tensor) -> Iterator[tuple[str, float, float]]:
-    """Kind, weight and relative spread of every plain likelihood that a gradient at x_hat fits."""
-    probability = x_hat.clamp(1e-6, 1 - 1e-6)
-    inside = bool(((x_hat > 0) & (x_hat < 1)).all())
-    references = {
-        "half a squared error": x_hat - x,
-        "Bernoulli with logits": torch.sigmoid(x_hat) - x,
-        "absolute error": torch.sign(x_hat - x),
-    }
-    if inside:
-        references["Bernoulli"] = (probability - x) / (probability * (1 - probability))
-    for kind, reference in references.items():
-        known = reference.abs() > 1e-3
-        if not bool(known.any()):
-            continue
-        weights = (gradient.double() / reference.double())[known]
-        size = float(weights.abs().mean())
-        spread = float(weights.max() - weights.min()) / size if size else float("inf")
-        if spread < EVEN:
-            yield kind, float(weights.mean()), spread
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,9 +82,9 @@ def first_layers(flow: Flow, z: Value, *ends: Value) -> list[Op]:
 
 
 def prior_layers(anatomy: Anatomy, latent: Latent, loss: Value) -> list[Op]:
-    """Layers beside the decoder that make another latent's prior from this one's sample.
+    """Layers beside the decoder that make another latent's prior, or posterior, from this sample.
 
-    What they give meets that latent's posterior in the loss. A critic of the sample does not.
+    A prior meets that latent's posterior in the loss. A critic of the sample does not.
     """
     flow = anatomy.flow
     others = [found for found in anatomy.latents if found is not latent]
@@ -92,8 +92,13 @@ def prior_layers(anatomy: Anatomy, latent: Latent, loss: Value) -> list[Op]:
         return []
     aside = flow.ancestors(loss) - flow.ancestors(anatomy.x_hat)
     theirs = flow.descendants(*(v for o in others for v in (o.loc, o.scale, o.z) if v is not None))
+    heads = flow.ancestors(*(v for o in others for v in (o.loc, o.scale) if v is not None))
     layers = _first(flow, latent.z, aside, flow.layer)
-    return [op for op in layers if _meets(flow, flow.descendants(op.out), theirs, aside)]
+    return [
+        op
+        for op in layers
+        if op.out.index in heads or _meets(flow, flow.descendants(op.out), theirs, aside)
+    ]
 
 
 def _first(flow: Flow, start: Value, within: Set[int], ends: Callable[[Op], bool]) -> list[Op]:

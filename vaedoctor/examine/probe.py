@@ -88,6 +88,7 @@ class Probe:
         self.noise = [(owned_noise(flow, x), unit_of(flow, x)) for x in self.alike]
         samples, compared = [x.z for x in self.alike], predictions(anatomy) or [loss]
         self.pins = [op for z in samples for op in first_layers(flow, z, *compared)]
+        decoded = [v for op in self.pins for v in op.makes]
         self.pins += prior_layers(anatomy, latent, loss)
         outputs = [v for op in self.pins for v in op.makes]
         reached = flow.ancestors(loss, stop=outputs)
@@ -105,7 +106,7 @@ class Probe:
         self.apart = self.mu is self.h or self.mu.index not in flow.ancestors(self.h)
         unbounded = not flow.noise[self.h.index] and _unbounded(flow, self.h)
         self.signed = bool((self.h.tensor.detach() <= 0).any()) or unbounded
-        apart_from_decoder = reached - flow.descendants(*outputs)
+        apart_from_decoder = reached - flow.descendants(*decoded)
         self.at = _kl_line(flow, self, loss, apart_from_decoder)
         after = flow.descendants(self.mu) & apart_from_decoder - flow.ancestors(latent.z)
         clamps = (op for op in flow.recording.ops if op.name in CLAMPS and op.makes)
@@ -246,9 +247,12 @@ def _kl_line(flow: Flow, probe: Probe, loss: Value, terms: Set[int]) -> Span | N
     """The first line beside the sampler's own where the loss reads location and scale together."""
     sampler = flow.ancestors(probe.latent.z)
     both = (flow.descendants(probe.mu) & flow.descendants(probe.h) & terms) - sampler
+    held_back = [v for op in probe.pins for v in op.makes]
     for op in flow.recording.ops:
         taken_apart = probe.mu is probe.h and op.name in SLICES | RESHAPES
-        if op.makes and op.out.index in both and not taken_apart:
+        if not op.makes or op.out.index not in both or taken_apart or op in probe.pins:
+            continue
+        if {probe.mu.index, probe.h.index} <= flow.ancestors(op.out, stop=held_back):
             return op.span
     return loss.op.span if loss.op is not None else None
 

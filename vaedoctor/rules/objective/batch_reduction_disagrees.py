@@ -23,7 +23,8 @@ def batch_reduction_disagrees(examination: Examination) -> Iterator[Finding | Ve
     The weights of the isolated KL and of the reconstruction at the batch and at half of it: each
     either stays (a sum over rows) or doubles (a mean). The two have to do the same. Where the
     weights are equal, or as of a squared error without its half, half of the batch is not run:
-    unlike reductions would set them apart by the batch size.
+    unlike reductions would set them apart by the batch size. A reconstruction that fits no plain
+    likelihood is compared with itself: its gradient at the same outputs in half of the batch.
 
     ## Why it matters
     With a summed KL beside an averaged reconstruction the effective beta is the batch size:
@@ -47,7 +48,6 @@ def batch_reduction_disagrees(examination: Examination) -> Iterator[Finding | Ve
     if both is None:
         raise Unavailable("the weights cannot be measured at two batch sizes")
     if both.kl != both.reconstruction:
-        features = examination.require_likelihood().features
         odd = both.averaged or both.reconstruction not in REDUCED
         yield Finding(
             f"over the batch the KL is {_reduced(both.kl)} and the reconstruction "
@@ -61,13 +61,16 @@ def batch_reduction_disagrees(examination: Examination) -> Iterator[Finding | Ve
                 "batch exponent of the reconstruction": -both.reconstruction,
                 "KL weight / reconstruction weight": both.outweighs,
             },
-            notes=(f"the reconstruction is averaged over its {features} features, too",)
-            if both.averaged
-            else (),
+            notes=_averaged(examination) if both.averaged else (),
             causes=frozenset({"reduction"}),
         )
     else:
         yield Verified("KL and reconstruction scale alike with the batch", {"exponent": -both.kl})
+
+
+def _averaged(examination: Examination) -> tuple[str, ...]:
+    features = examination.require_likelihood().features
+    return (f"the reconstruction is averaged over its {features} features, too",)
 
 
 def _reduced(exponent: int) -> str:

@@ -11,6 +11,7 @@ from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
+    from ...examine.learned import LearnedPrior
 
 
 @rule("VAE701", Severity.ERROR)
@@ -24,6 +25,10 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
 
     Beside another prior, log q(z) alone is judged: with z replaced by known values its gradients
     at the two heads have to be those of one normal density at one weight.
+
+    Beside a learned prior N(a, b²) both are held: the gradient at log s is w (s²/b² - 1) and the
+    second derivative at the location w/b², with one w and the b of every element, or a square or
+    a division was forgotten.
 
     A scale term that is exactly that of N(0, I) beside a location that is pulled with one
     strength wherever it is (`|mu|` for `mu**2`) is the KL to no prior at all.
@@ -68,7 +73,9 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
         )
     judged = [d for d in found if d.judgeable]
     yield from _densities(examination)
-    if not any((judged, alone, bent, examination.densities)):
+    learned = examination.learned_priors
+    yield from _learned(learned)
+    if not any((judged, alone, bent, learned, examination.densities)):
         raise Unavailable("the isolated KL is not one to N(0, I): another prior, or further terms")
     for d in judged:
         if d.exact:
@@ -88,6 +95,22 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
                 },
                 causes=frozenset({"latent", "kl"}),
                 plots=(kl_plot(curve.heads, curve.loss, curve.true),) if curve else (),
+            )
+
+
+def _learned(found: list[LearnedPrior]) -> Iterator[Finding | Verified]:
+    """KLs to priors that are learned."""
+    for p in found:
+        measured = {"power of the prior's scale": p.distance, "power of the scales' ratio": p.ratio}
+        if p.exact:
+            yield Verified("the KL to the learned prior is that of two normals", measured)
+        elif p.slip:
+            yield Finding(
+                p.slip,
+                help="N(a, b²) as prior: `log(b / s) + (s**2 + (mu - a)**2) / (2 * b**2) - .5`",
+                at=p.at,
+                measured={**measured, "means' weight / scales' weight": p.factor},
+                causes=frozenset({"latent", "kl"}),
             )
 
 
