@@ -18,6 +18,7 @@ from vaedoctor.subject.objective import find_objective
 from vaedoctor.subject.roles import role
 from vaedoctor.subject.subject import Batch, Objective
 from vaedoctor.subject.target import TargetError, from_instance, load
+from vaedoctor.subject.target import loaded as open_target
 from vaedoctor.subject.total import total
 
 
@@ -682,3 +683,35 @@ for x, y in loader:
     loss.backward()
 """
     assert loaded(tmp_path, loop).objective is None
+
+
+@pytest.mark.parametrize(("asked", "explained"), [("log_var", True), ("image", False)])
+def test_a_method_that_asks_the_output_for_what_it_lacks_is_examined(
+    tmp_path: Path, asked: str, explained: bool
+) -> None:
+    """Of an argument of which it reads nothing that the output holds, it expects another dict."""
+    read = "out['recon'] - x" if explained else "self(x)['recon'] - x"
+    (tmp_path / "model.py").write_text(
+        textwrap.dedent(
+            f"""
+            import torch
+            from torch import nn
+
+            class VAE(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.up, self.down = nn.Linear(12, 6), nn.Linear(3, 12)
+
+                def forward(self, x):
+                    mu, logvar = self.up(x).chunk(2, -1)
+                    z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+                    return {{"recon": self.down(z), "mu": mu, "logvar": logvar}}
+
+                def loss(self, x, out):
+                    rec = ({read}).square().sum()
+                    return rec + out["{asked}"].exp().sum()
+            """
+        )
+    )
+    with open_target(f"{tmp_path / 'model.py'}:VAE") as subject:
+        assert (subject.objective is not None) is explained

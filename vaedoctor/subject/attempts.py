@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +23,7 @@ from .losses import (
 from .own_call import by_own_call, own_use
 from .recipes import Binding, Recipe, Unbound, model_first, return_names
 from .roles import role
-from .source import Source, source_of, span_of
+from .source import Source, function_tree, source_of, span_of
 from .subject import Batch, Objective
 from .total import TOTAL_KEYS, total
 from .trainerless import without_trainer
@@ -206,6 +207,41 @@ class Attempts:
             return recipe.arguments(model, batch, output)
 
         return Recipe(arguments)
+
+
+def lacks_key(tried: Tried, output: Any) -> bool:
+    """Whether a method read some of the model's dict, and asked it for a key it does not hold.
+
+    That it reads other keys of the same argument shows that it was given what it expects.
+    """
+    error, function = tried.error, underlying(tried.loss.function)
+    if not (tried.loss.is_method and isinstance(error, KeyError) and isinstance(output, Mapping)):
+        return False
+    trace, missing = error.__traceback__, error.args[0] if error.args else None
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    code = getattr(function, "__code__", None)
+    if trace is None or trace.tb_frame.f_code is not code or missing in output:
+        return False
+    keys = _keys_read(function)
+    return any(
+        isinstance(value, Mapping)
+        and value.keys() == output.keys()
+        and missing in keys.get(name, ())
+        and any(key in output for key in keys[name])
+        for name, value in trace.tb_frame.f_locals.items()
+    )
+
+
+def _keys_read(function: Any) -> dict[str, set[Any]]:
+    """The keys by which a function reads each of its names: `out["recon"]`."""
+    tree = function_tree(function)
+    found: dict[str, set[Any]] = {}
+    for node in ast.walk(tree) if tree is not None else ():
+        match node:
+            case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=key)):
+                found.setdefault(name, set()).add(key)
+    return found
 
 
 def _shown(recipe: Recipe, loss: Loss, model: nn.Module, batch: Batch, output: Any) -> str:

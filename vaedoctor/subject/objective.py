@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..spelling import did_you_mean
-from .attempts import Attempts, Tried, cannot_bind
+from .attempts import Attempts, Tried, cannot_bind, lacks_key
 from .calling import has_forward
 from .composing import is_pyro_pair, pyro_loss
 from .contained import minimized_loss, reached_by, returned_loss, total_loss
@@ -137,8 +137,9 @@ class _Finder:
             return None, (f"several losses run ({names}): name one with `--objective`",)
         if not tried and (only := self._only_whole()) is not None:
             return only, ()
-        # The loss that the file itself calls and that raises is for the examination to explain.
-        raising = [t for t in tried if not t.ran and self._called_so(t)]
+        # The loss that the file itself calls and that raises is for the examination to explain,
+        # and so is a method that asks the model's output for what it does not hold.
+        raising = [t for t in tried if not t.ran and (self._called_so(t) or lacks_key(t, output))]
         if len(raising) == 1:
             return raising[0].objective, ()
         if self._severed is not None:
