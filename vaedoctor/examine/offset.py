@@ -7,7 +7,7 @@ an estimate by one sample is judged as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ AT_ONE = (0.0, 1.0, 0.5413248546129181)  # log 1, 1 itself, and the head whose s
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """A reported KL: what it is at the prior, in all and per unit of the latent."""
+    """A reported KL: what it is at the prior (of each row, if it has rows), and per latent unit."""
 
     name: str
     total: float
@@ -62,7 +62,8 @@ def offsets(
         total = _at_prior(probe, term)
         if total is not None:
             units = found.weight * probe.mu.tensor.numel()
-            yield Offset(name, total, total / units, term.op.span if term.op else None)
+            at = term.op.span if term.op else None
+            yield Offset(name, total / (term.shape or (1,))[0], total / units, at)
 
 
 def _at_prior(probe: Probe, term: Value) -> float | None:
@@ -96,19 +97,22 @@ def _reported(flow: Flow) -> Iterator[tuple[str, Value]]:
                 yield name, value
 
 
-def _items(made: Any) -> Iterator[tuple[str, Any]]:
+def _items(made: Any, depth: int = 3) -> Iterator[tuple[str, Any]]:
     if isinstance(made, Mapping):
-        yield from ((str(k), v) for k, v in made.items())
+        pairs: Iterable[tuple[Any, Any]] = made.items()
     elif hasattr(made, "_asdict"):
-        yield from made._asdict().items()
+        pairs = made._asdict().items()
     elif isinstance(made, (tuple, list)):
-        for item in made:
-            if isinstance(item, (tuple, list, Mapping)):
-                yield from _items(item)
-            else:
-                yield "", item
+        pairs = (("", item) for item in made)
     elif hasattr(made, "__dict__") and not isinstance(made, (type, Tensor)):
-        yield from vars(made).items()
+        pairs = vars(made).items()
+    else:
+        return
+    for name, item in pairs:
+        if depth and isinstance(item, (tuple, list, Mapping)):
+            yield from _items(item, depth - 1)
+        else:
+            yield str(name), item
 
 
 def all_offsets(
