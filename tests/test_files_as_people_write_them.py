@@ -359,6 +359,32 @@ def test_uniform_noise_where_the_kl_is_to_a_learned_prior_is_told_once(tmp_path:
     assert "rand_like" in text_at(tmp_path, report.findings[0])
 
 
+UNLOSSED = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.enc, self.dec = nn.Linear(12, 8), nn.Linear(8, 12)
+        self.mu, self.logvar = nn.Linear(8, 2), nn.Linear(8, 2)
+        self.open = nn.Linear(2, 8)
+    def forward(self, x):
+        h = torch.relu(self.enc(x))
+        mu, logvar = self.mu(h), self.logvar(h)
+        z = mu + (logvar / 2).exp() * NOISE
+        return self.dec(torch.relu(self.open(z))), mu, logvar
+"""
+
+
+@pytest.mark.parametrize("noise", ["torch.rand_like(mu)", "mu.new_empty(mu.shape).uniform_()"])
+def test_noise_of_one_sign_needs_no_loss_to_be_told(tmp_path: Path, noise: str) -> None:
+    report = checked(tmp_path, UNLOSSED.replace("NOISE", noise), "Net")
+    assert [(f.code, f.severity) for f in report.findings] == [("VAE304", "warning")]
+
+
+@pytest.mark.parametrize("noise", ["torch.randn_like(mu)", "(torch.rand_like(mu) - 0.5)"])
+def test_centred_noise_without_a_loss_is_not_judged(tmp_path: Path, noise: str) -> None:
+    assert codes(checked(tmp_path, UNLOSSED.replace("NOISE", noise), "Net")) == []
+
+
 def test_laplace_noise_with_the_kl_of_a_laplace_is_right(tmp_path: Path) -> None:
     kl = "s1 * torch.exp(-(mu.abs() / s1)) + mu.abs() - s1.log() - 1"
     text = TRAINED.replace("torch.randn_like(mu)", "self.noise(mu)").replace(

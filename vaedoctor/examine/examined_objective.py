@@ -278,7 +278,9 @@ class ExaminedObjective(ExaminedSampling):
     @cached_property
     def noise_misfits(self) -> list[noisefamily.Misfit]:
         """Samplers whose noise is not the one that the KL in the loss takes it for."""
-        if self.composed or not self.loss_depends:
+        if self.composed:
+            return list(noisefamily.one_sided(self.anatomy))
+        if not self.loss_depends:
             return []
         found = (self.subject, self.anatomy, self.seed, self._rewind)
         return list(noisefamily.misfits(*found, self._scored_as_normal))

@@ -25,6 +25,7 @@ FAMILIES = AFFINE | {"laplace", "logistic", "gumbel"}
 MOST = 3  # latents that are looked at
 SHIFT = 0.2  # of a standard deviation: a clamped tail or a rounding moves the mean less
 SPREAD = 0.15  # of a standard deviation
+FEW = 16  # numbers: as many of a centred draw are of one sign once in 2^15
 LEVEL = 0.5  # inside the support of every draw that makes Laplace or logistic noise
 
 
@@ -32,7 +33,8 @@ LEVEL = 0.5  # inside the support of every draw that makes Laplace or logistic n
 class Misfit:
     """Noise that is not standard normal although the isolated KL is a Gaussian's.
 
-    `kind` is "family", "shape" (Gaussian noise bent on its way) or "moments".
+    `kind` is "family", "shape" (Gaussian noise bent on its way), "moments", or "one-sided" where
+    no KL was found that could say what the noise is to be.
     """
 
     latent: Latent
@@ -77,6 +79,32 @@ def misfits(
         low, high = float(values.min()), float(values.max())
         moments = _declared(latent) if kind == "moments" else _moments(values)
         yield Misfit(latent, kind, drawn, *moments, low, high, at)
+
+
+def one_sided(anatomy: Anatomy) -> Iterator[Misfit]:
+    """Uniform noise that only ever adds to a learned location, scaled by a learned scale.
+
+    It needs no loss: whatever the KL will be, no Gaussian's noise has one sign.
+    """
+    told: set[Span] = set()
+    for latent in anatomy.sampled[:MOST]:
+        op, noise = latent.draw.op, _noise(anatomy.flow, latent)
+        if op is None or noise is None or latent.family != "uniform" or not _two_heads(latent):
+            continue
+        values = noise.double()
+        certain = noise is op.noise and op.name in ("rand", "rand_like")
+        if not (certain or values.numel() >= FEW) or bool((values < 0).any()) or op.span in told:
+            continue
+        if op.span is not None:
+            told.add(op.span)
+        low, high = float(values.min()), float(values.max())
+        yield Misfit(latent, "one-sided", latent.draw.name, *_moments(values), low, high, op.span)
+
+
+def _two_heads(latent: Latent) -> bool:
+    """Whether location and scale are learned, each by a layer or a part of one."""
+    loc, scale = latent.loc_head, latent.scale_head
+    return loc is not None and scale is not None and loc.value is not scale.value
 
 
 def _noise(flow: Flow, latent: Latent) -> Tensor | None:

@@ -21,7 +21,8 @@ def noise_not_gaussian(examination: Examination) -> Iterator[Finding | Verified]
     The noise that meets location and scale is uniform (`rand_like`, also `2 * rand - 1`), Laplace
     or logistic, is Gaussian noise bent or shifted on its way (`eps.abs()`, `tanh(eps)`), or is
     drawn with another mean or standard deviation (`normal_(0, 0.1)`), while the isolated KL is
-    that of a Gaussian with this location and scale.
+    that of a Gaussian with this location and scale. Where no loss is found, only uniform noise that
+    never falls below zero is told, as a warning: it moves every sample to one side of its location.
 
     ## Why it matters
     `rand_like` has mean ½ and standard deviation 0.29: the sample is shifted by half a scale and
@@ -50,6 +51,7 @@ def noise_not_gaussian(examination: Examination) -> Iterator[Finding | Verified]
                 "largest": misfit.largest,
             },
             causes=frozenset({"latent"}),
+            severity=Severity.WARNING if misfit.kind == "one-sided" else Severity.ERROR,
         )
     if not found and any(x.family == "gaussian" for x in latents):
         yield Verified("the latent's noise is Gaussian")
@@ -61,6 +63,11 @@ def _said(misfit: Misfit) -> str:
         return (
             f"the noise is drawn with mean {misfit.mean:.3g} and standard deviation "
             f"{misfit.std:.3g} where the KL means 0 and 1"
+        )
+    if misfit.kind == "one-sided":
+        return (
+            f"`{misfit.drawn}` draws noise that is never negative (no loss was found that says "
+            "what the KL takes it for)"
         )
     if misfit.kind == "shape":
         return (
