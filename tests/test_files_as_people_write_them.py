@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -383,6 +384,25 @@ def test_noise_of_one_sign_needs_no_loss_to_be_told(tmp_path: Path, noise: str) 
 @pytest.mark.parametrize("noise", ["torch.randn_like(mu)", "(torch.rand_like(mu) - 0.5)"])
 def test_centred_noise_without_a_loss_is_not_judged(tmp_path: Path, noise: str) -> None:
     assert codes(checked(tmp_path, UNLOSSED.replace("NOISE", noise), "Net")) == []
+
+
+LOSS_OF_TWO_ROWS = """
+    def loss_function(self, recon, x, mu, logvar):
+        kl = -0.5 * (1 + logvar - mu ** 2 - logvar.exp()).sum(1)
+        return F.mse_loss(recon, x, reduction="sum") + kl.REDUCED()
+"""
+
+
+@pytest.mark.parametrize(("reduced", "found"), [("mean", ["VAE711"]), ("sum", [])])
+@pytest.mark.parametrize("rows", [2, 3])
+def test_two_rows_are_enough_to_tell_a_mean_over_them(
+    tmp_path: Path, reduced: str, found: list[str], rows: int
+) -> None:
+    text = HEAD + UNLOSSED.replace("NOISE", "torch.randn_like(mu)")
+    (tmp_path / "mymodel.py").write_text(text + LOSS_OF_TWO_ROWS.replace("REDUCED", reduced))
+    subject = load(f"{tmp_path / 'mymodel.py'}:Net")
+    subject = replace(subject, batch=replace(subject.batch, args=(torch.rand(rows, 12),)))
+    assert codes(examine_subject(subject)) == found
 
 
 def test_laplace_noise_with_the_kl_of_a_laplace_is_right(tmp_path: Path) -> None:

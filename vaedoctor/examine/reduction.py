@@ -33,6 +33,7 @@ from .recording import Recording, Value
 from .repeat import repeat
 from .step import run_recorded
 
+FEW = 4  # rows: of as many half is still a batch
 _POWER = 0.05  # of the exponent
 _LEAST = 1e-3  # of the largest gradient: below it the quotient is rounding
 
@@ -63,21 +64,23 @@ def batch_reduction(
 ) -> Reduction | None:
     """Compare the weights at half the batch; None where they cannot be measured there.
 
-    `full` is the KL of one of the latents that are sampled in the run of `whole`.
+    `full` is the KL of one of the latents that are sampled in the run of `whole`. A batch of two or
+    three rows is doubled instead: half of it may be too few for a normalisation.
     """
-    if full.rows < 4 or not weight_of(full) or (recon is not None and recon.weight == 0):
+    few = full.rows < FEW
+    if not weight_of(full) or (few if recon is None else recon.weight == 0):
         return None
-    half = replace(subject, batch=halved(subject.batch, full.rows))
-    recording = run_recorded(half, seed=seed)
+    other = replace(subject, batch=(doubled if few else halved)(subject.batch, full.rows))
+    recording = run_recorded(other, seed=seed)
     rewind()
     try:
-        return _exponents(half, recording, whole, full, recon, seed, rewind)
+        return _exponents(other, recording, whole, full, recon, seed, rewind)
     finally:
         recording.release()
 
 
 def _exponents(
-    half: Subject,
+    resized: Subject,
     recording: Recording,
     whole: Anatomy,
     full: Pull,
@@ -91,13 +94,13 @@ def _exponents(
     which = next(i for i, x in enumerate(whole.sampled) if x is full.latent)
     if [v.shape for v in inputs_of(recording)][:1] == [()] or len(anatomy.sampled) <= which:
         return None
-    rows = full.rows // 2
+    rows = 2 * full.rows if full.rows < FEW else full.rows // 2
     try:
         latent, scored = anatomy.sampled[which], isinstance(full, Density)
-        run = (half, anatomy, latent, seed, rewind)
+        run = (resized, anatomy, latent, seed, rewind)
         kl = (_scored(*run) if scored else _weight(*run)) / rows
         if recon is None:
-            times = _pulled_more(half, anatomy, whole, rows, seed, rewind)
+            times = _pulled_more(resized, anatomy, whole, rows, seed, rewind)
         else:
             other = likelihood(anatomy)
             times = other.weight / rows * full.rows / recon.weight if other is not None else 0.0
@@ -178,7 +181,7 @@ def one_weight(full: Pull, recon: Likelihood) -> float | None:
     A half is that of a squared error without its own half. With four rows or more neither can come
     from one term's being averaged over them and the other's not.
     """
-    if full.rows < 4 or not full.standard or recon.weight == 0:
+    if full.rows < FEW or not full.standard or recon.weight == 0:
         return None
     ratio = full.weight / recon.weight
     return ratio if min(abs(ratio - 1), abs(ratio - 0.5)) < EVEN else None
@@ -218,10 +221,18 @@ def _exponent(times: float, share: float) -> int | None:
 
 def halved(batch: Batch, rows: int) -> Batch:
     """The first half of the rows of every item that has them on its first axis."""
+    return _resized(batch, rows, lambda item: item[: rows // 2])
 
+
+def doubled(batch: Batch, rows: int) -> Batch:
+    """Every row twice, of every item that has them on its first axis."""
+    return _resized(batch, rows, lambda item: torch.cat([item, item]))
+
+
+def _resized(batch: Batch, rows: int, change: Callable[[Tensor], Tensor]) -> Batch:
     def cut(item: Any) -> Any:
         if isinstance(item, Tensor):
-            return item[: rows // 2] if item.shape[:1] == (rows,) else item
+            return change(item) if item.shape[:1] == (rows,) else item
         if isinstance(item, dict):
             return {k: cut(v) for k, v in item.items()}
         if isinstance(item, (list, tuple)) and not hasattr(item, "_fields"):
