@@ -1,6 +1,7 @@
 """Healthy losses that look wrong: likelihoods, penalties and mixtures of rows on purpose."""
 
 import math
+import warnings
 
 import torch
 import torch.nn.functional as F
@@ -341,7 +342,9 @@ class SeveralDraws(Gaussian):
     def loss(self, x):
         mu, lv = self.stats(x)
         r = torch.stack([self.dec(self.draw(mu, lv)) for _ in range(3)], 1)
-        rec = F.mse_loss(r, x.unsqueeze(1), reduction="none").sum(2).mean(1)
+        with warnings.catch_warnings():  # torch says what is meant here
+            warnings.simplefilter("ignore")
+            rec = F.mse_loss(r, x.unsqueeze(1), reduction="none").sum(2).mean(1)
         return (0.5 * rec + divergence(mu, lv)).mean()
 
 
