@@ -24,6 +24,7 @@ class Ladder(nn.Module):
     """Two levels; the posterior of the lower one is merged from both ways."""
 
     decodes_mean = False
+    lower = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +41,8 @@ class Ladder(nn.Module):
         m = v * (m1 / v1 + pm / pv)
         z1 = m + v.sqrt() * torch.randn_like(m)
         kl = 0.5 * (m2**2 + v2 - 1 - v2.log()).sum(1)
-        kl = kl + 0.5 * ((v + (m - pm) ** 2) / pv - 1 - (v / pv).log()).sum(1)
+        if self.lower:
+            kl = kl + 0.5 * ((v + (m - pm) ** 2) / pv - 1 - (v / pv).log()).sum(1)
         return self.out(m if self.decodes_mean else z1), kl
 
     @staticmethod
@@ -57,9 +59,17 @@ class LadderOfMeans(Ladder):
     decodes_mean = True
 
 
+class LadderOfOneTerm(Ladder):
+    lower = False
+
+
 def test_a_merged_posterior_that_is_drawn_and_not_decoded() -> None:
     assert codes(Ladder) == []
     assert codes(LadderOfMeans) == ["VAE307"]
+
+
+def test_a_merged_posterior_without_a_kl() -> None:
+    assert codes(LadderOfOneTerm) == ["VAE712"]
 
 
 class Plain(nn.Module):

@@ -135,7 +135,7 @@ def common_root(flow: Flow, operand: Value, around: frozenset[int]) -> Value | N
 
     The furthest one that the loss reads around sample and decoder: the loss may exponentiate a
     log-variance once more by itself. None where the operand is put together from several values,
-    any of which the loss may read: `prior_mean + delta`.
+    any of which the loss reads: `prior_mean + delta`.
     """
     found: Value | None = None
     value, came = operand, -1
@@ -147,7 +147,24 @@ def common_root(flow: Flow, operand: Value, around: frozenset[int]) -> Value | N
         if flow.layer(value.op) and value.op.name not in ADDS | MULS:  # a gain may be applied twice
             return found or operand
         if len(parents) != 1:
-            return found
+            return found or (operand if _unread(flow, value, around) else None)
         came = value.op.index
         (value,) = parents.values()
     return found or operand
+
+
+def _unread(flow: Flow, value: Value, around: frozenset[int]) -> bool:
+    """Whether the loss reads nothing of what layers give to put a value together."""
+    waiting, seen = [(value, -1)], set[int]()
+    while waiting:
+        value, came = waiting.pop()
+        if value.index in seen:
+            continue
+        seen.add(value.index)
+        readers = [op for op in flow.consumers.get(value.index, ()) if op.index != came]
+        if came >= 0 and any(m.index in around for op in readers for m in op.makes):
+            return False
+        if value.op is not None and not flow.layer(value.op):
+            op = value.op
+            waiting += [(p, op.index) for p in flow.parents(value) if flow.posterior(p)]
+    return True
