@@ -180,9 +180,11 @@ class TestBatch:
         assert reduction is not None
         assert (reduction.reconstruction, reduction.kl) == (exponent, kl_exponent)
 
-    def test_is_not_measured_on_too_few_rows(self) -> None:
-        _, reduction = measured(F.mse_loss, rows=3)
-        assert reduction is None
+    @pytest.mark.parametrize("rows", [1, 2, 3])
+    def test_few_rows_are_compared_with_twice_as_many(self, rows: int) -> None:
+        _, reduction = measured(F.mse_loss, rows=rows)
+        assert reduction is not None
+        assert (reduction.kl, reduction.reconstruction) == (0, 1)
 
 
 @settings(max_examples=12, deadline=None)

@@ -108,6 +108,29 @@ class RawScale(Plain):
         return h
 
 
+class SampleFirst(Plain):
+    """Cached noise, and the sample returned in front of its parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noise = torch.randn(64, 4)
+
+    def forward(self, x: Tensor) -> Any:
+        t = F.elu(self.enc(x))
+        mu, std = self.mu(t), self.std(self.h(t))
+        z = mu + self.noise[: len(x)] * std
+        return z, self.dec(z), mu, std
+
+    def loss(self, x: Tensor) -> Tensor:
+        _, x_hat, mu, std = self(x)
+        kl = (0.5 * (mu**2 + std**2 - 1) - std.abs().log()).sum(1)
+        return (0.5 * (x_hat - x).square().sum(1) + kl).mean()
+
+
+def test_a_returned_sample_is_no_parameter_of_its_posterior() -> None:
+    assert codes(SampleFirst) == ["VAE306"]
+
+
 def test_a_reload_is_compared_where_the_loss_calls_forward_itself() -> None:
     assert codes(Plain) == []
     assert codes(Unsaved) == ["VAE108"]

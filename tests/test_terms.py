@@ -34,7 +34,7 @@ class TestOffset:
         with examined(VAE(PARAMETRISATIONS[std], kl), X, loss=recon) as examination:
             (offset,) = examination.kl_offsets
         assert offset.per_unit == pytest.approx(constant, abs=1e-5)
-        assert offset.total == pytest.approx(3 * 8 * constant, abs=1e-4)
+        assert offset.total == pytest.approx(3 * constant, abs=1e-4)
 
 
 class Linear(nn.Module):

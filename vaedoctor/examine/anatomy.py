@@ -344,6 +344,8 @@ def unsampled_heads(
                 flow.ancestors(loc.value) & {scale_head.op.out.index}
                 and loc_head.op is not scale_head.op
             )
+            if scale.value.index in behind and loc_head.value.index in flow.ancestors(scale.value):
+                continue  # the sample itself, returned beside its parameters
             used = loc_head.value.index in behind and loc_head.value.index not in beside
             if parallel and apart and used and not _drawn(flow, loc.value, scale_head.value, x_hat):
                 return Unsampled(loc, scale, loc_head, scale_head)

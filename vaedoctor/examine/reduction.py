@@ -64,7 +64,7 @@ def batch_reduction(
 ) -> Reduction | None:
     """Compare the weights at half the batch; None where they cannot be measured there.
 
-    `full` is the KL of one of the latents that are sampled in the run of `whole`. A batch of two or
+    `full` is the KL of one of the latents that are sampled in the run of `whole`. A batch of one to
     three rows is doubled instead: half of it may be too few for a normalisation.
     """
     few = full.rows < FEW
