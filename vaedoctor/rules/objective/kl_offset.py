@@ -20,7 +20,7 @@ def kl_offset(examination: Examination) -> Iterator[Finding | Verified]:
 
     ## What it checks
     Every tensor that forward or the loss returns and whose gradients are those of the exact KL:
-    its value with location 0 and scale 1 forced.
+    its value with location 0 and scale 1 forced; of one that has rows, the mean over them.
 
     ## Why it matters
     A constant left out (`1 +` in the usual formula) trains alike, but the reported KL and ELBO

@@ -17,8 +17,9 @@ def reconstruction_shape_mismatch(examination: Examination) -> Iterator[Finding 
     """Reconstruction and input differ in shape where the loss compares them.
 
     ## What it checks
-    The operands of the operation that compares the reconstruction with the input. Without an
-    objective, whether the two have the same number of rows and of elements.
+    The operands of the operation that compares the reconstruction with the input: it raises, or
+    spreads what a layer of width 1 makes over the input's width. Without an objective, whether
+    the two have the same number of rows and of elements.
 
     ## Why it matters
     Unlike shapes either raise in the loss or broadcast silently into a loss over all pairs.
@@ -27,6 +28,7 @@ def reconstruction_shape_mismatch(examination: Examination) -> Iterator[Finding 
     Give the decoder's last layer the input's size, or reshape one to the other.
 
     ## False alarms
+    Beside an output of the input's shape a single column may be an offset and is not reported.
     Without an objective only a number of elements counts that is no multiple of the input's, so
     a flattened reconstruction, several samples a row and several parameters a feature are fine;
     and an output of quite another size that is not named a reconstruction is not judged; nor is
