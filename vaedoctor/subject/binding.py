@@ -9,7 +9,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .handling import declared, keys_read, parts_of, reads_attributes, taken_apart
+from .handling import (
+    declared,
+    hands_to_forward,
+    keys_read,
+    parts_of,
+    reads_attributes,
+    taken_apart,
+)
 from .recipes import Arguments, Binding, Recipe, Unbound
 from .roles import role
 from .subject import Batch
@@ -132,7 +139,9 @@ class _Names:
     def _exact(self, p: inspect.Parameter) -> None:
         if () not in self.slots and taken_apart(self.function, p.name):
             return
-        if self.whole and p.name in self.inputs:  # the other parameter holds all outputs
+        # The other parameter holds all outputs, or the loss makes them itself.
+        own = p.name in self.inputs and (self.whole or hands_to_forward(self.function, p.name))
+        if own:
             self._take_input(p.name, self.inputs[p.name])
             return
         for path, name in self.slots.items():

@@ -71,3 +71,17 @@ def parts_of(function: Callable[..., Any], name: str) -> int:
                 if found == name:
                     return len(parts)
     return 0
+
+
+def hands_to_forward(function: Callable[..., Any], name: str) -> bool:
+    """Whether a method runs the forward pass itself on a parameter: `out = self(x)`."""
+    tree = function_tree(function)
+    for node in ast.walk(tree) if tree is not None else ():
+        match node:
+            case ast.Call(
+                func=ast.Name(id="self") | ast.Attribute(ast.Name(id="self"), "forward"),
+                args=[ast.Name(id=found), *_],
+            ):
+                if found == name:
+                    return True
+    return False

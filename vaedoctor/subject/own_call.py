@@ -253,6 +253,8 @@ def _forward_before(place: Place, loss: ast.Call, models: set[str]) -> _Forward 
 
 def _in_order(body: Iterable[ast.stmt]) -> Iterable[ast.stmt]:
     for stmt in body:
+        if isinstance(stmt, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
         yield stmt
         for part in ("body", "orelse", "finalbody"):
             yield from _in_order(getattr(stmt, part, ()) or ())
