@@ -18,11 +18,14 @@ def kl_averaged_over_latents(examination: Examination) -> Iterator[Finding]:
     """The KL is averaged over the latent's units: a hidden beta of 1/D_z.
 
     ## What it checks
-    The isolated KL's weight a row is 1/D_z while the reconstruction's weight is that of a sum.
+    The isolated KL's weight a row is 1/D_z. Where the reconstruction's weight is that of a sum,
+    this is the hidden beta; where it is averaged over its D_x features too, the ratio of the two,
+    which is the observation variance at which the loss is an ELBO, is told instead.
 
     ## Why it matters
     The ELBO sums the KL over units. The mean divides it by D_z, so the regularisation changes
-    when the latent's size does, and prior samples get worse with every unit added.
+    when the latent's size does, and prior samples get worse with every unit added. Two means
+    weigh the KL about D_x / D_z times too much: more features or fewer units mean more blur.
 
     ## How to fix
     Sum over the latent and average over the batch: `kl.sum(-1).mean()`.
@@ -39,16 +42,29 @@ def kl_averaged_over_latents(examination: Examination) -> Iterator[Finding]:
         if not d.standard or (intended and abs(d.weight / intended - 1) < 0.01):
             continue
         units = next((n for n in d.averages if n > 1 and abs(d.weight * n - 1) < 0.01), 0)
-        if units and likelihood.weight > 0.4:
-            yield Finding(
-                f"the KL is averaged over {units} latent units: a hidden beta of {d.weight:.3g}",
-                help="sum the KL over the latent and average over the batch: `kl.sum(-1).mean()`",
-                at=d.at,
-                measured={
-                    "KL weight a row": d.weight,
-                    "units": units,
-                    "reconstruction weight a row": likelihood.weight,
-                },
-                causes=frozenset({"kl"}),
-                plots=(weight_plot(d.weight, likelihood.weight),),
+        if not units:
+            continue
+        variance = d.weight / likelihood.weight if likelihood.weight > 0 else 0.0
+        if likelihood.weight > 0.4:
+            message = (
+                f"the KL is averaged over {units} latent units: a hidden beta of {d.weight:.3g}"
             )
+        elif likelihood.features > units and likelihood.averaged(variance * units):
+            message = (
+                f"the KL is averaged over {units} latent units and the reconstruction over "
+                f"{likelihood.features} features: the KL weighs {variance:.3g} times too much"
+            )
+        else:
+            continue
+        yield Finding(
+            message,
+            help="sum both over their units and average over the batch: `kl.sum(-1).mean()`",
+            at=d.at,
+            measured={
+                "KL weight a row": d.weight,
+                "units": units,
+                "reconstruction weight a row": likelihood.weight,
+            },
+            causes=frozenset({"kl"}),
+            plots=(weight_plot(d.weight, likelihood.weight),),
+        )
