@@ -360,3 +360,31 @@ class PositiveRates(Gaussian):
     @staticmethod
     def batch():
         return (uniform(8, 14),)
+
+
+class NearestOfSet(nn.Module):
+    """A set of points: each is met by the nearest one made, so some made ones meet none."""
+
+    def __init__(self):
+        super().__init__()
+        self.enc = nn.Sequential(nn.Linear(2, 12), nn.ReLU())
+        self.mu, self.lv = nn.Linear(12, 3), nn.Linear(12, 3)
+        self.slots = nn.Parameter(
+            torch.tensor([0.0, 1, 2, 40, 50, 3, 4, 5, 6])[:, None].repeat(1, 12)
+        )
+        self.up, self.out = nn.Linear(3, 12), nn.Linear(12, 2)
+
+    def forward(self, x):
+        h = self.enc(x).sum(1)
+        mu, lv = self.mu(h), self.lv(h)
+        z = mu + torch.randn_like(mu) * (0.5 * lv).exp()
+        return self.out(self.slots + self.up(z)[:, None]), mu, lv
+
+    def loss(self, x):
+        r, mu, lv = self(x)
+        apart = (r[:, None] - x[:, :, None]).pow(2).sum(3)
+        return (apart.min(2).values.sum(1) + divergence(mu, lv)).mean()
+
+    @staticmethod
+    def batch():
+        return (uniform(8, 9, 2),)

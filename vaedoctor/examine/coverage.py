@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..rule import Unavailable
 from ..subject.subject import Subject
-from .anatomy import Anatomy, anatomize, inputs_of
+from .anatomy import Anatomy, anatomize, compared_values, inputs_of
 from .conditions import MASK, tensors_of
-from .flow import Flow
+from .edits import Edits
+from .flow import RESHAPES, SLICES, Flow
 from .noise import perturbed
 from .recording import Op, Recording, Value
+from .repeat import repeat
 from .step import run_recorded
 
 
@@ -22,7 +25,8 @@ from .step import run_recorded
 class Coverage:
     """Slices of x_hat along one axis whose gradient is exactly 0 on every batch tried.
 
-    Or of another output that the decoder makes in the shape of an input.
+    Or of another output that the decoder makes in the shape of an input. `unshifted` says that the
+    last steps are cut off and the target's last ones with them, which no shift between them needs.
     """
 
     axis: int
@@ -30,6 +34,7 @@ class Coverage:
     size: int
     batches: int
     op: Op | None
+    unshifted: bool = False
 
 
 def coverage(subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None]) -> Coverage:
@@ -39,10 +44,13 @@ def coverage(subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[],
         raise Unavailable("only the user's own loss can leave something out; supply --objective")
     if x_hat is None or len(x_hat.shape) < 2:
         raise Unavailable("no reconstruction found that the loss could look at")
-    if anatomy.x is not None and not anatomy.x.tensor.is_floating_point():
-        raise Unavailable("the loss picks entries by the tokens of the input")
     if _masked(subject):
         raise Unavailable("a mask among the inputs may leave parts out on purpose")
+    short = _short(anatomy)
+    if short is not None:
+        return short
+    if anatomy.x is not None and not anatomy.x.tensor.is_floating_point():
+        raise Unavailable("the loss picks entries by the tokens of the input")
     if _gradient(anatomy.recording, x_hat) is None:
         raise Unavailable("the loss gives the reconstruction no gradient")
     for place, value in ((None, x_hat), *_further(anatomy)):
@@ -97,9 +105,88 @@ def _covered(
             missing
             and len(missing) < len(touched)
             and not _edge(missing, len(touched), axis, first)
+            and _unread(subject, anatomy, value, (axis, missing), seed, rewind)
         ):
             return Coverage(axis, tuple(missing), len(touched), len(seen), op)
     return Coverage(0, (), 0, len(seen), None)
+
+
+def _unread(
+    subject: Subject,
+    anatomy: Anatomy,
+    value: Value,
+    where: tuple[int, list[int]],
+    seed: int,
+    rewind: Callable[[], None],
+) -> bool:
+    """Whether the loss is the same whatever the slices hold.
+
+    A loss that picks entries by their values, as one that matches two sets does, gives no gradient
+    to those it does not pick, and picks them as soon as they fit.
+    """
+    if value.op is None:
+        return True
+    axis, slices = where
+    recording, given = anatomy.recording, anatomy.x
+    own = float(recording.loss.detach().sum())
+    made = value.tensor.detach()
+    alike = given is not None and given.shape == value.shape
+    fits = given.tensor.detach().to(made) if given is not None and alike else made
+    noise = torch.randn(made.shape, generator=torch.Generator().manual_seed(seed)).to(made)
+    for other in (fits, fits.flip(axis), fits.roll(1, axis), made + noise * (1 + made.std())):
+        changed = made.clone()
+        index = torch.tensor(slices, device=made.device)
+        changed.index_copy_(axis, index, other.index_select(axis, index))
+        edits: Edits = {value.place: partial(_instead, changed)}
+        ran = repeat(subject, recording, seed=seed, edits=edits, keep=(), rewind=rewind)
+        if not ran.same or float(ran.loss.detach().sum()) != own:
+            return False
+    return True
+
+
+def _instead(changed: Tensor, _: Tensor) -> Tensor:
+    return changed.clone()  # an in-place operation may write to it
+
+
+def _short(anatomy: Anatomy) -> Coverage | None:
+    """The last steps of a series that are cut off from x_hat and from its target alike.
+
+    One of the two starts a step later where a step predicts the next one.
+    """
+    recording, flow = anatomy.recording, anatomy.flow
+    inputs = {v.index for v in inputs_of(recording)}
+    samples = [latent.z for latent in anatomy.sampled]
+    for made, op in compared_values(recording, flow, samples) if samples else ():
+        if made.op is None or made.op.name not in SLICES:
+            continue
+        decoded = flow.parents(made)[0]
+        for read in op.reads:
+            target, whole = _part(flow, read, inputs)
+            if whole is None or len(decoded.shape) != 3 or decoded.shape[:2] != whole.shape[:2]:
+                continue
+            alike = len(made.shape) == 3 and made.shape[:2] == target.shape[:2]
+            if alike and _from_the_start(made, decoded) and _from_the_start(target, whole):
+                steps = decoded.shape[1]
+                missing = tuple(range(made.shape[1], steps))
+                return Coverage(1, missing, steps, 1, op, unshifted=True)
+    return None
+
+
+def _part(flow: Flow, value: Value, inputs: Set[int]) -> tuple[Value, Value | None]:
+    """The slice of an input that a value is, and that input; None where it is none."""
+    while value.op is not None and value.op.name in RESHAPES:
+        value = flow.parents(value)[0]
+    if value.op is None or value.op.name not in SLICES:
+        return value, None
+    whole = flow.parents(value)[0]
+    return value, whole if whole.index in inputs else None
+
+
+def _from_the_start(part: Value, whole: Value) -> bool:
+    """Whether a part is what is left of a series whose last steps alone are cut off."""
+    a, b = part.tensor, whole.tensor
+    same = a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+    return same and a.storage_offset() == b.storage_offset() and a.shape[1] < b.shape[1]
 
 
 def _masked(subject: Subject) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,20 +10,25 @@ from torch import Tensor
 
 from ..finding import Span
 from .anatomy import Anatomy
-from .latents import Head
-from .recording import Op
+from .flow import SLICES, Flow
+from .latents import Head, Latent, head, path_of
+from .recording import Op, Value
 
 _MOST = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
 class Identical:
-    """A location and a scale head that are one tensor: `shared` is the share of equal entries."""
+    """A location and a scale head that are one tensor: `shared` is the share of equal entries.
+
+    `layers` are the nearest layers behind it.
+    """
 
     loc: Head
     scale: Head
     at: Span | None
     shared: float
+    layers: tuple[Op, ...]
 
     @property
     def halves(self) -> bool:
@@ -35,17 +40,68 @@ class Identical:
 
 def identical_heads(anatomy: Anatomy) -> Iterator[Identical]:
     """Pairs of heads that are bit-equal or overlap in storage."""
-    pairs = [(found.loc_head, found.scale_head) for found in anatomy.latents]
-    if anatomy.unsampled is not None:
-        pairs.append((anatomy.unsampled.loc_head, anatomy.unsampled.scale_head))
-    for loc, scale in pairs:
-        if loc is None or scale is None:
+    unsampled, told = anatomy.unsampled, set[Span]()
+    if unsampled is not None:
+        yield from _identical(anatomy.flow, unsampled.loc_head, unsampled.scale_head)
+    for latent in anatomy.latents:
+        found = list(_identical(anatomy.flow, latent.loc_head, latent.scale_head))
+        for pair in _merged(anatomy.flow, latent) if not found else ():
+            found += _identical(anatomy.flow, *pair)
+        for identical in found:
+            if identical.at is None or identical.at not in told:  # experts of one class, steps
+                yield identical
+            told.update([identical.at] if identical.at is not None else [])
+
+
+def _identical(flow: Flow, loc: Head | None, scale: Head | None) -> Iterator[Identical]:
+    shared = _shared(loc, scale) if loc is not None and scale is not None else 0.0
+    if loc is not None and scale is not None and shared > 0:
+        maker = max((h.value.op or h.op for h in (loc, scale)), key=lambda op: op.index)
+        layers = tuple(h.op for h in fronts(flow, loc.value))
+        yield Identical(loc, scale, _called_at(maker, loc, scale), shared, layers)
+
+
+def _merged(flow: Flow, latent: Latent) -> Iterator[tuple[Head, Head]]:
+    """What location and scale are merged from in an expert that gives both the same.
+
+    An expert is what one module holds. Two calls that each give a location and a scale are none.
+    """
+    heads = (latent.loc_head, latent.scale_head)
+    if latent.loc is None or latent.scale is None or all(h and flow.layer(h.op) for h in heads):
+        return
+    spreads, centres = (_by_module(fronts(flow, v)) for v in (latent.scale, latent.loc))
+    for module in sorted(spreads.keys() & centres.keys()):
+        known = {h.value.index for h in spreads[module]}
+        (scale, *others), locations = spreads[module], centres[module]
+        own = [h for h in locations if h.value.index not in known]
+        if own and all(_shared(h, scale) == 1 for h in (*others, *locations)):
+            yield own[0], scale
+
+
+def _by_module(found: Iterable[Head]) -> dict[str, list[Head]]:
+    members: dict[str, list[Head]] = {}
+    for front in found:
+        members.setdefault(front.path.rpartition(".")[0], []).append(front)
+    return members
+
+
+def fronts(flow: Flow, value: Value) -> Iterator[Head]:
+    """The nearest layers behind a value on every way, of a layer that is split its parts."""
+    waiting, seen = [value], set[int]()
+    while waiting:
+        now = waiting.pop()
+        if now.index in seen or now.op is None or not flow.posterior(now):
             continue
-        shared = _shared(loc, scale)
-        if shared > 0:
-            makers = [h.value.op or h.op for h in (loc, scale)]
-            maker = max(makers, key=lambda op: op.index)
-            yield Identical(loc, scale, _called_at(maker, loc, scale), shared)
+        seen.add(now.index)
+        if flow.layer(now.op):
+            yield Head(now, now.op, path_of(now.op))
+            continue
+        if now.op.name in SLICES:
+            found = head(flow, now)
+            if found is not None and flow.layer(found.op):
+                yield Head(now, found.op, found.path)
+                continue
+        waiting += flow.parents(now)
 
 
 def _called_at(op: Op, loc: Head, scale: Head) -> Span | None:

@@ -18,7 +18,9 @@ def output_without_gradient(examination: Examination) -> Iterator[Finding | Veri
 
     ## What it checks
     The gradient of the user's loss at x_hat on several batches: whether it is exactly 0 for whole
-    columns, channels or steps while others get one.
+    columns, channels or steps while others get one, and whether the loss stays the same whatever
+    they hold. Or the loss compares all but the last steps of a series with all but the last steps
+    of the input: nothing is shifted, and the last ones are left out of both.
 
     ## Why it matters
     These columns stay what they were at initialisation. A table of mixed columns split at a wrong
@@ -28,8 +30,9 @@ def output_without_gradient(examination: Examination) -> Iterator[Finding | Veri
     Let the slices handed to the likelihoods cover every column.
 
     ## False alarms
-    Steps and pixels at an end (teacher forcing, a crop) and batches with a mask are not judged;
-    columns left out on purpose make it a *warning*.
+    Steps and pixels at an end (teacher forcing, a crop) and batches with a mask are not judged, nor
+    is a loss that matches two sets and picks its entries by their values; columns left out on
+    purpose make it a *warning*.
     """
     found = examination.coverage
     if found.missing:
@@ -37,7 +40,9 @@ def output_without_gradient(examination: Examination) -> Iterator[Finding | Veri
         yield Finding(
             f"the loss leaves out {len(found.missing)} of {found.size} entries of x_hat along "
             f"axis {found.axis}: {listed}",
-            help="let the slices handed to the likelihoods cover every column",
+            help="compare every step, or start the target later by the steps that are cut off"
+            if found.unshifted
+            else "let the slices handed to the likelihoods cover every column",
             at=found.op.span if found.op is not None else None,
             measured={"without gradient": list(found.missing), "batches": found.batches},
             causes=frozenset({"x_hat"}),

@@ -18,7 +18,8 @@ def posterior_heads_identical(examination: Examination) -> Iterator[Finding | Ve
 
     ## What it checks
     Whether the raw outputs of the two heads are bit-equal, or overlap in memory. Two halves of
-    one chunked, split or sliced layer are right.
+    one chunked, split or sliced layer are right. Where several experts are merged, whether what
+    the location alone is merged from is bit-equal to something that the scale is merged from.
 
     ## Why it matters
     The scale then follows the location: the posterior can widen only by moving its mean. The KL
@@ -32,7 +33,7 @@ def posterior_heads_identical(examination: Examination) -> Iterator[Finding | Ve
     """
     found = examination.identical_heads
     for pair in found:
-        idle = [b.path for b in examination.census.idle if b.like(pair.loc.op)]
+        idle = [b.path for b in examination.census.idle if any(map(b.like, pair.layers))]
         meant = f"call `{idle[0]}` for the scale" if idle else "give the scale a layer of its own"
         if pair.halves:
             meant = "take two halves that share nothing: `mu, logvar = h.chunk(2, dim=1)`"
