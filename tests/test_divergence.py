@@ -261,6 +261,33 @@ def test_a_capacity_that_is_not_reached_turns_the_sign_near_the_prior_only() -> 
     assert d.far > 0
 
 
+@pytest.mark.parametrize("weight", [1.0, -1.0, 0.0])
+@pytest.mark.parametrize("kl", [exact, by_hand, lambda mu, h, s, z: 0.5 * (mu**2).sum(1)])
+def test_a_task_on_the_location_is_no_part_of_it(kl: Term, weight: float) -> None:
+    class Predicts(VAE):
+        def __init__(self, std: Std, kl: Term) -> None:
+            super().__init__(std, kl)
+            self.task = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+
+        def forward(self, x: Tensor) -> Any:
+            mu, h = self.mu(x), self.h(x)
+            z = mu + self.std(h) * torch.randn_like(mu)
+            return self.out(z), self.kl(mu, h, self.std(h), z), self.task(mu)
+
+    def loss(out: Any, x: Tensor) -> Tensor:
+        recon = 0.5 * (out[0] - x).pow(2).sum()
+        total: Tensor = recon + weight * out[1].sum() + F.cross_entropy(out[2], x[:, :2].softmax(1))
+        return total
+
+    with examined(Predicts(torch.exp, kl), torch.rand(4, 6), loss=loss) as examination:
+        (d,) = examination.require_divergences()
+    assert d.weight == pytest.approx(4 * weight, rel=1e-4)
+    assert d.missing == (weight == 0)
+    if weight:
+        assert d.standard
+        assert d.ratios == pytest.approx((1, 1) if kl in (exact, by_hand) else (0, 0), abs=2e-3)
+
+
 def test_a_posterior_put_together_from_several_values_is_not_judged() -> None:
     class Residual(VAE):
         def forward(self, x: Tensor) -> Any:

@@ -66,6 +66,41 @@ def _walk(flow: Flow, value: Value | None, reaches: Set[int], decoded: Set[int])
     return Joined(value, last, turns)
 
 
+def tasks_on(anatomy: Anatomy, location: Value, scale: Value, decoded: Set[int]) -> list[Op]:
+    """What makes the terms of the loss in which a layer reads the location: a classifier's, say.
+
+    `decoded` are the values that know a decoder's output, whose sums are taken apart. None of the
+    terms knows the scale, so that no KL is among them.
+    """
+    flow, loss = anatomy.flow, anatomy.recording.loss
+    value = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
+    sampler = flow.ancestors(*(x.z for x in anatomy.latents))
+    reads, scales = flow.descendants(location), flow.descendants(scale)
+    layers = [
+        op
+        for op in flow.recording.ops
+        if op.makes
+        and flow.layer(op)
+        and op.out.index in reads
+        and not any(m.index in sampler or m.index in decoded for m in op.makes)
+    ]
+    by_layer = flow.descendants(*(m for op in layers for m in op.makes)) if layers else frozenset()
+    if value is None or not by_layer:
+        return []
+    terms = [v for v in _terms(flow, value, decoded) if v.index in by_layer - decoded]
+    return [v.op for v in terms if v.op is not None and v.index not in scales]
+
+
+def _terms(flow: Flow, value: Value, decoded: Set[int]) -> Iterator[Value]:
+    """The terms of a sum as far as the reconstruction is part of it."""
+    op = value.op
+    if op is None or value.index not in decoded or op.name not in THROUGH | ADDS | MULS:
+        yield value
+        return
+    for parent in flow.parents(value):
+        yield from _terms(flow, parent, decoded)
+
+
 def term_at(anatomy: Anatomy, latent: Latent, *roots: Value) -> Span | None:
     """The line of the term that acts on the posterior beside the reconstruction."""
     found = joined(anatomy, latent, *(roots or _heads(latent)))
