@@ -358,3 +358,79 @@ def test_exponents_of_a_likelihood_of_no_known_form(
         assert reduced is not None
         assert reduced.outweighs is None
         assert (reduced.reconstruction, reduced.kl) == (exponent, 1)
+
+
+class Uneven(nn.Module):
+    """A decoder with a second head for the scale of every entry, or one scale a column."""
+
+    def __init__(self, *, heads: bool) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.mu, self.h, self.out = nn.Linear(12, 3), nn.Linear(12, 3), nn.Linear(3, 12)
+        self.wide = nn.Linear(3, 12) if heads else None
+        self.each = nn.Parameter(torch.linspace(-1, 1, 12))
+
+    def forward(self, x: Tensor) -> Any:
+        mu, logvar = self.mu(x), self.h(x)
+        z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
+        return self.out(z), self.each if self.wide is None else self.wide(z), mu, logvar
+
+
+SCALED: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "log-variance": lambda m, s, x: 0.5 * (s + (x - m) ** 2 / s.exp()),
+    "log-scale": lambda m, s, x: s + 0.5 * ((x - m) * (-s).exp()) ** 2,
+    "log-precision": lambda m, s, x: 0.5 * (s.exp() * (x - m) ** 2 - s),
+    "gaussian_nll_loss": lambda m, s, x: F.gaussian_nll_loss(
+        m, x, F.softplus(s).expand_as(m) + 1e-3, reduction="none"
+    ),
+    "Normal": lambda m, s, x: -Normal(m, F.softplus(s) + 0.1).log_prob(x),
+    "Laplace": lambda m, s, x: -Laplace(m, s.exp()).log_prob(x),
+}
+
+
+@pytest.mark.parametrize("case", SCALED)
+@pytest.mark.parametrize("heads", [True, False], ids=["a head", "a column's own"])
+@pytest.mark.parametrize("weight", [1.0, 1 / 12, -1.0])
+def test_the_weight_beside_a_scale_that_is_learned(case: str, heads: bool, weight: float) -> None:
+    def loss(out: Any, x: Tensor) -> Tensor:
+        nll = SCALED[case](out[0], out[1], x).sum(1).mean()
+        return weight * nll + kl(out[2], out[3]).sum(1).mean()
+
+    with examined(Uneven(heads=heads), torch.randn(16, 12), loss=loss) as examination:
+        found = examination.require_likelihood()
+    assert found.kind.split()[0] == ("Laplace" if case == "Laplace" else "Gaussian")
+    assert found.weight == pytest.approx(weight, rel=1e-2)
+
+
+def test_a_scale_whose_logarithm_is_left_out_makes_no_density() -> None:
+    def loss(out: Any, x: Tensor) -> Tensor:
+        return ((out[0] - x) ** 2 / out[1].exp()).sum() + kl(out[2], out[3]).sum()
+
+    with (
+        examined(Uneven(heads=True), torch.randn(16, 12), loss=loss) as examination,
+        pytest.raises(Unavailable),
+    ):
+        examination.require_likelihood()
+
+
+SHARED: dict[str, tuple[str, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "log-shares": ("multinomial", lambda h: h.log_softmax(-1), lambda h: h),
+    "shares": ("multinomial", lambda h: h.softmax(-1), lambda h: (h + 1e-10).log()),
+    "logits": ("multinomial with logits", lambda h: h, lambda h: h.log_softmax(-1)),
+}
+
+
+@pytest.mark.parametrize("case", SHARED)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_counts_of_words_are_shares_of_a_row(case: str, sign: int) -> None:
+    kind, last, logs = SHARED[case]
+    x = torch.poisson(torch.full((16, 12), 1.0), generator=torch.Generator().manual_seed(1))
+
+    def loss(out: Any, x: Tensor) -> Tensor:
+        nll = -(x * logs(out[0])).sum(1).mean()
+        return sign * nll + kl(out[1], out[2]).sum(1).mean()
+
+    with examined(VAE(last, 12), x, loss=loss) as examination:
+        found = examination.require_likelihood()
+    assert found.kind == kind
+    assert found.weight == pytest.approx(sign, rel=1e-2)

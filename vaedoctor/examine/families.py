@@ -20,7 +20,7 @@ def fits(gradient: Tensor, x_hat: Tensor, x: Tensor) -> Iterator[tuple[str, floa
     """Kind, weight and relative spread of every plain likelihood that a gradient at x_hat fits."""
     scored = gradient != 0
     masked = not bool(scored.all())
-    for kind, reference in _references(x_hat, x):
+    for kind, reference in (*_references(x_hat, x), *_multinomial(gradient, x_hat, x)):
         known = reference.abs() > _LEAST
         if not bool(known.any()):
             continue
@@ -72,6 +72,23 @@ def _references(x_hat: Tensor, x: Tensor) -> Iterator[tuple[str, Tensor]]:
         if bool((x_hat > 0).all()):
             yield "Poisson", 1 - x / x_hat
         yield "Poisson with log rates", x_hat.exp() - x
+
+
+def _multinomial(gradient: Tensor, x_hat: Tensor, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """The gradient at x_hat of shares of the last axis: log-shares, shares, or logits of them.
+
+    Where nothing was counted, what is no logit has a gradient of exactly 0.
+    """
+    if x.dim() < 2 or x.shape[-1] < 2 or bool((x < 0).any()) or not bool((x > 0).any()):
+        return
+    h, counts = x_hat.double(), x.double()
+    if bool((gradient[x == 0] == 0).all()):
+        if bool((h.logsumexp(-1).abs() < EVEN).all()):
+            yield "multinomial", -counts
+        elif bool((h > 0).all()) and bool(((h.sum(-1) - 1).abs() < EVEN).all()):
+            yield "multinomial", -counts / h
+    else:
+        yield "multinomial with logits", counts.sum(-1, keepdim=True) * h.softmax(-1) - counts
 
 
 def _negative_binomial(gradient: Tensor, mean: Tensor, x: Tensor) -> tuple[float, float] | None:

@@ -17,6 +17,7 @@ from .anatomy import Anatomy
 from .families import EVEN, class_weight, fits
 from .flow import RESHAPES, SLICES, Flow
 from .recording import Op, Recording, Value
+from .spreads import with_scale
 
 _TELLING = 32  # elements that must agree before their directions say anything
 
@@ -134,7 +135,14 @@ def likelihood(anatomy: Anatomy) -> Likelihood | None:
         if found:
             break
     else:
-        return None
+        for target in targets:
+            given = target
+            scaled = with_scale(anatomy, gradient, made, given.reshape(made.shape))
+            if scaled is not None:
+                found = [scaled]
+                break
+        else:
+            return None
     kind, weight = min(found, key=lambda f: f[2])[:2]
     rows = x.shape[0]
     compared = float(given.min()), float(given.max())
