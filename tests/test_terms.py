@@ -36,6 +36,60 @@ class TestOffset:
         assert offset.per_unit == pytest.approx(constant, abs=1e-5)
         assert offset.total == pytest.approx(3 * constant, abs=1e-4)
 
+    @pytest.mark.parametrize(
+        ("term", "each"),
+        [
+            (lambda kl, units: kl.sum(1).mean(), 0.0),
+            (lambda kl, units: 4 * (kl + 0.5).sum(1).mean(), 0.5),
+            (lambda kl, units: (kl - 0.5).sum(), -0.5),
+            (lambda kl, units: kl.sum() + 0.5 * (units - 1), 0.5 - 0.5 / 24),
+            (lambda kl, units: (kl.sum(1) + 0.3).mean(), None),
+            (lambda kl, units: (kl.sum(1).mean() - 1.5).abs(), None),
+        ],
+        ids=["exact", "no 1", "a 1 too many", "1 outside the sum", "another", "a capacity"],
+    )
+    def test_inside_the_total_is_a_constant_that_a_formula_may_lack(
+        self, term: Callable[[Tensor, int], Tensor], each: float | None
+    ) -> None:
+        torch.manual_seed(0)
+        parts = {"mu": nn.Linear(6, 3), "h": nn.Linear(6, 3), "out": nn.Linear(3, 6)}
+
+        def body(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            mu, h = parts["mu"](x), parts["h"](x)
+            return parts["out"](mu + (0.5 * h).exp() * torch.randn_like(mu)), mu, h
+
+        def loss(out: Any, x: Tensor) -> Tensor:
+            kl = 0.5 * (out[1] ** 2 + out[2].exp() - 1 - out[2])
+            return 0.5 * (out[0] - x).pow(2).sum() + term(kl, kl.numel())
+
+        with examined(Bare(body, **parts), X, loss=loss) as examination:
+            found = [o.per_unit for o in examination.kl_offsets]
+        assert found == ([] if each is None else [pytest.approx(each, abs=1e-4)])
+
+    @pytest.mark.parametrize("returned", [True, False])
+    @pytest.mark.parametrize("constant", [0.0, math.log(5)])
+    def test_of_categories_is_the_logarithm_of_their_number(
+        self, returned: bool, constant: float
+    ) -> None:
+        torch.manual_seed(0)
+        parts = {"h": nn.Linear(6, 10), "out": nn.Linear(10, 6)}
+
+        def body(x: Tensor) -> tuple[Tensor, Tensor]:
+            h = parts["h"](x).view(-1, 2, 5)
+            return parts["out"](F.gumbel_softmax(h).flatten(1)), h
+
+        def loss(out: Any, x: Tensor) -> Any:
+            log_q = out[1].log_softmax(-1)
+            kl = (log_q.exp() * (log_q + math.log(5) - constant)).sum((1, 2)).mean()
+            total = 0.5 * (out[0] - x).pow(2).sum(1).mean() + 3 * kl
+            return (total, {"kl": kl}) if returned else total
+
+        with examined(Bare(body, **parts), X, loss=loss) as examination:
+            (offset,) = examination.kl_offsets
+        assert (offset.name, offset.categories) == ("kl" if returned else "", 5)
+        assert offset.per_unit == pytest.approx(-constant, abs=1e-5)
+        assert offset.total == pytest.approx(-2 * constant, abs=1e-4)
+
 
 class Linear(nn.Module):
     """z -> z @ W, whose log |det| torch knows; a row-wise gate makes it differ by row."""

@@ -36,7 +36,8 @@ FAR = 4.0  # logits so far apart that no free-bits zone is left
 class DiscreteKL:
     """What the loss makes of one categorical latent: `kind` is kl, reverse, none or other.
 
-    `weight` is that of a row; `groups` such variables of `categories` each make a row.
+    `weight` is that of a row; `groups` such variables of `categories` each make a row; `root` is
+    where the logits were forced.
     """
 
     latent: Latent
@@ -50,6 +51,7 @@ class DiscreteKL:
     at: Span | None
     sampled_at: Span | None
     clamped: Span | None = None
+    root: Value | None = None
 
     @property
     def standard(self) -> bool:
@@ -87,6 +89,57 @@ class DiscreteKL:
         return {"weight of the reverse KL": self.weight, "categories": self.categories}
 
 
+class Logits:
+    """Where to force a categorical latent's logits, with its decoder held."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        anatomy: Anatomy,
+        latent: Latent,
+        root: Value,
+        seed: int,
+        rewind: Callable[[], None],
+    ) -> None:
+        self.subject, self.anatomy, self.latent, self.root = subject, anatomy, latent, root
+        self.seed, self.rewind = seed, rewind
+        outputs, samples = decoded_by(anatomy, latent)
+        self._fixed: Edits = {v.place: held(v) for v in outputs}
+        flow = anatomy.flow
+        apart = flow.descendants(*outputs) | flow.descendants(*samples)
+        self.around = flow.descendants(root) - apart
+
+    def measure(
+        self, reach: float, term: Value | None = None
+    ) -> tuple[Tensor, Tensor | None, float]:
+        """Logits up to `reach`, the loss's or a term's gradient at them, and its value."""
+        assert self.latent.loc is not None
+        leaf = _logits(self.root, self.latent.loc, reach, self.seed).requires_grad_(True)
+        edits: Edits = {**self._fixed, self.root.place: _replaced(leaf, self.root)}
+        made = repeat(
+            self.subject,
+            self.anatomy.recording,
+            seed=self.seed,
+            edits=edits,
+            keep=() if term is None else (term,),
+            rewind=self.rewind,
+        )
+        value = made.loss if term is None else made.tensors.get(term.index)
+        if not made.same or not isinstance(value, Tensor):
+            raise Unavailable("the step cannot be repeated with the logits forced")
+        return leaf.detach(), _gradient(value.sum(), leaf), float(value.detach().double().sum())
+
+
+def decoded_by(anatomy: Anatomy, latent: Latent) -> tuple[list[Value], list[Value]]:
+    """What the first layers behind the samples of one posterior make of them, and the samples."""
+    flow, loss = anatomy.flow, loss_value(anatomy)
+    samples = [x.z for x in anatomy.latents if same_posterior(x, latent)] or [latent.z]
+    compared = predictions(anatomy) or [loss]
+    pins = [op for z in samples for op in first_layers(flow, z, *compared)]
+    pins += prior_layers(anatomy, latent, loss)
+    return [v for op in pins for v in op.makes], samples
+
+
 def discrete_kl(
     subject: Subject,
     anatomy: Anatomy,
@@ -98,29 +151,16 @@ def discrete_kl(
     flow, loss = anatomy.flow, loss_value(anatomy)
     if latent.loc is None or len(latent.loc.shape) < 2 or latent.loc.shape[-1] < 2:
         raise Unavailable("the categorical latent has no logits to force")
-    samples = [x.z for x in anatomy.latents if same_posterior(x, latent)] or [latent.z]
-    compared = predictions(anatomy) or [loss]
-    pins = [op for z in samples for op in first_layers(flow, z, *compared)]
-    pins += prior_layers(anatomy, latent, loss)
-    outputs = [v for op in pins for v in op.makes]
+    outputs, samples = decoded_by(anatomy, latent)
     around = flow.ancestors(loss, stop=[*outputs, *samples]) - {z.index for z in samples}
     common = common_root(flow, latent.loc, around)
     raw = latent.loc_head.value if latent.loc_head is not None else None
-    fixed: Edits = {v.place: held(v) for v in outputs}
     found = DiscreteKL(latent, "other", 0.0, 0.0, 0, 0, 0, False, None, latent.meeting.span)
     for root in {v.index: v for v in (common, raw) if v is not None and v.op is not None}.values():
         if root.shape != latent.loc.shape and root.tensor.numel() != latent.loc.tensor.numel():
             continue
-        measured = []
-        for reach in (1.0, FAR):
-            leaf = _logits(root, latent.loc, reach, seed).requires_grad_(True)
-            edits: Edits = {**fixed, root.place: _replaced(leaf, root)}
-            made = repeat(
-                subject, anatomy.recording, seed=seed, edits=edits, keep=(), rewind=rewind
-            )
-            if not made.same or not isinstance(made.loss, Tensor):
-                raise Unavailable("the step cannot be repeated with the logits forced")
-            measured.append((leaf, _gradient(made.loss.sum(), leaf)))
+        logits = Logits(subject, anatomy, latent, root, seed, rewind)
+        measured = [logits.measure(reach)[:2] for reach in (1.0, FAR)]
         found = _read(anatomy, latent, root, measured, found)
         if found.kind != "other":
             break
@@ -160,7 +200,7 @@ def _read(
     connected = any(g is not None for _, g in measured)
     kind, weights = "none", [0.0, 0.0]
     if any(g is not None and bool((g != 0).any()) for _, g in measured):
-        kinds = [_kind(leaf.detach(), g) for leaf, g in measured]
+        kinds = [kind_of(leaf, g) for leaf, g in measured]
         same = kinds[0][0] if kinds[0][0] == kinds[1][0] else "other"
         kind, weights = same, [w for _, w in kinds]
     near, far = (w * rows for w in weights)
@@ -168,7 +208,17 @@ def _read(
         kind = "other"  # a clamp, or a prior that only looks uniform here
     at = term_at(anatomy, latent, root) or found.sampled_at
     return DiscreteKL(
-        latent, kind, near, far, rows, groups, categories, connected, at, found.sampled_at
+        latent,
+        kind,
+        near,
+        far,
+        rows,
+        groups,
+        categories,
+        connected,
+        at,
+        found.sampled_at,
+        root=root,
     )
 
 
@@ -177,7 +227,7 @@ def root_size(latent: Latent) -> int:
     return latent.loc.shape[-1] if latent.loc is not None else 0
 
 
-def _kind(logits: Tensor, gradient: Tensor | None) -> tuple[str, float]:
+def kind_of(logits: Tensor, gradient: Tensor | None) -> tuple[str, float]:
     """Which KL's gradient this is at these logits, and its weight."""
     if gradient is None:
         return "other", 0.0

@@ -1,13 +1,16 @@
-"""The value of a reported KL at the prior, where every KL is 0.
+"""The value of a KL at the prior, where every KL is 0.
 
 A tensor that forward or the loss returns is a reported KL when its gradients at location and
 scale are those of the exact one; location 0 and scale 1 are then forced, the noise to ±1, so that
-an estimate by one sample is judged as well.
+an estimate by one sample is judged as well. Where none is returned the loss's own term is, if it
+differs from the exact KL by nothing but one of the constants that a formula may lack.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,22 +21,29 @@ from ..finding import Span
 from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy
+from .discrete import DiscreteKL, Logits, kind_of
 from .divergence import EXACT, Divergence
 from .flow import CUTS, Flow
 from .probe import EVEN, Probe
 from .recording import Recording, Value
+from .summands import joined
 
+CONSTANT = 1e-4  # nats a unit, of a constant in float32
 AT_ONE = (0.0, 1.0, 0.5413248546129181)  # log 1, 1 itself, and the head whose softplus is 1
 
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """A reported KL: what it is at the prior (of each row, if it has rows), and per latent unit."""
+    """A KL: what it is at the prior (of each row, if it has rows), and per latent unit.
+
+    `categories` is how many a unit chooses from, 0 of a Gaussian one.
+    """
 
     name: str
     total: float
     per_unit: float
     at: Span | None
+    categories: int = 0
 
 
 def offsets(
@@ -46,7 +56,7 @@ def offsets(
     """The value at the prior of every reported KL of one latent."""
     probe = Probe(subject, anatomy, divergence.latent, seed, rewind)
     decoded = anatomy.flow.descendants(*(v for op in probe.pins for v in op.makes))
-    loss = anatomy.recording.loss
+    loss, told = anatomy.recording.loss, False
     for name, value in _reported(anatomy.flow):
         term = value
         while term.op is not None and term.op.name in CUTS:
@@ -61,9 +71,47 @@ def offsets(
             continue
         total = _at_prior(probe, term)
         if total is not None:
+            told = True
             units = found.weight * probe.mu.tensor.numel()
             at = term.op.span if term.op else None
             yield Offset(name, total / (term.shape or (1,))[0], total / units, at)
+    if not told and (inside := _inside(probe, divergence)) is not None:
+        yield inside
+
+
+def _inside(probe: Probe, divergence: Divergence) -> Offset | None:
+    """The loss's own term, beside a constant the exact KL; None where it is something else."""
+    summand = joined(probe.anatomy, divergence.latent, probe.mu, probe.h)
+    if summand is None or summand.term in (probe.mu, probe.h, divergence.latent.z):
+        return None
+    term, head = summand.term, divergence.settings[0].head
+    if not term.requires_grad or term.tensor is probe.anatomy.recording.loss:
+        return None
+    found = probe.measure(head, term=term)
+    total = _at_prior(probe, term)
+    if total is None or found.spread > EVEN or abs(found.ratio - 1) > EXACT or found.weight == 0:
+        return None
+    with torch.no_grad():
+        value, location, scale = probe.read(*probe.leaves(head, 1.0), term)
+    m, s = location.double(), scale.double().abs()
+    risen = found.weight * float((0.5 * (m**2 + s**2 - 1) - s.log()).sum())
+    if abs(float(value) - total - risen) > EXACT * abs(risen):
+        return None  # a capacity, `|KL - C|`
+    units, rows = m.numel(), divergence.rows
+    each = total / (found.weight * units)
+    if not _left_out(each, units, max(1, units // rows)):
+        return None
+    return Offset("", total / found.weight / rows, each, divergence.at)
+
+
+def _left_out(each: float, units: int, of_row: int) -> bool:
+    """Whether a unit's constant is 0 or one that a formula may lack, have twice, or misplace.
+
+    Those are the halves of `1 +`, once for a row or for all in place of for every unit, and the
+    ½ log 2π of one of two densities.
+    """
+    halves = (0.5, 1.0, 0.5 - 0.5 / of_row, 0.5 - 0.5 / units, 0.5 * math.log(2 * math.pi))
+    return any(abs(abs(each) - known) < CONSTANT for known in (0.0, *halves))
 
 
 def _at_prior(probe: Probe, term: Value) -> float | None:
@@ -129,3 +177,47 @@ def all_offsets(
                 yield from offsets(subject, anatomy, d, seed, rewind)
             except Unavailable:
                 continue
+
+
+def discrete_offsets(
+    subject: Subject,
+    anatomy: Anatomy,
+    divergences: list[DiscreteKL],
+    seed: int,
+    rewind: Callable[[], None],
+) -> Iterator[Offset]:
+    """The value at the uniform distribution of every KL of a categorical latent."""
+    for d in divergences:
+        if not d.standard or d.root is None:
+            continue
+        logits = Logits(subject, anatomy, d.latent, d.root, seed, rewind)
+        reported = [(n, v) for n, v in _reported(anatomy.flow) if v.index in logits.around]
+        summand = joined(anatomy, d.latent, d.root)
+        inside = [("", summand.term)] if summand is not None else []
+        told = False
+        for name, term in (*reported, *inside):
+            here = term.tensor is not anatomy.recording.loss and term is not d.root
+            if not here or not term.requires_grad or (told and not name):
+                continue
+            with suppress(Unavailable):
+                if (found := _of_categories(logits, d, term)) is not None:
+                    at, told = (term.op.span if name and term.op else d.at), True
+                    yield Offset(name, *found, at, d.categories)
+
+
+def _of_categories(logits: Logits, d: DiscreteKL, term: Value) -> tuple[float, float] | None:
+    """Of a term that is beside a constant the KL: what it is at the prior, a row and a unit."""
+    leaf, gradient, value = logits.measure(1.0, term)
+    kind, weight = kind_of(leaf, gradient)
+    if kind != "kl":
+        return None
+    _, _, total = logits.measure(0.0, term)
+    p = leaf.double().softmax(-1)
+    most = math.log(d.categories)
+    risen = weight * float((p * p.log()).sum() + most * p[..., 0].numel())
+    each = total / weight / p[..., 0].numel()
+    if abs(value - total - risen) > EXACT * abs(risen):
+        return None
+    if all(abs(abs(each) - known) > CONSTANT for known in (0.0, most)):
+        return None
+    return total / weight / d.rows, each

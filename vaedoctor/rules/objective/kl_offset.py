@@ -20,29 +20,35 @@ def kl_offset(examination: Examination) -> Iterator[Finding | Verified]:
 
     ## What it checks
     Every tensor that forward or the loss returns and whose gradients are those of the exact KL:
-    its value with location 0 and scale 1 forced; of one that has rows, the mean over them.
+    its value with location 0 and scale 1 forced; of one that has rows, the mean over them. Where
+    none is returned, the KL inside the total. Of categorical latents the value at equal logits.
 
     ## Why it matters
     A constant left out (`1 +` in the usual formula) trains alike, but the reported KL and ELBO
     are wrong: below 0, or not comparable with any other number.
 
     ## How to fix
-    `-0.5 * (1 + logvar - mu**2 - logvar.exp())`: the `1` stands inside the sum over units.
+    `-0.5 * (1 + logvar - mu**2 - logvar.exp())`: the `1` stands inside the sum over units. For
+    categories `q * (log q + log K)`.
 
     ## False alarms
-    Only tensors returned beside the total are judged, with gradients that prove what they are. A
-    clamped KL (free bits) and other priors than N(0, I) are not.
+    Only tensors whose gradients prove what they are. Inside the total only the constants that a
+    formula may lack are reported (½ and 1 a unit, ½ log 2π, log K), and only of a term that is the
+    exact KL otherwise, so that a capacity is not. A clamped KL (free bits) and other priors than
+    N(0, I) are not judged.
     """
-    examination.require_divergences()
+    examination.require_pulls()
     reported = examination.kl_offsets
     if not reported:
-        raise Unavailable("no KL to N(0, I) is returned beside the loss")
+        raise Unavailable("no KL to N(0, I), or to equal categories, is a term of the loss")
     for o in reported:
         if abs(o.per_unit) > NATS:
             name = f"`{o.name}`" if o.name else "the KL"
             yield Finding(
                 f"{name} is {o.total:.3g} at the prior, where a KL is 0",
-                help="add the missing constant: `-0.5 * (1 + logvar - mu**2 - logvar.exp())`",
+                help="add the missing constant: `q * (log_q + math.log(K))`, summed"
+                if o.categories
+                else "add the missing constant: `-0.5 * (1 + logvar - mu**2 - logvar.exp())`",
                 at=o.at,
                 measured={"value at the prior": o.total, "nats per unit": o.per_unit},
                 causes=frozenset({"kl", f"offset:{o.name}"}),
