@@ -21,6 +21,7 @@ from . import (
     divergence,
     hierarchy,
     importance,
+    laplace,
     learned,
     likelihood,
     logdet,
@@ -90,6 +91,19 @@ class ExaminedObjective(ExaminedSampling):
                 found.append(self._discrete_kl(latent))
         return found
 
+    @cached_property
+    def laplaces(self) -> list[laplace.LaplaceKL]:
+        """The isolated KL of the first Laplace latents."""
+        found: list[laplace.LaplaceKL] = []
+        for latent in self.anatomy.sampled if self.loss_depends and not self.composed else ():
+            known = any(same_posterior(d.latent, latent) for d in found)
+            if known or len(found) == MOST_LATENTS or not laplace.is_laplace(latent):
+                continue
+            with suppress(Unavailable):
+                run = (self.subject, self.anatomy, latent, self.seed, self._rewind)
+                found.append(laplace.laplace_kl(*run))
+        return found
+
     def _discrete_kl(self, latent: Latent) -> discrete.DiscreteKL:
         run = (self.subject, self.anatomy, latent, self.seed, self._rewind)
         return discrete.discrete_kl(*run)
@@ -114,11 +128,12 @@ class ExaminedObjective(ExaminedSampling):
     def require_pulls(self) -> list[Pull]:
         """What pulls each latent to its prior, of Gaussian and of categorical latents."""
         try:
-            return [*map(self._pull, self.require_divergences()), *self._discrete]
+            return [*map(self._pull, self.require_divergences()), *self._discrete, *self.laplaces]
         except Unavailable:
-            if self.composed or not self.loss_depends or not self._discrete:
+            others: list[Pull] = [*self._discrete, *self.laplaces]
+            if self.composed or not self.loss_depends or not others:
                 raise
-            return [*self._discrete]
+            return others
 
     def carried(self, pull: Pull, others: list[Pull]) -> bool:
         """Whether x reaches x_hat through a latent, around those of other pulls."""
@@ -190,7 +205,7 @@ class ExaminedObjective(ExaminedSampling):
 
     def kl_curve(self, divergence: Pull) -> curves.KLCurve | None:
         """The KL over the scale head, to prove a finding; None where it cannot be swept."""
-        if isinstance(divergence, discrete.DiscreteKL | density.Density):
+        if isinstance(divergence, discrete.DiscreteKL | density.Density | laplace.LaplaceKL):
             return None
         try:
             return curves.kl_curve(self.subject, self.anatomy, divergence, self.seed, self._rewind)
@@ -265,10 +280,10 @@ class ExaminedObjective(ExaminedSampling):
 
     @cached_property
     def kl_offsets(self) -> list[offset.Offset]:
-        """What every reported KL is at the prior."""
-        found = self.require_divergences()
-        run = (self.subject, self.anatomy, found, self.seed, self._rewind)
-        return list(offset.all_offsets(*run))
+        """What every KL that is reported, or else in the loss, is at the prior."""
+        found, run = self._divergences[0], (self.seed, self._rewind)
+        known = list(offset.all_offsets(self.subject, self.anatomy, found, *run))
+        return [*known, *offset.discrete_offsets(self.subject, self.anatomy, self._discrete, *run)]
 
     @cached_property
     def log_dets(self) -> list[logdet.LogDet]:

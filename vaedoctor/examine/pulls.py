@@ -7,5 +7,6 @@ from typing import TypeAlias
 from .density import Density
 from .discrete import DiscreteKL
 from .divergence import Divergence
+from .laplace import LaplaceKL
 
-Pull: TypeAlias = Divergence | Density | DiscreteKL
+Pull: TypeAlias = Divergence | Density | DiscreteKL | LaplaceKL

@@ -24,6 +24,7 @@ from .discrete import discrete_kl, is_discrete
 from .divergence import Divergence, isolate, one_setting
 from .edits import Edit
 from .flow import Flow
+from .laplace import is_laplace, laplace_kl
 from .latents import Latent
 from .likelihood import Likelihood, likelihood, pulled
 from .pinning import first_layers
@@ -194,6 +195,9 @@ def _weight(
     if is_discrete(latent):
         found = discrete_kl(subject, anatomy, latent, seed, rewind)
         return found.weight if found.standard else 0.0
+    if is_laplace(latent):
+        isolated = laplace_kl(subject, anatomy, latent, seed, rewind)
+        return isolated.weight if isolated.standard else 0.0
     setting = one_setting(subject, anatomy, latent, seed, rewind)
     rows = inputs_of(anatomy.recording)[0].shape[0]
     if setting.spread <= EVEN:

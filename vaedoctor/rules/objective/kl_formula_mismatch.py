@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,9 @@ from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
+    from ...examine.laplace import LaplaceKL
     from ...examine.learned import LearnedPrior
+    from ...finding import Number
 
 
 @rule("VAE701", Severity.ERROR)
@@ -33,6 +36,9 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
     A scale term that is exactly that of N(0, I) beside a location that is pulled with one
     strength wherever it is (`|mu|` for `mu**2`) is the KL to no prior at all.
 
+    Of a Laplace latent the location's gradient gives the weight of a KL to Laplace(0, p), and what
+    it leaves of the scale's has to be that of one logarithm.
+
     A loss that knows the scale alone, as the entropy of q does, has no prior: a warning.
 
     ## Why it matters
@@ -51,7 +57,14 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
     ## References
     Kingma and Welling, Auto-Encoding Variational Bayes, 2014, appendix B.
     """
-    found = examination.require_divergences()
+    laplaces = [d for d in examination.laplaces if d.located]
+    yield from _laplaces(laplaces)
+    try:
+        found = examination.require_divergences()
+    except Unavailable:
+        if not laplaces:
+            raise
+        return
     alone = [d for d in found if d.entropy_only]
     for d in alone:
         yield Finding(
@@ -75,7 +88,7 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
     yield from _densities(examination)
     learned = examination.learned_priors
     yield from _learned(learned)
-    if not any((judged, alone, bent, learned, examination.densities)):
+    if not any((judged, alone, bent, learned, examination.densities, laplaces)):
         raise Unavailable("the isolated KL is not one to N(0, I): another prior, or further terms")
     for d in judged:
         if d.exact:
@@ -95,6 +108,25 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
                 },
                 causes=frozenset({"latent", "kl"}),
                 plots=(kl_plot(curve.heads, curve.loss, curve.true),) if curve else (),
+            )
+
+
+def _laplaces(found: list[LaplaceKL]) -> Iterator[Finding | Verified]:
+    """KLs of Laplace latents whose location enters as in a KL to a Laplace distribution."""
+    for d in found:
+        measured: dict[str, Number] = {
+            "weight of the location's term": list(d.pulls),
+            "weight of the logarithm": [None if math.isnan(w) else w for w in d.logs],
+        }
+        if d.exact:
+            yield Verified("the KL is that of the Laplace distribution that is sampled", measured)
+        elif d.clamped is None:
+            yield Finding(
+                "the scale enters the KL otherwise than in one between Laplace distributions",
+                help="use `kl_divergence(Laplace(mu, b), Laplace(0, 1))`",
+                at=d.at,
+                measured=measured,
+                causes=frozenset({"latent", "kl"}),
             )
 
 
