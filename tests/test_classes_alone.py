@@ -19,7 +19,8 @@ from vaedoctor.subject.target import TargetError, load
 from vaedoctor.subject.trace import set_mode
 
 HEAD = """
-import torch
+import abc, dataclasses, enum, torch
+from typing import Dict, Optional
 from torch import nn
 from torch.nn import functional as F
 
@@ -355,6 +356,202 @@ ALONE = {
             def forward(self, x):
                 z, mu, logvar = drawn(self.up(x))
                 return self.down(z) + 0 * self.prior.sum(), mu, logvar
+    """,
+    "numbers by the names of a list": """
+        class VAE(nn.Module):
+            def __init__(self, widths, kinds):
+                super().__init__()
+                self.kinds = kinds
+                self.ups, self.downs = nn.ModuleDict(), nn.ModuleDict()
+                for kind in kinds:
+                    self.ups[kind] = nn.Linear(widths[kind], 12)
+                    self.downs[kind] = nn.Linear(6, widths[kind])
+            def forward(self, tables: dict):
+                h = torch.stack([self.ups[k](tables[k]) for k in self.kinds]).mean(0)
+                z, mu, logvar = drawn(h)
+                return {k: self.downs[k](z) for k in self.kinds}, mu, logvar
+    """,
+    "data by name, as the annotation says": """
+        class VAE(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.downs = nn.ModuleDict({"red": nn.Linear(6, 9), "blue": nn.Linear(6, 14)})
+                self.encs = nn.ModuleDict({"red": nn.Linear(9, 12), "blue": nn.Linear(14, 12)})
+            def forward(self, tables: dict[str, torch.Tensor]):
+                h = sum(self.encs[k](tables[k]) for k in self.encs if k in tables)
+                z, mu, logvar = drawn(h)
+                return {k: down(z) for k, down in self.downs.items()}, mu, logvar
+    """,
+    "data by name inside an object": """
+        class VAE(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.encs = nn.ModuleDict({"red": nn.Linear(9, 12), "blue": nn.Linear(14, 12)})
+                self.downs = nn.ModuleDict({"red": nn.Linear(6, 9), "blue": nn.Linear(6, 14)})
+            def forward(self, batch):
+                h = sum(self.encs[k](batch.tables[k]) for k in batch.tables)
+                z, mu, logvar = drawn(h)
+                return {k: down(z) for k, down in self.downs.items()}, mu, logvar
+    """,
+    "a field that the constructor asks for in words": """
+        @dataclasses.dataclass
+        class Setup:
+            n_views: int
+            view_widths: Optional[Dict[str, int]] = None
+        class VAE(nn.Module):
+            def __init__(self, setup: Setup):
+                super().__init__()
+                if setup.view_widths is None:
+                    raise AttributeError("please give the view widths")
+                if len(setup.view_widths) != setup.n_views:
+                    raise AttributeError("one width for each view")
+                self.encs = nn.ModuleDict()
+                for name, width in setup.view_widths.items():
+                    self.encs[name] = nn.Linear(width, 12)
+                self.decs = nn.ModuleDict()
+                for name, width in setup.view_widths.items():
+                    self.decs[name] = nn.Linear(6, width)
+            def forward(self, x):
+                z, mu, logvar = drawn(sum(self.encs[k](x[k]) for k in self.encs))
+                return {k: dec(z) for k, dec in self.decs.items()}, mu, logvar
+    """,
+    "one of the classes below an abstract one": """
+        class Spec(abc.ABC):
+            @abc.abstractmethod
+            def __len__(self): ...
+        @dataclasses.dataclass
+        class Flat(Spec):
+            size: int
+            def __len__(self):
+                return self.size
+        class VAE(nn.Module):
+            def __init__(self, spec: Spec):
+                super().__init__()
+                assert isinstance(spec, Spec)
+                self.up, self.down = nn.Linear(len(spec), 12), nn.Linear(6, len(spec))
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x))
+                return self.down(z), mu, logvar
+    """,
+    "the configuration that a class names": """
+        class Setup:
+            def __init__(self, depth=2):
+                self.depth = depth
+        class Wide(Setup):
+            def __init__(self, width: int):
+                super().__init__()
+                self.width = width
+        class Base(nn.Module):
+            def __init__(self, setup: Setup):
+                super().__init__()
+                self.up, self.down = nn.Linear(setup.width, 12), nn.Linear(6, setup.width)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x))
+                return self.down(z), mu, logvar
+        class VAE(Base):
+            setup_class = Wide
+    """,
+    "a configuration that has what is read": """
+        class Setup:
+            def __init__(self, depth: int = 2):
+                self.depth = depth
+        class Wide(Setup):
+            def __init__(self, width: int):
+                super().__init__()
+                self.width = width
+        class VAE(nn.Module):
+            def __init__(self, setup: Setup):
+                super().__init__()
+                self.up, self.down = nn.Linear(setup.width, 12), nn.Linear(6, setup.width)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x))
+                return self.down(z), mu, logvar
+    """,
+    "a width that the heads divide, as a library says": """
+        class VAE(nn.Module):
+            def __init__(self, width, n_heads=6):
+                super().__init__()
+                if int(str(width)) % int(str(n_heads)):
+                    raise ValueError(f"{width} is not divisible by {n_heads}")
+                if int(str(width)) // int(str(n_heads)) % 2:
+                    raise ValueError("each head needs an even width")
+                self.up, self.down = nn.Linear(width, 12), nn.Linear(6, width)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x))
+                return self.down(z), mu, logvar
+    """,
+    "an optional part that is called": """
+        class Reader(nn.Module):
+            def __init__(self, width: int):
+                super().__init__()
+                self.up = nn.Linear(width, 12)
+            def forward(self, x):
+                return self.up(x)
+        class VAE(nn.Module):
+            def __init__(self, width: int, reader: Optional[Reader] = None):
+                super().__init__()
+                self.reader, self.down = reader, nn.Linear(6, width)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.reader(x))
+                return self.down(z), mu, logvar
+    """,
+    "a number that is None, or 0, by default": """
+        class VAE(nn.Module):
+            def __init__(self, width, n_panels=None, n_kinds=0):
+                super().__init__()
+                more = n_panels if n_panels > 0 else 1
+                self.prior = torch.ones(1, n_kinds) * (1 / n_kinds)
+                self.up, self.down = nn.Linear(width, 12), nn.Linear(6, width)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x))
+                return self.down(z), mu, logvar
+    """,
+    "a name that only a type checker imports": """
+        from typing import TYPE_CHECKING
+        if TYPE_CHECKING:
+            from nowhere import Nothing
+        class Kind(enum.Enum):
+            SMALL = 9
+        class VAE(nn.Module):
+            def __init__(self, kind: "Kind", other: "Nothing | None" = None):
+                super().__init__()
+                assert isinstance(kind, Kind)
+                self.up, self.down = nn.Linear(kind.value, 12), nn.Linear(6, kind.value)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x))
+                return self.down(z), mu, logvar
+    """,
+    "decay is no decoder": """
+        class Decoder(nn.Module):
+            def __init__(self, width):
+                super().__init__()
+                self.down = nn.Linear(6, width)
+            def forward(self, z):
+                return self.down(z)
+        class VAE(nn.Module):
+            def __init__(self, width, decay):
+                super().__init__()
+                self.up, self.decoder = nn.Linear(width, 12), Decoder(width)
+                self.settings = {"decay": decay}
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x) * (1 - self.settings["decay"]))
+                return self.decoder(z), mu, logvar
+    """,
+    "a model around another": """
+        class Inner(nn.Module):
+            def __init__(self, encoder: nn.Module, decoder: nn.Module, latent_dim: int):
+                super().__init__()
+                self.encoder, self.decoder = encoder, decoder
+                self.heads = nn.LazyLinear(2 * latent_dim)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.heads(self.encoder(x)))
+                return self.decoder(z), mu, logvar
+        class VAE(nn.Module):
+            def __init__(self, inner: Inner):
+                super().__init__()
+                self.inner = inner
+            def forward(self, x):
+                return self.inner(x)
     """,
 }
 

@@ -6,6 +6,7 @@ import copy
 import inspect
 import itertools
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,9 +15,10 @@ from typing import Any
 
 from torch import nn
 
+from .answers import answering
 from .asserted import passing
 from .construction import Aftermath, Construction, apply_following, constructions, own_arguments
-from .errors import TargetError, a_kind
+from .errors import TargetError, a_kind, summary
 from .given import given_arguments
 from .making import arguments, realised
 from .proposing import Proposals
@@ -29,6 +31,7 @@ from .unbuildable import cannot_construct, cannot_guess
 Values = dict[str, Any]
 _MOST_ATTEMPTS = 20
 _MOST_SIBLINGS = 4
+_MOST_ANSWERS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,7 @@ def builds(
     values = {**read, **given}
     proposals = Proposals(thing, values, names)
     failure: tuple[Plan, BaseException] | None = None
-    built, attempts, tried = False, 0, set[str]()
+    built, attempts, tried, answered = False, 0, set[str](), Counter[str]()
     sets = _likeliest_first(proposals, bool(read), bool(given))
     while attempts < _MOST_ATTEMPTS:
         try:
@@ -155,10 +158,16 @@ def builds(
             plan, model, error = _constructed(plan, proposals, seed, None)
         if error is not None:
             failure = failure or (plan, error)
-            told = [v for v in passing(error, plan.made_up) if repr(v) not in tried]
+            answers = itertools.chain(
+                answering(error, plan.made_up),
+                passing(error, plan.made_up),
+                proposals.named_in(error, plan.made_up),
+            )
+            most = _MOST_ANSWERS - answered[summary(error)]
+            told = [v for v in islice(answers, max(most, 0)) if repr(v) not in tried]
+            answered[summary(error)] += len(told)
             tried.update(map(repr, told))
-            named = proposals.named_in(error, plan.made_up) if attempts == 1 else ()
-            sets = itertools.chain(told, named, sets)
+            sets = itertools.chain(told, sets)
             continue
         _check_is_model(thing, model)
         built = True

@@ -31,6 +31,7 @@ from .companions import (
     told_width,
 )
 from .fitting import fits, has_layers, is_misfit, is_too_much
+from .keyed import by_names, names_of, takes_names
 from .layers import KNOWN, TABLES, Layers
 from .losses import candidates, parameters_of
 from .refusals import rows_held_fast
@@ -199,6 +200,8 @@ class Guesser:
         if width is not None and len(main.shape) == 2 and main.kind == "real":
             main = Slot((main.shape[0], width))
         state: dict[str, Node] = {first.name: main}
+        if (names := names_of(self.model)) and takes_names(self.model, first.name):
+            state[first.name] = by_names(names, main, self.layers)
         if first.kind is first.VAR_POSITIONAL:
             count = max((len(m) for m in self._lists()), default=1)
             state[first.name] = Group("args", dict.fromkeys(range(count), main))

@@ -19,19 +19,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from .answers import NAMES
 from .callees import is_from_torch
 from .constants import constants_for
 from .making import Call, namespace_of
 from .reading import uses_of
-from .signatures import annotations_of, required, signature_of
+from .signatures import annotations_of, hint_of, required, signature_of
 from .sizes import Sizes
 from .uses import Use
+from .witness import user_frame
 
 _EMPTY = inspect.Parameter.empty
 _ITEMS = 2
 _DEEPEST = 5
 _ACTIVATIONS = ("act", "nonlin", "nl", "activation")
-_ENTRIES = ("a", "b")
 
 
 class Inventor:
@@ -77,12 +78,17 @@ class Inventor:
             return [torch.device("cpu")]
         if annotation is torch.dtype:
             return [torch.float32]
+        if annotation is tuple and self.sizes.kind(name.partition(".")[0]) == "input":
+            return [(1, 28, 28), (3, 32, 32)]
         if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
             return list(annotation)
         if isinstance(annotation, type) and self._is_own(annotation):
-            return self._built(annotation, use)
+            kinds = inheriting(annotation) if inspect.isabstract(annotation) else [annotation]
+            return [made for kind in kinds for made in self._built(kind, use)]
         if annotation is nn.Module:
             return self._components(name, use)
+        if origin in (dict, Mapping) and args[0] is str:
+            return self._mappings(name, use, args[1])
         if isinstance(origin, type) and issubclass(origin, Sequence):
             return self._lists(name, use, args[0] if args else _EMPTY, origin, args)
         return []
@@ -105,11 +111,14 @@ class Inventor:
         if use.of_torch:
             return ["ReLU", "relu"]
         if use.called is not None or _is_component(name, use):
-            found = self._components(name, use) or self._stand_ins(name, use)
+            of_any_kind = annotation is nn.Module
+            found = self._components(name, use) or self._stand_ins(
+                name, use, of_any_kind=of_any_kind
+            )
             if found:
                 return found
         if annotation is nn.Module:
-            return self._stand_ins(name, use)
+            return self._stand_ins(name, use, of_any_kind=True)
         if use.attributes or use.methods:
             return self._objects(use)
         if any(isinstance(k, str) for k in use.keys):
@@ -126,6 +135,8 @@ class Inventor:
         if use.items is not None:
             return self._lists(name, use, _EMPTY, list, ())
         if use.sized and not use.number:
+            if "input" in {self.sizes.kind(n) for n in use.names}:
+                return [(1, 28, 28), (3, 32, 32)]
             size = self.sizes.choices(name) or self.sizes.choices("vocab_size")
             return [Call(range, {}) if False else list(range(size[0]))] if size else []
         return []
@@ -140,8 +151,8 @@ class Inventor:
                 break
             if not is_role(other):
                 found = self.sizes.choices(other, annotation)
-        if found or annotation in (str,):
-            return found
+        if found or annotation is str:
+            return found or [NAMES[0]]
         if annotation is float:
             return [0.5]
         if use.number or annotation is int:
@@ -164,6 +175,8 @@ class Inventor:
         if named:
             return named
         element = use.items or Use()
+        if inner is str and not element.equals:
+            return [origin(NAMES)]
         if element.count is not None or element.attributes or element.called is not None:
             one = self.choices(name.removesuffix("s") or name, inner, element)
             found = [[c, _renamed(c)] for c in one]
@@ -205,7 +218,7 @@ class Inventor:
         read = {*use.attributes, *use.methods}
         found = []
         for kind in self._own_classes():
-            if read <= _fields(kind) and not issubclass(kind, nn.Module):
+            if read <= fields_of(kind) and not issubclass(kind, nn.Module):
                 found += self._built(kind, use)
         children = self._children(use.attributes)
         bare = children is not None and not use.methods
@@ -224,11 +237,11 @@ class Inventor:
             found[key] = options[0] if options else None
         return found
 
-    def _mappings(self, name: str, use: Use) -> list[Any]:
+    def _mappings(self, name: str, use: Use, inner: Any = _EMPTY) -> list[Any]:
         element = use.items or Use()
         found = {}
-        for key in _ENTRIES:
-            options = self.choices(f"{name}.{key}", _EMPTY, element)
+        for key in NAMES:
+            options = self.choices(f"{name}.{key}", inner, element)
             if not options:
                 return []
             found[key] = options[0]
@@ -249,16 +262,16 @@ class Inventor:
                 found += self._built(kind, Use())
         return found
 
-    def _stand_ins(self, name: str, use: Use) -> list[Any]:
+    def _stand_ins(self, name: str, use: Use, *, of_any_kind: bool = False) -> list[Any]:
         """A plain layer for a part that is called with one tensor and that nobody defines here."""
         bare = name.lower()
         of_a_layer = {*use.attributes, *use.methods} <= _LAYERS_OWN
         other = not of_a_layer or use.keys or use.number or use.items or use.sized
         if use.called not in (None, 1) or other or self.sizes.is_list(bare):
             return []
-        parts = (k for k in self._own_classes() if issubclass(k, nn.Module))
+        parts = (k for k in self._own_classes(near=False) if issubclass(k, nn.Module))
         likes = (_likeness(k.__name__, bare.replace("_", "")) for k in parts)
-        if self._building or any(likes):
+        if (self._building and not of_any_kind) or any(likes):
             return []  # of how many axes the result should be is known to the file's own part only
         wide, inner, code = (self._size(n) for n in ("input_dim", "hidden_dim", "latent_dim"))
         if "emb" in bare:
@@ -303,7 +316,7 @@ class Inventor:
             if p not in required(signature) and not optional:
                 continue
             inner = asked or uses.get(p.name)
-            options = self.choices(p.name, hints.get(p.name, p.annotation), inner)
+            options = self.choices(p.name, hint_of(kind, p, hints), inner)
             if options and optional:
                 read[p.name] = options[0]
             elif options:
@@ -313,16 +326,31 @@ class Inventor:
                 return None
         return [needed | read, needed] if read else [needed]
 
-    def _own_classes(self) -> Iterator[type]:
-        own = self.namespace.get("__name__")
-        for thing in self.namespace.values():
-            if isinstance(thing, type) and thing.__module__ == own:
-                yield thing
+    def _own_classes(self, *, near: bool = True) -> Iterator[type]:
+        """The classes that stand in the module, then those it imports from its own package."""
+        own = str(self.namespace.get("__name__"))
+        kinds = [k for k in self.namespace.values() if isinstance(k, type)]
+        yield from (k for k in kinds if k.__module__ == own)
+        package, dot, _ = own.partition(".")
+        if near and dot:
+            yield from (k for k in kinds if k.__module__ != own and _top(k) == package)
 
     def _is_own(self, kind: type) -> bool:
         """Whether a class is the user's (or their library's), not Python's or torch's."""
-        top = kind.__module__.partition(".")[0]
-        return not is_from_torch(kind) and top not in _STANDARD
+        return not is_from_torch(kind) and _top(kind) not in _STANDARD
+
+
+def _top(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
+
+
+def inheriting(kind: type) -> list[type]:
+    """The classes that can be made among those that inherit from another."""
+    below: dict[type, None] = {}
+    children: list[type] = type.__subclasses__(kind)
+    for child in children:
+        below |= dict.fromkeys([child, *inheriting(child)])
+    return [k for k in below if not inspect.isabstract(k)]
 
 
 def _renamed(value: Any) -> Any:
@@ -350,9 +378,10 @@ def given_too(
     built: Any, error: BaseException | None, namespace: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     """The made-up values with an optional argument, whose lack a module's attribute tells."""
-    if not isinstance(error, AttributeError) or not isinstance(error.obj, nn.Module):
+    lacks = _lacks(error)
+    if lacks is None:
         return None
-    kind, name = type(error.obj), str(error.name)
+    kind, name = lacks
     parameter = signature_of(kind).parameters.get(name)
     if parameter is None or parameter.default is not None:
         return None
@@ -366,6 +395,19 @@ def given_too(
         return {**values, name: options[0]} if name not in values else None
     changed: Any = _given_inside(values, kind, name, options[0])
     return None if changed == values else changed
+
+
+def _lacks(error: BaseException | None) -> tuple[type, str] | None:
+    """The class and the name of a module's attribute that is not there, or None and called."""
+    if isinstance(error, AttributeError) and isinstance(error.obj, nn.Module):
+        return type(error.obj), str(error.name)
+    frame = user_frame(error)
+    if frame is None or "'NoneType' object is not callable" not in str(error):
+        return None
+    held = frame[0].f_locals.get("self")
+    called = re.findall(r"\bself\.(\w+)\(", frame[1])
+    unset = [n for n in called if getattr(held, n, held) is None]
+    return (type(held), unset[0]) if isinstance(held, nn.Module) and unset else None
 
 
 def _given_inside(values: Any, kind: type, name: str, option: Any) -> Any:
@@ -398,7 +440,11 @@ def _is_component(name: str, use: Use) -> bool:
         return False
     bare = name.lower().replace("_", "")
     return (
-        not use.number and not use.keys and bare.startswith(("enc", "dec")) and not use.attributes
+        not use.number
+        and not use.keys
+        and bare.startswith(("enc", "dec"))
+        and not bare.startswith("decay")
+        and not use.attributes
     )
 
 
@@ -417,7 +463,7 @@ def _likeness(kind: str, bare: str) -> int:
     return 3 if len(stem) >= 3 and stem[:3] in {"enc", "dec", "pri"} and stem[:3] in lower else 0
 
 
-def _fields(kind: type) -> set[str]:
+def fields_of(kind: type) -> set[str]:
     """What an object of a class has: fields, class attributes, constructor parameters, methods."""
     found = {f.name for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
     found |= set(getattr(kind, "__annotations__", {})) | set(signature_of(kind).parameters)

@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import nn
 
-from .inventing import Inventor
+from .inventing import Inventor, fields_of, inheriting
 from .making import Call
 from .reading import uses_of
-from .signatures import annotations_of, defaults_of, required, signature_of
+from .signatures import annotations_of, defaults_of, hint_of, required, signature_of
 from .sizes import Sizes
 from .uses import Use
 from .witness import user_frame
@@ -79,11 +79,15 @@ class Proposals:
 
         Each by itself, then all: `either dim or codebook_size must be given`.
         """
-        words = set(re.findall(r"\w+", str(error)))
+        unset = unset_in(error)
         lacking = [
             p
             for p in self._parameters()
-            if p.default is None and p.name in words and p.name not in self._values
+            if p.name not in self._values
+            and (
+                (p.default is None and said_in(p.name, error))
+                or (p.default in (None, 0) and p.name in unset)
+            )
         ]
         self._named = {p.name for p in lacking}
         table = self._table(lacking, even=True, shared=False)
@@ -92,6 +96,21 @@ class Proposals:
         if len(lacking) > 1 and all(table.values()):
             yield {**made, **{name: options[0] for name, options in table.items()}}
         yield from self._passed_on(error, made)
+        yield from self._fields_named(error, made)
+
+    def _fields_named(self, error: BaseException, made: Values) -> Iterator[Values]:
+        """With the fields of default None of made-up objects that an error names."""
+        inventor = self._inventor(even=False, shared=False)
+        for key, value in made.items():
+            if not isinstance(value, Call) or not isinstance(value.thing, type):
+                continue
+            use, hints = self.uses.get(key, Use()), annotations_of(value.thing)
+            for p in signature_of(value.thing).parameters.values():
+                if p.default is not None or p.name in value.values or not said_in(p.name, error):
+                    continue
+                asked = use.attributes.get(p.name)
+                for option in inventor.choices(p.name, hints.get(p.name, p.annotation), asked)[:2]:
+                    yield {**made, key: Call(value.thing, {**value.values, p.name: option})}
 
     def _passed_on(self, error: BaseException, made: Values) -> Iterator[Values]:
         """With what a part asserts about its own arguments, where `**kwargs` hands them on."""
@@ -122,6 +141,8 @@ class Proposals:
         if isinstance(error, AttributeError) and isinstance(error.obj, types.SimpleNamespace):
             has, name = set(vars(error.obj)), str(error.name)
             return _with_entry(made, lambda v: _is_namespace(v, has), name, inventor)
+        if isinstance(error, AttributeError) and error.obj is not None:
+            return _as_a_class_that_has(made, type(error.obj), str(error.name), inventor)
         if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str):
             key = error.args[0]
             return _with_entry(made, lambda v: type(v) is dict and key not in v, key, inventor)
@@ -136,7 +157,7 @@ class Proposals:
             if p.kind is p.VAR_KEYWORD:
                 found[p.name] = inventor.choices(p.name, use=Use(keys=self._keys(p.name)))
             else:
-                hint = self.hints.get(p.name, p.annotation)
+                hint = hint_of(self.thing, p, self.hints)
                 found[p.name] = inventor.choices(p.name, hint, self.uses.get(p.name))
         return found
 
@@ -144,7 +165,9 @@ class Proposals:
         known = {
             k: v
             for k, v in self._known.items()
-            if not isinstance(v, nn.Module) and (v is not None or k not in self._asked())
+            if not isinstance(v, nn.Module)
+            and (v is not None or k not in self._asked())
+            and (v != 0 or k not in self._named)
         }
         return Inventor(Sizes(known, even=even, shared=shared), self.namespace)
 
@@ -194,6 +217,40 @@ def _with_entry(
             one = Call(value.thing, changed) if isinstance(value, Call) else changed
             return {**entries, name: one}
     return None
+
+
+def _as_a_class_that_has(
+    entries: Values, kind: type, name: str, inventor: Inventor
+) -> Values | None:
+    """With an object of a class that inherits from `kind` and has what that lacks."""
+    for key, value in entries.items():
+        if isinstance(value, Call):
+            if value.thing is kind:
+                fitting = (k for k in inheriting(kind) if name in fields_of(k))
+                made = (c for k in fitting for c in inventor.choices(key, k))
+                changed: Any = next(made, None)
+            else:
+                inside = _as_a_class_that_has(dict(value.values), kind, name, inventor)
+                changed = None if inside is None else Call(value.thing, inside)
+            if changed is not None:
+                return {**entries, key: changed}
+    return None
+
+
+def said_in(name: str, error: BaseException | None) -> bool:
+    """Whether an error names a parameter: `input_dims`, or in words `input dims`."""
+    words = re.escape(name).replace("_", "[_ ]")
+    return re.search(rf"(?<!\w){words}(?!\w)", str(error)) is not None
+
+
+def unset_in(error: BaseException) -> set[str]:
+    """The variables in the line that raised which are None where that is to blame, or 0."""
+    frame = user_frame(error)
+    empty = 0 if isinstance(error, ZeroDivisionError) else None
+    if frame is None or (empty is None and "NoneType" not in str(error)):
+        return set()
+    held = frame[0].f_locals
+    return {w for w in re.findall(r"\w+", frame[1]) if held.get(w, frame) == empty}
 
 
 def _is_word_of(name: str, line: str) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .companions import companion
+from .keyed import OF_DICTS, as_held, as_names
 from .layers import KNOWN, TABLES, Layers, square_images
 from .lengths import longer
 from .refusals import as_it_says
@@ -66,11 +67,8 @@ class Repairs:
             yield from self._with_entry(state, "object", error.obj.__dict__, str(error.name))
         elif isinstance(error, KeyError) and error.args:
             yield from self._with_key(state, error.args[0])
-        elif failed is not None and failed.name == "__getitem__":
-            keys = [k for k in failed.others if isinstance(k, str)]
-            for path in failed.operands[0].paths if keys and failed.operands else ():
-                slot = slots_of(state)[path]
-                yield changed(state, path, Group("dict", {keys[0]: slot}))
+        yield from as_held(state, error)
+        yield from as_names(state, seen, self.model, self.layers)
         yield from self._as_list(state, failed)
         for path, count in self._unpacked(state, seen):
             slot = slots_of(state)[path]
@@ -89,14 +87,8 @@ class Repairs:
                 yield changed(state, path, Group("list", entries))
 
     def _with_attribute(self, state: State, path: Path, name: str) -> Iterator[State]:
-        slot = slots_of(state)[path]
-        if name in {"items", "keys", "values", "get"}:
-            keys = next(
-                (list(m) for m in self.model.modules() if isinstance(m, nn.ModuleDict)), ["x"]
-            )
-            yield changed(state, path, Group("dict", dict.fromkeys(keys, slot)))
-        else:
-            yield changed(state, path, Group("object", {name: slot}))
+        if name not in OF_DICTS:
+            yield changed(state, path, Group("object", {name: slots_of(state)[path]}))
 
     def _with_entry(
         self, state: State, kind: str, held: Mapping[str, Any], name: str

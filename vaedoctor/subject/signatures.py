@@ -8,6 +8,7 @@ import itertools
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from .callees import constructor_of, is_from_torch, tree_of
@@ -111,11 +112,29 @@ def annotations_of(thing: Callable[..., Any]) -> dict[str, Any]:
     return bases | _hints(constructor_of(thing))
 
 
+def hint_of(thing: Any, parameter: inspect.Parameter, hints: Mapping[str, Any]) -> Any:
+    """A parameter's annotation, or the narrower class that a class names for it: `config_class`."""
+    hint = hints.get(parameter.name, parameter.annotation)
+    named = getattr(thing, f"{parameter.name}_class", None)
+    if not isinstance(named, type):
+        return hint
+    return named if not isinstance(hint, type) or issubclass(named, hint) else hint
+
+
 def _hints(function: Any) -> dict[str, Any]:
     try:
         return typing.get_type_hints(function)
-    except Exception:
-        return {}
+    except Exception:  # a name that only a type checker imports: the others say something still
+        return _hints_one_by_one(function)
+
+
+def _hints_one_by_one(function: Any) -> dict[str, Any]:
+    found = {}
+    names = getattr(inspect.unwrap(function) if callable(function) else function, "__globals__", {})
+    for name, hint in getattr(function, "__annotations__", {}).items():
+        with suppress(Exception):
+            found[name] = eval(hint, dict(names)) if isinstance(hint, str) else hint
+    return found
 
 
 def name_of(thing: Any) -> str:

@@ -100,6 +100,7 @@ _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
         (11, 16),
     ),
     (r"batch_?size|bs", (8,)),
+    (r"(n|num)_?(modalit(y|ies)|views|modes)", (2, 3)),
     (
         r"beta|alpha|gamma|lambd?a?|kl_?weight|kld_?weight|temperature|tau|.*_weight|.*_coef.*",
         (1.0,),
