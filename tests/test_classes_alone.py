@@ -593,21 +593,79 @@ def test_a_model_that_takes_one_row_only_gets_one(write: Callable[[str], str]) -
     assert [f.code for f in errors] == ["VAE505"]
 
 
-def test_a_part_that_stands_in_for_another_is_blamed_for_nothing(
-    write: Callable[[str], str],
+PARTS = {
+    "a pair": """
+                mu, std = self.encoder(x)
+                mean, scale = self.decoder(mu + torch.randn_like(mu) * std.sqrt())
+                return mean, scale, mu, std
+    """,
+    "a dict that holds a pair": """
+                found = self.encoder(x)
+                mu, logvar = found["stats"]
+                z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+                return self.decoder(z), mu, logvar, found["more"].mean()
+    """,
+    "an object": """
+                found = self.encoder(x)
+                std = (found.log_var / 2).exp()
+                return self.decoder(found.mean + torch.randn_like(std) * std), found.mean, std
+    """,
+}
+
+
+@pytest.mark.parametrize("what", PARTS)
+def test_a_part_that_nobody_gave_returns_what_is_asked_of_it(
+    write: Callable[[str], str], what: str
 ) -> None:
-    """Nobody knows that this encoder gives two tensors: that it fails says nothing of the model."""
     body = """
         class VAE(nn.Module):
             def __init__(self, encoder, decoder):
                 super().__init__()
                 self.encoder, self.decoder = encoder, decoder
             def forward(self, x):
+    """
+    subject = load(write(body.rstrip() + PARTS[what]))
+    assert subject.batch.ran
+    assert any("`Encoder` returns `" in n for n in subject.notes)
+    findings = examine_subject(subject).findings
+    assert [f.code for f in findings if str(f.severity) in ("error", "warning")] == []
+
+
+def test_a_part_inherits_from_the_class_that_the_constructor_asks_for(
+    write: Callable[[str], str],
+) -> None:
+    body = """
+        class Reading(nn.Module):
+            def __init__(self, name):
+                super().__init__()
+        class VAE(nn.Module):
+            def __init__(self, encoder, decoder):
+                super().__init__()
+                if not isinstance(encoder, Reading):
+                    raise ValueError("the encoder must inherit from Reading")
+                self.encoder, self.decoder = encoder, decoder
+            def forward(self, x):
                 mu, logvar = self.encoder(x)
                 return self.decoder(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
     """
-    with pytest.raises(TargetError, match=r"encoder=nn\.Linear"):
+    subject: Any = load(write(body))
+    assert subject.batch.ran
+    assert "Reading" in [k.__name__ for k in type(subject.model.encoder).__mro__]
+
+
+def test_what_a_part_is_asked_for_in_vain_is_told_as_a_gap(write: Callable[[str], str]) -> None:
+    body = """
+        class VAE(nn.Module):
+            def __init__(self, encoder, decoder):
+                super().__init__()
+                self.encoder, self.decoder = encoder, decoder
+            def forward(self, x):
+                z = self.encoder(x).rsample()
+                return self.decoder(z)
+    """
+    with pytest.raises(TargetError, match="does not run with made-up arguments") as caught:
         load(write(body))
+    assert "        encoder=...,  # called with 1 argument\n" in caught.value.next_step
 
 
 def test_nothing_stands_in_for_a_part_of_a_part(write: Callable[[str], str]) -> None:

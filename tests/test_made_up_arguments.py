@@ -259,7 +259,7 @@ def test_what_cannot_be_made_up_is_configuration_to_edit(write: Callable[[str], 
     text = error.next_step
     table = text[text.index("[[tool") : text.index("or at the end")]
     (entry,) = tomllib.loads(table)["tool"]["vaedoctor"]["targets"]
-    assert list(entry) == ["model", "args", "batch", "objective"]
+    assert list(entry) == ["model", "args"]
     assert entry["model"].endswith("mymodel.py:VAE")
     assert entry["args"]["backbone"] == "VALUE"
     assert entry["args"]["args"] == "SimpleNamespace(z=7)"
@@ -270,7 +270,7 @@ def test_the_printed_factory_runs_once_the_gap_is_filled(write: Callable[[str], 
     text = stopped(target).next_step
     code = text[text.index("def make_vae") : text.rindex("vaedoctor check")]
     command = text.splitlines()[-1]
-    filled = code.replace("'VALUE'", "type('B', (), {'width_of': lambda self, x: 9})()")
+    filled = code.replace("=...,", "=type('B', (), {'width_of': lambda self, x: 9})(),")
     path = Path(target.removesuffix(":VAE"))
     path.write_text(path.read_text() + "\n\n" + filled)
     assert command == f"vaedoctor check {path}:make_vae"

@@ -21,6 +21,7 @@ from .construction import Aftermath, Construction, apply_following, construction
 from .errors import TargetError, a_kind, summary
 from .given import given_arguments
 from .making import arguments, realised
+from .parts import gives, inheriting_part
 from .proposing import Proposals
 from .signatures import by_name, defaults_of, name_of, required, signature_of
 from .smaller import MOST_PARAMETERS, Shrinking, TooLarge, at_most
@@ -160,6 +161,7 @@ def builds(
             failure = failure or (plan, error)
             answers = itertools.chain(
                 answering(error, plan.made_up),
+                inheriting_part(plan.made_up, error),
                 passing(error, plan.made_up),
                 proposals.named_in(error, plan.made_up),
             )
@@ -243,7 +245,8 @@ def _built(plan: Plan, model: nn.Module, namespace: dict[str, Any], seed: int) -
             aftermath = apply_following(plan.construction, model, namespace, scope)
     notes = []
     if rest := {k: v for k, v in plan.made_up.items() if k not in plan.shrunk}:
-        notes.append(f"made up: `{arguments(by_name(plan.thing, rest))}`")
+        said = arguments(by_name(plan.thing, rest))
+        notes.append("; ".join([f"made up: `{said}`", *gives(rest)]))
     if plan.shrunk:
         said = arguments(by_name(plan.thing, plan.shrunk))
         notes.append(f"too large to be examined, so made smaller: `{said}`")

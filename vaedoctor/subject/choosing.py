@@ -16,6 +16,7 @@ from .build import Built
 from .calling import Calling, calling_of
 from .errors import TargetError
 from .inventing import given_too, stands_in
+from .parts import holds_written, returning
 from .solving import Outcome, Values, as_wide_as_given, sizes_in, solve, with_size
 from .source import Source
 from .subject import Batch
@@ -24,6 +25,7 @@ from .unbuildable import cannot_compose, cannot_run, factory
 from .witness import TooMuchWork
 
 _MOST_MADE_UP = 6
+_MOST_ANSWERS = 8
 _MOST_SECONDS = 30.0  # of one core, after which no further model is tried
 
 Chosen = tuple[Built, Batch, Calling]
@@ -67,13 +69,16 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
         trial = _trial(chosen, wanted)
         if chosen[2].parts is not None and trial.error is not None:
             raise cannot_compose(built.model, chosen[2].text, trial.error, wanted.target)
-        if (whole := _with_what_it_lacks(built, trial.error, wanted)) is not None:
-            return whole
+        if (whole := _with_what_it_lacks(built, trial, wanted)) is not None:
+            return _as_wide_as_the_data(whole, wanted)
         if not (built.made_up or built.shrunk):
             return chosen
         best = best or chosen
         first = first or (built, trial)
-    open_ = best is not None and stands_in(best[0].made_up)
+    open_ = best is not None and (
+        stands_in(best[0].made_up)
+        or given_too(best[0], _trial(best, wanted).error, wanted.namespace) is not None
+    )
     if first is not None and sizes_in(first[0].made_up):
         found, other = _solved(*first, wanted)
         if found is not None:
@@ -152,20 +157,33 @@ def _with_batch(built: Built, wanted: Wanted, *, patient: bool = True) -> Chosen
     return built, found, calling
 
 
-def _with_what_it_lacks(built: Built, error: BaseException | None, wanted: Wanted) -> Chosen | None:
-    """The model with an optional argument after all, without which an attribute is never set."""
-    while built.remake is not None and (values := given_too(built, error, wanted.namespace)):
+def _with_what_it_lacks(built: Built, trial: Trial, wanted: Wanted) -> Chosen | None:
+    """The model with an optional argument after all, without which an attribute is never set.
+
+    Or with parts that return what is asked of them.
+    """
+    for _ in range(_MOST_ANSWERS):
+        values = given_too(built, trial.error, wanted.namespace) or returning(built.made_up, trial)
+        if built.remake is None or not values:
+            break
         try:
             built = built.remake(values)
             chosen = _with_batch(built, wanted)
         except KeyboardInterrupt:
             raise
+        except NotGuessed as error:
+            if error.trial is None:
+                return None
+            trial = error.trial
+            continue
         except BaseException:
             return None
         if chosen[1].ran:
             return chosen
-        error = _trial(chosen, wanted).error
-    return None
+        trial = _trial(chosen, wanted)
+    if not any(map(holds_written, built.made_up.values())):
+        return None
+    return _solved(built, trial, wanted)[0]
 
 
 def _as_wide_as_the_data(chosen: Chosen, wanted: Wanted) -> Chosen:

@@ -23,6 +23,7 @@ from .answers import NAMES
 from .callees import is_from_torch
 from .constants import constants_for
 from .making import Call, namespace_of
+from .parts import is_written
 from .reading import uses_of
 from .signatures import annotations_of, hint_of, required, signature_of
 from .sizes import Sizes
@@ -368,7 +369,8 @@ def _linear(wide: int, out: int) -> Call:
 def stands_in(values: Any) -> bool:
     """Whether a layer of torch's stands in the place of a part among made-up values."""
     if isinstance(values, Call):
-        return values.thing in (nn.Linear, nn.Embedding) or stands_in(dict(values.values))
+        plain = values.thing in (nn.Linear, nn.Embedding) or is_written(values.thing)
+        return plain or stands_in(dict(values.values))
     if isinstance(values, Mapping):
         return any(map(stands_in, values.values()))
     return isinstance(values, list | tuple) and any(map(stands_in, values))

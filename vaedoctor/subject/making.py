@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+WRITTEN = "make_vae"  # the module of a class that the factory brings with it
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -25,6 +27,24 @@ class Call:
     def made(self) -> Any:
         """The value; raises what the callable raises."""
         return self.thing(**{k: realised(v) for k, v in self.values.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A value that nobody can make up, with what is known about it."""
+
+    about: str
+
+
+def gaps_in(value: Any) -> Iterator[Gap]:
+    """The gaps in made-up values."""
+    if isinstance(value, Gap):
+        yield value
+    elif isinstance(value, Call):
+        yield from gaps_in(dict(value.values))
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from gaps_in(inner)
 
 
 def namespace_of(values: Mapping[str, Any]) -> Call:
@@ -50,6 +70,8 @@ def arguments(values: Mapping[str, Any]) -> str:
 
 def spelled(value: Any) -> str:
     """A value as it is typed after `--arg name=`."""
+    if isinstance(value, Gap):
+        return "VALUE"
     if isinstance(value, str) and not _reads_as_something_else(value):
         return value
     return expression(value)
@@ -60,6 +82,8 @@ def expression(value: Any) -> str:
     if isinstance(value, Call):
         inside = ",".join(f"{k}={expression(v)}" for k, v in value.values.items())
         return f"{_name(value.thing)}({inside})"
+    if isinstance(value, Gap):
+        return "..."
     if type(value) is list:
         return f"[{','.join(map(expression, value))}]"
     if type(value) is tuple:
@@ -86,9 +110,15 @@ def imports_for(value: Any, own: str = "") -> list[str]:
             found["from torch import nn"] = None
         elif _name(thing).startswith("torch.") or thing is torch.device:
             found["import torch"] = None
-        elif module not in {own, "builtins"}:
+        elif module not in {own, "builtins", WRITTEN}:
             found[f"from {module} import {_name(thing)}"] = None
     return sorted(found)
+
+
+def classes_written(value: Any) -> list[type]:
+    """The classes among made-up values that the factory brings with it."""
+    named = (thing for thing in _named(value) if isinstance(thing, type))
+    return list(dict.fromkeys(k for k in named if k.__module__ == WRITTEN))
 
 
 def _named(value: Any) -> Iterator[Any]:

@@ -9,11 +9,19 @@ from typing import Any
 
 from ..spelling import listed
 from .errors import TargetError, summary, user_traceback
-from .making import Call, arguments, expression, imports_for, spelled
+from .gaps import known, with_gaps
+from .making import (
+    Call,
+    Gap,
+    arguments,
+    classes_written,
+    expression,
+    gaps_in,
+    imports_for,
+    spelled,
+)
 from .proposing import Proposals
-from .signatures import by_name, name_of, signature_text
-
-_UNKNOWN = "VALUE"
+from .signatures import by_name, hint_of, name_of, signature_text
 
 
 def cannot_guess(
@@ -24,14 +32,15 @@ def cannot_guess(
     unknown = []
     for p in proposals.missing:
         options = proposals.options(p)
+        hint = hint_of(thing, p, proposals.hints)
         if not options:
             unknown.append(f"`{p.name}`")
-        made[p.name] = options[0] if options else _UNKNOWN
+        made[p.name] = options[0] if options else Gap(known(hint, proposals.uses.get(p.name)))
     made = by_name(thing, made)
     return TargetError(
         f"`{name_of(thing)}{signature_text(thing)}` needs {listed(unknown)}, "
         "which cannot be made up",
-        next_step=f"vaedoctor check {label} {arguments(made)}\n\n{said(thing, label, made)}",
+        next_step=f"{command(label, made)}\n\n{said(thing, label, made)}",
     )
 
 
@@ -42,14 +51,15 @@ def cannot_construct(
     label: str,
 ) -> TargetError:
     """The constructor raised."""
-    made_up = by_name(thing, made_up)
+    made = by_name(thing, made_up)
+    made_up = with_gaps(thing, made, error)
     name = name_of(thing)
     again = f"vaedoctor check {label}"
     if made_up:
-        step = f"{again} {arguments(made_up)}\n\n{said(thing, label, made_up)}"
+        step = f"{command(label, made_up)}\n\n{said(thing, label, made_up)}"
         message = (
             f"`{name}{signature_text(thing)}` could not be constructed "
-            f"with made-up arguments: {summary(error)}"
+            f"{'with made-up arguments' if made else 'without arguments'}: {summary(error)}"
         )
         return TargetError(message, traceback=user_traceback(error), next_step=step)
     return TargetError(
@@ -65,12 +75,12 @@ def cannot_run(
     thing: Callable[..., Any], made_up: Mapping[str, Any], error: BaseException, label: str
 ) -> TargetError:
     """The forward pass raised, and other made-up sizes change what it says."""
-    made_up = by_name(thing, made_up)
+    made_up = with_gaps(thing, by_name(thing, made_up), error)
     return TargetError(
         f"`{name_of(thing)}{signature_text(thing)}` does not run with made-up arguments, "
         f"which may not fit each other: {summary(error)}",
         traceback=user_traceback(error),
-        next_step=f"vaedoctor check {label} {arguments(made_up)}\n\n{said(thing, label, made_up)}",
+        next_step=f"{command(label, made_up)}\n\n{said(thing, label, made_up)}",
     )
 
 
@@ -87,7 +97,24 @@ def cannot_compose(model: object, way: str, error: BaseException, label: str) ->
 
 def said(thing: Callable[..., Any], label: str, made: Mapping[str, Any]) -> str:
     """The same as configuration and as a factory, each to be edited and pasted."""
-    return f"{configuration(label, made)}\n\n{factory(thing, label, made)}"
+    nested = any(True for v in made.values() if not isinstance(v, Gap) for _ in gaps_in(v))
+    written = nested or classes_written(dict(made))
+    forms = [_how_to_fill(made)] if written else [_how_to_fill(made), configuration(label, made)]
+    return "\n\n".join([*forms, factory(thing, label, made)])
+
+
+def command(label: str, made: Mapping[str, Any]) -> str:
+    """The command with every argument, or with the factory where one cannot be typed."""
+    nested = any(True for v in made.values() if not isinstance(v, Gap) for _ in gaps_in(v))
+    if nested or classes_written(dict(made)):
+        return f"vaedoctor check {_place(label)}:make_vae   (the factory below)"
+    return f"vaedoctor check {label} {arguments(made)}"
+
+
+def _how_to_fill(made: Mapping[str, Any]) -> str:
+    if any(True for _ in gaps_in(dict(made))):
+        return "`VALUE` and `...` stand for what cannot be made up; the rest is made up:"
+    return "as they stand, these made-up arguments raise the error above: put in your own:"
 
 
 def configuration(label: str, made: Mapping[str, Any]) -> str:
@@ -100,20 +127,20 @@ def configuration(label: str, made: Mapping[str, Any]) -> str:
             "[[tool.vaedoctor.targets]]",
             f"model = {json.dumps(label)}",
             f"args = {{ {args} }}",
-            'batch = "16x784"',
-            'objective = "loss_function"',
         ]
     )
 
 
+def _place(label: str) -> str:
+    place = label.rpartition(":")[0]
+    return place if place.endswith(".py") else "make_vae.py"
+
+
 def factory(thing: Callable[..., Any], label: str, made: Mapping[str, Any]) -> str:
     """A function that makes the model: at the end of the user's file, or in one of its own."""
-    name = name_of(thing)
+    name, own = name_of(thing), str(getattr(thing, "__module__", ""))
+    lines = [*_classes(made), *_function(name, own, made)]
     place = label.rpartition(":")[0]
-    given = ", ".join(f"{k}={expression(v)}" for k, v in made.items())
-    own = str(getattr(thing, "__module__", ""))
-    imports = [f"    {i}" for i in imports_for(made, own)]
-    lines = ["def make_vae():", *imports, f"    return {name}({given})"]
     if place.endswith(".py"):
         return "\n".join(
             [f"or at the end of {place}:", "", *lines, "", f"vaedoctor check {place}:make_vae"]
@@ -132,12 +159,40 @@ def factory(thing: Callable[..., Any], label: str, made: Mapping[str, Any]) -> s
     )
 
 
+def _classes(made: Mapping[str, Any]) -> list[str]:
+    """The classes that stand in for the user's own parts, with what they need."""
+    kinds: list[Any] = classes_written(dict(made))
+    if not kinds:
+        return []
+    bases = {f"from {k.base.__module__} import {k.base.__name__}" for k in kinds if k.base}
+    spaces = any("SimpleNamespace" in k.text for k in kinds)
+    more = ["from types import SimpleNamespace"] if spaces else []
+    imports = [*more, *sorted(bases), "from torch import nn"]
+    return [*imports, "", *(line for k in kinds for line in (*k.text.splitlines(), ""))]
+
+
+def _function(name: str, own: str, made: Mapping[str, Any]) -> list[str]:
+    """The lines of the factory; one for each argument where something is to be filled in."""
+    imports = [f"    {i}" for i in imports_for(dict(made), own)]
+    lines = ["def make_vae():", *imports]
+    if not any(True for _ in gaps_in(dict(made))):
+        given = ", ".join(f"{k}={expression(v)}" for k, v in made.items())
+        return [*lines, f"    return {name}({given})"]
+    lines.append(f"    return {name}(")
+    for key, value in made.items():
+        about = "; ".join(g.about for g in gaps_in(value) if g.about)
+        lines.append(f"        {key}={expression(value)}," + (f"  # {about}" if about else ""))
+    return [*lines, "    )"]
+
+
 def _key(name: str) -> str:
     return name if name.isascii() else json.dumps(name)
 
 
 def _toml(value: Any) -> str:
     """A value in TOML; what TOML does not know is written as Python, in a string."""
+    if isinstance(value, Gap):
+        return '"VALUE"'
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):

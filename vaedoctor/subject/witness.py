@@ -211,14 +211,19 @@ def tensors_in(value: Any, depth: int = 4) -> Iterator[Tensor]:
 
 def user_frame(error: BaseException | None) -> tuple[FrameType, str] | None:
     """The innermost frame outside torch and vaedoctor, and its line."""
-    found = None
+    return next(iter(user_frames(error)), None)
+
+
+def user_frames(error: BaseException | None) -> list[tuple[FrameType, str]]:
+    """The frames outside torch and vaedoctor with their lines, the innermost first."""
+    found = []
     trace = error.__traceback__ if error is not None else None
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
         if "/torch/" not in file and "/vaedoctor/" not in file and not file.startswith("<"):
-            found = trace.tb_frame, linecache.getline(file, trace.tb_lineno).strip()
+            found.append((trace.tb_frame, linecache.getline(file, trace.tb_lineno).strip()))
         trace = trace.tb_next
-    return found
+    return found[::-1]
 
 
 def local_values(error: BaseException | None) -> Iterator[Mapping[str, Any]]:

@@ -1,0 +1,84 @@
+"""What a user must fill in: the arguments that an exception is about, and what is known of them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from .making import Call, Gap
+from .proposing import said_in, unset_in
+from .reading import uses_of
+from .signatures import annotations_of, hint_of, signature_of
+from .uses import Use
+from .witness import user_frame, user_frames
+
+_MOST_SAID = 4
+
+
+def with_gaps(
+    thing: Callable[..., Any], made: Mapping[str, Any], error: BaseException
+) -> dict[str, Any]:
+    """The arguments with a gap for each that the exception, or the line that raised it, names."""
+    for names in _ways(error):
+        changed = _placed(thing, made, names, error)
+        if changed is not None:
+            return changed
+    return dict(made)
+
+
+def known(hint: Any, use: Use | None) -> str:
+    """What is known about an argument, in a few words."""
+    parts = [a for a in typing.get_args(hint) if a is not type(None)]
+    optional = len(parts) < len(typing.get_args(hint))
+    kind = parts[0] if optional and len(parts) == 1 else hint
+    said = []
+    if kind is not inspect.Parameter.empty and kind is not None:
+        bare = isinstance(kind, type) and not typing.get_args(kind)
+        said.append(kind.__name__ if bare else re.sub(r"\b(\w+\.)+", "", str(kind)))
+    if use is not None:
+        read = list(dict.fromkeys([*use.attributes, *use.methods, *map(str, use.keys)]))
+        if read:
+            more = ", ..." if len(read) > _MOST_SAID else ""
+            verb = "is" if len(read) == 1 else "are"
+            said.append(f"its {', '.join(read[:_MOST_SAID])}{more} {verb} read")
+        elif use.called is not None:
+            said.append(f"called with {use.called} argument{'s' * (use.called != 1)}")
+    return ", ".join(said)
+
+
+def _ways(error: BaseException) -> Iterator[Callable[[str], bool]]:
+    """Ways to tell whether a name is meant: by the message, by the lines, the innermost first."""
+    yield lambda name: said_in(name, error)
+    yield unset_in(error).__contains__
+    for _, line in user_frames(error):
+        words = set(re.findall(r"\w+", line))
+        yield words.__contains__
+
+
+def _placed(
+    thing: Callable[..., Any],
+    made: Mapping[str, Any],
+    is_meant: Callable[[str], bool],
+    error: BaseException,
+) -> dict[str, Any] | None:
+    """The arguments with gaps, also in the fields of made-up objects; None without any."""
+    found, hints = dict(made), annotations_of(thing)
+    module = sys.modules.get(str(getattr(thing, "__module__", "")))
+    uses = uses_of(thing, vars(module) if module is not None else {})
+    for p in signature_of(thing).parameters.values():
+        spread = p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        value = made.get(p.name)
+        if isinstance(value, Call) and isinstance(value.thing, type):
+            inside = _placed(value.thing, value.values, is_meant, error)
+            if inside is not None:
+                found[p.name] = Call(value.thing, inside)
+                continue
+        if not spread and is_meant(p.name) and (p.name in made or p.default is None):
+            frame = user_frame(error)
+            line = f"used in `{frame[1]}`" if frame is not None else ""
+            found[p.name] = Gap(known(hint_of(thing, p, hints), uses.get(p.name)) or line)
+    return found if found != dict(made) else None
