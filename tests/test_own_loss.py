@@ -6,6 +6,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from vaedoctor.subject.target import load
 
 MODEL = """
@@ -47,3 +49,69 @@ def test_what_a_loss_hands_to_forward_is_the_input(tmp_path: Path) -> None:
     loss = subject.objective.run(subject.model, subject.batch)
     assert made[-1] is subject.batch.args[0]
     assert not loss.requires_grad
+
+
+PICTURES = """
+import torch
+from torch import nn
+import torch.nn.functional as F
+
+class VAE(nn.Module):
+    def __init__(self, widths=(8, 12)):
+        super().__init__()
+        a, b = widths
+        self.down = nn.Sequential(
+            nn.Conv2d(3, a, 3, 2, 1), nn.ReLU(), nn.Conv2d(a, b, 3, 2, 1), nn.Flatten()
+        )
+        self.heads = nn.Linear(b * {inner} ** 2, 8)
+        self.open = nn.Linear(4, b * 64)
+        self.up = nn.Sequential(
+            nn.Unflatten(1, (b, 8, 8)), nn.ConvTranspose2d(b, a, 4, 2, 1), nn.ReLU(),
+            nn.ConvTranspose2d(a, 3, 4, 2, 1),
+        )
+
+    def forward(self, x):
+        mu, logvar = self.heads(self.down(x)).chunk(2, -1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        return {{"recon": self.up(self.open(z)), "mu": mu, "logvar": logvar}}
+"""
+METHOD = """
+    def loss(self, x, out):
+        kl = 0.5 * (out["mu"] ** 2 + out["logvar"].exp() - 1 - out["logvar"]).sum()
+        return F.mse_loss(out["recon"], x, reduction="sum") + kl
+"""
+LOOP = """
+def train(model, loader):
+    for x, label in loader:
+        out = model(x)
+        loss = F.mse_loss(out["recon"], x) + 0.001 * out["mu"].square().mean()
+        loss.backward()
+"""
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+@pytest.mark.parametrize("loss", [METHOD, LOOP])
+@pytest.mark.parametrize(("inner", "alike"), [(8, True), (16, False)])
+def test_pictures_that_never_come_out_as_they_went_in_are_told(
+    tmp_path: Path, loss: str, inner: int, alike: bool
+) -> None:
+    """A made-up picture is not to blame: the size that comes out is refused as an input."""
+    (tmp_path / "own.py").write_text(PICTURES.format(inner=inner) + loss)
+    subject = load(f"{tmp_path / 'own.py'}:VAE")
+    assert subject.batch.args[0].shape == (8, 3, 4 * inner, 4 * inner)
+    assert subject.objective is not None, subject.notes
+    if alike:
+        subject.objective.run(subject.model, subject.batch)
+        return
+    with pytest.raises(RuntimeError, match="must match"):
+        subject.objective.run(subject.model, subject.batch)
+
+
+def test_made_up_sizes_may_be_to_blame_for_what_the_loss_raises(tmp_path: Path) -> None:
+    text = PICTURES.format(inner="side // 4").replace("widths=(8, 12)", "side, widths=(8, 12)")
+    (tmp_path / "own.py").write_text(text + METHOD)
+    subject = load(f"{tmp_path / 'own.py'}:VAE", args={"side": "64"})
+    assert subject.objective is not None
+    made_up = load(f"{tmp_path / 'own.py'}:VAE")
+    if made_up.objective is not None:
+        made_up.objective.run(made_up.model, made_up.batch)

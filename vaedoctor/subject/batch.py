@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -16,17 +17,19 @@ from torch import Tensor, nn
 from .companions import is_graph
 from .errors import TargetError, summary
 from .example import Example, own_examples
+from .feeding import fed
 from .guess import Guesser, Made
 from .source import Source
 from .subject import LOADED, Batch
 from .trial import Trial, attempt, forward_parameters, home, leaves
-from .witness import TooMuchWork
+from .witness import TooMuchWork, observe
 
 _SHAPE = re.compile("\\d+(?:[x,\u00d7]\\d+)*")  # \u00d7 is the multiplication sign
 _DEFAULT_ROWS = 8
 _FEW_ROWS = 2
 MOST_WORK = 2e9  # multiplications of a forward pass: about 0.2 s on one core
 _MOST_ROWS = 64
+_MOST_NUMBERS = 200_000  # 16 rows of 3x64x64
 _OF_VALUES = "to satisfy the constraint"  # torch.distributions on NaN, or a scale of 0
 
 
@@ -47,22 +50,29 @@ def find_batch(
     seed: int = 0,
     target: str = "",
     patient: bool = True,
+    invented: bool = False,
 ) -> Batch:
     """A batch for one forward pass; `ran` says whether the pass came to its end.
 
     A given batch is returned even when the model rejects it: the examination explains why.
     Unless `patient`, raises `TooMuchWork` where even a small batch costs more than is reasonable.
+    `invented` says that arguments of the constructor were: the file's data may not go with them.
     """
     if given is not None:
         return as_batch(model, given, seed=seed)
     tried: Batch | None = None
     if source is not None:
-        for example in own_examples(source, model, namespace or {}, seed):
+        own = own_examples(source, model, namespace or {}, seed)
+        for example in itertools.chain(own, fed(source, model, namespace or {}, seed)):
             for batch in _rows(example, batch_size, model, seed):
-                trial = attempt(partial(batch.run, model), model, seed=seed)
+                trial = _tried(batch, model, seed, limited=example.few)
+                if isinstance(trial.error, TooMuchWork):
+                    break
                 if trial.ran or _OF_VALUES in str(trial.error):
                     # Data that fits, of which the model makes what no distribution takes.
                     return replace(batch, ran=trial.ran)
+                if example.sure and _is_refused(trial) and not invented:
+                    return replace(batch, ran=False)
                 tried = tried or replace(batch, ran=False)
     made = _made_up(model, hints or {}, batch_size, seed, patient)
     if tried is not None and (made is None or not made.trial.ran or _comes_out_larger(made)):
@@ -73,6 +83,19 @@ def find_batch(
     if tried is not None:
         origin += f", because {tried.origin} does not run"
     return Batch(made.args, made.kwargs, origin, True, made.trial.ran, made.axis, work=made.work)
+
+
+def _tried(batch: Batch, model: nn.Module, seed: int, *, limited: bool) -> Trial:
+    """How a forward pass on the file's own data ends; `limited` one that costs too much."""
+    run = partial(batch.run, model)
+    if not limited:
+        return attempt(run, model, seed=seed)
+    return observe(run, model, {}, seed=seed, most_work=MOST_WORK).trial
+
+
+def _is_refused(trial: Trial) -> bool:
+    """Whether a layer of the model refuses the size of what it is given."""
+    return isinstance(trial.error, RuntimeError) and bool(trial.running or trial.completed)
 
 
 def _comes_out_larger(made: Made) -> bool:
@@ -192,7 +215,7 @@ def _readings(model: nn.Module, given: Any) -> Iterator[tuple[tuple[Any, ...], d
 
 def _rows(example: Example, batch_size: int | None, model: nn.Module, seed: int) -> Iterator[Batch]:
     """The user's example with a sensible number of rows, then exactly as it was written."""
-    origin = f"your own example in {example.line}"
+    origin = example.origin or f"your own example in {example.line}"
     axis = None if _is_one_graph(example, model) else 0
     written = Batch(example.args, example.kwargs, origin, axis=axis)
     first = next((a for a in example.args if isinstance(a, Tensor) and a.dim()), None)
@@ -200,7 +223,7 @@ def _rows(example: Example, batch_size: int | None, model: nn.Module, seed: int)
         yield written
         return
     rows = batch_size or (first.shape[0] if first.shape[0] > 1 else _DEFAULT_ROWS)
-    rows = batch_size or min(rows, _MOST_ROWS)
+    rows = batch_size or min(rows, _few(first) if example.few else _MOST_ROWS)
     generator = torch.Generator().manual_seed(seed)
 
     def resized(value: Any) -> Any:
@@ -214,6 +237,12 @@ def _rows(example: Example, batch_size: int | None, model: nn.Module, seed: int)
     yield Batch(args, kwargs, origin, axis=axis)
     if rows != first.shape[0]:
         yield written
+
+
+def _few(first: Tensor) -> int:
+    """How many rows of a loader's batch do: fewer of large pictures."""
+    size = max(first[:1].numel(), 1)
+    return max(_FEW_ROWS, min(_DEFAULT_ROWS, _MOST_NUMBERS // size))
 
 
 def _is_one_graph(example: Example, model: nn.Module) -> bool:

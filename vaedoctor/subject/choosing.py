@@ -153,6 +153,7 @@ def _with_batch(built: Built, wanted: Wanted, *, patient: bool = True) -> Chosen
             seed=wanted.seed,
             target=wanted.target,
             patient=patient,
+            invented=bool(built.made_up or built.shrunk),
         )
     return built, found, calling
 

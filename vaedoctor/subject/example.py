@@ -26,11 +26,18 @@ _DEEPEST = 2
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """The arguments of the user's own call of the model, and its line as one names it."""
+    """The arguments of the user's own call of the model, and its line as one names it.
+
+    `few`: a loader's batch, of which some rows do; `sure` says that the file makes no other model
+    of the class that they could be meant for.
+    """
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     line: str
+    origin: str = ""
+    few: bool = False
+    sure: bool = False
 
 
 def own_examples(
@@ -39,7 +46,7 @@ def own_examples(
     """Calls of the model whose arguments are example tensors, in the file's order."""
     kind = type(model).__name__
     names = user_names(source, kind) - {"self"}
-    methods = _methods(source, {k.__name__ for k in type(model).__mro__})
+    methods = methods_of(source, {k.__name__ for k in type(model).__mro__})
     for place in source.places:
         if place.in_class:
             continue
@@ -53,7 +60,7 @@ def own_examples(
             maker = scope.maker(held[0])
             if maker != kind and isinstance(namespace.get(maker), type):
                 continue
-            found = _evaluated(node, scope, seed, _Methods(source, namespace, methods, held[1]))
+            found = _evaluated(node, scope, seed, Methods(source, namespace, methods, held[1]))
             if found is not None:
                 yield Example(*found, line=source.line(node.lineno))
 
@@ -71,7 +78,7 @@ def _held(node: ast.Call, methods: Mapping[str, Function]) -> tuple[str, str] | 
     return None
 
 
-def _methods(source: Source, kinds: Set[str]) -> dict[str, Function]:
+def methods_of(source: Source, kinds: Set[str]) -> dict[str, Function]:
     """The methods that the file gives the model's class."""
     found: dict[str, Function] = {}
     for place in source.places:
@@ -97,7 +104,7 @@ def _scope(
 
 
 @dataclass(frozen=True, slots=True)
-class _Methods:
+class Methods:
     """Follows the arguments of a method to those of the forward pass inside."""
 
     source: Source
@@ -140,7 +147,7 @@ def _arguments(node: ast.Call, scope: Scope) -> Arguments:
     return args, {k.arg: scope.value(k.value) for k in node.keywords if k.arg}
 
 
-def _evaluated(node: ast.Call, scope: Scope, seed: int, methods: _Methods) -> Arguments | None:
+def _evaluated(node: ast.Call, scope: Scope, seed: int, methods: Methods) -> Arguments | None:
     with generators_restored():
         torch.manual_seed(seed)
         try:

@@ -131,7 +131,7 @@ class Guesser:
             trials += 1
             one, seen = self._tried(state, layer)
             wanted = one.trial.ran and key(state) in self._wanted
-            if best is None or one.score > best.score or wanted:
+            if best is None or one.score > best.score or wanted or self._is_rounder(one, best):
                 best, furthest = one, state
             if one.trial.ran and (unread := not_looked_up(state, seen)) is not None:
                 self._push(unread, layer, seen.progress, -1)
@@ -158,6 +158,17 @@ class Guesser:
         if best is not None and not best.trial.ran:
             return self._with_other_rows(furthest, best) or best
         return best
+
+    def _is_rounder(self, one: Made, best: Made) -> bool:
+        """Whether of two pictures that run, and do not come out alike, one is square and whole."""
+
+        def whole(made: Made) -> bool:
+            x = next(iter(made.args), None)
+            if not isinstance(x, Tensor) or x.dim() != 4:
+                return False
+            return x.shape[2] == x.shape[3] and not x.shape[3] % self.layers.strides()
+
+        return one.trial.ran and one.score == best.score and whole(one) and not whole(best)
 
     def fill(self, shape: tuple[int, ...]) -> Tensor:
         """Values for a shape: tokens below the vocabulary's size, else uniform in [0, 1)."""

@@ -143,7 +143,8 @@ class Layers:
                 found.append((value,) * dims)
             elif isinstance(value, tuple | list) and len(value) >= dims:
                 tail = tuple(value[-dims:])
-                if all(isinstance(v, int) and 2 <= v <= 1024 for v in tail):
+                made = {m.out_channels for m in self.known if isinstance(m, nn.Conv2d | nn.Conv3d)}
+                if all(isinstance(v, int) and 2 <= v <= 1024 and v not in made for v in tail):
                     found.append(tail)
         usual: list[Shape] = [(s,) * dims for s in _SIDES[dims]]
         if dims == 3:

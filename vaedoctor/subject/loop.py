@@ -69,6 +69,12 @@ class Loop:
         read = sorted(_names(self.step) - told)
         return next((n for n in read if role(n) == "weight"), None)
 
+    def invents(self, batch: Batch) -> bool:
+        """Whether a label or another item of the loader, which nothing tells, takes part."""
+        known = {*self._entry_values(batch), *self.made[1], *vars(builtins)}
+        told = {"weight", "step"}
+        return any(n not in known and role(n) not in told for n in _names(self.step))
+
     def callee(self) -> Callable[..., Any] | None:
         """The file's own function whose result is the loss as it is; None where there is more."""
         loss: ast.expr = self.step.loss

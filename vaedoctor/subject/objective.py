@@ -6,6 +6,8 @@ import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -29,6 +31,7 @@ from .source import Source, span_of
 from .subject import Batch, Objective
 from .total import total
 from .trial import leaves
+from .unlike import never_comes_out
 
 _BEFORE = re.compile(r"pre_?train|warm_?up", re.IGNORECASE)
 _BOUND = re.compile(r"^(?!.*(neg|minus|nelbo|loss|objective|criterion)).*elbo", re.IGNORECASE)
@@ -43,13 +46,15 @@ def find_objective(
     namespace: Mapping[str, Any] | None = None,
     seed: int = 0,
     refusing: list[Objective] | None = None,
+    invented: bool = False,
 ) -> tuple[Objective | None, tuple[str, ...]]:
     """The objective and notes about the search; None when the loss must be composed.
 
     Losses that a distribution ended, because the batch is outside its support, join `refusing`.
+    `invented` says that arguments of the constructor were, which may be to blame for an error.
     """
     attempts = Attempts(model, batch, source, namespace or {}, seed, refusing)
-    finder = _Finder(attempts, source, namespace or {})
+    finder = _Finder(attempts, source, namespace or {}, invented)
     if isinstance(given, Objective):
         return given, ()
     if given is not None:
@@ -59,14 +64,20 @@ def find_objective(
 
 class _Finder:
     def __init__(
-        self, attempts: Attempts, source: Source | None, namespace: Mapping[str, Any]
+        self,
+        attempts: Attempts,
+        source: Source | None,
+        namespace: Mapping[str, Any],
+        invented: bool = False,
     ) -> None:
         self.attempts = attempts
         self.model = attempts.model
         self.batch = attempts.batch
         self.source = source
         self.namespace = namespace
+        self.invented = invented
         self._severed: Objective | None = None
+        self._raising: list[Objective] = []
 
     def given(self, thing: Callable[..., Any] | str) -> Objective:
         """The objective the user named; `TargetError` when a parameter cannot be bound."""
@@ -126,6 +137,8 @@ class _Finder:
             return called[0].objective, ()
         if looped is not None and not tried:
             return looped, ()
+        if looped is None and len(self._raising) == 1:
+            return self._raising[0], ()  # the training as the file writes it ends there
         output = self.attempts.output()
         other = minimized_loss(self.model, output, self.source) or total_loss(self.model, output)
         if other is not None:
@@ -139,7 +152,11 @@ class _Finder:
             return only, ()
         # The loss that the file itself calls and that raises is for the examination to explain,
         # and so is a method that asks the model's output for what it does not hold.
-        raising = [t for t in tried if not t.ran and (self._called_so(t) or lacks_key(t, output))]
+        raising = [
+            t
+            for t in tried
+            if not t.ran and (self._called_so(t) or lacks_key(t, output) or self._compares(t))
+        ]
         if len(raising) == 1:
             return raising[0].objective, ()
         if self._severed is not None:
@@ -194,11 +211,30 @@ class _Finder:
             if scalar is not None and scalar.grad_fn is None:
                 # The file goes backward from a number: no other model's loss, but one cut off.
                 self._severed = self._severed or objective
+            if isinstance(error, _OF_DATA) and self._tells(loop, error):
+                self._raising.append(objective)
             if error is not None and not refused:
                 place = self.source.line(loop.line) if self.source else f"line {loop.line}"
                 said = f"the training loop of {place} raised {summary(error)}"
                 refused = (f"{said} when repeated alone, and is not used",)
         return best, () if best is not None else refused, first
+
+    def _tells(self, loop: Loop, error: BaseException) -> bool:
+        """Whether what a loop raises is the file's own doing: all that takes part is its own."""
+        of_torch = isinstance(error, RuntimeError) and not _ELSEWHERE.search(str(error))
+        known = of_torch or is_raised_in(error, loop.source.path)
+        if self.batch.guessed and not (of_torch and self._unlike):
+            return False
+        return known and not loop.invents(self.batch)
+
+    def _compares(self, tried: Tried) -> bool:
+        """Whether a loss of the model's raises where what comes out is never like the input."""
+        return tried.loss.is_method and isinstance(tried.error, RuntimeError) and self._unlike
+
+    @cached_property
+    def _unlike(self) -> bool:
+        made = self.batch.guessed and not self.invented
+        return made and never_comes_out(self.model, self.batch, self.attempts.seed)
 
     def _repeated(self, loop: Loop) -> tuple[Objective, Tensor | None, BaseException | None]:
         """The objective of a loop, its scalar, and what it raised.
@@ -277,5 +313,15 @@ def _pyro(model: nn.Module, batch: Batch) -> Tensor:
     return pyro_loss(model, *batch.args, **batch.kwargs)
 
 
+def is_raised_in(error: BaseException, path: Path) -> bool:
+    """Whether an exception comes from a line of a file, not from what it calls."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_code.co_filename == str(path)
+
+
+_ELSEWHERE = re.compile("cuda|nvidia|device|process group|not installed", re.IGNORECASE)
+_OF_DATA = (RuntimeError, KeyError, IndexError, ValueError, AttributeError)
 _PYRO = Objective(_pyro, "Trace_ELBO", "found: Pyro's `Trace_ELBO` of `model` and `guide`")
 _NO_LOSS = "no loss found: reconstruction + KL stand in, `--objective` names yours"

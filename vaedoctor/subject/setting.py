@@ -140,7 +140,7 @@ class _Making:
         if local is not None:
             return self._executed(local, function)
         scope = self._scope(function, line, depth)
-        handed = _is_parameter(function, name) and not _rebound(function, name, line)
+        handed = is_parameter(function, name) and not is_rebound(function, name, line)
         if handed:
             with suppress(Unknown):
                 return self._handed(name, function, depth)
@@ -171,7 +171,7 @@ class _Making:
     def _handed(self, name: str, function: Function | None, depth: int) -> Any:
         """What the file's own call gives a parameter."""
         assert function is not None
-        for expr, place in _arguments(self.setting.source, function, name):
+        for expr, place in handed_by_calls(self.setting.source, function, name):
             around = class_around(place)
             owner = around if around is not self.setting.owner else None
             if self.setting.holders.holds(expr, place.function, around):
@@ -275,14 +275,16 @@ def _written_in(function: Function | None, name: str) -> ast.stmt | None:
     )
 
 
-def _is_parameter(function: Function | None, name: str) -> bool:
+def is_parameter(function: Function | None, name: str) -> bool:
+    """Whether a function is given something by that name."""
     if function is None:
         return False
     a = function.args
     return name in {p.arg for p in (*a.posonlyargs, *a.args, *a.kwonlyargs)}
 
 
-def _rebound(function: Function | None, name: str, line: int) -> bool:
+def is_rebound(function: Function | None, name: str, line: int) -> bool:
+    """Whether a function gives a name another meaning above a line."""
     return any(
         isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and n.id == name
         for n in (ast.walk(function) if function is not None else ())
@@ -290,7 +292,9 @@ def _rebound(function: Function | None, name: str, line: int) -> bool:
     )
 
 
-def _arguments(source: Source, function: Function, name: str) -> Iterator[tuple[ast.expr, Place]]:
+def handed_by_calls(
+    source: Source, function: Function, name: str
+) -> Iterator[tuple[ast.expr, Place]]:
     """The expressions that the file's own calls give a parameter of a function, method or class."""
     home_of = next((p for p in source.places if p.stmt is function), None)
     owner = home_of.owners[-1] if home_of is not None and home_of.owners else None

@@ -213,7 +213,13 @@ def _subject(
     with calling.on(model):
         refusing: list[Objective] = []
         search = partial(
-            find_objective, model, given=objective, source=source, namespace=namespace, seed=seed
+            find_objective,
+            model,
+            given=objective,
+            source=source,
+            namespace=namespace,
+            seed=seed,
+            invented=bool(built.made_up or built.shrunk),
         )
         chosen, notes = search(found, refusing=refusing)
         if refusing and (other := within_the_support(model, found, refusing[0], seed)) is not None:

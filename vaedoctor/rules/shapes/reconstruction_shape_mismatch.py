@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -49,9 +50,15 @@ def reconstruction_shape_mismatch(examination: Examination) -> Iterator[Finding 
             f"the output {list(pair.x_hat)} may not be meant as a reconstruction of "
             f"{list(pair.x)}; supply --objective"
         )
+    same = math.prod(pair.x_hat) == math.prod(pair.x)
+    alike = ", ".join(map(str, (-1, *pair.x_hat[1:])))
     yield Finding(
         f"the reconstruction has shape {list(pair.x_hat)}, the input {list(pair.x)}",
-        help=f"make the decoder's last layer give {list(pair.x[1:])} per row",
+        help=(
+            f"reshape one to the other, as `x.reshape({alike})`"
+            if same
+            else f"make the decoder's last layer give {list(pair.x[1:])} per row"
+        ),
         at=pair.at,
         measured={"reconstruction": list(pair.x_hat), "input": list(pair.x)},
         notes=(f"last layer: `{pair.layer}`",) if pair.layer else (),

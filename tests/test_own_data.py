@@ -1,0 +1,202 @@
+"""The data that a file's own loop feeds the model, read without training and without files."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vaedoctor.subject.pictures import NotFollowed, Picture, Pictures, transform_called
+from vaedoctor.subject.target import load
+
+MODEL = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset, random_split
+import torch.nn.functional as F
+from torchvision import datasets, transforms
+
+class VAE(nn.Module):
+    def __init__(self, width=12):
+        super().__init__()
+        self.up, self.down = nn.Linear(width, 6), nn.Linear(3, width)
+
+    def forward(self, x):
+        mu, logvar = self.up(x).chunk(2, -1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        return self.down(z), mu, logvar
+
+def loss_function(recon, x, mu, logvar):
+    rec = (recon - x).square().sum()
+    return rec - 0.5 * (1 + logvar - mu.square() - logvar.exp()).sum()
+"""
+LOOP = """
+def train(model, loader, optimizer, epochs=2):
+    for epoch in range(epochs):
+        for {target} in {over}:
+            {before}
+            optimizer.zero_grad()
+            recon, mu, logvar = model(x)
+            loss = loss_function(recon, x, mu, logvar)
+            loss.backward()
+            optimizer.step()
+
+if __name__ == "__main__":
+    model = VAE({arguments})
+    {data}
+    train(model, loader, torch.optim.Adam(model.parameters()))
+"""
+
+
+def loaded(tmp_path: Path, *, data: str, more: str = "", **options: Any) -> Any:
+    """The subject of a file whose loop goes over `loader`."""
+    parts = {"target": "x", "over": "loader", "before": "pass", "arguments": "", **options}
+    # `data` may have several lines, all inside the main guard.
+    text = MODEL + textwrap.dedent(more) + LOOP.format(data=data.replace("\n", "\n    "), **parts)
+    (tmp_path / "own.py").write_text(text)
+    return load(f"{tmp_path / 'own.py'}:VAE")
+
+
+PAIRS = {"target": "x, y", "over": "enumerate(loader)"}
+DATA = {
+    "a list": ({}, "loader = [7 + torch.rand(4, 12) for _ in range(3)]", ""),
+    "a loader of a tensor": ({}, "loader = DataLoader(7 + torch.rand(64, 12), 16)", ""),
+    "tensors": (
+        {"target": "x, y"},
+        "x = 7 + torch.rand(64, 12)\nd = TensorDataset(x, x[:, 0])\n"
+        "loader = DataLoader(d, batch_size=16, shuffle=True)",
+        "",
+    ),
+    "a split": (
+        {"target": "i, (x,)", "over": "enumerate(loader)"},
+        "d = TensorDataset(7 + torch.rand(64, 12))\na, b = random_split(d, [48, 16])\n"
+        "loader = DataLoader(a, batch_size=16)",
+        "",
+    ),
+    "a data set of the file": (
+        {"target": "x, label"},
+        "loader = DataLoader(Sevens(40), batch_size=8)",
+        """
+        class Sevens(Dataset):
+            def __init__(self, n):
+                self.data = 7 + torch.rand(n, 12)
+            def __len__(self):
+                return len(self.data)
+            def __getitem__(self, i):
+                return self.data[i], 0
+        """,
+    ),
+    "a function that makes the loaders": (
+        {"target": "x, label"},
+        "loader, test = loaders(rows=8)",
+        """
+        def loaders(rows):
+            x = 7 + torch.rand(64, 12)
+            data = TensorDataset(x, torch.zeros(64))
+            return DataLoader(data, batch_size=rows), DataLoader(data)
+        """,
+    ),
+    "what the loop does to it": (
+        {"target": "x, y", "before": "x = x.view(x.size(0), -1) + 3"},
+        "loader = [(4 + torch.rand(4, 3, 4), 0)]",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("way", DATA)
+def test_the_loops_data_is_the_batch(tmp_path: Path, way: str) -> None:
+    options, data, more = DATA[way]
+    batch = loaded(tmp_path, data=data, more=more, **options).batch
+    (x,) = batch.args
+    assert batch.ran
+    assert not batch.guessed
+    assert "your own data, as line" in batch.origin
+    assert x.shape == (x.shape[0], 12)
+    assert x.shape[0] <= 8
+    assert float(x.min()) >= 7
+
+
+def test_files_are_not_read_for_it(tmp_path: Path) -> None:
+    more = """
+    class Rows(Dataset):
+        def __init__(self, path):
+            self.rows = [float(line) for line in open(path)]
+        def __len__(self):
+            return 1
+        def __getitem__(self, i):
+            raise SystemExit("read")
+    """
+    (tmp_path / "rows.txt").write_text("1\n")
+    subject = loaded(tmp_path, data="loader = DataLoader(Rows('rows.txt'))", more=more)
+    assert subject.batch.guessed
+
+
+PICTURES = "t = {t}\nloader = DataLoader(datasets.{d}('.', download=True, transform=t), 8)"
+STEPS = "transforms.Compose([transforms.Resize(32), {} transforms.Normalize((0.5,), (0.5,))])"
+
+
+def test_a_well_known_data_set_is_made_up_in_its_size_and_range(tmp_path: Path) -> None:
+    made = PICTURES.format(t="transforms.ToTensor()", d="MNIST")
+    flat = {"target": "x, _", "before": "x = x.view(-1, 784)", "arguments": "784"}
+    batch = loaded(tmp_path, data=made, **flat).batch
+    assert batch.origin == "made up like MNIST, which line 27 feeds the model"
+    assert batch.args[0].shape == (8, 784)
+    assert (float(batch.args[0].min()), float(batch.args[0].max())) == (0, 1)
+    text = PICTURES.format(t=STEPS.format("transforms.ToTensor(),"), d="CIFAR10")
+    x = loaded(tmp_path, data=text, target="x, _", arguments="32").batch.args[0]
+    assert x.shape == (8, 3, 32, 32)
+    assert (float(x.min()), float(x.max())) == (-1, 1)
+
+
+def test_what_the_loop_feeds_and_the_model_refuses_is_the_batch(tmp_path: Path) -> None:
+    """Unless the file makes other models of the class too, for which it may be meant."""
+    made = PICTURES.format(t="transforms.ToTensor()", d="MNIST")
+    batch = loaded(tmp_path, data=made, target="x, _", arguments="784").batch
+    assert (batch.ran, batch.guessed) == (False, False)
+    assert batch.args[0].shape == (8, 1, 28, 28)
+    other = loaded(tmp_path, data=f"other = VAE(28)\n{made}", target="x, _", arguments="784")
+    assert other.batch.ran
+
+
+def test_a_loop_that_raises_on_the_files_own_data_is_examined(tmp_path: Path) -> None:
+    loop = """
+    model = VAE()
+    for x, y in DataLoader(TensorDataset(torch.rand(32, 12), torch.rand(32, 5)), 16):
+        recon, mu, logvar = model(x)
+        loss = F.mse_loss(recon[:, :11], x) + {other} * (mu.square() + logvar.square()).mean()
+        loss.backward()
+    """
+    for other, examined in (("1", True), ("y.mean()", False)):
+        text = MODEL + textwrap.dedent(loop.format(other=other))
+        (tmp_path / "own.py").write_text(text)
+        subject = load(f"{tmp_path / 'own.py'}:VAE")
+        assert not subject.batch.guessed
+        assert ("of the training loop" in subject.objective.origin) is examined
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "shape"),
+    [
+        ("Resize", (64,), (3, 78, 64)),
+        ("Resize", ((32, 48),), (3, 32, 48)),
+        ("CenterCrop", (300,), (3, 300, 300)),
+        ("Grayscale", (), (1, 218, 178)),
+        ("Pad", (2,), (3, 222, 182)),
+        ("RandomHorizontalFlip", (), (3, 218, 178)),
+    ],
+)
+def test_transforms_keep_what_they_say(
+    name: str, given: tuple[Any, ...], shape: tuple[int, ...]
+) -> None:
+    change = transform_called(name, given, {})
+    assert change is not None
+    data = Pictures("CelebA", change)
+    with pytest.raises(NotFollowed):
+        data[0]
+    picture = change(Picture(torch.rand(3, 218, 178)))
+    assert picture.values.shape == shape
+    assert transform_called("TenCrop", (4,), {}) is None

@@ -1,0 +1,219 @@
+"""The data that the file's own training loop feeds the model, as far as it can be told.
+
+The loop is followed up to its call of the model: what it goes over, its first item, and what is
+done to it. Nothing is trained, and no file is read.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from .construction import constructions, own_arguments
+from .datascope import DataScope, first, is_tensor_or_holds_one
+from .example import Arguments, Example, Methods, methods_of
+from .holders import Holders, callees
+from .scope import Unknown
+from .signatures import signature_of
+from .source import Function, Source, blocks, called_name, own_expressions
+from .steps import Step, names_in, steps, writes
+from .trace import generators_restored
+
+_DEEPEST = 2
+
+
+def fed(
+    source: Source, model: nn.Module, namespace: Mapping[str, Any], seed: int
+) -> Iterator[Example]:
+    """What the file's loops, or its trainer's loader, hand to the forward pass."""
+    kinds = frozenset(k.__name__ for k in type(model).__mro__ if k.__module__ != "builtins")
+    holders = Holders(source, kinds - {"Module", "LightningModule", "ABC"})
+    methods = methods_of(source, set(kinds))
+    sure = _is_built_once(source, model, namespace)
+    for step, names in steps(source, holders):
+        followed = _Followed(source, namespace, holders, methods, step, names)
+        with generators_restored(), suppress(Unknown):
+            torch.manual_seed(seed)
+            (args, kwargs), like = followed.arguments()
+            yield Example(args, kwargs, *followed.told(like), few=True, sure=sure)
+    for call, scope in _fits(source, namespace):
+        with generators_restored(), suppress(Unknown):
+            torch.manual_seed(seed)
+            item = first(scope.value(call))
+            entered = Methods(source, namespace, methods, "training_step")
+            args, kwargs = entered.to_forward(((item, 0), {}))
+            yield Example(args, kwargs, *_told(source, call, scope.made_like), few=True, sure=sure)
+
+
+def _told(source: Source, node: ast.expr | ast.stmt, like: list[str]) -> tuple[str, str]:
+    """The line, and how the batch is called in the report."""
+    line = source.line(node.lineno)
+    if like:
+        return line, f"made up like {' and '.join(like)}, which {line} feeds the model"
+    return line, f"your own data, as {line} feeds it"
+
+
+def _is_built_once(source: Source, model: nn.Module, namespace: Mapping[str, Any]) -> bool:
+    """Whether the file builds one model of the class at most, with arguments that are told."""
+    found = constructions(source, type(model).__name__)
+    if len(found) > 1:
+        return False
+    signature = signature_of(type(model))
+    return all(own_arguments(c, signature, c.scope(namespace))[1] for c in found)
+
+
+def _fits(source: Source, namespace: Mapping[str, Any]) -> Iterator[tuple[ast.expr, DataScope]]:
+    """The loaders of `trainer.fit(model, loader)`."""
+    for place in source.places:
+        for node in own_expressions(place.stmt):
+            if not isinstance(node, ast.Call) or called_name(node) != "fit":
+                continue
+            given = [*node.args[1:2]]
+            given += [k.value for k in node.keywords if str(k.arg).startswith("train_dataloader")]
+            scope = DataScope(source, namespace, place.function, place.stmt.lineno)
+            yield from ((expr, scope) for expr in given)
+
+
+@dataclass(frozen=True, slots=True)
+class _Followed:
+    """One step of the file, followed from its loop to its call of the model."""
+
+    source: Source
+    namespace: Mapping[str, Any]
+    holders: Holders
+    methods: Mapping[str, Function]
+    step: Step
+    names: frozenset[str]
+
+    def told(self, like: list[str]) -> tuple[str, str]:
+        """The line of the call, and how the batch is called."""
+        return _told(self.source, self.step.entry, like)
+
+    def arguments(self) -> tuple[Arguments, list[str]]:
+        """What forward gets, and which data sets it is made up like; raises `Unknown`."""
+        step = self.step
+        body = step.function.body if step.function is not None else self.source.tree.body
+        scope, seen = self._walked(body, step.function, step.entry)
+        if not seen:
+            raise Unknown("no loop around the step")
+        given = self._to_forward(step.entry, scope, self.names, step.direct, 0)
+        if not any(map(is_tensor_or_holds_one, (*given[0], *given[1].values()))):
+            raise Unknown("no tensor")
+        return given, scope.made_like
+
+    def _walked(
+        self, body: list[ast.stmt], function: Function | None, entry: ast.Call
+    ) -> tuple[DataScope, bool]:
+        """What names mean at the call: the statements of the loops around it, one after another."""
+        path = list(_path(body, entry))
+        loops = [i for i, (block, at) in enumerate(path) if isinstance(block[at], ast.For)]
+        start = loops[0] if loops else len(path)
+        line = path[start][0][path[start][1]].lineno if loops else entry.lineno
+        scope = DataScope(self.source, self.namespace, function, line)
+        for depth, (block, at) in enumerate(path[start:]):
+            for stmt in block[:at] if depth else ():
+                _follow(stmt, scope)
+            if isinstance(around := block[at], ast.For):
+                try:
+                    _bind(around.target, scope.first_of(around.iter), scope)
+                except (Unknown, LookupError, StopIteration, TypeError):
+                    scope.lost |= set(names_in(around.target))
+        return scope, bool(loops)
+
+    def _to_forward(
+        self, call: ast.Call, scope: DataScope, names: frozenset[str], direct: bool, depth: int
+    ) -> Arguments:
+        """The arguments of forward: of the call itself, or of the one inside what is called."""
+        if direct:
+            name = ast.unparse(call.func)
+            attr = "" if name in names else name.rpartition(".")[2]
+            args = tuple(scope.value(a) for a in call.args if ast.unparse(a) not in names)
+            kwargs = {k.arg: scope.value(k.value) for k in call.keywords if k.arg}
+            entered = "forward" if attr in {"", "forward", "__call__"} else attr
+            return Methods(self.source, self.namespace, self.methods, entered).to_forward(
+                (args, kwargs)
+            )
+        for callee, shift in callees(self.source, called_name(call)):
+            inside = next(self.holders.levels(callee, None))
+            found = _call_of(callee, inside)
+            if found is None or depth > _DEEPEST or shift:
+                continue
+            inner = DataScope(self.source, self.namespace, callee, callee.body[0].lineno)
+            taken = [p.arg for p in (*callee.args.posonlyargs, *callee.args.args)]
+            given = dict(zip(taken, call.args, strict=False))
+            given |= {k.arg: k.value for k in call.keywords if k.arg}
+            for name, expr in given.items():
+                with suppress(Unknown):
+                    if ast.unparse(expr) not in names:
+                        inner.known[name] = scope.value(expr)
+            inner.lost |= {n for n in given if n not in inner.known}
+            inner.made_like = scope.made_like
+            for block, at in _path(callee.body, found):
+                for stmt in block[:at]:
+                    _follow(stmt, inner)
+            return self._to_forward(found, inner, inside, True, depth + 1)
+        raise Unknown(called_name(call))
+
+
+def _call_of(function: Function, names: frozenset[str]) -> ast.Call | None:
+    """The call of the model inside a function that is given it."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in names and node.args:
+            return node
+    return None
+
+
+def _path(body: list[ast.stmt], node: ast.AST) -> Iterator[tuple[list[ast.stmt], int]]:
+    """The blocks around a node, from the outermost in, each with how far it has come."""
+    for index, stmt in enumerate(body):
+        if any(inner is node for inner in ast.walk(stmt)):
+            yield body, index
+            for block in blocks(stmt):
+                yield from _path(block, node)
+            return
+
+
+def _follow(stmt: ast.stmt, scope: DataScope) -> None:
+    """Let names mean what a statement gives them, or nothing where that cannot be told."""
+    try:
+        match stmt:
+            case ast.Assign(targets=[target], value=value):
+                _bind(target, scope.value(value), scope)
+                return
+            case ast.AugAssign(target=ast.Name(id=name) as target, op=op, value=value):
+                left = ast.copy_location(ast.Name(name, ast.Load()), target)
+                _bind(target, scope.value(ast.BinOp(left, op, value)), scope)
+                return
+            case ast.If(test=test):
+                for inner in stmt.body if scope.value(test) else stmt.orelse:
+                    _follow(inner, scope)
+                return
+            case ast.With():
+                for inner in stmt.body:
+                    _follow(inner, scope)
+                return
+            case ast.Expr() | ast.Assert():
+                return
+    except (Unknown, TypeError, ValueError):
+        pass
+    scope.lost |= writes(stmt)
+
+
+def _bind(target: ast.expr, value: Any, scope: DataScope) -> None:
+    if isinstance(target, ast.Name):
+        scope.lost.discard(target.id)
+        scope.known[target.id] = value
+    elif isinstance(target, ast.Tuple | ast.List):
+        parts = list(value)
+        if len(parts) != len(target.elts):
+            raise ValueError("another number of parts")
+        for element, part in zip(target.elts, parts, strict=True):
+            _bind(element, part, scope)
+    else:
+        raise TypeError("neither a name nor names")
