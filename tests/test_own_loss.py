@@ -115,3 +115,17 @@ def test_made_up_sizes_may_be_to_blame_for_what_the_loss_raises(tmp_path: Path) 
     made_up = load(f"{tmp_path / 'own.py'}:VAE")
     if made_up.objective is not None:
         made_up.objective.run(made_up.model, made_up.batch)
+
+
+def test_a_loop_without_gradients_is_examined(tmp_path: Path) -> None:
+    loop = """
+    def train(model, loader):
+        for wav in loader:
+            with torch.no_grad():
+                out = model(wav)
+            loss = F.mse_loss(out["wav"], wav) + out["mu"].square().mean()
+            loss.backward()
+    """
+    subject = loaded(tmp_path, loop)
+    assert subject.objective is not None
+    assert not subject.objective.run(subject.model, subject.batch).requires_grad

@@ -239,14 +239,24 @@ def _backward_of(statement: ast.stmt) -> ast.expr | None:
 
 
 def _flat(body: Sequence[ast.stmt]) -> list[ast.stmt]:
-    """Statements with the bodies of `with` in line: `with autocast():` changes no value."""
+    """Statements with the bodies of `with` in line: `with autocast():` changes no value.
+
+    `with no_grad():` stays as it is, for it cuts gradients off.
+    """
     found: list[ast.stmt] = []
     for statement in body:
-        if isinstance(statement, ast.With) and not any(i.optional_vars for i in statement.items):
+        plain = isinstance(statement, ast.With) and not any(
+            i.optional_vars or _cuts(i.context_expr) for i in statement.items
+        )
+        if isinstance(statement, ast.With) and plain:
             found += _flat(statement.body)
         else:
             found.append(statement)
     return found
+
+
+def _cuts(context: ast.expr) -> bool:
+    return isinstance(context, ast.Call) and called_name(context) in {"no_grad", "inference_mode"}
 
 
 def reads(node: ast.AST) -> set[str]:
