@@ -288,6 +288,29 @@ def test_a_task_on_the_location_is_no_part_of_it(kl: Term, weight: float) -> Non
         assert d.ratios == pytest.approx((1, 1) if kl in (exact, by_hand) else (0, 0), abs=2e-3)
 
 
+@pytest.mark.parametrize("kl", [exact, lambda mu, h, s, z: 0.5 * (mu**2).sum(1)])
+@pytest.mark.parametrize("weight", [1.0, -1.0, None])
+def test_a_discrepancy_of_samples_is_no_part_of_it(kl: Term, weight: float | None) -> None:
+    class Meets(VAE):
+        def forward(self, x: Tensor) -> Any:
+            mu, h = self.mu(x), self.h(x)
+            z = mu + h.exp() * torch.randn_like(mu)
+            apart = (z[:, None] - torch.randn_like(z)[None]).pow(2).sum(2).sqrt().mean()
+            return self.out(z), self.kl(mu, h, h.exp(), z), apart
+
+    def loss(out: Any, x: Tensor) -> Tensor:
+        total: Tensor = 0.5 * (out[0] - x).pow(2).sum() + 7 * out[2]
+        return total if weight is None else total + weight * out[1].sum()
+
+    with examined(Meets(torch.exp, kl), torch.rand(4, 6), loss=loss) as examination:
+        (d,) = examination.require_divergences()
+    assert not d.missing  # the discrepancy alone pulls to the prior too
+    if weight is not None:
+        assert d.standard
+        assert d.weight == pytest.approx(4 * weight, rel=1e-4)
+        assert d.exact == (kl is exact)
+
+
 def test_a_posterior_put_together_from_several_values_is_not_judged() -> None:
     class Residual(VAE):
         def forward(self, x: Tensor) -> Any:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from steps import examined
+from steps import Bare, examined
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal
+from torch.distributions import Beta, Dirichlet, Gamma, Independent, Normal
 
 from vaedoctor.examine.examination import Examination
 from vaedoctor.examine.gradients import Arrives
@@ -339,3 +339,35 @@ class TestDead:
             assert gradient is not None
             assert not gradient.any()
             assert not examination.dead_branches
+
+
+DRAWN_BY_REJECTION = {
+    "dirichlet": lambda h: Dirichlet(F.softplus(h) + 0.3),
+    "beta": lambda h: Beta(F.softplus(h) + 0.3, torch.ones_like(h)),
+    "gamma": lambda h: Gamma(F.softplus(h) + 0.3, torch.ones_like(h)),
+}
+
+
+@pytest.mark.parametrize("scored", [False, True])
+@pytest.mark.parametrize("draw", ["sample", "rsample"])
+@pytest.mark.parametrize("family", DRAWN_BY_REJECTION.values(), ids=DRAWN_BY_REJECTION)
+def test_a_draw_by_rejection_is_cut_by_sample_alone(family: Any, draw: str, scored: bool) -> None:
+    torch.manual_seed(0)
+    parts = {"h": nn.Linear(6, 3), "out": nn.Linear(3, 6)}
+
+    def body(x: Tensor) -> tuple[Tensor, Tensor]:
+        q = family(parts["h"](x))
+        z = getattr(q, draw)()
+        x_hat = parts["out"](z)
+        score = (x_hat - x).pow(2).sum().detach() * q.log_prob(z.detach()).sum()
+        return x_hat, score if scored else q.entropy().sum()
+
+    def loss(out: Any, x: Tensor) -> Tensor:
+        total: Tensor = (out[0] - x).pow(2).sum() - out[1]
+        return total
+
+    with examined(Bare(body, **parts), torch.rand(8, 6), loss=loss) as examination:
+        (found,) = examination.reparameterizations
+    assert found.passes == (draw == "rsample")
+    assert found.judged == (draw == "rsample" or not scored)
+    assert (found.cut is None) == (draw == "rsample")

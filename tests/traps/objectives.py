@@ -402,3 +402,22 @@ class PredictsFromItsLocation(Gaussian):
         known, y = x[:, 0] > 0.2, x.mean(1)
         task = (self.prop(mu)[:, 0] - y)[known].pow(2).mean()
         return (0.5 * (r - x).pow(2).sum(1) + divergence(mu, lv)).mean() + 3 * task
+
+
+class MeetsThePriorsDraws(Gaussian):
+    """A discrepancy between samples and draws of the prior, beside a KL."""
+
+    weight = 0.5
+
+    def loss(self, x):
+        mu, lv = self.stats(x)
+        z = self.draw(mu, lv)
+        p = torch.randn_like(z)
+        r = self.dec(z)
+
+        def near(a, b):
+            return (-(a[:, None] - b[None]).pow(2).mean(2)).exp().mean()
+
+        apart = near(z, z) + near(p, p) - 2 * near(z, p)
+        recon = 0.5 * (r - x).pow(2).sum(1).mean()
+        return recon + self.weight * divergence(mu, lv).mean() + 10 * apart

@@ -17,6 +17,9 @@ from .latents import ADDS, Latent
 from .listing import header_of, text_of
 from .recording import ESCAPES, GradSwitch, Op, Recording, Value
 
+IMPLICIT = frozenset({"dirichlet", "gamma"})
+"""Drawn by rejection, with the gradient of Figurnov et al. (2018) in `rsample`."""
+
 REPARAMETERIZABLE = frozenset({"gaussian", "laplace", "logistic", "uniform"})
 
 FLAT = frozenset("normal bernoulli round round_ sign floor ceil multinomial trunc sgn".split())
@@ -150,13 +153,21 @@ class Reparameterization:
         return self.latent.family == "gumbel" and self.latent.scale is None
 
     @property
+    def implicit(self) -> bool:
+        """Whether `rsample` differentiates the draw though it is by rejection."""
+        return self.latent.family in IMPLICIT
+
+    @property
     def judged(self) -> bool:
         """Whether a reparameterised draw exists for the family, and the sample is used.
 
-        Of a category only where an operation cuts the gradient and no term of the loss scores it.
+        Of a category or a draw by rejection only where an operation cuts the gradient and no term
+        of the loss scores it.
         """
         known = self.latent.family in REPARAMETERIZABLE
-        cut = self.relaxed and ((self.cut is not None and not self.scored) or self.passes)
+        cut = (self.relaxed or self.implicit) and (
+            (self.cut is not None and not self.scored) or self.passes
+        )
         return self.latent.reaches and (known or cut)
 
     @property

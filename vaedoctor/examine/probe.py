@@ -30,7 +30,7 @@ from .pinning import (
 )
 from .recording import Value
 from .repeat import Repeated, repeat
-from .summands import tasks_on
+from .summands import beside
 
 AFFINE = frozenset({"gaussian", "uniform"})
 CLAMPS = frozenset("clamp clamp_ clip clamp_min clamp_max max maximum relu".split())
@@ -104,7 +104,7 @@ class Probe:
         if mu is None or h is None or mu.op is None or h.op is None:
             raise Unavailable("the posterior's parameters cannot be forced to known values")
         self.mu, self.h = mu, h
-        self.pins += tasks_on(anatomy, mu, h, flow.descendants(*decoded))
+        self.pins += beside(anatomy, mu, h, flow.descendants(*decoded))
         self.apart = self.mu is self.h or self.mu.index not in flow.ancestors(self.h)
         unbounded = not flow.noise[self.h.index] and _unbounded(flow, self.h)
         self.signed = bool((self.h.tensor.detach() <= 0).any()) or unbounded

@@ -66,29 +66,51 @@ def _walk(flow: Flow, value: Value | None, reaches: Set[int], decoded: Set[int])
     return Joined(value, last, turns)
 
 
-def tasks_on(anatomy: Anatomy, location: Value, scale: Value, decoded: Set[int]) -> list[Op]:
-    """What makes the terms of the loss in which a layer reads the location: a classifier's, say.
+def beside(anatomy: Anatomy, location: Value, scale: Value, decoded: Set[int]) -> list[Op]:
+    """What makes the terms of the loss that act on the posterior and are no part of its KL.
 
-    `decoded` are the values that know a decoder's output, whose sums are taken apart. None of the
-    terms knows the scale, so that no KL is among them.
+    A layer reads the location, as a classifier's does, and nothing the scale; or the sample meets
+    draws that reach no decoder, of the prior in a discrepancy (MMD), beside a term on the heads.
+    `decoded` are the values that know a decoder's output, whose sums are taken apart.
     """
     flow, loss = anatomy.flow, anatomy.recording.loss
     value = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
-    sampler = flow.ancestors(*(x.z for x in anatomy.latents))
-    reads, scales = flow.descendants(location), flow.descendants(scale)
-    layers = [
-        op
-        for op in flow.recording.ops
-        if op.makes
-        and flow.layer(op)
-        and op.out.index in reads
-        and not any(m.index in sampler or m.index in decoded for m in op.makes)
-    ]
-    by_layer = flow.descendants(*(m for op in layers for m in op.makes)) if layers else frozenset()
-    if value is None or not by_layer:
+    if value is None:
         return []
-    terms = [v for v in _terms(flow, value, decoded) if v.index in by_layer - decoded]
-    return [v.op for v in terms if v.op is not None and v.index not in scales]
+    samples = [x.z for x in anatomy.latents]
+    terms = [v for v in _terms(flow, value, decoded) if v.index not in decoded]
+    by_layer, scales = _read_by_layers(flow, location, samples, decoded), flow.descendants(scale)
+    drawn, own = flow.descendants(*samples), 0
+    for x in samples:
+        own |= flow.noise[x.index]
+
+    def reads_heads(term: Value) -> bool:
+        return not flow.ancestors(term, stop=samples).isdisjoint((location.index, scale.index))
+
+    apart = [v for v in terms if v.index in by_layer and v.index not in scales]
+    if any(reads_heads(v) for v in terms if v not in apart):
+        apart += [
+            v
+            for v in terms
+            if v.index in drawn and flow.noise[v.index] & ~own and not reads_heads(v)
+        ]
+    return [v.op for v in apart if v.op is not None]
+
+
+def _read_by_layers(
+    flow: Flow, location: Value, samples: list[Value], decoded: Set[int]
+) -> frozenset[int]:
+    """All that is computed from layers that read the location, around sampler and decoder."""
+    apart = flow.ancestors(*samples) | decoded
+    reads = flow.descendants(location)
+    made = [
+        m
+        for op in flow.recording.ops
+        if op.makes and op.out.index in reads and flow.layer(op)
+        if not any(v.index in apart for v in op.makes)
+        for m in op.makes
+    ]
+    return flow.descendants(*made) if made else frozenset()
 
 
 def _terms(flow: Flow, value: Value, decoded: Set[int]) -> Iterator[Value]:

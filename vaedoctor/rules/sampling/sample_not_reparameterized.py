@@ -33,7 +33,8 @@ def sample_not_reparameterized(examination: Examination) -> Iterator[Finding | V
     ## False alarms
     Discrete latents (Bernoulli, categorical) have no reparameterised draw and are not judged;
     frozen encoders are skipped. Where only the scale gets no gradient it is a warning, and so it
-    is for a category by Gumbel noise, unless a term of the loss scores the draw.
+    is for a category by Gumbel noise, unless a term of the loss scores the draw. So may one of a
+    Dirichlet, beta or gamma draw, which is not judged then.
 
     ## References
     Kingma and Welling, Auto-Encoding Variational Bayes, 2014, section 2.4.
@@ -62,6 +63,8 @@ def sample_not_reparameterized(examination: Examination) -> Iterator[Finding | V
         )
         if r.relaxed:
             lost, draw = "the logits", "`F.gumbel_softmax(logits, tau, hard=True)`, not detached"
+        elif r.implicit:
+            lost, draw = "the parameters of the posterior", "`.rsample()`, not detached"
         yield Finding(
             f"{by} the gradient from the sample to {lost}",
             help=f"sample with {draw}",
