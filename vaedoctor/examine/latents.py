@@ -143,7 +143,7 @@ def _settled(flow: Flow, value: Value) -> Value:
             for op in ops
             if op.name in ADDS | MULS | CUTS and op.makes and op.out.shape == value.shape
         ]
-        if not sums:
+        if not sums or any(flow.layer(op) for op in ops):  # a score may read it beside the layer
             return value
         value = sums[0].out
 
