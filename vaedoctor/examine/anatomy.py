@@ -230,6 +230,7 @@ def compared_values(
     """
     raw = {v.index for v in inputs_of(recording)}
     inside = flow.descendants(*(decoded_from or ()))
+    draws = {v.shape[0] for v in decoded_from or () if len(v.shape) > 2}
     found = []
     for op in recording.ops:
         if len(op.reads) < 2 or not op.makes:
@@ -241,7 +242,7 @@ def compared_values(
                 continue
         plain = [v for v in op.reads if only_moved(flow, v, raw)]
         learned = [v for v in op.reads if (flow.posterior(v) if of_data else flow.learned[v.index])]
-        if plain and learned and _entry_by_entry(op, learned[0].tensor, plain[0].tensor):
+        if plain and learned and _entry_by_entry(op, learned[0].tensor, plain[0].tensor, draws):
             value = learned[0]
             while value.op is not None and value.op.name in RESHAPES:
                 value = flow.parents(value)[0]
@@ -258,9 +259,14 @@ def _masks(op: Op, raw: set[int], flow: Flow) -> bool:
     return op.name in MULS and all(map(_binary, given))
 
 
-def _entry_by_entry(op: Op, made: Tensor, given: Tensor) -> bool:
-    """Whether there is a number for every entry of the input, or for each class it may be."""
+def _entry_by_entry(op: Op, made: Tensor, given: Tensor, draws: Set[int]) -> bool:
+    """Whether there is a number for every entry of the input, or for each class it may be.
+
+    Of several `draws` that stand in front, the input is compared with each.
+    """
     each = 1
+    if made.dim() == given.dim() + 1 and made.shape[1:] == given.shape and made.shape[0] in draws:
+        each = made.shape[0]
     if op.name in CLASS_LOSSES and not given.is_floating_point() and made.dim():
         each = made.shape[min(1, made.dim() - 1)]
     return made.numel() == given.numel() * each
