@@ -63,6 +63,20 @@ def log_dets(anatomy: Anatomy) -> Iterator[LogDet]:
             yield LogDet(call.path, own.tolist(), true.tolist(), factor, pull, span, used)
 
 
+def reports(flow: Flow, start: Value, end: Value) -> Iterator[tuple[Value, Value, Value]]:
+    """Of every module between two values: what it is given, what it makes of it, and its number.
+
+    Modules that add their number to another's are left out.
+    """
+    way = (flow.descendants(start) | {start.index}) & (flow.ancestors(end) | {end.index})
+    for call in flow.recording.calls:
+        step = _step(flow, call, {start.shape})
+        if step is None or step[3] is not None or step[2].op is None:
+            continue
+        if step[0].index in way and step[1].index in way:
+            yield step[:3]
+
+
 def _step(
     flow: Flow, call: Call, shapes: set[tuple[int, ...]]
 ) -> tuple[Value, Value, Value, Value | None] | None:

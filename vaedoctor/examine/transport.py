@@ -28,6 +28,7 @@ from .edits import Edits
 from .flowends import flow_ends, passed_by_all
 from .latents import Latent, path_of
 from .leastsquares import flat_gradient, least_squares, log_determinants
+from .logdet import reports
 from .pinning import first_layers, held
 from .probe import Probe
 from .recording import Op, Recording, Value
@@ -160,8 +161,10 @@ class _Reading:
             self.small = True
             return None
         if fit.left > EXACT:
-            return self._steps(run, target, columns, at) or self._instead(
-                run, target, columns, at, true
+            return (
+                self._steps(run, target, columns, at)
+                or self._instead(run, target, columns, at, true)
+                or self._misreported(run, target, columns, at)
             )
         return self._read(fit.weights, run, true)
 
@@ -291,6 +294,44 @@ class _Reading:
             )
         return None
 
+    def _misreported(
+        self, run: Recording, target: Tensor, columns: list[Tensor], at: list[Tensor]
+    ) -> Transport | None:
+        """The first step that reports another number a row than its own log-determinant.
+
+        Judged only where the loss counts exactly what all steps report.
+        """
+        told = list(reports(self.anatomy.flow, self.latent.z, self.end))
+        if not told:
+            return None
+        given = [run.values[made.index].tensor for _, _, made in told]
+        fit = least_squares(target, [*columns, flat_gradient(_total(given), at)])
+        entropy = fit.weights[0]
+        if fit.left > EXACT or fit.seen < SEEN or entropy <= 0:
+            return None
+        if abs(fit.weights[-1] / entropy + 1) > CLOSE:
+            return None
+        prior, before_flow, analytic = (w / entropy for w in fit.weights[1:4])
+        for (before, after, made), number in zip(told, given, strict=True):
+            ends = run.values[before.index].tensor, run.values[after.index].tensor
+            true = log_determinants(*ends)
+            own = number.detach().double().flatten()
+            if true is None or _alike(own, true.detach()):
+                continue
+            op = made.op
+            assert op is not None
+            step = Step(before, after, path_of(op), op.span)
+            return Transport(
+                self.latent,
+                [step],
+                0.0,
+                prior,
+                before_flow + analytic,
+                instead=(own.tolist()[:4], true.detach().tolist()[:4]),
+                at=op.span,
+            )
+        return None
+
     def _numbers(self, run: Recording) -> list[Value]:
         """One number a row or unit, made by the flow on the way to the loss, not through zK."""
         flow, shape = self.anatomy.flow, self.latent.z.shape
@@ -343,6 +384,15 @@ class _Reading:
         for op in flow.consumers.get(value.index, ()):
             if op.makes and op.out.index not in decoded:
                 yield op
+
+
+def _total(numbers: list[Tensor]) -> Tensor:
+    return torch.stack([number.sum() for number in numbers]).sum()
+
+
+def _alike(numbers: Tensor, true: Tensor) -> bool:
+    size = max(SMALL, float(true.abs().max()))
+    return bool(((numbers - true).abs() < CLOSE * size).all())
 
 
 def _half(m: Tensor, s: Tensor) -> Tensor:
