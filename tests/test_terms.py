@@ -223,3 +223,103 @@ def test_the_reach_of_a_location(
 def test_a_plain_head_has_no_bound() -> None:
     with examined(VAE(torch.exp, exact), X, loss=recon) as examination:
         assert examination.head_reaches == []
+
+
+class Coupling(nn.Module):
+    """Half of z scales and shifts the other half; `told` makes the reported number of the scale."""
+
+    def __init__(self, *, first: bool, told: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.net, self.first, self.told = nn.Linear(2, 4), first, told
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = z.chunk(2, 1) if self.first else reversed(z.chunk(2, 1))
+        s, t = self.net(a).chunk(2, 1)
+        b = b * torch.exp(torch.tanh(s)) + t
+        return torch.cat([a, b] if self.first else [b, a], 1), self.told(s).sum(1)
+
+
+def coupled(*told: Callable[[Tensor], Tensor]) -> list[Any]:
+    """What is found of two coupling steps behind a sample, in a loss that subtracts their sum."""
+    torch.manual_seed(0)
+    steps = nn.ModuleList([Coupling(first=i == 0, told=t) for i, t in enumerate(told)])
+    parts = {"steps": steps, "mu": nn.Linear(6, 4), "h": nn.Linear(6, 4), "out": nn.Linear(4, 6)}
+
+    def body(x: Tensor) -> tuple[Tensor, Tensor]:
+        q = Normal(parts["mu"](x), parts["h"](x).exp())
+        z = q.rsample()
+        log_q = q.log_prob(z).sum(1)
+        for coupling in steps:
+            z, log_det = coupling(z)
+            log_q = log_q - log_det
+        return parts["out"](z), log_q - Normal(0.0, 1.0).log_prob(z).sum(1)
+
+    with examined(Bare(body, **parts), X, loss=recon) as examination:
+        return examination.transports
+
+
+def test_a_step_that_reports_another_number_than_its_determinant_is_told() -> None:
+    (right,) = coupled(torch.tanh, torch.tanh)
+    assert right.log_det == pytest.approx(-1, abs=1e-2)
+    assert right.instead is None
+    (wrong,) = coupled(torch.tanh, lambda s: s)
+    assert wrong.path == "steps.1"
+    counted, true = wrong.instead
+    assert counted != pytest.approx(true, rel=1e-2)
+
+
+def test_several_draws_in_front_are_compared_with_one_input() -> None:
+    """`x * logit` of [K, B, D] logits, in a forward pass that returns the bound alone."""
+    torch.manual_seed(0)
+    parts = {"mu": nn.Linear(6, 3), "h": nn.Linear(6, 3), "out": nn.Linear(3, 6)}
+
+    def body(x: Tensor) -> Tensor:
+        mu, h = parts["mu"](x), parts["h"](x)
+        z = mu + (0.5 * h).exp() * torch.randn(5, *mu.shape)
+        logit = parts["out"](z)
+        log_x = (x * logit - F.softplus(logit)).sum(-1)
+        log_q = (-0.5 * (z - mu) ** 2 / h.exp() - 0.5 * h).sum(-1)
+        log_w = log_x - 0.5 * (z**2).sum(-1) - log_q
+        return -(torch.logsumexp(log_w, 0) - math.log(5)).mean()
+
+    with examined(Bare(body, **parts), X.clamp(0, 1), loss=lambda out, x: out) as examination:
+        (found,) = examination.aggregations
+        x_hat = examination.anatomy.x_hat
+    assert (found.axis, found.rewards) == ("samples", True)
+    assert x_hat is not None
+    assert x_hat.shape == (5, 8, 6)
+
+
+def divergence(m1: Tensor, s1: Tensor, m2: Tensor, s2: Tensor) -> Tensor:
+    apart = s1.pow(2) + (m1 - m2).pow(2)
+    return (s2.log() - s1.log() + apart / (2 * s2.pow(2)) - 0.5).sum(1)
+
+
+def reverse(m1: Tensor, s1: Tensor, m2: Tensor, s2: Tensor) -> Tensor:
+    apart = s2.pow(2) + (m2 - m1).pow(2)
+    return (s1.log() - s2.log() + apart / (2 * s1.pow(2)) - 0.5).sum(1)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_swap_is_placed_at_the_call_or_in_the_function(inside: bool) -> None:
+    torch.manual_seed(0)
+    heads = {name: nn.Linear(6, 3) for name in ("mu", "h", "prior", "wide")}
+    parts = {**heads, "out": nn.Linear(3, 6)}
+
+    def body(x: Tensor) -> tuple[Tensor, Tensor]:
+        mu, s = parts["mu"](x), parts["h"](x).exp()
+        given = x.roll(1, 1)
+        a, b = parts["prior"](given), parts["wide"](given).exp()
+        z = mu + s * torch.randn_like(mu)
+        kl = reverse(mu, s, a, b) if inside else divergence(a, b, mu, s)
+        return parts["out"](z), kl
+
+    with examined(Bare(body, **parts), X, loss=recon) as examination:
+        (found,) = examination.require_divergences()
+        call = examination.swapped_at(found)
+    assert found.reversed
+    if inside:
+        assert call is None
+    else:
+        assert call is not None
+        assert call.line == body.__code__.co_firstlineno + 5

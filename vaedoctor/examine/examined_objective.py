@@ -31,6 +31,7 @@ from . import (
     reduction,
     shapes,
     summands,
+    swapped,
     transport,
     weights,
 )
@@ -147,6 +148,10 @@ class ExaminedObjective(ExaminedSampling):
     def turned_at(self, latent: Latent) -> Span | None:
         """Where the sign of a latent's KL is turned; None where the loss is no plain sum."""
         return summands.turned_at(self.anatomy, latent)
+
+    def swapped_at(self, pull: Pull) -> Span | None:
+        """The call that hands the prior to a KL's function before the posterior; None if none."""
+        return swapped.called_at(self.anatomy, pull.latent, pull.at)
 
     def _pull(self, d: divergence.Divergence) -> Pull:
         return self.densities.get(d.latent.z.index, d)

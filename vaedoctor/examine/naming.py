@@ -8,7 +8,7 @@ import functools
 from ..finding import Span
 from .listing import tree_of
 from .places import Frame
-from .recording import Value
+from .recording import Op, Value
 
 Position = tuple[int, int, int, int]
 
@@ -40,6 +40,39 @@ def local_name(value: Value) -> str:
             return _target(statement.targets[0], element)
         return _target(statement.target, element)
     return ""
+
+
+def parameter_of(op: Op, value: Value) -> int | None:
+    """Which parameter of the function around it an operation's operand is; None if not known.
+
+    Read off `torch.log(std)`, `a - b` and `std.pow(2)`: operands that are plain names.
+    """
+    frame = op.frames[0] if op.frames else None
+    node = _expression(frame) if frame is not None else None
+    if frame is None or node is None:
+        return None
+    if isinstance(node, ast.BinOp):
+        written: list[ast.expr] = [node.left, node.right]
+    elif isinstance(node, ast.Call):
+        of = node.func.value if isinstance(node.func, ast.Attribute) else None
+        written = [*([of] if of is not None else []), *node.args]
+    else:
+        return None
+    parameters = frame.code.co_varnames[: frame.code.co_argcount]
+    names = [w.id for w in written if isinstance(w, ast.Name) and w.id in parameters]
+    if len(names) == 1 and len(op.reads) == 1 and op.reads[0] is value:
+        return parameters.index(names[0])
+    if len(names) == len(op.reads) == len(op.args) == 2 and op.args[0] is op.reads[0].tensor:
+        return parameters.index(names[0 if op.reads[0] is value else 1])
+    return None
+
+
+def _expression(frame: Frame) -> ast.expr | None:
+    span = frame.span
+    if span is None:
+        return None
+    nodes = (n for n in ast.walk(tree_of(frame.file)) if isinstance(n, ast.BinOp | ast.Call))
+    return next((n for n in nodes if _same(n, span)), None)
 
 
 def _element(expression: ast.expr, span: Span) -> int | None:

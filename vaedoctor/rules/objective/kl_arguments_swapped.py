@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...finding import Finding, Severity
+from ...finding import Finding, Severity, where
 from ...rule import rule
 
 if TYPE_CHECKING:
@@ -38,10 +38,14 @@ def kl_arguments_swapped(examination: Examination) -> Iterator[Finding]:
     others = [d for d in pulls if not d.reversed and not d.missing]
     for d in pulls:
         if d.reversed and examination.carried(d, others):
+            call = examination.swapped_at(d)
             yield Finding(
                 "the KL is taken from the prior to the posterior: KL(p || q)",
                 help="put the posterior first: `kl_divergence(posterior, prior)`",
-                at=d.at,
+                at=call or d.at,
                 measured=d.reverse_evidence,
+                notes=(f"the KL of its arguments is computed in {where(d.at, call)}",)
+                if call
+                else (),
                 causes=frozenset({"latent", "kl"}),
             )
