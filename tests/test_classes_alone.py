@@ -553,6 +553,48 @@ ALONE = {
             def forward(self, x):
                 return self.inner(x)
     """,
+    "two places of one argument, channels last": """
+        class VAE(nn.Module):
+            def __init__(self, n_kinds: int = 5, length: int = 12):
+                super().__init__()
+                self.up, self.down = nn.Conv1d(n_kinds, 12, 1), nn.Conv1d(6, n_kinds, 1)
+            def forward(self, data):
+                seen, masked = data[:][0], data[:][1]
+                z, mu, logvar = drawn(self.up(masked.permute(0, 2, 1)))
+                return self.down(z).permute(0, 2, 1) * seen.new_ones(()), mu, logvar
+    """,
+    "a word that may be missing, and what need not be given": """
+        class VAE(nn.Module):
+            def __init__(self, settings: dict):
+                super().__init__()
+                if "shape" in settings: self.shape = settings["shape"]
+                else: self.shape = "flat"
+                self.frame = settings["frame"].to_frame("a") if "frame" in settings else None
+                self.up = nn.Linear(settings["width"], 12)
+                self.down = nn.Linear(6, settings["width"])
+            def bent(self, x):
+                if self.shape == "flat":
+                    return x
+                raise ValueError(self.shape)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x))
+                return self.bent(self.down(z)), mu, logvar
+    """,
+    "a word of which one branch has another": """
+        class VAE(nn.Module):
+            def __init__(self, width, shape=None, settings=None):
+                super().__init__()
+                if settings is None:
+                    self.shape = shape["name"]
+                else:
+                    self.shape = "round"
+                self.up, self.down = nn.Linear(width, 12), nn.Linear(6, width)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x))
+                if self.shape not in ("long", "short"):
+                    raise ValueError(self.shape)
+                return self.down(z), mu, logvar
+    """,
 }
 
 
@@ -651,6 +693,25 @@ def test_a_part_inherits_from_the_class_that_the_constructor_asks_for(
     subject: Any = load(write(body))
     assert subject.batch.ran
     assert "Reading" in [k.__name__ for k in type(subject.model.encoder).__mro__]
+
+
+def test_a_made_up_argument_that_is_refused_late_is_no_finding(
+    write: Callable[[str], str],
+) -> None:
+    body = """
+        class VAE(nn.Module):
+            def __init__(self, width, kind):
+                super().__init__()
+                self.kind = kind
+                self.up, self.down = nn.Linear(width, 12), nn.Linear(6, width)
+            def forward(self, x):
+                if self.kind.__class__.__name__ != "Kind":
+                    raise ValueError("no such kind")
+                z, mu, logvar = drawn(self.up(x))
+                return self.down(z), mu, logvar
+    """
+    with pytest.raises(TargetError, match=r"does not run with made-up arguments.*no such kind"):
+        load(write(body))
 
 
 def test_what_a_part_is_asked_for_in_vain_is_told_as_a_gap(write: Callable[[str], str]) -> None:

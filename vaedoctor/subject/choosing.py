@@ -22,7 +22,7 @@ from .source import Source
 from .subject import Batch
 from .trial import Trial, attempt, leaves
 from .unbuildable import cannot_compose, cannot_run, factory
-from .witness import TooMuchWork
+from .witness import TooMuchWork, user_frame
 
 _MOST_MADE_UP = 6
 _MOST_ANSWERS = 8
@@ -75,10 +75,7 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
             return chosen
         best = best or chosen
         first = first or (built, trial)
-    open_ = best is not None and (
-        stands_in(best[0].made_up)
-        or given_too(best[0], _trial(best, wanted).error, wanted.namespace) is not None
-    )
+    open_ = best is not None and _may_be_made_up(best, wanted)
     if first is not None and sizes_in(first[0].made_up):
         found, other = _solved(*first, wanted)
         if found is not None:
@@ -92,6 +89,18 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
     if raised is not None:
         raise cannot_run(type(best[0].model), best[0].made_up, raised, wanted.target) from raised
     return best
+
+
+def _may_be_made_up(chosen: Chosen, wanted: Wanted) -> bool:
+    """Whether a failure may be due to an argument that nobody gave: a part, a lack, a refusal."""
+    built, error = chosen[0], _trial(chosen, wanted).error
+    frame = user_frame(error)
+    refuses = frame is not None and frame[1].startswith(("raise ", "assert "))
+    return (
+        stands_in(built.made_up)
+        or given_too(built, error, wanted.namespace) is not None
+        or (refuses and bool(built.made_up))
+    )
 
 
 def _with_factory(error: NotGuessed, built: Built, wanted: Wanted) -> NotGuessed:

@@ -226,15 +226,20 @@ class Inventor:
         return found + ([namespace_of(children or {})] if bare else [])
 
     def _entries(self, use: Use) -> list[Any]:
-        children = self._children({k: u for k, u in use.keys.items() if isinstance(k, str)})
+        read = {k: u for k, u in use.keys.items() if isinstance(k, str) and not u.tested}
+        tested = len(read) < len(use.keys)
+        children = self._children(read, needed=not tested)
         return [] if children is None else [children]
 
-    def _children(self, uses: Mapping[str, Use]) -> dict[str, Any] | None:
+    def _children(self, uses: Mapping[str, Use], *, needed: bool = True) -> dict[str, Any] | None:
+        """A value for each; where not all are `needed`, those that can be made up."""
         found = {}
         for key, use in uses.items():
             options = self.choices(key, _EMPTY, use)
             if not options and use.said:
-                return None
+                if needed:
+                    return None
+                continue
             found[key] = options[0] if options else None
         return found
 

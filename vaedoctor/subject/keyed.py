@@ -1,7 +1,8 @@
-"""Data that come by name: a dict with one tensor for each modality, and what may hold it."""
+"""Data in a container: a dict with one tensor for each modality, what may hold it, a tuple."""
 
 from __future__ import annotations
 
+import ast
 import collections.abc
 import typing
 from collections.abc import Iterable, Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .callees import tree_of
 from .layers import Layers
 from .slots import Group, Path, Slot, State, changed, slots_of
 from .witness import Observed
@@ -74,3 +76,20 @@ def as_held(state: State, error: BaseException | None) -> Iterator[State]:
                 and set(node.entries) == set(error.obj)
             ):
                 yield {**state, name: Group("object", {str(error.name): node})}
+
+
+def as_positions(state: State, model: nn.Module) -> Iterator[State]:
+    """A tensor of which forward reads places by number: `x, y = batch[0], batch[1]`."""
+    tree = tree_of(type(model).forward)
+    read: dict[str, set[int]] = {}
+    for node in ast.walk(tree) if tree is not None else ():
+        match node:
+            case ast.Subscript(value=held, slice=ast.Constant(value=int(place))) if place >= 0:
+                while isinstance(held, ast.Subscript) and isinstance(held.slice, ast.Slice):
+                    held = held.value
+                if isinstance(held, ast.Name):
+                    read.setdefault(held.id, set()).add(place)
+    for name, given in state.items():
+        places = read.get(name, set())
+        if isinstance(given, Slot) and places == set(range(max(places, default=0) + 1)) != {0}:
+            yield {**state, name: Group("tuple", dict.fromkeys(sorted(places), given))}

@@ -111,6 +111,12 @@ class _Reader:
             case ast.For(target=target, iter=loop, body=body, orelse=orelse):
                 self._loop(target, loop, env)
                 self._block([*body, *orelse], env)
+            case ast.If(test=test, body=body, orelse=orelse):
+                self._use(test, env)
+                other = dict(env)
+                self._block(body, env)
+                self._block(orelse, other)
+                env |= {k: v for k, v in other.items() if k not in env}  # either may have run
             case ast.Match(subject=subject, cases=cases):
                 use = self._use(subject, env)
                 for case in cases:
@@ -257,6 +263,11 @@ class _Reader:
     def _compare(self, node: ast.Compare, env: dict[str, Use]) -> Use | None:
         sides = [node.left, *node.comparators]
         uses = [self._use(s, env) for s in sides]
+        match node:
+            case ast.Compare(left=ast.Constant(value=str(key)), ops=[ast.In() | ast.NotIn()]):
+                if uses[1] is not None:
+                    uses[1].key(key).tested = True
+                    return None
         for index, use in enumerate(uses):
             if use is None:
                 continue

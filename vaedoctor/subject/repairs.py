@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .companions import companion
-from .keyed import OF_DICTS, as_held, as_names
+from .keyed import OF_DICTS, as_held, as_names, as_positions
 from .layers import KNOWN, TABLES, Layers, square_images
 from .lengths import longer
 from .refusals import as_it_says
@@ -52,6 +52,7 @@ class Repairs:
         yield from of_masks(state, slots, str(error))
         yield from self._rank(state, seen, slots)
         if failed is not None:
+            yield from self._turned(state, failed, slots)
             yield from of_another_kind(state, failed, slots, str(error))
             yield from longer(state, failed, slots, str(error), self.layers)
             yield from self.resizing.of(state, failed, slots, str(error))
@@ -68,6 +69,7 @@ class Repairs:
         elif isinstance(error, KeyError) and error.args:
             yield from self._with_key(state, error.args[0])
         yield from as_held(state, error)
+        yield from as_positions(state, self.model)
         yield from as_names(state, seen, self.model, self.layers)
         yield from self._as_list(state, failed)
         for path, count in self._unpacked(state, seen):
@@ -217,6 +219,16 @@ class Repairs:
                 yield from self._folded(state, path, slot, operand, call.module)
             if isinstance(call.module, nn.RNNBase | nn.RNNCellBase) and running:
                 yield from self.resizing.wider(state, operand, call.module.input_size, slots)
+
+    def _turned(self, state: State, failed: Failed, slots: Mapping[Path, Slot]) -> Iterator[State]:
+        """Channels last, where what arrives at a convolution is the slot with its axes turned."""
+        first = failed.operands[0] if failed.operands else None
+        if first is None or failed.name not in CONVOLUTIONS:
+            return
+        for path in first.paths:
+            shape = slots[path].shape
+            if len(shape) > 2 and sorted(shape) == sorted(first.shape) and shape != first.shape:
+                yield reshaped(state, path, first.shape)
 
     def _folded(
         self, state: State, path: Path, slot: Slot, operand: Operand, layer: nn.Module

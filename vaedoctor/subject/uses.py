@@ -15,13 +15,14 @@ class Use:
     values the code itself falls back to, `items` the use of an element, `count` into how many it is
     unpacked, `equals` the constants it is compared with, `names` the parameters it is passed to,
     `methods` those of its methods that are called; a `part` is put into an `nn.Sequential`, and
-    what `may_lack` is read with `.get(key, None)`.
+    what `may_lack` is read with `.get(key, None)`, and what is `tested` by `key in cfg`.
     """
 
     attributes: dict[str, Use] = field(default_factory=dict)
     keys: dict[Any, Use] = field(default_factory=dict)
     fallback: Any = inspect.Parameter.empty
     may_lack: bool = False
+    tested: bool = False
     items: Use | None = None
     count: int | None = None
     mapping: bool = False
