@@ -34,7 +34,8 @@ from .trial import attempt, items, leaves
 class Tried:
     """An objective with how its trial ended.
 
-    `foreign`: the file's own data takes part, beside a batch that is made up.
+    `foreign`: the file's own data takes part, beside a batch that is made up. `loose`: a parameter
+    took what was left over.
     """
 
     objective: Objective
@@ -48,6 +49,7 @@ class Tried:
     elsewhere: bool = False
     ran: bool = True
     foreign: bool = False
+    loose: bool = False
 
     @property
     def useful(self) -> bool:
@@ -115,8 +117,17 @@ class Attempts:
         if scalar is None:
             given = _shown(recipe, loss, model, batch, self.output()) if not ran else ""
             foreign = recipe.beside and batch.guessed
-            own = recipe.own_call
-            return Tried(objective, False, own, loss, error, given=given, ran=ran, foreign=foreign)
+            return Tried(
+                objective,
+                False,
+                recipe.own_call,
+                loss,
+                error,
+                given=given,
+                ran=ran,
+                foreign=foreign,
+                loose=recipe.loose,
+            )
         trains = scalar.requires_grad
         elsewhere = trains and not reached_by(scalar, model)
         return Tried(

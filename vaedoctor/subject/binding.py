@@ -72,7 +72,7 @@ class _Names:
         self.given: set[str] = set()
         self.ones: list[str] = []
         self.needs_output = False
-        self.whole = False
+        self.whole = self.loose = False
 
     def recipe(self) -> Recipe:
         for step in (
@@ -105,7 +105,7 @@ class _Names:
 
         ones = [*keys, *self.ones]
         unweighed = next((name for name in ones if role(name) == "weight"), None)
-        return Recipe(arguments, needs_output=needs, unweighed=unweighed)
+        return Recipe(arguments, needs_output=needs, unweighed=unweighed, loose=self.loose)
 
     def _take_output(self, name: str, path: tuple[Any, ...]) -> None:
         self.slots.pop(path, None)
@@ -251,8 +251,10 @@ class _Names:
         if len(apart) == 1:
             self._take_whole(apart[0].name)
             left.remove(apart[0])
+            self.loose = True
         if len(left) != 1 or role(left[0].name) is not None:
             return
+        self.loose = True
         if not self.given and self.inputs:
             self._take_input(left[0].name, next(iter(self.inputs.values())))
         elif self.needs_output and not self.whole and (path := self._like_input()) is not None:

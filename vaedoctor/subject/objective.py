@@ -191,7 +191,7 @@ class _Finder:
     def _called_so(self, tried: Tried) -> bool:
         """Whether a loss is called as here: by the file, or by its framework on the given batch."""
         stepped = tried.loss.name == "training_step" and not self.batch.guessed
-        own = tried.own_call and not tried.foreign
+        own = tried.own_call and not (tried.foreign or tried.loose)
         return own or (stepped and isinstance(tried.error, RuntimeError))
 
     def _looped(self) -> tuple[Objective | None, tuple[str, ...], bool]:

@@ -30,7 +30,8 @@ class Recipe:
     """How to make the arguments of a loss from the model, the batch and the output.
 
     `unweighed` names a weight that nothing tells and that is therefore 1; `beside` says that data
-    of the file's own takes part, which need not go with a batch that is made up.
+    of the file's own takes part, which need not go with a batch that is made up; `loose` that a
+    parameter took what nothing else was left for.
     """
 
     arguments: Callable[[nn.Module, Batch, Any], Arguments]
@@ -39,6 +40,7 @@ class Recipe:
     negated: bool = False
     unweighed: str | None = None
     beside: bool = False
+    loose: bool = False
 
 
 @dataclass(frozen=True, slots=True)
