@@ -222,7 +222,7 @@ def price(machine, x):
 if __name__ == "__main__":
     machine = VAE()
     for _ in range(3):
-        total = price(machine, torch.rand(16, 8))
+        total = price(machine, torch.rand(16, 20))
         total.backward()
         """,
         "found: `price` in mymodel.py",

@@ -129,3 +129,46 @@ def test_a_loop_without_gradients_is_examined(tmp_path: Path) -> None:
     subject = loaded(tmp_path, loop)
     assert subject.objective is not None
     assert not subject.objective.run(subject.model, subject.batch).requires_grad
+
+
+LABELLED = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class VAE(nn.Module):
+    def __init__(self, classes=3):
+        super().__init__()
+        self.classes = classes
+        self.enc, self.dec = nn.Linear(12 + classes, 8), nn.Linear(4 + classes, 12)
+
+    def forward(self, x, y):
+        mu, lv = self.enc(torch.cat([x, y], 1)).chunk(2, 1)
+        z = mu + (0.5 * lv).exp() * torch.randn_like(mu)
+        return self.dec(torch.cat([z, y], 1)), mu, lv
+
+    def bound(self, x, y):
+        x_hat, mu, lv = self(x, y)
+        kl = 0.5 * (mu.pow(2) + lv.exp() - 1 - lv).sum(1)
+        return (x_hat - x).pow(2).sum(1) + kl
+
+    def loss(self, x_known, y_known, x_rest):
+        y = F.one_hot(y_known, self.classes).float()
+        even = torch.full((len(x_rest), self.classes), 1 / self.classes)
+        return self.bound(x_known, y).mean() + self.bound(x_rest, even).mean()
+
+
+if __name__ == "__main__":
+    model, x, labels = VAE(), torch.rand(90, 12), torch.randint(0, 3, (90,))
+    for i in range(30):
+        model.loss(x[:30], labels[:30], x[30:]).backward()
+"""
+
+
+def test_a_loss_that_got_what_was_left_over_is_not_to_blame(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(LABELLED)
+    subject = load(f"{tmp_path / 'own.py'}:VAE")
+    subject.batch.run(subject.model)
+    if subject.objective is not None:
+        subject.objective.run(subject.model, subject.batch)
