@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from steps import examined
 from torch import Tensor, nn
 
-from vaedoctor.examine.codebook import table_gradient, weights
+import vaedoctor
+from vaedoctor.examine.codebook import table_gradient
+from vaedoctor.examine.codeterms import weights
 from vaedoctor.examine.gradients import Arrives
 from vaedoctor.rule import Unavailable
 
@@ -219,3 +221,61 @@ def test_what_ends_the_gradient_behind_the_look_up(through: bool) -> None:
         cut = examination.cut_behind(book.read)
         assert (cut is not None) is through
         assert cut is None or cut.label == "`.detach()`"
+
+
+class Averaged(nn.Module):
+    """A table of which averages are kept; `copies` is how often they are copied to it."""
+
+    def __init__(self, commitment: str = "codes detached") -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.encoder, self.decoder = nn.Linear(6, 3), nn.Linear(3, 6)
+        table = torch.randn(5, 3)
+        self.register_buffer("table", table)
+        self.register_buffer("sizes", torch.ones(5))
+        self.register_buffer("sums", table.clone())
+        self.commitment, self.steps = commitment, 0
+
+    def averaged(self, sums: Tensor, sizes: Tensor) -> None:
+        self.table.copy_(sums / sizes[:, None])
+
+    def forward(self, x: Tensor) -> Any:
+        z = self.encoder(x)
+        index = torch.cdist(z, self.table).argmin(1)
+        q = self.table[index]
+        if self.training:
+            with torch.no_grad():
+                hot = F.one_hot(index, 5).float()
+                self.sizes.mul_(0.9).add_(hot.sum(0), alpha=0.1)
+                self.sums.mul_(0.9).add_(hot.t() @ z, alpha=0.1)
+                self.averaged(self.sums, self.sizes)
+        held, pulled = (q.detach(), z) if self.commitment == "codes detached" else (q, z.detach())
+        return self.decoder(z + (q - z).detach()), 0.25 * F.mse_loss(pulled, held)
+
+
+class NeverCopied(Averaged):
+    def averaged(self, sums: Tensor, sizes: Tensor) -> None:
+        pass
+
+
+class SeldomCopied(Averaged):
+    def averaged(self, sums: Tensor, sizes: Tensor) -> None:
+        self.steps += 1
+        if self.steps % 100 == 0:
+            self.table.copy_(sums / sizes[:, None])
+
+
+def told(model: nn.Module) -> list[tuple[str, str]]:
+    report = vaedoctor.check(model, X, objective=loss, select=["VQ101", "VQ103"])
+    assert not [o for o in report.outcomes if o.status == "crashed"]
+    return [(f.code, str(f.severity)) for f in report.findings]
+
+
+def test_averages_that_no_code_copies_to_the_table_are_an_error() -> None:
+    assert told(NeverCopied()) == [("VQ101", "error")]
+    assert told(SeldomCopied()) == [("VQ101", "warning")]
+    assert not told(Averaged())
+
+
+def test_beside_averages_a_commitment_that_holds_no_encoder_is_told() -> None:
+    assert told(Averaged("vectors detached")) == [("VQ103", "warning")]

@@ -113,3 +113,112 @@ class LastLeftOut(Series):
 def test_steps_cut_off_from_both_sides_are_told_and_a_shift_is_not(model: Any, left: Any) -> None:
     found = checked(model(), uniform(8, 9, 5), select=["VAE608"]).findings
     assert [f.measured["without gradient"] for f in found] == ([left] if left else [])
+
+
+class Recurrent(nn.Module):
+    """A latent a step, with a learned prior."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = nn.Sequential(nn.Linear(5, 8), nn.Tanh())
+        self.post, self.prior = nn.Linear(16, 6), nn.Linear(8, 6)
+        self.made = nn.Sequential(nn.Linear(3, 8), nn.Tanh())
+        self.out, self.cell = nn.Linear(16, 5), nn.GRUCell(16, 8)
+
+    def picked(self, mu: Tensor, lv: Tensor) -> Tensor:
+        return mu + torch.randn_like(mu) * (lv / 2).exp()
+
+    def loss(self, x: Tensor) -> Tensor:
+        h, total = x.new_zeros(len(x), 8), x.new_zeros(len(x))
+        for step in x.unbind(1):
+            seen = self.seen(step)
+            (mu, lv), (m, v) = (
+                f.chunk(2, 1) for f in (self.post(torch.cat([seen, h], 1)), self.prior(h))
+            )
+            z = self.picked(mu, lv)
+            made = self.made(z)
+            total = total + (self.out(torch.cat([made, h], 1)) - step).pow(2).sum(1)
+            total = total + 0.5 * (v - lv + (lv.exp() + (mu - m) ** 2) / v.exp() - 1).sum(1)
+            h = self.cell(torch.cat([seen, made], 1), h)
+        return total.mean()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.loss(x)
+
+
+class MeanOfSteps(Recurrent):
+    def picked(self, mu: Tensor, lv: Tensor) -> Tensor:
+        return mu  # as it is
+
+
+def test_the_mean_is_told_where_the_code_takes_it_for_the_sample() -> None:
+    line = line_of("return mu  # as", MeanOfSteps)
+    assert ("VAE301", line) in worst(checked(MeanOfSteps(), uniform(8, 4, 5)))
+    assert not worst(checked(Recurrent(), uniform(8, 4, 5)))
+
+
+class Atoms(nn.Module):
+    """A graph is decoded to its edges and, class by class, its nodes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc = nn.Linear(30, 16)
+        self.mu, self.lv = nn.Linear(16, 4), nn.Linear(16, 4)
+        self.dec = nn.Sequential(nn.Linear(4, 16), nn.Tanh())
+        self.edges, self.nodes = nn.Linear(16, 36), nn.Linear(16, 30)
+
+    def forward(self, nodes: Tensor, edges: Tensor) -> Any:
+        h = torch.tanh(self.enc((edges @ nodes).flatten(1)))
+        mu, lv = self.mu(h), self.lv(h)
+        return *self.decoded(mu + torch.randn_like(mu) * (lv / 2).exp(), mu), mu, lv
+
+    def decoded(self, z: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.dec(z)
+        return self.edges(h).view(-1, 6, 6), self.nodes(h).view(-1, 6, 5)
+
+    def loss(self, nodes: Tensor, edges: Tensor) -> Tensor:
+        made, kinds, mu, lv = self(nodes, edges)
+        rec = nn.functional.binary_cross_entropy_with_logits(made, edges, reduction="sum")
+        kind = nn.functional.cross_entropy(kinds.transpose(1, 2), nodes.argmax(2), reduction="sum")
+        return (rec + kind + divergence(mu, lv).sum()) / len(edges)
+
+
+class AtomsOfTheMean(Atoms):
+    def decoded(self, z: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
+        edges = self.edges(self.dec(z)).view(-1, 6, 6)
+        return edges, self.nodes(self.dec(mu)).view(-1, 6, 5)
+
+
+def test_a_second_decoder_of_class_numbers_that_takes_the_mean_is_told() -> None:
+    nodes = nn.functional.one_hot(torch.arange(48).view(8, 6) * 7 % 5, 5).float()
+    edges = (uniform(8, 6, 6) > 0.5).float()
+    line = line_of("self.nodes(self.dec(mu))", AtomsOfTheMean)
+    assert worst(checked(AtomsOfTheMean(), nodes, edges)) == [("VAE401", line)]
+    assert not worst(checked(Atoms(), nodes, edges))
+
+
+class Criticised(nn.Module):
+    """FactorVAE: a critic of the sample stands in the loss beside the KL."""
+
+    def __init__(self, low: float) -> None:
+        super().__init__()
+        self.enc, self.low = nn.Linear(14, 8), low
+        self.dec = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 14))
+        self.critic = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+
+    def forward(self, x: Tensor) -> Any:
+        mu, lv = self.enc(x).chunk(2, 1)
+        noise = torch.empty_like(mu)
+        noise = noise.uniform_(self.low, -self.low) if self.low else noise.normal_()
+        z = mu + (lv / 2).exp() * noise
+        return self.dec(z), mu, lv, self.critic(z)
+
+    def loss(self, x: Tensor) -> Tensor:
+        y, mu, lv, scores = self(x)
+        critic = (scores[:, 0] - scores[:, 1]).mean()
+        return (0.5 * (y - x).pow(2).sum(1) + divergence(mu, lv)).mean() + 6 * critic
+
+
+@pytest.mark.parametrize(("low", "codes"), [(0.0, []), (-1.0, ["VAE304"])])
+def test_noise_is_judged_beside_a_critic_of_the_sample(low: float, codes: list[str]) -> None:
+    assert [code for code, _ in worst(checked(Criticised(low), uniform(8, 14)))] == codes

@@ -15,6 +15,8 @@ from .recording import Op, Recording, Value
 
 POSITIVE = frozenset("exp exp_ softplus".split())
 CLASS_LOSSES = frozenset({"cross_entropy", "nll_loss"})
+CLASSES = frozenset({"argmax", "long", "int"})
+"""Operations that make the numbers of classes of an input that holds them otherwise."""
 EXTREMES = frozenset({"min", "max", "sort"})
 LOOKUPS = frozenset("argmin argmax topk round round_ sign floor one_hot".split())
 
@@ -278,10 +280,10 @@ def only_moved(flow: Flow, value: Value, raw: set[int]) -> bool:
 
 
 def moved_from(flow: Flow, value: Value, raw: set[int]) -> Value | None:
-    """Which of the given a value only moves or masks; None where it does more."""
+    """Which of the given a value only moves, masks or numbers; None where it does more."""
     while value.index not in raw and value.op is not None:
         op = value.op
-        if op.name in RESHAPES | SLICES:
+        if op.name in RESHAPES | SLICES | CLASSES:
             value = flow.parents(value)[0]
         elif op.name in MULS and len(op.reads) == 2 and all(r.index in raw for r in op.reads):
             value, other = sorted(op.reads, key=lambda r: _binary(r.tensor))

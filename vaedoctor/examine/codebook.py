@@ -6,8 +6,7 @@ at that index. A class label embedded by `argmax` is none: its scores do not com
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +19,7 @@ from .evaluation import run_forward
 from .flow import CUTS, JOINS, RESHAPES, Flow
 from .gradients import Arrives, gradient_between, kind_of
 from .latents import path_of
+from .listing import writes_attribute
 from .noise import perturbed
 from .recording import Op, Recording, Value
 
@@ -221,12 +221,28 @@ def table_gradient(anatomy: Anatomy, book: Codebook) -> Arrives:
 
 
 @dataclass(frozen=True, slots=True)
+class Average:
+    """A buffer beside a table, of its shape, that training forwards move; and where they do.
+
+    `copied` says that code of the class writes to the table, though not in these forwards.
+    """
+
+    name: str
+    at: Span | None
+    copied: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
-    """How far each table moves (by name) in training forwards and in an evaluation forward."""
+    """How far each table moves (by name) in training forwards and in an evaluation forward.
+
+    `averages` are the averages of its codes that are kept beside a table that does not move.
+    """
 
     training: dict[str, float]
     evaluation: dict[str, float]
     edits: dict[str, Op]
+    averages: dict[str, Average]
 
 
 def changes(
@@ -234,15 +250,42 @@ def changes(
 ) -> Changes:
     """Two training forwards, then one in evaluation mode, without putting the model back."""
     names = {b.name: b.table for b in books}
-    before = _contents(subject.model, names)
-    run_forward(subject, seed=seed, train=True)
+    before, kept = _contents(subject.model, names), _buffers(subject.model)
+    first = run_forward(subject, seed=seed, train=True)
+    averages = _averages(subject.model, names, kept, first)
     run_forward(subject, seed=None, train=True)
     trained = _contents(subject.model, names)
     recording = run_forward(subject, seed=seed, batch=perturbed(subject.batch))
     after = _contents(subject.model, names)
     edits = {n: op for n, v in names.items() if (op := _edit(recording, v)) is not None}
     rewind()
-    return Changes(_moved(before, trained), _moved(trained, after), edits)
+    moved = _moved(before, trained)
+    still = {n: a for n, a in averages.items() if not moved[n]}
+    return Changes(moved, _moved(trained, after), edits, still)
+
+
+def _buffers(model: nn.Module) -> dict[str, Tensor]:
+    return {n: b.detach().clone() for n, b in model.named_buffers()}
+
+
+def _averages(
+    model: nn.Module, names: Mapping[str, Value], before: dict[str, Tensor], recording: Recording
+) -> dict[str, Average]:
+    """Of each table the buffer of its shape, in the same module, that the run has moved."""
+    found: dict[str, Average] = {}
+    flow = Flow(recording)
+    for name, now in model.named_buffers():
+        for table, value in names.items():
+            beside = table != name and table.rpartition(".")[0] == name.rpartition(".")[0]
+            if not beside or now.shape != value.shape or torch.equal(now, before[name]):
+                continue
+            here = now.untyped_storage().data_ptr()
+            made = [v for op in recording.ops for v in op.makes if v.memory == here]
+            if made and made[-1].op is not None and flow.data[made[-1].index]:
+                module, _, attribute = table.rpartition(".")
+                written = writes_attribute(type(model.get_submodule(module)), attribute)
+                found[table] = Average(name, made[-1].op.span, written)
+    return found
 
 
 def _contents(model: nn.Module, names: dict[str, Value]) -> dict[str, Tensor]:
@@ -265,100 +308,6 @@ def _edit(recording: Recording, table: Value) -> Op | None:
         if here and op.inplace and any(v.memory == here for v in op.makes):
             return op
     return None
-
-
-def term_at(anatomy: Anatomy, book: Codebook) -> Span | None:
-    """Where the loss compares the codes with the encoder's vectors: the codebook's own term first.
-
-    The look-up itself where no gradient passes it, or where nothing is compared.
-    """
-    flow, loss, x_hat = anatomy.flow, anatomy.recording.loss, anatomy.x_hat
-    last = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
-    if last is None or book.encoded is None or x_hat is None or not book.read.out.requires_grad:
-        return book.read.span
-    judged, decoded = flow.ancestors(last), flow.ancestors(x_hat)
-    codes, vectors = flow.descendants(book.read.out), flow.descendants(book.encoded)
-    first: Span | None = None
-    for op in anatomy.recording.ops:
-        if not op.makes or op.out.index in decoded or op.out.index not in judged:
-            continue
-        read = [v for v in op.reads if v.index in codes]
-        other = [v for v in op.reads if v.index in vectors - codes]
-        if read and other:
-            first = first or op.span
-            if read[0].requires_grad and not other[0].requires_grad:
-                return op.span
-    return first or book.read.span
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Gradient norms of commitment (at the encoder's vectors) and codebook term (at the codes)."""
-
-    commitment: float
-    codebook: float
-
-    @property
-    def ratio(self) -> float:
-        """Commitment over codebook term: beta in the paper, 1/beta on the wrong side."""
-        return self.commitment / self.codebook
-
-
-def weights(anatomy: Anatomy, book: Codebook) -> Weights | None:
-    """Split the loss's gradient at the look-up; None where a term has none (averages, no loss)."""
-    loss, x_hat, encoded = anatomy.recording.loss, anatomy.x_hat, book.encoded
-    codes = [v.edge for v in _codes_read(anatomy.flow, book) if v.edge is not None]
-    if not isinstance(loss, Tensor) or not loss.requires_grad or x_hat is None:
-        return None
-    if x_hat.edge is None or encoded is None or encoded.edge is None or not codes:
-        return None
-    edges = [encoded.edge, *codes]
-    total = torch.autograd.grad(loss, [*edges, x_hat.edge], allow_unused=True, retain_graph=True)
-    if any(g is None for g in total):
-        return None
-    through = torch.autograd.grad(
-        [x_hat.edge], edges, grad_outputs=[total[-1]], allow_unused=True, retain_graph=True
-    )
-    norms = [
-        float((t - (r if r is not None else 0)).norm())
-        for t, r in zip(total[:-1], through, strict=True)
-    ]
-    commitment, own = norms[0], math.hypot(*norms[1:])
-    largest = float(total[0].norm()) or 1.0
-    if min(commitment, own) <= 1e-5 * largest:
-        return None
-    return Weights(commitment, own)
-
-
-def _codes_read(flow: Flow, book: Codebook) -> list[Value]:
-    """What is read of the table at this index: once, or group by group."""
-    by_index, by_table = flow.descendants(*book.index.makes), flow.descendants(book.table)
-    after = flow.descendants(book.read.out)
-    twins = [
-        op.out
-        for op in flow.recording.ops
-        if op.name == book.read.name
-        and op is not book.read
-        and op.makes
-        and op.out.shape == book.read.out.shape
-        and op.out.index not in after
-        and any(v.index in by_index for v in op.reads)
-        and any(v.index in by_table - by_index for v in op.reads)
-    ]
-    return [book.read.out, *twins]
-
-
-def declared_betas(model: nn.Module, recording: Recording) -> Iterator[float]:
-    """Weights below 1 the code names for the commitment, or multiplies a term of the loss with."""
-    for module in model.modules():
-        for name, value in vars(module).items():
-            word = name.lower()
-            named = "commit" in word or word in ("beta", "_beta", "vq_beta")
-            if named and isinstance(value, (int, float)) and not isinstance(value, bool):
-                yield float(value)
-    for op in recording.ops:
-        if op.name in ("mul", "mul_", "multiply") and op.makes and op.out.tensor.dim() == 0:
-            yield from (float(a) for a in op.args if isinstance(a, float))
 
 
 INTEGERS = frozenset("byte int long short char bool".split())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from ..finding import Span
+from .aliases import taken_for_sample
 from .anatomy import Anatomy, fed_by
 from .decoders import other_decoders, skipped_sample
 from .flow import RESHAPES, SLICES, Draw, Flow
@@ -26,7 +27,8 @@ class Fed:
     """A layer on the way to x_hat that takes a posterior parameter instead of a sample.
 
     `decoder` says that the layer is the start of the decoder itself (the mean is decoded) rather
-    than a layer between encoder and decoder; `at` is then the call that hands the mean over.
+    than a layer between encoder and decoder, or that the code takes the mean for the sample; `at`
+    is then the call that hands the mean over, or the statement that names it anew.
     """
 
     op: Op
@@ -76,6 +78,9 @@ def examine_decoding(anatomy: Anatomy, model: nn.Module) -> Decoding:
     if heads is not None and anatomy.x_hat is not None:
         judged = pairs[:_MOST] if sampled else pairs[:1]
         fed = tuple(f for pair in judged for f in _fed(anatomy, *pair, exact=sampled))
+        if not anatomy.latents:
+            own = anatomy.flow.ancestors(anatomy.x_hat)
+            fed = tuple(_named_anew(f, heads[0].op, own, model) for f in fed)
         if not sampled and anatomy.latents and not fed:
             blind = _blind(anatomy, heads)
     return Decoding(
@@ -87,7 +92,7 @@ def examine_decoding(anatomy: Anatomy, model: nn.Module) -> Decoding:
         blind,
         not anatomy.latents and _samples_elsewhere(recording, model),
         bool(anatomy.latents) or _variational(anatomy, model),
-        _skipped(anatomy) if sampled else None,
+        _skipped(anatomy, model) if sampled else None,
         frozenset() if sampled else frozenset(_fed_by_sample(anatomy)),
     )
 
@@ -104,7 +109,7 @@ def _fed_by_sample(anatomy: Anatomy) -> Iterator[str]:
                     yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
 
 
-def _skipped(anatomy: Anatomy) -> Fed | None:
+def _skipped(anatomy: Anatomy, model: nn.Module) -> Fed | None:
     """The first layer that takes the location of heads of which no sample is drawn."""
     pair = skipped_sample(anatomy, [found.z for found in anatomy.sampled])
     if pair is None:
@@ -117,6 +122,7 @@ def _skipped(anatomy: Anatomy) -> Fed | None:
             continue
         if any(loc.index in {v.index for v in fed_by(flow, read)} for read in op.reads):
             at = handed_over(op, pair.loc_head.op)
+            at = taken_for_sample(at, model) or at
             return Fed(op, path_of(op) or op.name, True, False, True, at)
     return None
 
@@ -165,11 +171,34 @@ def _fed(
         location, scale = bool(sources & values[0]), bool(sources & values[1])
         if location or scale:
             decoder = not scale and _starts_decoder(op, last, heads[0].op)
-            at = handed_over(op, heads[0].op) if decoder else op.span
-            decoder = decoder and op.out.index in own
-            yield Fed(op, path_of(op) or op.name, location, scale, decoder, at)
+            again = _again_at(anatomy.recording, op) if exact else None
+            at = again or (handed_over(op, heads[0].op) if decoder else op.span)
+            yield Fed(
+                op, path_of(op) or op.name, location, scale, decoder and op.out.index in own, at
+            )
     if not exact and last is not None and last.out.index in flow.ancestors(heads[0].value):
         yield from _without_layers(flow, heads, own)
+
+
+def _again_at(recording: Recording, op: Op) -> Span | None:
+    """Where code that runs several times is given what this layer takes: the calls differ there."""
+    layer = op.call.module if op.call is not None else None
+    for twin in recording.ops if layer is not None else ():
+        if twin is op or twin.call is None or twin.call.module is not layer:
+            continue
+        pairs = zip(op.frames, twin.frames, strict=False)
+        apart = next((a for a, b in pairs if a.span != b.span), None)
+        if apart is not None:
+            return apart.span
+    return None
+
+
+def _named_anew(fed: Fed, encoder: Op, own: Set[int], model: nn.Module) -> Fed:
+    """The same at the statement that takes the mean for the sample, where the code has one."""
+    if fed.scale or fed.op.out.index not in own:
+        return fed
+    at = taken_for_sample(handed_over(fed.op, encoder), model)
+    return fed if at is None else replace(fed, decoder=True, at=at)
 
 
 def _without_layers(flow: Flow, heads: tuple[Head, Head], own: Set[int]) -> Iterator[Fed]:

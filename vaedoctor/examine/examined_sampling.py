@@ -11,6 +11,7 @@ from ..rule import Unavailable
 from . import (
     bounds,
     codebook,
+    codeterms,
     conditions,
     curves,
     decoding,
@@ -158,20 +159,34 @@ class ExaminedSampling(ExaminedStep):
 
     def codebook_term_at(self, book: codebook.Codebook) -> Span | None:
         """The line of the loss's term on a look-up, or of the look-up itself."""
-        return codebook.term_at(self.anatomy, book)
+        return codeterms.term_at(self.anatomy, book)
+
+    def codebook_weighed_at(self, book: codebook.Codebook, weight: float) -> Span | None:
+        """The line that multiplies the codebook's own term by a weight."""
+        return codeterms.weighed_at(self.anatomy, book, weight)
 
     @cached_property
-    def codebook_weights(self) -> list[tuple[codebook.Codebook, codebook.Weights]]:
+    def idle_commitments(self) -> list[tuple[codebook.Codebook, Op]]:
+        """Of codebooks that averages move, the terms of the loss that hold no encoder."""
+        if self.composed:
+            return []
+        moved = self.code_changes.training
+        books = [b for b in self.codebooks if moved.get(b.name, 0.0) > 0]
+        found = [(b, codeterms.idle_commitment(self.anatomy, b)) for b in books]
+        return [(book, op) for book, op in found if op is not None]
+
+    @cached_property
+    def codebook_weights(self) -> list[tuple[codebook.Codebook, codeterms.Weights]]:
         """The look-ups that have both a commitment and a codebook term, with their weights."""
         if self.composed:
             raise Unavailable("the codebook's loss is not known; supply --objective")
-        weighed = [(b, codebook.weights(self.anatomy, b)) for b in self.codebooks]
+        weighed = [(b, codeterms.weights(self.anatomy, b)) for b in self.codebooks]
         return [(book, weight) for book, weight in weighed if weight is not None]
 
     @cached_property
     def declared_betas(self) -> frozenset[float]:
         """Weights that the code names for the commitment, or multiplies a term of the loss with."""
-        return frozenset(codebook.declared_betas(self.subject.model, self.recording))
+        return frozenset(codeterms.declared_betas(self.subject.model, self.recording))
 
     @property
     def codebooks_or_none(self) -> list[codebook.Codebook]:

@@ -157,16 +157,17 @@ def assigned_at(kind: type, attribute: str) -> Span | None:
     for method in methods_of(kind):
         for node in ast.walk(method.node):
             if isinstance(node, (ast.Assign, ast.AnnAssign)) and _assigns(node, attribute):
-                span = _span(method, node)
+                span = span_in(method, node)
                 places.append((depth(method), method.name != "__init__", span.line, span))
             elif _registers(node, attribute):
                 assert isinstance(node, ast.Call)
                 first = method.name != "__init__"
-                places.append((depth(method), first, node.lineno, _span(method, node)))
+                places.append((depth(method), first, node.lineno, span_in(method, node)))
     return min(places, key=lambda p: p[:3])[3] if places else None
 
 
-def _span(method: Method, node: ast.expr | ast.stmt) -> Span:
+def span_in(method: Method, node: ast.expr | ast.stmt) -> Span:
+    """The span of a part of a function."""
     end = node.end_lineno or node.lineno
     return Span(method.file, node.lineno, node.col_offset + 1, end, (node.end_col_offset or 0) + 1)
 
@@ -201,20 +202,39 @@ def functions_in(file: str) -> tuple[Method, ...]:
     )
 
 
-def calls_in(kind: type, names: frozenset[str]) -> list[Span]:
-    """Where a class's own methods call a function of one of these names."""
+def _in_force(kind: type) -> list[Method]:
+    """The functions of a class, of those of one name the one that no other overrides."""
     nearest: dict[str, Method] = {}
     for method in methods_of(kind):
         nearest.setdefault(method.name, method)
+    return [*nearest.values()]
+
+
+def calls_in(kind: type, names: frozenset[str]) -> list[Span]:
+    """Where a class's own methods call a function of one of these names."""
     found = []
-    for method in nearest.values():
+    for method in _in_force(kind):
         for node in ast.walk(method.node):
             if isinstance(node, ast.Call):
                 function = node.func
                 name = getattr(function, "attr", None) or getattr(function, "id", "")
                 if name in names and method.name != "__init__":
-                    found.append(_span(method, node))
+                    found.append(span_in(method, node))
     return found
+
+
+def writes_attribute(kind: type, attribute: str) -> bool:
+    """Whether a method other than `__init__` assigns `self.<attribute>` or edits it in place."""
+    for method in _in_force(kind):
+        for node in ast.walk(method.node) if method.name != "__init__" else ():
+            if isinstance(node, (ast.Assign, ast.AnnAssign)) and _assigns(node, attribute):
+                return True
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            edited = any(getattr(n, "attr", "") == attribute for n in ast.walk(node.func.value))
+            if edited and node.func.attr.endswith("_"):
+                return True
+    return False
 
 
 WALKERS = frozenset("children modules named_children named_modules _modules".split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,13 +65,10 @@ def misfits(
         found = _suspect(latent, noise) if noise is not None else None
         if found is None or noise is None:
             continue
-        try:
-            probe = Probe(subject, anatomy, latent, seed, rewind, families=FAMILIES)
-            if not _gaussian(probe, bent=found[0] != "moments") and not known(latent):
-                continue
-        except Unavailable:
-            continue
         kind, at = found
+        run = (subject, anatomy, latent, seed, rewind)
+        if not _taken_for_gaussian(run, known, bent=kind != "moments"):
+            continue
         if at in told:  # one line that draws at every step, or for every level
             continue
         if at is not None:
@@ -79,6 +77,21 @@ def misfits(
         low, high = float(values.min()), float(values.max())
         moments = _declared(latent) if kind == "moments" else _moments(values)
         yield Misfit(latent, kind, drawn, *moments, low, high, at)
+
+
+def _taken_for_gaussian(
+    run: tuple[Subject, Anatomy, Latent, int, Callable[[], None]],
+    known: Callable[[Latent], bool],
+    *,
+    bent: bool,
+) -> bool:
+    """Whether the loss scores a latent by a Gaussian's KL, a critic of the sample apart."""
+    for critics in (False, True):
+        with suppress(Unavailable):
+            probe = Probe(*run, families=FAMILIES, critics=critics)
+            if _gaussian(probe, bent=bent) or (not critics and known(probe.latent)):
+                return True
+    return False
 
 
 def one_sided(anatomy: Anatomy) -> Iterator[Misfit]:

@@ -15,7 +15,7 @@ from .flow import CUTS, RESHAPES, Flow
 from .gradients import Arrives, Gradients, gradient_between, kind_of
 from .latents import ADDS, Latent
 from .listing import header_of, text_of
-from .recording import ESCAPES, GradSwitch, Op, Recording, Value
+from .recording import ESCAPES, GradSwitch, Op, Recording, Value, tensors_in
 
 IMPLICIT = frozenset({"dirichlet", "gamma"})
 """Drawn by rejection, with the gradient of Figurnov et al. (2018) in `rsample`."""
@@ -268,7 +268,8 @@ def _scored(anatomy: Anatomy, latent: Latent, logits: Value | None) -> bool:
 class Lost:
     """Parameters that get no gradient for one reason: the cut, or an output the loss leaves out.
 
-    `decoded` says that the cut is on the way to the reconstruction or between it and the loss.
+    `decoded` says that the cut is on the way to the reconstruction or between it and the loss,
+    `returned` that the output is for the caller, who makes no term of it that is then left out.
     """
 
     branches: tuple[Branch, ...]
@@ -313,7 +314,7 @@ def lost_gradients(anatomy: Anatomy, gradients: Gradients, model: nn.Module) -> 
             (branch,),
             len(values),
             None,
-            any(v.index in returned for v in values),
+            any(v.index in returned for v in values) and not _left_out(anatomy, values),
             use.span if use is not None else None,
         )
 
@@ -340,7 +341,35 @@ def _cut_from_loss(anatomy: Anatomy, gradients: Gradients, value: Value) -> tupl
     cut = cut_between(flow, value, end)
     sampled = flow.descendants(*(latent.z for latent in anatomy.latents))
     behind = cut is not None and any(v.index in sampled for v in cut.op.reads)
-    return (cut if behind else None), False
+    return (cut if behind else None), behind and cut is not None and _likelihood(anatomy, cut)
+
+
+def _likelihood(anatomy: Anatomy, cut: Cut) -> bool:
+    """Whether what is cut off meets x_hat entry by entry, as the decoder's own variance does."""
+    flow, x_hat = anatomy.flow, anatomy.x_hat
+    if x_hat is None:
+        return False
+    made, decoded = flow.descendants(*cut.op.makes), flow.descendants(x_hat)
+    return any(
+        op.makes
+        and op.out.shape == x_hat.shape
+        and any(v.index in made and v.index not in decoded for v in op.reads)
+        and any(v.index in decoded and v.index not in made for v in op.reads)
+        for op in anatomy.recording.ops
+    )
+
+
+def _left_out(anatomy: Anatomy, values: list[Value]) -> bool:
+    """Whether the objective computes from values what it neither adds to the loss nor returns."""
+    flow, recording = anatomy.flow, anatomy.recording
+    given = [recording.value_of(t) for t in tensors_in(recording.returned)]
+    kept = flow.ancestors(*(v for v in given if v is not None))
+    made = flow.descendants(*values)
+    return any(
+        op.makes and op.out.index in made and op.out.index not in kept and op.out.requires_grad
+        for op in recording.ops
+        if op.index >= recording.forward_end > 0
+    )
 
 
 def _reaches_loss(anatomy: Anatomy, value: Value) -> bool:

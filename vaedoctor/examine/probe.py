@@ -73,6 +73,7 @@ class Probe:
         rewind: Callable[[], None],
         *,
         families: Set[str] = AFFINE,
+        critics: bool = False,
     ) -> None:
         self.subject, self.anatomy, self.latent = subject, anatomy, latent
         self.seed, self.rewind = seed, rewind
@@ -90,6 +91,8 @@ class Probe:
         samples, compared = [x.z for x in self.alike], predictions(anatomy) or [loss]
         self.pins = [op for z in samples for op in first_layers(flow, z, *compared)]
         decoded = [v for op in self.pins for v in op.makes]
+        if critics:  # all layers that the loss reads the sample through, a learned density's too
+            self.pins += [op for z in samples for op in first_layers(flow, z, loss)]
         self.pins += prior_layers(anatomy, latent, loss)
         outputs = [v for op in self.pins for v in op.makes]
         reached = flow.ancestors(loss, stop=outputs)

@@ -18,7 +18,7 @@ def codebook_without_gradient(examination: Examination) -> Iterator[Finding | Ve
 
     ## What it checks
     The user's loss's gradient at the table of codes, and whether two training forwards move the
-    table (moving averages).
+    table (moving averages), or only a buffer of its shape beside it.
 
     ## Why it matters
     The codes stay what they were at initialisation. The loss still falls, because encoder and
@@ -30,7 +30,8 @@ def codebook_without_gradient(examination: Examination) -> Iterator[Finding | Ve
 
     ## False alarms
     A frozen table (`requires_grad=False`) is meant; a buffer that nothing moves may be a fixed
-    random projection and is a *warning*. Rounding (FSQ, LFQ) has no codebook.
+    random projection and is a *warning*, unless averages of the codes are kept beside it and
+    no code of the class ever writes to it. Rounding (FSQ, LFQ) has no codebook.
     """
     books = examination.codebooks
     trained = [b for b in books if b.table.tensor.requires_grad]
@@ -44,15 +45,25 @@ def codebook_without_gradient(examination: Examination) -> Iterator[Finding | Ve
         if moved.get(name, 0.0) > 0 or arrives == "nonzero":
             continue
         silent += 1
+        average = examination.code_changes.averages.get(name)
+        beside = f": `{average.name}` is kept and never copied to it" if average else ""
         yield Finding(
-            f"the codebook `{name}` gets no gradient and no update",
-            help="add the codebook term `F.mse_loss(z_q, z_e.detach())` or a moving average",
-            at=examination.codebook_term_at(book),
+            f"the codebook `{name}` gets no gradient and no update{beside}",
+            help=f"copy the average to it, divided by its counts: `self.{_last(name)}.copy_(…)`"
+            if average
+            else "add the codebook term `F.mse_loss(z_q, z_e.detach())` or a moving average",
+            at=(average.at if average else None) or examination.codebook_term_at(book),
             measured={"gradient": arrives, "moved by two training forwards": 0.0},
-            severity=Severity.ERROR if book in trained else Severity.WARNING,
+            severity=Severity.ERROR
+            if book in trained or (average and not average.copied)
+            else Severity.WARNING,
             causes=book.causes,
         )
     if not judged:
         raise Unavailable("the codebook is frozen")
     if not silent:
         yield Verified("the codebook is trained, by its gradient or by averages")
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]

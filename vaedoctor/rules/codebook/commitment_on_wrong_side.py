@@ -19,6 +19,7 @@ def commitment_on_wrong_side(examination: Examination) -> Iterator[Finding | Ver
     ## What it checks
     With the reconstruction's share taken away, the norm of the loss's gradient at the encoder's
     vectors over that at the codes: beta when right, 1/beta when the weight is on the wrong term.
+    Of codebooks moved by averages, whether any term on codes and vectors moves the encoder.
 
     ## Why it matters
     With beta = 0.25 the encoder is held to its codes 16 times harder than meant, against the
@@ -31,7 +32,17 @@ def commitment_on_wrong_side(examination: Examination) -> Iterator[Finding | Ver
     Some published code keeps this order on purpose, hence a warning. Codebooks moved by averages
     have no codebook term and are skipped.
     """
+    for book, op in examination.idle_commitments:
+        yield Finding(
+            "the commitment term gives the encoder no gradient, and averages move the codes",
+            help="detach the code, not the encoder's vector: `F.mse_loss(z_e, z_q.detach())`",
+            at=op.span,
+            measured={"commitment gradient": 0.0},
+            causes=book.causes,
+        )
     measured = examination.codebook_weights
+    if not measured and examination.idle_commitments:
+        return
     if not measured:
         raise Unavailable("no codebook and commitment term to compare (averages, or none)")
     betas = examination.declared_betas
@@ -44,7 +55,7 @@ def commitment_on_wrong_side(examination: Examination) -> Iterator[Finding | Ver
         yield Finding(
             f"the commitment weight {inverse[0]:g} is on the codebook term",
             help="weight the other term: `beta * F.mse_loss(z_e, z_q.detach())`",
-            at=examination.codebook_term_at(book),
+            at=examination.codebook_weighed_at(book, inverse[0]),
             measured={"commitment / codebook gradient": weight.ratio, "beta": inverse[0]},
             causes=book.causes,
         )

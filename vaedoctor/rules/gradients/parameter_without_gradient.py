@@ -32,8 +32,8 @@ def parameter_without_gradient(examination: Examination) -> Iterator[Finding | V
     *Error* only where a named operation cuts the way to the reconstruction, or from there to the
     loss; straight-through estimators, quantisers and targets computed without gradient are
     recognised. *Warning* where the cut is behind the sample beside the decoder, as in a prior's
-    network, or where the layer's output is used by nothing, *note* where it is returned but not
-    part of the loss.
+    network, or where the layer's output is used by nothing or by a term that is left out, *note*
+    where it is returned but not part of the loss.
     """
     gradients = examination.require_gradients()
     if gradients.loss is not None and gradients.loss.grad_fn is None:

@@ -23,8 +23,8 @@ def activation_on_posterior_head(examination: Examination) -> Iterator[Finding |
     ## What it checks
     The raw output of each head's layer is forced far down, to 0 and far up, and the sampler's
     own location and scale are read with the noise forced to +1 and -1. Reported are a location
-    that stays on one side of 0 and a scale that stays on one side of 1; a location that stays
-    within [-1, 1] is a *note*. It is an *error* where N(0, I) is not even a limit.
+    that stays on one side of 0 or within [-1, 1] and a scale that stays on one side of 1. It is an
+    *error* where N(0, I) is not even a limit.
 
     ## Why it matters
     A ReLU kept on the encoder's last layer makes latents that are never negative, and a
@@ -74,5 +74,5 @@ def _judge(reach: Reach) -> Iterator[tuple[str, Severity]]:
     elif reach.part == "location" and max(below, above) <= 1 + SLACK:
         yield (
             f"`{name}` keeps the location within [{reach.low:.3g}, {reach.high:.3g}]",
-            Severity.NOTE,
+            Severity.WARNING,
         )
