@@ -20,7 +20,7 @@ from vaedoctor.subject.trace import set_mode
 
 HEAD = """
 import abc, dataclasses, enum, torch
-from typing import Dict, Optional
+from typing import Dict, Optional, Sequence
 from torch import nn
 from torch.nn import functional as F
 
@@ -595,6 +595,27 @@ ALONE = {
                     raise ValueError(self.shape)
                 return self.down(z), mu, logvar
     """,
+    "a sequence of names": """
+        class VAE(nn.Module):
+            def __init__(self, kinds: Sequence[str], width: int):
+                super().__init__()
+                self.ups = nn.ModuleDict({k: nn.Linear(width, 12) for k in kinds})
+                self.down = nn.Linear(6, width)
+            def forward(self, x):
+                z, mu, logvar = drawn(sum(up(x) for up in self.ups.values()))
+                return self.down(z), mu, logvar
+    """,
+    "points with their places": """
+        class VAE(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.table, self.up = nn.Embedding(20, 8), nn.Linear(8 + 3 * 2, 12)
+                self.down = nn.Linear(6, 20)
+            def forward(self, kinds, coords):
+                near = torch.cat([coords, coords.sin(), coords.cos()], -1)
+                z, mu, logvar = drawn(self.up(torch.cat([self.table(kinds), near], -1)).mean(1))
+                return self.down(z), mu, logvar
+    """,
 }
 
 
@@ -712,6 +733,22 @@ def test_a_made_up_argument_that_is_refused_late_is_no_finding(
     """
     with pytest.raises(TargetError, match=r"does not run with made-up arguments.*no such kind"):
         load(write(body))
+
+
+def test_an_optional_argument_that_forward_asks_for_is_a_gap(write: Callable[[str], str]) -> None:
+    body = """
+        class VAE(nn.Module):
+            def __init__(self, width, reader: Optional[str] = None):
+                super().__init__()
+                self.width, self.parts = width, {"reader": reader}
+            def forward(self, x):
+                if self.parts["reader"] is None:
+                    raise RuntimeError("there is no reader: give one by `reader=...`")
+                return x
+    """
+    with pytest.raises(TargetError, match="does not run with made-up arguments") as caught:
+        load(write(body))
+    assert "        reader=...,  # str\n" in caught.value.next_step
 
 
 def test_what_a_part_is_asked_for_in_vain_is_told_as_a_gap(write: Callable[[str], str]) -> None:

@@ -15,6 +15,7 @@ from .batch import NotGuessed, find_batch, parse_input
 from .build import Built
 from .calling import Calling, calling_of
 from .errors import TargetError
+from .gaps import with_gaps
 from .inventing import given_too, stands_in
 from .parts import holds_written, returning
 from .solving import Outcome, Values, as_wide_as_given, sizes_in, solve, with_size
@@ -51,7 +52,7 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
     can be made up, or where only the made-up sizes may be to blame.
     """
     best: Chosen | None = None
-    refused: NotGuessed | None = None
+    refused: TargetError | None = None
     first: tuple[Built, Trial] | None = None
     ends = time.thread_time() + _MOST_SECONDS
     for built in islice(models, _MOST_MADE_UP):
@@ -60,7 +61,7 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
         try:
             chosen = _affordable(built, wanted)
         except NotGuessed as error:
-            refused = _with_factory(error, built, wanted)
+            refused = refused or _with_factory(error, built, wanted)
             if error.trial is not None:
                 first = first or (built, error.trial)
             continue
@@ -103,11 +104,16 @@ def _may_be_made_up(chosen: Chosen, wanted: Wanted) -> bool:
     )
 
 
-def _with_factory(error: NotGuessed, built: Built, wanted: Wanted) -> NotGuessed:
+def _with_factory(error: NotGuessed, built: Built, wanted: Wanted) -> TargetError:
     """The refusal with the function that makes the same model, where nobody gave its sizes."""
-    invented = {**built.made_up, **built.shrunk}
+    kind, invented = type(built.model), {**built.made_up, **built.shrunk}
+    raised = None if error.trial is None else error.trial.error
+    if raised is not None and invented:
+        asked = with_gaps(kind, invented, raised, by_lines=False)
+        if asked != invented:
+            return cannot_run(kind, invented, raised, wanted.target)
     if wanted.target and invented:
-        made = factory(type(built.model), wanted.target, invented)
+        made = factory(kind, wanted.target, invented)
         error.next_step += f"\n\n{made} --input data.py:one_batch"
     return error
 

@@ -64,6 +64,8 @@ def companion(name: str, beside: Slot, layers: Layers) -> Slot:
         return Slot(kind="plain", value=1)
     if re.fullmatch(r"ts|tt|t_?(span|grid|eval)|time_?(points|grid|stamps)", bare):
         return Slot((layers.steps(),))
+    if re.fullmatch(r"(\w+_)?(coords?|coordinates|xy|xyz)", bare):
+        return Slot((*shape[:2], 3 if bare.endswith("xyz") else 2))
     if re.fullmatch(r"t|timesteps?|time|times", bare):
         return Slot((rows,), "index", 5)
     if re.fullmatch(r"(is|use|return|with)_.*|sample|train(ing)?", bare):

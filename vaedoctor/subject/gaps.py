@@ -7,6 +7,7 @@ import re
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from .making import Call, Gap
@@ -20,10 +21,14 @@ _MOST_SAID = 4
 
 
 def with_gaps(
-    thing: Callable[..., Any], made: Mapping[str, Any], error: BaseException
+    thing: Callable[..., Any],
+    made: Mapping[str, Any],
+    error: BaseException,
+    *,
+    by_lines: bool = True,
 ) -> dict[str, Any]:
     """The arguments with a gap for each that the exception, or the line that raised it, names."""
-    for names in _ways(error):
+    for names in islice(_ways(error), None if by_lines else 1):
         changed = _placed(thing, made, names, error)
         if changed is not None:
             return changed

@@ -153,8 +153,8 @@ class Guesser:
                 break
             after += best.trial.ran
             self._learn(state, layer, seen, ran=one.trial.ran)
-        if self._blind and not (best is not None and has_layers(best.trial)):
-            return None  # it is no model that builds its layers when it runs
+        if self._blind and best is not None and not has_layers(best.trial):
+            return replace(best, misfit=True)  # it is no model that builds its layers when it runs
         if best is not None and not best.trial.ran:
             return self._with_other_rows(furthest, best) or best
         return best

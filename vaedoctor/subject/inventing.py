@@ -177,7 +177,7 @@ class Inventor:
             return named
         element = use.items or Use()
         if inner is str and not element.equals:
-            return [origin(NAMES)]
+            return [tuple(NAMES) if origin is tuple else list(NAMES)]
         if element.count is not None or element.attributes or element.called is not None:
             one = self.choices(name.removesuffix("s") or name, inner, element)
             found = [[c, _renamed(c)] for c in one]
