@@ -616,6 +616,17 @@ ALONE = {
                 z, mu, logvar = drawn(self.up(torch.cat([self.table(kinds), near], -1)).mean(1))
                 return self.down(z), mu, logvar
     """,
+    "a condition that only the decoder takes": """
+        class VAE(nn.Module):
+            def __init__(self, width, latent_dim, group_dim):
+                super().__init__()
+                self.up = nn.Linear(width, latent_dim)
+                self.down = nn.Linear(latent_dim + group_dim, width)
+            def enc(self, x):
+                return self.up(x)
+            def dec(self, z, group):
+                return self.down(torch.cat([z, group], dim=1))
+    """,
 }
 
 

@@ -32,7 +32,9 @@ class EncodeDecode:
         """
         sample = getattr(model, self.sample) if self.sample else None
         decode = getattr(model, self.decode)
-        encoded = getattr(model, self.encode)(*args, **kwargs)
+        encode = getattr(model, self.encode)
+        own = len(_parameters(encode)) if _further(encode, decode) else None
+        encoded = encode(*args[:own], **kwargs)
         refused: Exception | None = None
         for i, (name, draw) in enumerate(_draws(encoded, sample)):
             if plan is not None and i != plan:
@@ -54,21 +56,40 @@ class EncodeDecode:
         def forward(*args: Any, **kwargs: Any) -> Any:
             return self.fitting(model, args, kwargs, plan)[2]
 
-        encode = getattr(model, self.encode)
+        encode, decode = getattr(model, self.encode), getattr(model, self.decode)
         bare = encode.forward if isinstance(encode, nn.Module) else encode
-        forward.__signature__ = inspect.signature(bare)  # type: ignore[attr-defined]
+        signature = inspect.signature(bare)
+        taken = [*signature.parameters.values(), *_further(encode, decode)]
+        forward.__signature__ = signature.replace(parameters=taken)  # type: ignore[attr-defined]
         return forward
 
 
-def _conditions(decode: Callable[..., Any], others: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What else the decoder asks for: the conditions that the encoder was given."""
-    bare = decode.forward if isinstance(decode, nn.Module) else decode
+def _parameters(part: Callable[..., Any]) -> list[inspect.Parameter]:
+    bare = part.forward if isinstance(part, nn.Module) else part
     try:
-        wanted = list(inspect.signature(bare).parameters.values())[1:]
+        return list(inspect.signature(bare).parameters.values())
     except (TypeError, ValueError):
-        return ()
-    needed = sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in wanted)
-    return others[:needed]
+        return []
+
+
+def _needed(decode: Callable[..., Any]) -> list[inspect.Parameter]:
+    """What the decoder asks for beside the latent."""
+    wanted = _parameters(decode)[1:]
+    return [p for p in wanted if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+
+
+def _further(encode: Callable[..., Any], decode: Callable[..., Any]) -> list[inspect.Parameter]:
+    """What the decoder asks for and the encoder is not given: a condition of its own."""
+    own = _parameters(encode)
+    if any(p.kind is not p.POSITIONAL_OR_KEYWORD or p.default is not p.empty for p in own):
+        return []
+    names = {p.name for p in own}
+    return [p for p in _needed(decode)[len(own[1:]) :] if p.name not in names]
+
+
+def _conditions(decode: Callable[..., Any], others: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What else the decoder asks for: the conditions that the encoder was given, and its own."""
+    return others[: len(_needed(decode))]
 
 
 Draw = Callable[[], tuple[Any, tuple[Any, ...]]]
