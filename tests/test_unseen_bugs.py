@@ -222,3 +222,69 @@ class Criticised(nn.Module):
 @pytest.mark.parametrize(("low", "codes"), [(0.0, []), (-1.0, ["VAE304"])])
 def test_noise_is_judged_beside_a_critic_of_the_sample(low: float, codes: list[str]) -> None:
     assert [code for code, _ in worst(checked(Criticised(low), uniform(8, 14)))] == codes
+
+
+class Layered(nn.Module):
+    """Encoder and decoder of many layers, as they are initialised by default."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        deep, wide = self.layers(12, nn.ELU), self.layers(64, nn.ReLU)
+        self.enc = nn.Sequential(nn.Linear(14, 12), *deep, nn.Linear(12, 8))
+        self.dec = nn.Sequential(nn.Linear(4, 64), *wide, nn.Linear(64, 14))
+
+    def layers(self, width: int, activation: Any) -> list[nn.Module]:
+        depth = 9 if width == 12 else 6
+        return [m for _ in range(depth) for m in (nn.Linear(width, width), activation())]
+
+    def forward(self, x: Tensor) -> Any:
+        mu, lv = self.enc(x).chunk(2, 1)
+        return self.dec(mu + (lv / 2).exp() * torch.randn_like(mu)), mu, lv
+
+    def loss(self, x: Tensor) -> Tensor:
+        y, mu, lv = self(x)
+        return (0.5 * (y - x).pow(2).sum(1) + divergence(mu, lv)).mean()
+
+
+class Faint(Layered):
+    def layers(self, width: int, activation: Any) -> list[nn.Module]:
+        found = super().layers(width, activation)
+        for linear in found[::2] if width == 12 else []:
+            nn.init.normal_(linear.weight, std=0.01)
+        return found
+
+
+class Loud(Layered):
+    def layers(self, width: int, activation: Any) -> list[nn.Module]:
+        found = super().layers(width, activation)
+        for linear in found[::2] if width == 64 else []:
+            nn.init.normal_(linear.weight, std=1.0)
+        return found
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "built"),
+    [(Layered, "", ""), (Faint, "VAE603", "self.enc ="), (Loud, "VAE604", "self.dec =")],
+)
+def test_a_gradient_that_fades_or_grows_is_told_where_its_layers_are_built(
+    model: Any, code: str, built: str
+) -> None:
+    torch.manual_seed(0)
+    found = worst(checked(model(), uniform(8, 14), select=["VAE603", "VAE604"]))
+    assert found == ([(code, line_of(built, Layered))] if code else [])
+
+
+class Embedded(Layered):
+    def drawn(self, x: Tensor) -> Tensor:
+        mu, lv = self.enc(x).chunk(2, 1)
+        return mu + (lv / 2).exp() * torch.randn_like(mu)
+
+    def embed(self, x: Tensor) -> Tensor:
+        z = self.drawn(x)
+        return z.flatten(1)
+
+
+def test_a_sampled_embedding_is_told_where_the_method_returns_it() -> None:
+    (finding,) = checked(Embedded(), uniform(8, 14), select=["VAE312"]).findings
+    assert finding.at is not None
+    assert finding.at.line == line_of("return z.flatten", Embedded)

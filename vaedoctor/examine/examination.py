@@ -65,6 +65,11 @@ class Examination(ExaminedObjective):
         return scale.steepest(self.anatomy, self.require_gradients())
 
     @cached_property
+    def steepest_decoding(self) -> scale.Steepest:
+        """The same of the way back through the decoder."""
+        return scale.steepest(self.anatomy, self.require_gradients(), decoder=True)
+
+    @cached_property
     def backward_fault(self) -> backward.BackwardFault | None:
         """What autograd raised, explained; None where the backward pass runs."""
         fault = backward.backward_fault(self.recording, self.gradients)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..finding import Span
 from ..rule import Unavailable
@@ -226,6 +226,14 @@ class ExaminedStep:
     def defined_at(self, path: str) -> Span | None:
         """Where the user's code assigns a layer or parameter."""
         return defined_at(self.subject.model, path)
+
+    def built_at(self, span: Span | None, path: str) -> Span | None:
+        """Where a container of layers is built, of a layer in one; else the span."""
+        holder = path.rpartition(".")[0]
+        modules = dict(self.subject.model.named_modules())
+        if holder and type(modules.get(holder)) is nn.Sequential:
+            return self.defined_at(path)
+        return span
 
     @cached_property
     def ends(self) -> frozenset[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import math
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from .flow import JOINS, RESHAPES, SLICES, Flow
 from .gradients import gradient_between
 from .inventory import inventory, leaf_names
 from .latents import Head, Latent
-from .listing import methods_of
+from .listing import Method, methods_of, span_in
 from .outputs import named_tensors
 from .paths import entry_of
 from .recorder import Recorder
@@ -356,12 +357,22 @@ def embeddings(subject: Subject, seed: int, rewind: Callable[[], None]) -> list[
                 name,
                 _difference(first, second),
                 draw.name if draw else "",
-                draw.span if draw else None,
+                _given_back(own, draw),
             )
         )
     if not found:
         raise Unavailable("the model has no `encode`, `embed`, `predict` or `transform`")
     return found
+
+
+def _given_back(method: Method, draw: Op | None) -> Span | None:
+    """Where a method draws; of a draw that another function makes, where it returns it."""
+    first, last = method.lines
+    span = draw.span if draw is not None else None
+    if span is not None and span.file == method.file and first <= span.line <= last:
+        return span
+    returns = [n for n in ast.walk(method.node) if isinstance(n, ast.Return) and n.value]
+    return span_in(method, max(returns, key=lambda n: n.lineno)) if returns else span
 
 
 def _takes(method: Callable[..., object]) -> int | None:

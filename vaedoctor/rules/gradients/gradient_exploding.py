@@ -21,7 +21,8 @@ def gradient_exploding(examination: Examination) -> Iterator[Finding]:
 
     ## What it checks
     The ratio of gradient norm to weight norm in every layer. Reported where the encoder's median
-    exceeds the decoder's more than 2^14 times, the inverse of the smallest normal float16.
+    exceeds the decoder's more than 2^14 times, the inverse of the smallest normal float16; or where
+    the gradient of the reconstruction does between the decoder's last layer and the sample.
 
     ## Why it matters
     Each badly scaled layer multiplies the gradient by a factor above 1 (Pascanu et al. 2013). One
@@ -39,12 +40,23 @@ def gradient_exploding(examination: Examination) -> Iterator[Finding]:
     """
     scale = examination.gradient_scale
     if scale.ratio > LIMIT:
+        place = examination.steepest
         yield Finding(
             f"the gradient grows by {scale.ratio:.1e} from decoder to encoder",
             help="match the initialisation to the layer's width, normalise, and clip gradients",
-            at=examination.steepest.grows_at,
+            at=examination.built_at(place.grows_at, place.grows_in),
             measured={"encoder": scale.encoder, "decoder": scale.decoder, "ratio": scale.ratio},
             notes=(f"largest at `{scale.largest}`",),
+            causes=frozenset({"scale"}),
+            plots=(gradient_plot(scale.by_layer),),
+        )
+    elif scale.growth > LIMIT:
+        place = examination.steepest_decoding
+        yield Finding(
+            f"the gradient grows by {scale.growth:.1e} on its way back through the decoder",
+            help="match the initialisation to the layer's width, normalise, and clip gradients",
+            at=examination.built_at(place.grows_at, place.grows_in),
+            measured={"sample / last layer": scale.growth},
             causes=frozenset({"scale"}),
             plots=(gradient_plot(scale.by_layer),),
         )

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 LIMIT = 2.0**-23  # an update of this share of a weight is rounded away in float32
+HALF = 2.0**-11  # and of this one in float16
 
 
 @rule("VAE603", Severity.WARNING)
@@ -22,7 +23,7 @@ def gradient_vanishing(examination: Examination) -> Iterator[Finding | Verified]
     ## What it checks
     The ratio of gradient norm to weight norm in every layer of encoder and decoder. Reported
     where the encoder's median is smaller than the decoder's by more than one rounding unit of
-    float32, 2^-23.
+    float32, 2^-23; or by one of float16, 2^-11, while the encoder's smallest ratio is below 2^-23.
 
     ## Why it matters
     Through many saturating layers each step multiplies the gradient by a factor below 1 (Glorot
@@ -42,12 +43,20 @@ def gradient_vanishing(examination: Examination) -> Iterator[Finding | Verified]
     limit.
     """
     scale = examination.gradient_scale
-    if scale.ratio < LIMIT:
+    faded = scale.ratio < LIMIT or (scale.ratio < HALF and scale.faintest < LIMIT)
+    if faded:
+        place = examination.steepest
+        shrinks = 1 / max(scale.faintest, 1e-300)
         yield Finding(
-            f"the gradient shrinks by {1 / max(scale.ratio, 1e-300):.1e} from decoder to encoder",
+            f"the gradient shrinks by {shrinks:.1e} from decoder to encoder",
             help="use non-saturating activations, normalisation or residual connections",
-            at=examination.steepest.shrinks_at,
-            measured={"encoder": scale.encoder, "decoder": scale.decoder, "ratio": scale.ratio},
+            at=examination.built_at(place.shrinks_at, place.shrinks_in),
+            measured={
+                "encoder": scale.encoder,
+                "decoder": scale.decoder,
+                "ratio": scale.ratio,
+                "smallest": scale.least,
+            },
             notes=(f"smallest at `{scale.smallest}`",),
             causes=frozenset({"scale"}),
             plots=(gradient_plot(scale.by_layer),),
