@@ -627,6 +627,24 @@ ALONE = {
             def dec(self, z, group):
                 return self.down(torch.cat([z, group], dim=1))
     """,
+    "pictures by name, of the shape that each part keeps": """
+        class Part(nn.Module):
+            def __init__(self, sides):
+                super().__init__()
+                self.sides = sides
+                self.up = nn.Linear(sides[0] * sides[1], 12)
+            def forward(self, x):
+                assert x.shape[1:] == self.sides, "pictures"
+                return self.up(x.flatten(1))
+        class VAE(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.encs = nn.ModuleDict({"red": Part((4, 6)), "blue": Part((5, 7))})
+                self.down = nn.Linear(6, 24)
+            def forward(self, x):
+                z, mu, logvar = drawn(sum(self.encs[k](x[k]) for k in self.encs))
+                return self.down(z).view(-1, 4, 6), mu, logvar
+    """,
 }
 
 

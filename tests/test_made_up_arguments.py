@@ -19,6 +19,7 @@ from vaedoctor.subject.making import Call, arguments, namespace_of, realised
 from vaedoctor.subject.reading import uses_of
 from vaedoctor.subject.subject import Subject
 from vaedoctor.subject.target import TargetError, load
+from vaedoctor.subject.unbuildable import factory
 
 HEAD = """
 import enum, torch
@@ -308,6 +309,20 @@ def test_a_configuration_class_of_a_library_is_filled(
     finally:
         for name in [n for n in sys.modules if n.startswith("somelib")]:
             del sys.modules[name]
+
+
+def test_the_factory_for_a_library_imports_what_stands_beside_the_class() -> None:
+    class Beside:
+        pass
+
+    class Model:
+        pass
+
+    Beside.__module__ = Model.__module__ = "somelib.models"
+    Beside.__qualname__ = "Beside"
+    made = {"part": Call(Beside, {})}
+    assert "    from somelib.models import Beside" in factory(Model, "somelib.models:Model", made)
+    assert "import Beside" not in factory(Model, "models.py:Model", made)
 
 
 def test_uses_are_read_through_aliases_and_calls() -> None:

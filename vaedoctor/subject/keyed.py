@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import ast
 import collections.abc
+import math
 import typing
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from .callees import tree_of
 from .layers import Layers
-from .slots import Group, Path, Slot, State, changed, slots_of
+from .slots import Group, Path, Shape, Slot, State, changed, slots_of
 from .witness import Observed
 
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
@@ -45,7 +47,21 @@ def _under(name: Any, beside: Slot, layers: Layers) -> Slot:
     found = [m for m in layers.known if str(name) in layers.names[id(m)].split(".")]
     found.sort(key=lambda m: "enc" not in layers.names[id(m)].lower())
     slots = layers.slots(found[0]) if found else []
-    return slots[0] if slots else beside
+    if not slots:
+        return beside
+    told = _told(layers.names[id(found[0])], slots[0], layers)
+    return slots[0] if told is None else replace(slots[0], shape=told)
+
+
+def _told(name: str, slot: Slot, layers: Layers) -> Shape | None:
+    """The shape that a part around a layer keeps, of as many numbers: `self.input_dim`."""
+    parts = name.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        for value in vars(layers.part(".".join(parts[:end]))).values():
+            whole = type(value) is tuple and all(type(n) is int for n in value)
+            if whole and len(value) > 1 and math.prod(value) == slot.shape[-1]:
+                return (layers.rows, *value)
+    return None
 
 
 def as_names(state: State, seen: Observed, model: nn.Module, layers: Layers) -> Iterator[State]:

@@ -65,6 +65,10 @@ class Layers:
         self.known = [m for m in model.modules() if isinstance(m, KNOWN)]
         self._model = model
 
+    def part(self, name: str) -> nn.Module:
+        """The part of the model under a name."""
+        return self._model.get_submodule(name)
+
     def slots(self, layer: nn.Module) -> list[Slot]:
         """What a layer that is reached first may be given."""
         if isinstance(layer, TABLES):

@@ -138,9 +138,9 @@ def _place(label: str) -> str:
 
 def factory(thing: Callable[..., Any], label: str, made: Mapping[str, Any]) -> str:
     """A function that makes the model: at the end of the user's file, or in one of its own."""
-    name, own = name_of(thing), str(getattr(thing, "__module__", ""))
+    name, place = name_of(thing), label.rpartition(":")[0]
+    own = str(getattr(thing, "__module__", "")) if place.endswith(".py") else ""
     lines = [*_classes(made), *_function(name, own, made)]
-    place = label.rpartition(":")[0]
     if place.endswith(".py"):
         return "\n".join(
             [f"or at the end of {place}:", "", *lines, "", f"vaedoctor check {place}:make_vae"]
