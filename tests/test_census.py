@@ -148,6 +148,29 @@ class TestStrays:
         assert place.expression == "self.scales[0]"
         assert text_of(place.at) == "self.scales = [torch.ones(4, requires_grad=True)]"
 
+    @pytest.mark.parametrize("owned", [True, False])
+    def test_what_the_loss_alone_reads_is_one_unless_an_optimizer_holds_it(
+        self, owned: bool
+    ) -> None:
+        model = nn.Linear(4, 4)
+        model.log_scale = torch.zeros(1, requires_grad=True)
+
+        def loss(out: Tensor, x: Tensor) -> Tensor:
+            return (out - x).square().mean() / model.log_scale.exp()
+
+        more = [model.log_scale] if owned else []
+        optimizer = torch.optim.SGD([*model.parameters(), *more], lr=0.1)
+        with examined(model, X.clone(), loss=loss, optimizers=(optimizer,)) as examination:
+            strays = examination.census.strays
+        assert [place.expression for _, _, place in strays if place is not None] == (
+            [] if owned else ["self.log_scale"]
+        )
+
+    def test_without_any_parameter_the_backward_pass_does_not_fail(self) -> None:
+        hiding = Bare(nn.Linear(4, 4))
+        with examined(hiding, X.clone(), loss=lambda out, x: (out - x).square().mean()) as e:
+            assert e.gradients.error is None
+
     def test_a_tensor_made_afresh_is_told_from_one_that_is_kept(self) -> None:
         kept = torch.ones(4, requires_grad=True)
 

@@ -102,8 +102,13 @@ class Census:
         return id(value.tensor) not in self.kept
 
 
-def take_census(model: nn.Module, first: Recording, again: Again) -> Census:
-    """Count the layers of `model` in two runs of one step."""
+def take_census(
+    model: nn.Module, first: Recording, again: Again, owned: Set[int] = frozenset()
+) -> Census:
+    """Count the layers of `model` in two runs of one step.
+
+    `owned` are the identities of tensors that an optimizer holds.
+    """
     used = {v.name for v in first.values if v.source == "parameter" and v.op is None}
     used |= {n for n, p in model.named_parameters() if id(p) in again.tensors}  # by chance
     places = dict(hiding_places(model))
@@ -138,7 +143,7 @@ def take_census(model: nn.Module, first: Recording, again: Again) -> Census:
             for c in hidden
         ),
         tuple((c, _built_at(first, c) or c.span) for c in created),
-        tuple(_strays(first, inside, places)),
+        tuple(_strays(first, inside, places, owned)),
         tuple(_judged(model, b, used) for b in branches(model, idle, ran)),
         tuple(_reuses(model, first)),
         tuple(branches(model, {n: p for n, p in model.named_parameters() if not p.requires_grad})),
@@ -214,9 +219,12 @@ def _after_forward(recording: Recording, call: Call, registered: Set[int]) -> bo
 
 
 def _strays(
-    recording: Recording, inside: set[int], places: Mapping[int, Place]
+    recording: Recording, inside: set[int], places: Mapping[int, Place], owned: Set[int]
 ) -> Iterator[tuple[Value, Op, Place | None]]:
-    """Leaf tensors that require grad, took part in the forward pass, and are no parameters."""
+    """Leaf tensors that require grad, took part in the forward pass, and are no parameters.
+
+    What hangs on the model may be read by the loss alone, unless an optimizer holds it.
+    """
     readers = recording.consumers()
     for value in recording.values:
         tensor = value.tensor
@@ -226,10 +234,12 @@ def _strays(
             continue
         if id(tensor) in recording.registered:
             continue
+        end = recording.forward_end
+        everywhere = end < 0 or (id(tensor) in places and id(tensor) not in owned)
         uses = [
             op
             for op in readers.get(value.index, ())
-            if (op.index < recording.forward_end or recording.forward_end < 0) and op.grad_mode
+            if (everywhere or op.index < end) and op.grad_mode
         ]
         if uses:
             yield value, uses[0], places.get(id(tensor))

@@ -166,7 +166,9 @@ class ExaminedStep:
     def census(self) -> Census:
         """Which layers and parameters exist, and what the step did with them."""
         self._require_run()
-        return take_census(self.subject.model, self.recording, self.again)
+        groups = (g for o in self.subject.optimizers for g in o.param_groups)
+        owned = frozenset(id(p) for g in groups for p in g["params"])
+        return take_census(self.subject.model, self.recording, self.again, owned)
 
     @cached_property
     def loss(self) -> Tensor | None:

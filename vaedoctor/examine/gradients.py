@@ -106,7 +106,7 @@ def parameter_gradients(recording: Recording, loss: Tensor | None, composed: boo
         for v in recording.values
         if v.source == "parameter" and v.op is None and v.edge is not None
     }
-    if loss is None or not loss.requires_grad:
+    if loss is None or not loss.requires_grad or not values:
         return Gradients(loss, composed, dict.fromkeys(values), values)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

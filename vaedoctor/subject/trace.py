@@ -41,7 +41,7 @@ def reachable(root: object) -> Iterator[object]:
     """Every object a model can reach through attributes, containers and closures.
 
     Modules hidden in plain lists, tensors kept as attributes and helper objects are met too;
-    torch's own objects are not entered.
+    of torch's own objects only distributions are entered.
     """
     seen: set[int] = set()
     waiting = [root]
@@ -76,7 +76,8 @@ def _way_into(kind: type[Any]) -> Callable[[Any], Iterable[Any]]:
         return lambda made: [made.func, made.args, made.keywords]
     if issubclass(kind, (*_OPAQUE, torch.optim.Optimizer)):
         return _nothing
-    if issubclass(kind, nn.Module) or not kind.__module__.startswith("torch."):
+    outside = not kind.__module__.startswith("torch.")
+    if outside or issubclass(kind, (nn.Module, torch.distributions.Distribution)):
         return _attributes
     return _nothing
 

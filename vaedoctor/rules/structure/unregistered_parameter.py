@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 @rule("VAE102", Severity.ERROR, before=("VAE108", "VAE202", "VAE204", "VAE606"))
 def unregistered_parameter(examination: Examination) -> Iterator[Finding | Verified]:
-    """A tensor that requires grad takes part in the forward pass and is no parameter.
+    """A tensor that requires grad takes part in the training step and is no parameter.
 
     ## What it checks
     Every leaf tensor with `requires_grad` that an operation of the forward pass read, against
-    `model.parameters()`.
+    `model.parameters()`; also what the loss alone reads, where it hangs on the model and no
+    optimizer holds it.
 
     ## Why it matters
     A plain tensor attribute gets a gradient in every backward pass and no optimizer ever applies
@@ -47,9 +48,9 @@ def unregistered_parameter(examination: Examination) -> Iterator[Finding | Verif
             name = f"{len(members)} tensors in `self.{place.attribute}` require"
         at = (place.at if place else None) or op.span
         yield Finding(
-            f"{name} grad and takes part in the forward pass but is not in `parameters()`"
+            f"{name} grad and takes part in the training step but is not in `parameters()`"
             if len(members) == 1
-            else f"{name} grad and take part in the forward pass but are not in `parameters()`",
+            else f"{name} grad and take part in the training step but are not in `parameters()`",
             help="wrap it in `nn.Parameter` (in a list: `nn.ParameterList`)",
             at=at,
             measured={"shape": list(value.shape)},
