@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Normal, OneHotCategorical, kl_divergence
 
 import vaedoctor
 
@@ -84,6 +84,33 @@ def test_a_category_that_is_detached_or_not_drawn_is_told() -> None:
         "VAE302"
     }
     assert found(Categories(divergence, lambda h: h.softmax(-1)), rows()) == {"VAE301"}
+
+
+def one_hot(logits: Tensor) -> Tensor:
+    return OneHotCategorical(logits=logits).sample()
+
+
+def straight(logits: Tensor) -> Tensor:
+    p = logits.softmax(-1)
+    return OneHotCategorical(probs=p).sample() + p - p.detach()
+
+
+class Surrogate(Categories):
+    """A drawn category that a score function teaches."""
+
+    def loss(self, x: Tensor) -> Tensor:
+        logits = self.q(x).view(-1, 3, 5)
+        z = self.draw(logits)
+        y = self.p(z.flatten(1))
+        nll = F.binary_cross_entropy_with_logits(y, x, reduction="none").sum(1)
+        score = OneHotCategorical(logits=logits).log_prob(z).sum(1) * nll.detach()
+        return (nll + score - score.detach()).mean() + self.penalty(logits)
+
+
+def test_a_drawn_category_needs_another_teacher() -> None:
+    assert found(Categories(divergence, one_hot), rows()) == {"VAE302"}
+    assert not found(Categories(divergence, straight), rows())
+    assert not found(Surrogate(divergence, one_hot), rows())
 
 
 class Scored(nn.Module):
@@ -322,3 +349,16 @@ def test_the_right_kl_is_that_of_torch() -> None:
     ours = between(2, 2)(m, s, a, b)
     theirs = torch.distributions.kl_divergence(Normal(m, s.exp()), Normal(a, b.exp()))
     assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize(("squares", "logs"), [(1.0, 1.0), (0.5, 2.0), (0.5, 1.0)])
+def test_a_half_that_a_kl_to_a_learned_prior_lacks(squares: float, logs: float) -> None:
+    def divergence(m: Tensor, s: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        ratio = torch.exp(2 * s) + (m - a) ** 2
+        return squares * ratio / torch.exp(2 * b) - logs * (s - b) - 0.5
+
+    report = vaedoctor.check(Ladder(divergence), rows(), objective=lambda m, given: m.loss(given))
+    least = math.sqrt(logs / squares / 2)
+    said = f"least where the sample's scale is {least:.3g} times the prior's"
+    told = [f for f in report.findings if f.code == "VAE701" and said in f.message]
+    assert bool(told) is (least != 1)

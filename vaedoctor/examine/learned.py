@@ -8,6 +8,7 @@ division is forgotten, and what was forgotten is read off the form that does fit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from ..subject.subject import Subject
 from .anatomy import Anatomy
 from .divergence import EXACT, LEARNED, Divergence
 from .latents import Latent
+from .pinning import loss_value
 from .probe import Probe, spread
 
 _APART = 0.05  # the priors' own scales have to differ by more than that to tell the forms apart
@@ -29,7 +31,8 @@ class LearnedPrior:
     """What the KL makes of the prior's scale b: the powers at the two terms, 2 in a right one.
 
     `distance` is the power of b that divides the squared distance of the locations, `ratio` that
-    of s/b in the scale's term; `factor` the weight of the first over that of the second.
+    of s/b in the scale's term; `factor` the weight of the first over that of the second. `least`
+    is b over the scale that the prior's layers give: √½ or √2 where a half is missing.
     """
 
     latent: Latent
@@ -37,11 +40,13 @@ class LearnedPrior:
     ratio: int
     factor: float
     at: Span | None
+    least: float = 1.0
 
     @property
     def exact(self) -> bool:
         """Whether this is the KL to a normal prior."""
-        return self.distance == 2 and self.ratio == 2 and abs(self.factor - 1) < EXACT
+        powers = self.distance == 2 and self.ratio == 2
+        return powers and abs(self.factor - 1) < EXACT and self.least == 1
 
     @property
     def slip(self) -> str:
@@ -55,6 +60,11 @@ class LearnedPrior:
         if self.distance == 0:
             return (
                 "the KL does not divide the squared distance of the means by the prior's variance"
+            )
+        if self.least != 1:
+            return (
+                f"the KL is least where the sample's scale is {self.least:.3g} times the prior's: "
+                f"a ½ is {'missing' if self.least < 1 else 'too much'} beside its logarithms"
             )
         halved = next((n for n in (2.0, 0.5) if abs(self.factor / n - 1) < EXACT), 0)
         return f"the means weigh {halved:g} times as much in the KL as the scales" if halved else ""
@@ -87,8 +97,44 @@ def learned_prior(
             factors = curvature * scale**distance / weight
             if spread(factors) < LEARNED:
                 factor = float(factors.mean())
-                return LearnedPrior(of.latent, distance, ratio, factor, of.at)
+                least = 1.0
+                if distance == ratio == 2 and abs(factor - 1) < EXACT:
+                    least = _least(anatomy, scale.reshape(first.location.shape))
+                return LearnedPrior(of.latent, distance, ratio, factor, of.at, least)
     return None
+
+
+def _least(anatomy: Anatomy, scale: Tensor) -> float:
+    """The KL's b over the prior's scale as it was computed: √½, √2, or 1 where that is b itself.
+
+    A loss cannot tell N(a, b²) from N(a, 2b²) with a half missing. The model can: it holds b, its
+    square, inverse or logarithm as a tensor, or, if not, one of them of √2 or √½ times b.
+    """
+    flow, loss = anatomy.flow, loss_value(anatomy)
+    behind, seen = flow.ancestors(loss), set[float]()
+    for value in anatomy.recording.values:
+        if value.index not in behind:
+            continue
+        made = value.tensor.detach().double()
+        if not value.tensor.is_floating_point() or not _spans(made, scale):
+            continue
+        logs = [made, *([made.log()] if bool((made > 0).all()) else [])]
+        for log in (factor * log for log in logs for factor in (1.0, 0.5, -1.0, -0.5)):
+            apart = scale.log() - log
+            off = float(apart.mean())
+            if float((apart - off).abs().max()) < LEARNED:
+                seen.add(off)
+    if any(abs(off) < LEARNED for off in seen):
+        return 1.0
+    halves = (off for off in seen if abs(abs(off) - 0.5 * math.log(2)) < LEARNED)
+    return next((math.exp(off) for off in halves), 1.0)
+
+
+def _spans(made: Tensor, scale: Tensor) -> bool:
+    """Whether a tensor has one number for each element, or for each of a column."""
+    return made.shape == scale.shape or (
+        made.dim() > 0 and made.shape == scale.shape[-made.dim() :]
+    )
 
 
 def _scale(of: Divergence, power: int) -> tuple[float, Tensor] | None:

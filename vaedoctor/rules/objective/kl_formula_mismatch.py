@@ -31,7 +31,8 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
 
     Beside a learned prior N(a, b²) both are held: the gradient at log s is w (s²/b² - 1) and the
     second derivative at the location w/b², with one w and the b of every element, or a square or
-    a division was forgotten.
+    a division was forgotten. If that b is √2 or √½ times what the model computes as the prior's
+    scale, and not it, a half is missing or too much.
 
     A scale term that is exactly that of N(0, I) beside a location that is pulled with one
     strength wherever it is (`|mu|` for `mu**2`) is the KL to no prior at all.
@@ -141,7 +142,11 @@ def _learned(found: list[LearnedPrior]) -> Iterator[Finding | Verified]:
                 p.slip,
                 help="N(a, b²) as prior: `log(b / s) + (s**2 + (mu - a)**2) / (2 * b**2) - .5`",
                 at=p.at,
-                measured={**measured, "means' weight / scales' weight": p.factor},
+                measured={
+                    **measured,
+                    "means' weight / scales' weight": p.factor,
+                    "least at this many prior's scales": p.least,
+                },
                 causes=frozenset({"latent", "kl"}),
             )
 
