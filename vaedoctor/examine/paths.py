@@ -17,6 +17,7 @@ from .latents import ADDS, Latent
 from .listing import header_of, text_of
 from .recording import ESCAPES, GradSwitch, Op, Recording, Value, tensors_in
 
+CHOICES = frozenset({"gumbel", "categorical", "bernoulli"})
 IMPLICIT = frozenset({"dirichlet", "gamma"})
 """Drawn by rejection, with the gradient of Figurnov et al. (2018) in `rsample`."""
 
@@ -149,8 +150,8 @@ class Reparameterization:
 
     @property
     def relaxed(self) -> bool:
-        """Whether this is a category by Gumbel noise, which a relaxation makes differentiable."""
-        return self.latent.family == "gumbel" and self.latent.scale is None
+        """Whether this is a category, which a relaxation would make differentiable."""
+        return self.latent.family in CHOICES and self.latent.scale is None
 
     @property
     def implicit(self) -> bool:
@@ -244,8 +245,24 @@ def reparameterization(anatomy: Anatomy, latent: Latent) -> Reparameterization |
         arrives[loc.index] if loc is not None else None,
         arrives[scale.index] if scale is not None else None,
         cut,
-        _scored(anatomy, latent, loc),
+        _scored(anatomy, latent, loc) or _taught(anatomy, latent, loc),
     )
+
+
+def _taught(anatomy: Anatomy, latent: Latent, logits: Value | None) -> bool:
+    """Whether x_hat teaches the logits of a drawn category on another way than the draw.
+
+    What a decoder draws from its own logits, to go on with it, needs no teaching.
+    """
+    drawn = latent.family in CHOICES - {"gumbel"} and latent.scale is None
+    if not drawn or logits is None or anatomy.x_hat is None:
+        return False
+    others = {x.z.index for x in anatomy.latents if x is not latent}
+    if others & anatomy.flow.ancestors(logits):
+        return True
+    head = latent.loc_head.value if latent.loc_head is not None else logits
+    made = [v for v in (logits, head) if v.requires_grad]
+    return Arrives.YES in _arrivals(anatomy.x_hat, made).values()
 
 
 def _scored(anatomy: Anatomy, latent: Latent, logits: Value | None) -> bool:

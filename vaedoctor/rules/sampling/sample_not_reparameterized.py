@@ -31,10 +31,10 @@ def sample_not_reparameterized(examination: Examination) -> Iterator[Finding | V
     Use the reparameterisation trick: `z = mu + std * torch.randn_like(std)`, or `.rsample()`.
 
     ## False alarms
-    Discrete latents (Bernoulli, categorical) have no reparameterised draw and are not judged;
-    frozen encoders are skipped. Where only the scale gets no gradient it is a warning, and so it
-    is for a category by Gumbel noise, unless a term of the loss scores the draw. So may one of a
-    Dirichlet, beta or gamma draw, which is not judged then.
+    Frozen encoders are skipped. Where only the scale gets no gradient it is a warning, and so it
+    is for discrete latents (Bernoulli, categorical), unless a term of the loss scores the draw or
+    the reconstruction teaches their logits on another way. A term may score a Dirichlet, beta or
+    gamma draw, too, which is not judged then.
 
     ## References
     Kingma and Welling, Auto-Encoding Variational Bayes, 2014, section 2.4.
