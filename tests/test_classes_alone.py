@@ -645,6 +645,17 @@ ALONE = {
                 z, mu, logvar = drawn(sum(self.encs[k](x[k]) for k in self.encs))
                 return self.down(z).view(-1, 4, 6), mu, logvar
     """,
+    "a fixed filter before the first layer": """
+        class VAE(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.register_buffer("bands", torch.ones(12, 1, 2, 2))
+                self.up, self.down = nn.Conv2d(12, 12, 1), nn.ConvTranspose2d(6, 3, 2, stride=2)
+            def forward(self, x):
+                h = F.conv2d(x, self.bands.float(), stride=2, groups=3)
+                z, mu, logvar = drawn(self.up(h))
+                return self.down(z), mu, logvar
+    """,
 }
 
 

@@ -293,7 +293,7 @@ class Resizing:
     ) -> Iterator[State]:
         """Channels that were folded on their way, patch by patch: as many times fewer of them."""
         got, found = operand.shape[1], _CHANNELS.search(text)
-        if found is None or not weight.is_weight:
+        if found is None or weight.paths:
             return
         wanted = int(found[1])
         for path in operand.paths:
