@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from steps import Bare, examined, step
 from test_divergence import PARAMETRISATIONS, VAE, exact
 from torch import Tensor, nn
-from torch.distributions import Normal
+from torch.distributions import Normal, kl_divergence
 
 from vaedoctor.examine.categorical import misuses
 
@@ -323,3 +323,23 @@ def test_a_swap_is_placed_at_the_call_or_in_the_function(inside: bool) -> None:
     else:
         assert call is not None
         assert call.line == body.__code__.co_firstlineno + 5
+
+
+def test_a_swap_in_the_loss_itself_is_placed_there() -> None:
+    """The loss is called with x before the posterior, which says nothing of the KL's order."""
+    torch.manual_seed(0)
+    parts = {"mu": nn.Linear(6, 3), "h": nn.Linear(6, 3), "out": nn.Linear(3, 6)}
+
+    def body(x: Tensor) -> tuple[Tensor, ...]:
+        mu, s = parts["mu"](x), parts["h"](x).exp()
+        return parts["out"](mu + s * torch.randn_like(mu)), mu, s
+
+    def total(x: Tensor, x_hat: Tensor, mu: Tensor, s: Tensor) -> Tensor:
+        fixed = x.square().sum() - 2 * (x * x_hat).sum() + x_hat.square().sum()
+        kl = kl_divergence(Normal(0.0, 1.0), Normal(mu, s.sqrt().square())).sum()
+        return 0.5 * fixed + kl
+
+    with examined(Bare(body, **parts), X, loss=lambda out, x: total(x, *out)) as examination:
+        (found,) = examination.require_divergences()
+        assert found.reversed
+        assert examination.swapped_at(found) is None

@@ -19,7 +19,8 @@ from .recording import Op
 def called_at(anatomy: Anatomy, latent: Latent, at: Span | None) -> Span | None:
     """The call that hands the prior over before the posterior; None where no call does.
 
-    `at` is a line of a KL that is computed from the prior to the posterior.
+    `at` is a line of a KL that is computed from the prior to the posterior. Other terms that the
+    same function computes, of the reconstruction, say nothing of the order.
     """
     flow = anatomy.flow
     heads = [h.value for h in (latent.loc_head, latent.scale_head) if h is not None]
@@ -30,8 +31,12 @@ def called_at(anatomy: Anatomy, latent: Latent, at: Span | None) -> Span | None:
         return None
     function, caller = found.frames[0].code, found.frames[1]
     places: dict[bool, set[int]] = {True: set(), False: set()}
-    for op in _one_call(ops, found, function):
-        for value in op.reads:
+    inner = _one_call(ops, found, function)
+    decoded = flow.descendants(latent.z)
+    made = [m for op in inner for m in op.makes if m.index in own and m.index not in decoded]
+    term = flow.ancestors(*made)
+    for op in inner:
+        for value in op.reads if any(m.index in term for m in op.makes) else ():
             inside = value.op is not None and _runs(value.op, function)
             if not inside and (place := parameter_of(op, value)) is not None:
                 places[value.index in own].add(place)
