@@ -656,6 +656,16 @@ ALONE = {
                 z, mu, logvar = drawn(self.up(h))
                 return self.down(z), mu, logvar
     """,
+    "a flag among data is a column": """
+        class VAE(nn.Module):
+            def __init__(self, width):
+                super().__init__()
+                self.up, self.down = nn.Linear(width, 12), nn.Linear(6, width)
+            def forward(self, tensors):
+                rows = tensors["table"].new_tensor(tensors["sample"].tolist())
+                z, mu, logvar = drawn(self.up(tensors["table"]) + 0 * rows)
+                return self.down(z), mu, logvar
+    """,
 }
 
 
@@ -789,6 +799,22 @@ def test_an_optional_argument_that_forward_asks_for_is_a_gap(write: Callable[[st
     with pytest.raises(TargetError, match="does not run with made-up arguments") as caught:
         load(write(body))
     assert "        reader=...,  # str\n" in caught.value.next_step
+
+
+def test_a_dict_that_cannot_be_made_up_is_no_finding(write: Callable[[str], str]) -> None:
+    body = """
+        class VAE(nn.Module):
+            def __init__(self, width):
+                super().__init__()
+                self.up, self.down = nn.Linear(width, 12), nn.Linear(6, width)
+            def forward(self, tensors):
+                if "table" not in tensors.keys():
+                    raise LookupError("no table")
+                z, mu, logvar = drawn(self.up(tensors["table"]))
+                return self.down(z), mu, logvar
+    """
+    with pytest.raises(TargetError, match="cannot be guessed"):
+        load(write(body))
 
 
 def test_what_a_part_is_asked_for_in_vain_is_told_as_a_gap(write: Callable[[str], str]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .keyed import OF_DICTS
 from .layers import KNOWN
 from .repairs import unpacked_paths
 from .trial import Trial, leaves
@@ -35,6 +36,9 @@ def is_misfit(seen: Observed) -> bool:
         return False
     if failed is not None and failed.error is seen.trial.error:
         return any(o.paths for o in failed.operands)
+    error = seen.trial.error
+    if isinstance(error, AttributeError) and isinstance(error.obj, Tensor):
+        return error.name in OF_DICTS and bool(seen.paths(error.obj))
     running = [c for c in seen.trial.running if isinstance(c.module, KNOWN)]
     refused = isinstance(seen.trial.error, RuntimeError | ValueError) and running
     if refused and running[-1].first is not None and seen.operand(running[-1].first).paths:

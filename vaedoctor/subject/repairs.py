@@ -106,7 +106,10 @@ class Repairs:
             if group.kind == "dict" and key not in group.entries:
                 first = next(iter(group.entries.values()))
                 slot = first if isinstance(first, Slot) else Slot((self.rows,))
-                yield changed(state, (*path, key), self._beside(slot, str(key)))
+                beside = self._beside(slot, str(key))
+                if isinstance(beside.value, bool) and beside.kind == "plain":
+                    beside = Slot((self.rows, 1), "index")  # among data it is no flag
+                yield changed(state, (*path, key), beside)
 
     def _beside(self, slot: Slot, name: str) -> Slot:
         return companion(name, slot, self.layers)
