@@ -288,3 +288,21 @@ def test_a_sampled_embedding_is_told_where_the_method_returns_it() -> None:
     (finding,) = checked(Embedded(), uniform(8, 14), select=["VAE312"]).findings
     assert finding.at is not None
     assert finding.at.line == line_of("return z.flatten", Embedded)
+
+
+class FixedState(Recurrent):
+    def loss(self, x: Tensor) -> Tensor:
+        h, total = torch.zeros(8, 8), x.new_zeros(len(x))  # of eight rows
+        for step in x.unbind(1):
+            seen = self.seen(step)
+            mu, lv = self.post(torch.cat([seen, h], 1)).chunk(2, 1)
+            made = self.made(self.picked(mu, lv))
+            total = total + (self.out(torch.cat([made, h], 1)) - step).pow(2).sum(1)
+            total = total + divergence(mu, lv) + self.prior(h).square().sum(1)
+            h = self.cell(torch.cat([seen, made], 1), h)
+        return total.mean()
+
+
+def test_a_written_out_number_of_rows_is_told_where_it_stands() -> None:
+    found = worst(checked(FixedState(), uniform(8, 4, 5), select=["VAE505"]))
+    assert found == [("VAE505", line_of("# of eight rows", FixedState))]

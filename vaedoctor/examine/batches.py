@@ -243,7 +243,7 @@ def _judged(
         at = op.span if op is not None else None
         refuses = op is None or _is_divided(run)
         kind = "loss" if in_loss else "refuses" if refuses else "raises"
-        return SizeFault(size, kind, text, at or _raised_at(run)), 0.0
+        return SizeFault(size, kind, text, _written_at(op, rows) or at or _raised_at(run)), 0.0
     found = reconstruction_in(run, anatomy)
     x = anatomy.x.shape if anatomy.x is not None else ()
     where = axis_in(tuple(kept.shape), x, axis, rows)
@@ -267,6 +267,22 @@ def _judged(
         at = op.span if op else None
         return SizeFault(size, "changes", text, at, difference, still), difference
     return None, difference
+
+
+def _written_at(op: Op | None, rows: int) -> Span | None:
+    """Where an operand of the usual number of rows is made of no data: the size stands there."""
+    for value in op.reads if op is not None else ():
+        behind = {value.index: value}
+        waiting = [value]
+        while waiting:
+            made = waiting.pop().op
+            fresh = [v for v in made.reads if v.index not in behind] if made is not None else []
+            behind.update((v.index, v) for v in fresh)
+            waiting += fresh
+        given = any(v.source in ("input", "condition") for v in behind.values())
+        if value.op is not None and value.shape[:1] == (rows,) and not given:
+            return value.op.span
+    return None
 
 
 def _unsteady(
