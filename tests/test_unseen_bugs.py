@@ -306,3 +306,24 @@ class FixedState(Recurrent):
 def test_a_written_out_number_of_rows_is_told_where_it_stands() -> None:
     found = worst(checked(FixedState(), uniform(8, 4, 5), select=["VAE505"]))
     assert found == [("VAE505", line_of("# of eight rows", FixedState))]
+
+
+class TimesZero(Layered):
+    def forward(self, x: Tensor) -> Any:
+        mu, lv = self.enc(x).chunk(2, 1)
+        z = mu + (lv / 2).exp() * torch.randn_like(mu)
+        return self.dec(z * 0), mu, lv  # to look at the bias
+
+
+class FadedIn(TimesZero):
+    share = 0.0
+
+    def forward(self, x: Tensor) -> Any:
+        mu, lv = self.enc(x).chunk(2, 1)
+        return self.share * self.dec(mu + (lv / 2).exp() * torch.randn_like(mu)), mu, lv
+
+
+def test_a_sample_times_a_written_out_zero_is_not_decoded() -> None:
+    found = worst(checked(TimesZero(), uniform(8, 14)))
+    assert found == [("VAE402", line_of("# to look at the bias", TimesZero))]
+    assert "VAE402" not in [code for code, _ in worst(checked(FadedIn(), uniform(8, 14)))]

@@ -67,7 +67,7 @@ def anatomize(recording: Recording, flow: Flow) -> Anatomy:
     x_hat, name = _reconstruction(recording, flow, outputs, latents)
     x = _input(recording, flow, x_hat)
     anatomy = Anatomy(recording, flow, outputs, x, x_hat, name)
-    behind = flow.ancestors(x_hat) if x_hat is not None else set()
+    behind = flow.alive(x_hat) if x_hat is not None else set()
     latents = [replace(found, reaches=found.z.index in behind) for found in latents]
     latents = [found for found in latents if found.reaches or found.scale is not None]
     scaled = [found for found in latents if found.scale is not None or found.family != "gaussian"]

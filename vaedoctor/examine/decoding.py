@@ -158,7 +158,7 @@ def _fed(
     flow, x_hat = anatomy.flow, anatomy.x_hat
     assert x_hat is not None
     stop = [found.z for found in anatomy.sampled]
-    own = flow.ancestors(x_hat, stop=stop)
+    own = flow.alive(x_hat, stop=stop)
     beside = other_decoders(anatomy, heads[0].value) if exact else []
     goal = own | flow.ancestors(*beside, stop=stop)
     makers = {heads[0].op.index, heads[1].op.index}
@@ -232,7 +232,7 @@ def _sources(flow: Flow, value: Value, exact: bool) -> list[Value]:
             continue
         seen.add(v.index)
         found.append(v)
-        if v.op is not None and not flow.layer(v.op):
+        if v.op is not None and not flow.layer(v.op) and v not in flow.zeroed:
             waiting.extend(p for p in flow.parents(v) if flow.posterior(p))
     return found
 
@@ -309,7 +309,7 @@ def _blind(anatomy: Anatomy, heads: tuple[Head, Head]) -> Op | None:
     """The first layer of a reconstruction that neither sample nor heads reach."""
     flow, x_hat = anatomy.flow, anatomy.x_hat
     assert x_hat is not None
-    behind = flow.ancestors(x_hat)
+    behind = flow.alive(x_hat)
     known = {heads[0].value.index, heads[1].value.index}
     if behind & known or any(found.z.index in behind for found in anatomy.latents):
         return None

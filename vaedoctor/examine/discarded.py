@@ -123,8 +123,8 @@ def _replaced(function: ast.stmt, name: str, after: int) -> bool:
 def ignored_at(anatomy: Anatomy, decoding: Decoding) -> Span | None:
     """Where the way from the sample to a reconstruction that does not depend on it breaks off.
 
-    At the operation that takes the sample's shape alone, at the weight that is decoded in its
-    place, or at the decoder's first layer.
+    At the operation that takes the sample's shape alone or multiplies it by 0, at the weight that
+    is decoded in its place, or at the decoder's first layer.
     """
     blind, flow = decoding.blind, anatomy.flow
     if blind is None or anatomy.x_hat is None:
@@ -132,7 +132,8 @@ def ignored_at(anatomy: Anatomy, decoding: Decoding) -> Span | None:
     behind = flow.ancestors(anatomy.x_hat)
     sampled = flow.descendants(*(latent.z for latent in anatomy.latents))
     for op in anatomy.recording.ops:
-        by_shape = any(v.index in sampled for v in op.shapes)
+        zeroed = op.makes and op.out in flow.zeroed and any(v.index in sampled for v in op.reads)
+        by_shape = zeroed or any(v.index in sampled for v in op.shapes)
         if by_shape and op.makes and op.out.index in behind and op.span is not None:
             return op.span
     operands = [v for v in blind.reads if v.op is not None and v.index in behind]

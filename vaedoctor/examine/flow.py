@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from torch import nn
 
+from .listing import text_of
 from .recording import Op, Recording, Value
 
 PAIRWISE = frozenset({"broadcast_tensors", "align_tensors"})
@@ -27,6 +30,9 @@ RESHAPES = frozenset(
 """Operations that move values around without changing them."""
 
 JOINS = frozenset("cat concat concatenate stack hstack vstack dstack column_stack".split())
+
+_TIMES = frozenset("mul mul_ multiply __imul__".split())
+_ZERO = re.compile(r"(?<![\w.])0(\.0*)?(?![\w.])")
 
 CUTS = frozenset(["detach", "detach_", "data"])
 """Operations that hand on the value and drop the graph."""
@@ -50,7 +56,7 @@ def _initialises(value: Value, op: Op) -> bool:
     return value.requires_grad and value.tensor.is_leaf and not op.grad_mode
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Flow:
     """Dependence of every value of a recording, by one pass in order of creation.
 
@@ -157,6 +163,22 @@ class Flow:
         if key not in self._behind:
             self._behind[key] = _reached(key[0], self._older, halt)
         return self._behind[key]
+
+    def alive(self, *values: Value, stop: Iterable[Value] = ()) -> frozenset[int]:
+        """The ancestors without what is multiplied by a written-out 0 on every way."""
+        return self.ancestors(*values, stop=[*self.zeroed, *stop])
+
+    @cached_property
+    def zeroed(self) -> list[Value]:
+        """Products with a 0 that stands in the code: their values depend on nothing."""
+        return [
+            op.out
+            for op in self.recording.ops
+            if op.name in _TIMES
+            and op.makes
+            and any(isinstance(a, int | float) and a == 0 for a in op.args)
+            and _ZERO.search(text_of(op.span))
+        ]
 
     def descendants(self, *values: Value) -> frozenset[int]:
         """Indices of everything computed from the values, themselves included. Kept, too."""
