@@ -327,3 +327,19 @@ def test_a_sample_times_a_written_out_zero_is_not_decoded() -> None:
     found = worst(checked(TimesZero(), uniform(8, 14)))
     assert found == [("VAE402", line_of("# to look at the bias", TimesZero))]
     assert "VAE402" not in [code for code, _ in worst(checked(FadedIn(), uniform(8, 14)))]
+
+
+class UnlikeWidths(Layered):
+    def __init__(self) -> None:
+        super().__init__()
+        self.spread = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Any:
+        h = self.enc(x)
+        mu, s = h[:, :4], self.spread(h).exp()
+        return self.dec(mu + s * torch.randn_like(mu)), mu, s  # four and five
+
+
+def test_heads_of_unlike_width_are_told_where_the_noise_of_one_meets_the_other() -> None:
+    found = worst(checked(UnlikeWidths(), uniform(8, 14)))
+    assert found == [("VAE506", line_of("# four and five", UnlikeWidths))]

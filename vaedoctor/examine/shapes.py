@@ -13,7 +13,7 @@ from .anatomy import inputs_of
 from .broadcasts import COMPARES
 from .failure import posterior_operands, sender_of, target_operands
 from .flow import SLICES, Flow
-from .latents import PRODUCTS, Head, path_of
+from .latents import MULS, PRODUCTS, Head, path_of
 from .listing import returned_name
 from .recording import Op, Recording, Value
 
@@ -108,12 +108,25 @@ def _rows_are_cut(head: Head, rows: int) -> bool:
 
 def _failed(flow: Flow, op: Op, rows: int) -> Iterator[PosteriorShapes]:
     """The sampler's own multiplication or addition failed on two heads of unlike shape."""
-    operands = posterior_operands(flow, op)
+    operands = posterior_operands(flow, op) or _drawn_like(flow, op)
     if operands is not None:
         loc, scale = operands
         yield PosteriorShapes(
             "differ", loc.shape, scale.shape, path_of(op), rows, op.span, "failure"
         )
+
+
+def _drawn_like(flow: Flow, op: Op) -> tuple[Value, Value] | None:
+    """A head whose shape the noise has, and the one of another width that the noise is to scale."""
+    if op.name not in MULS or len(op.reads) != 2:
+        return None
+    for scale, noise in (op.reads, op.reads[::-1]):
+        drawn = noise.op if noise.op is not None and noise.op.noise is not None else None
+        for loc in drawn.shapes if drawn is not None and flow.posterior(scale) else ():
+            apart = loc.shape[:-1] == scale.shape[:-1] and loc.shape[-1:] != scale.shape[-1:]
+            if flow.posterior(loc) and apart:
+                return loc, scale
+    return None
 
 
 def _cut_before(flow: Flow, failed: Op, rows: int) -> Iterator[PosteriorShapes]:
