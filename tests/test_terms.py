@@ -343,3 +343,25 @@ def test_a_swap_in_the_loss_itself_is_placed_there() -> None:
         (found,) = examination.require_divergences()
         assert found.reversed
         assert examination.swapped_at(found) is None
+
+
+@pytest.mark.parametrize(("way", "line"), [("left out", 3), ("item", None), ("added later", None)])
+def test_a_kl_that_never_reaches_the_loss_is_placed(way: str, line: int | None) -> None:
+    torch.manual_seed(0)
+    parts = {"mu": nn.Linear(6, 3), "h": nn.Linear(6, 3), "out": nn.Linear(3, 6)}
+
+    def body(x: Tensor) -> tuple[Tensor, ...]:
+        mu, s = parts["mu"](x), parts["h"](x).exp()
+        return parts["out"](mu + s * torch.randn_like(mu)), mu, s
+
+    def total(out: Any, x: Tensor) -> Tensor:
+        loss: Tensor = 0.5 * (out[0] - x).pow(2).sum()
+        kl = 0.5 * (out[1] ** 2 + out[2] ** 2 - 1) - out[2].log()
+        kept = kl.sum().item() if way == "item" else kl.sum()
+        return loss + kept if way == "item" else loss * 2.0 if way == "added later" else loss
+
+    with examined(Bare(body, **parts), X, loss=total) as examination:
+        (found,) = examination.require_divergences()
+        assert found.missing
+        at = examination.left_out_at(found.latent)
+    assert (at and at.line) == (line and total.__code__.co_firstlineno + line)

@@ -145,6 +145,10 @@ class ExaminedObjective(ExaminedSampling):
         """Where the term on a latent is made that joins the rest; None where there is no sum."""
         return summands.term_at(self.anatomy, latent)
 
+    def left_out_at(self, latent: Latent) -> Span | None:
+        """Where a KL that was computed of a latent ends without reaching the loss."""
+        return summands.left_out_at(self.anatomy, latent)
+
     def turned_at(self, latent: Latent) -> Span | None:
         """Where the sign of a latent's KL is turned; None where the loss is no plain sum."""
         return summands.turned_at(self.anatomy, latent)

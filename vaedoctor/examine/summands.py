@@ -10,9 +10,9 @@ from torch import Tensor
 from ..finding import Span
 from .anatomy import Anatomy
 from .decoders import predictions
-from .flow import RESHAPES, Flow
+from .flow import CUTS, RESHAPES, Flow
 from .latents import ADDS, MULS, Latent
-from .pinning import first_layers
+from .pinning import first_layers, loss_value
 from .recording import Op, Value
 
 THROUGH = RESHAPES | {"mean", "sum", "neg", "stack", "cat"}
@@ -127,6 +127,34 @@ def term_at(anatomy: Anatomy, latent: Latent, *roots: Value) -> Span | None:
     """The line of the term that acts on the posterior beside the reconstruction."""
     found = joined(anatomy, latent, *(roots or _heads(latent)))
     return found.term.op.span if found is not None and found.term.op is not None else None
+
+
+def left_out_at(anatomy: Anatomy, latent: Latent) -> Span | None:
+    """Where what is computed from location and scale, as a KL is, ends without reaching the loss.
+
+    That is its last operation, if it comes after the loss's own: a total that is made later is
+    itself the line to change.
+    """
+    flow, loss = anatomy.flow, loss_value(anatomy)
+    if latent.loc is None or latent.scale is None or latent.loc_head is latent.scale_head:
+        return None
+    made = flow.ancestors(latent.z, *predictions(anatomy)) | flow.ancestors(loss)
+    both = flow.descendants(*_heads(latent)[:1]) & flow.descendants(*_heads(latent)[1:])
+    both -= flow.descendants(*predictions(anatomy))
+    ends = [
+        op
+        for op in anatomy.recording.ops
+        if op.makes
+        and op.name not in CUTS
+        and op.out.index in both - made
+        and _number_a_row(latent, op.out)
+    ]
+    later = ends and (loss.op is None or ends[-1].index > loss.op.index)
+    return ends[-1].span if later else None
+
+
+def _number_a_row(latent: Latent, value: Value) -> bool:
+    return not value.shape or value.shape == latent.z.shape[:1]
 
 
 def turned_at(anatomy: Anatomy, latent: Latent) -> Span | None:

@@ -53,12 +53,16 @@ def kl_missing(examination: Examination) -> Iterator[Finding | Verified]:
             )
         elif d.missing and not d.clamped and d.trained:
             nats = examination.unit_kl(d.latent)
+            left = examination.left_out_at(d.latent)
             yield Finding(
                 "no term of the loss pulls the posterior to a prior",
                 help="add the KL to the loss with its graph (no `.item()`, no `.detach()`)",
-                at=d.at or d.sampled_at,
+                at=left or d.at or d.sampled_at,
                 measured={"gradient at the location": 0.0, "also at |mu| up to": 15.0},
                 causes=frozenset({"latent", "kl"}),
+                notes=("what is computed here of location and scale does not reach the loss",)
+                if left
+                else (),
                 plots=(unit_plot("the KL that nothing in the loss lowers", nats),) if nats else (),
             )
         elif d.standard:
