@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from .source import Function, Place, Source, called_name, own_expressions, stripped
@@ -28,6 +28,7 @@ class Holders:
     kinds: frozenset[str]
     held: dict[int, set[str]] = field(default_factory=dict)
     others: dict[int, set[str]] = field(default_factory=dict)
+    _written_in: dict[int, tuple[Function, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for _ in range(_ROUNDS):
@@ -77,16 +78,18 @@ class Holders:
         usual = _USUAL | {f"self.{n}" for n in _USUAL}
         return {n for n in usual if n not in bound}
 
-    def _around(self, function: Function | None) -> Iterable[Function]:
-        """A function and those it is written in."""
+    def _around(self, function: Function | None) -> tuple[Function, ...]:
+        """A function and those it is written in. Kept: it is asked for at every expression."""
         if function is None:
-            return []
-        return [
-            p.stmt
-            for p in self.source.places
-            if isinstance(p.stmt, ast.FunctionDef | ast.AsyncFunctionDef)
-            and (p.stmt is function or any(n is function for n in ast.walk(p.stmt)))
-        ]
+            return ()
+        if id(function) not in self._written_in:
+            self._written_in[id(function)] = tuple(
+                p.stmt
+                for p in self.source.places
+                if isinstance(p.stmt, ast.FunctionDef | ast.AsyncFunctionDef)
+                and (p.stmt is function or any(n is function for n in ast.walk(p.stmt)))
+            )
+        return self._written_in[id(function)]
 
     def _trained(self, function: Function | None) -> set[str]:
         """Names whose parameters are asked for, as an optimizer's are."""
