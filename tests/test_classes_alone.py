@@ -666,6 +666,20 @@ ALONE = {
                 z, mu, logvar = drawn(self.up(tensors["table"]) + 0 * rows)
                 return self.down(z), mu, logvar
     """,
+    "a refusal that says what it requires": """
+        class VAE(nn.Module):
+            def __init__(self, width, latent_dim=6):
+                super().__init__()
+                self.up, self.down = nn.Linear(width, 12), nn.Linear(6, width)
+            def forward(self, x, seen=None):
+                z, mu, logvar = drawn(self.up(x))
+                if seen is not None and seen.size(1) != 6:
+                    raise ValueError(f"the loss requires seen rows of 6 (got {seen.size(1)})")
+                return self.down(z), mu, logvar
+            def loss(self, x, seen):
+                x_hat, mu, logvar = self(x, seen)
+                return F.mse_loss(x_hat, x)
+    """,
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from .slots import Path, Slot, State, reshaped
 
 _EXPECTED = re.compile(
-    r"(?:expect\w*|must (?:be|have|equal)|should (?:be|have|equal)|needs?)\D{0,40}?(?P<wanted>\d+)"
+    r"(?:expect\w*|must (?:be|have|equal)|should (?:be|have|equal)|needs?|requires?)\D{0,40}?(?P<wanted>\d+)"
     r"\D{0,40}?(?:got|received|found|given|not|but|is|has)\D{0,30}?(?P<arrived>\d+)",
     re.IGNORECASE,
 )
