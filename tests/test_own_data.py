@@ -120,6 +120,41 @@ def test_the_loops_data_is_the_batch(tmp_path: Path, way: str) -> None:
     assert float(x.min()) >= 7
 
 
+def test_a_trainers_loader_and_a_maker_that_reads_settings(tmp_path: Path) -> None:
+    """Of a script that trains on import the settings were not executed."""
+    more = """
+    class Settings:
+        width = 12
+
+    settings = Settings()
+
+    def sevens(n):
+        return 7 + torch.rand(n, settings.width)
+
+    class Trainer:
+        def __init__(self, config):
+            self.model = VAE()
+            self.optimizer = torch.optim.Adam(self.model.parameters())
+            self.loader = DataLoader(TensorDataset(sevens(64)), batch_size=config["rows"])
+
+        def loss(self, x):
+            recon, mu, logvar = self.model(x)
+            return loss_function(recon, x, mu, logvar)
+
+        def train(self):
+            for (x,) in self.loader:
+                self.optimizer.zero_grad()
+                self.loss(x).backward()
+                self.optimizer.step()
+
+    Trainer({"rows": 16}).train()
+    """
+    (tmp_path / "own.py").write_text(MODEL + textwrap.dedent(more))
+    batch = load(f"{tmp_path / 'own.py'}:VAE").batch
+    assert batch.origin.startswith("your own data")
+    assert float(batch.args[0].min()) >= 7
+
+
 def test_files_are_not_read_for_it(tmp_path: Path) -> None:
     more = """
     class Rows(Dataset):

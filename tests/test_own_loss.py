@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from vaedoctor.checkup import examine_subject
 from vaedoctor.subject.target import load
+from vaedoctor.subject.target import loaded as loading
 
 MODEL = """
 import torch
@@ -172,3 +174,51 @@ def test_a_loss_that_got_what_was_left_over_is_not_to_blame(tmp_path: Path) -> N
     subject.batch.run(subject.model)
     if subject.objective is not None:
         subject.objective.run(subject.model, subject.batch)
+
+
+LIGHTNING = """
+import torch
+from torch import nn
+import torch.nn.functional as F
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader, TensorDataset
+
+class VAE(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(12, 6), nn.Linear(3, 12)
+
+    def forward(self, x):
+        mu, logvar = self.up(x.flatten(1)).chunk(2, -1)
+        return self.down(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        recon, mu = self(x)
+        loss = F.binary_cross_entropy(recon.sigmoid(), {target}) + mu.square().mean()
+        {step}return {returned}
+
+data = TensorDataset(torch.rand(64, 3, 4), torch.zeros(64))
+pl.Trainer(max_epochs=2).fit(VAE(), DataLoader(data, batch_size=16))
+"""
+
+
+@pytest.mark.parametrize(
+    ("parts", "code"),
+    [
+        ({"target": "x.flatten(1)", "returned": "loss"}, set()),
+        ({"target": "x", "returned": "loss"}, {"VAE502"}),
+        ({"target": "x.flatten(1)", "returned": "loss.item()"}, {"VAE714"}),
+        ({"target": "x.flatten(1)", "returned": "loss.item()", "step": "loss.backward()"}, set()),
+    ],
+)
+def test_a_framework_step_that_fails_or_gives_a_number_is_told(
+    tmp_path: Path, parts: dict[str, str], code: set[str]
+) -> None:
+    parts = {"step": "", **parts}
+    parts["step"] = parts["step"] and f"{parts['step']}\n        "
+    (tmp_path / "own.py").write_text(LIGHTNING.format(**parts))
+    with loading(f"{tmp_path / 'own.py'}:VAE") as subject:
+        report = examine_subject(subject, select=["VAE002", "VAE501", "VAE502", "VAE714"])
+    assert {f.code for f in report.findings} == code
+    assert all(f.at is not None and f.at.line > 16 for f in report.findings)

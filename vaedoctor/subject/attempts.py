@@ -23,7 +23,7 @@ from .losses import (
 from .own_call import by_own_call, own_use
 from .recipes import Binding, Recipe, Unbound, model_first, return_names
 from .roles import role
-from .source import Source, function_tree, source_of, span_of
+from .source import Source, called_name, function_tree, source_of, span_of
 from .subject import Batch, Objective
 from .total import TOTAL_KEYS, total
 from .trainerless import without_trainer
@@ -158,6 +158,8 @@ class Attempts:
                 with without_trainer(model) as losses:
                     value = loss.of(model)(*args, **kwargs)
                 value = losses[0] if value is None and losses else value
+                if isinstance(value, float) and is_frameworks(loss, model):
+                    value = torch.tensor(value)  # `return loss.item()`
             else:
                 value = loss.of(model)(*args, **kwargs)
             return -total(value) if recipe.negated else value
@@ -218,6 +220,16 @@ class Attempts:
             return recipe.arguments(model, batch, output)
 
         return Recipe(arguments)
+
+
+def is_frameworks(loss: Loss, model: nn.Module) -> bool:
+    """Whether Lightning goes backward from what a method returns: it does not do so itself."""
+    kinds = {k.__name__ for k in type(model).__mro__}
+    if loss.name != "training_step" or "LightningModule" not in kinds:
+        return False
+    tree = function_tree(underlying(loss.function))
+    calls = (n for n in ast.walk(tree) if isinstance(n, ast.Call)) if tree is not None else ()
+    return not any(called_name(c) in {"backward", "manual_backward"} for c in calls)
 
 
 def lacks_key(tried: Tried, output: Any) -> bool:

@@ -23,11 +23,21 @@ from .openscope import OpenScope
 from .pictures import SIZES, Pictures, transform_called
 from .scope import Unknown
 from .setting import handed_by_calls, is_parameter, is_rebound
-from .source import Function, Place, Source, called_name, file_of, is_foreign, root_name
+from .source import (
+    Function,
+    Place,
+    Source,
+    called_name,
+    file_of,
+    globals_read,
+    is_foreign,
+    root_name,
+)
 from .standin import assignments
 from .statements import is_costly
 
 _DEEPEST = 5
+_END = 1_000_000_000  # below every line of a file
 _USUAL_ROWS = 8
 _MOST_ROWS = 256
 _READS = {
@@ -88,7 +98,33 @@ class DataScope(OpenScope):
             for expr, place in self._handed(name):
                 with suppress(Unknown):
                     return self._elsewhere(place.function, place.stmt.lineno).value(expr)
-        return super()._name(name, at)
+        found = super()._name(name, at)
+        own = isinstance(found, types.FunctionType) and self._is_own(found)
+        return self._completed(found) if own else found
+
+    def _completed(self, function: types.FunctionType) -> types.FunctionType:
+        """A function of the file with the names it reads that were not executed on loading."""
+        functions, lacking = {function.__name__: function}, dict[str, Any]()
+        waiting, seen = [function], set[str]()
+        while waiting:
+            tree = tree_of(waiting.pop())
+            for name in (globals_read(tree) if tree is not None else set()) - seen:
+                seen.add(name)
+                thing = self._own.get(name)
+                if isinstance(thing, types.FunctionType) and self._is_own(thing):
+                    functions[name] = thing
+                    waiting.append(thing)
+                elif name not in self._own and self._depth < _DEEPEST:
+                    with suppress(Unknown):
+                        lacking[name] = self._elsewhere(None, _END).value(ast.Name(name))
+        if not lacking:
+            return function
+        space = {**function.__globals__, **lacking}
+        for name, one in functions.items():
+            space[name] = types.FunctionType(one.__code__, space, name, one.__defaults__)
+            space[name].__kwdefaults__ = one.__kwdefaults__
+        made: types.FunctionType = space[function.__name__]
+        return made
 
     def _handed(self, name: str) -> Iterator[tuple[ast.expr, Place]]:
         """What the file's own calls give a parameter of the function around."""

@@ -18,7 +18,7 @@ from torch import nn
 from .construction import constructions, own_arguments
 from .datascope import DataScope, first, is_tensor_or_holds_one
 from .example import Arguments, Example, Methods, methods_of
-from .holders import Holders, callees
+from .holders import Holders, callees, class_around
 from .scope import Unknown
 from .signatures import signature_of
 from .source import Function, Source, blocks, called_name, own_expressions
@@ -140,12 +140,13 @@ class _Followed:
                 (args, kwargs)
             )
         for callee, shift in callees(self.source, called_name(call)):
-            inside = next(self.holders.levels(callee, None))
+            place = next(p for p in self.source.places if p.stmt is callee)
+            inside = next(self.holders.levels(callee, class_around(place)))
             found = _call_of(callee, inside)
-            if found is None or depth > _DEEPEST or shift:
+            if found is None or depth > _DEEPEST:
                 continue
             inner = DataScope(self.source, self.namespace, callee, callee.body[0].lineno)
-            taken = [p.arg for p in (*callee.args.posonlyargs, *callee.args.args)]
+            taken = [p.arg for p in (*callee.args.posonlyargs, *callee.args.args)][shift:]
             given = dict(zip(taken, call.args, strict=False))
             given |= {k.arg: k.value for k in call.keywords if k.arg}
             for name, expr in given.items():

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..spelling import did_you_mean
-from .attempts import Attempts, Tried, cannot_bind, lacks_key
+from .attempts import Attempts, Tried, cannot_bind, is_frameworks, lacks_key
 from .calling import has_forward
 from .composing import is_pyro_pair, pyro_loss
 from .contained import minimized_loss, reached_by, returned_loss, total_loss
@@ -127,6 +127,9 @@ class _Finder:
         works = [t for t in tried if t.useful]
         if works:
             return works[0].objective, ()
+        cut = [t for t in tried if t.works and not t.trains and is_frameworks(t.loss, self.model)]
+        if cut:
+            return cut[0].objective, ()
         looped, refused, first = self._looped()
         if looped is not None and not first:
             return looped, ()
@@ -192,7 +195,8 @@ class _Finder:
         """Whether a loss is called as here: by the file, or by its framework on the given batch."""
         stepped = tried.loss.name == "training_step" and not self.batch.guessed
         own = tried.own_call and not (tried.foreign or tried.loose)
-        return own or (stepped and isinstance(tried.error, RuntimeError))
+        refused = isinstance(tried.error, RuntimeError) or "target size" in str(tried.error)
+        return own or (stepped and refused)
 
     def _looped(self) -> tuple[Objective | None, tuple[str, ...], bool]:
         """The loss as a training loop of the file computes it, or why that cannot be repeated.

@@ -43,7 +43,7 @@ def loss_detached_from_model(examination: Examination) -> Iterator[Finding | Ver
         yield Finding(
             by,
             help="keep the graph between the model and the loss",
-            at=cut.at if cut else examination.loss_at,
+            at=(cut.at if cut else None) or examination.loss_at,
             measured={"parameters without gradient": len(gradients.by_name)},
             causes=frozenset({"loss", *([cut.cause] if cut else [])}),
         )
