@@ -222,3 +222,48 @@ def test_a_framework_step_that_fails_or_gives_a_number_is_told(
         report = examine_subject(subject, select=["VAE002", "VAE501", "VAE502", "VAE714"])
     assert {f.code for f in report.findings} == code
     assert all(f.at is not None and f.at.line > 16 for f in report.findings)
+
+
+TOKENS = """
+import torch
+from torch import nn
+import torch.nn.functional as F
+
+class VAE(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(20, 8, padding_idx={pad})
+        self.up, self.down = nn.Linear(8, 6), nn.Linear(3, 20)
+
+    def forward(self, x):
+        mu, logvar = self.up(self.table(x)).chunk(2, -1)
+        return self.down(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
+
+def vae_loss(logits, target, mu, logvar, pad_idx):
+    rec = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=pad_idx)
+    return rec + mu.square().mean() + logvar.square().mean()
+"""
+
+
+def test_what_is_ignored_is_what_the_embedding_takes_for_padding(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(TOKENS.format(pad=3))
+    subject = load(f"{tmp_path / 'own.py'}:VAE")
+    assert subject.objective is not None, subject.notes
+    assert subject.objective.name == "vae_loss"
+    (tmp_path / "own.py").write_text(TOKENS.format(pad=None))
+    subject = load(f"{tmp_path / 'own.py'}:VAE")
+    assert subject.objective is None
+    said = "loss: `vae_loss` is not used: nothing tells its parameter `pad_idx`"
+    assert any(note.startswith(said) for note in subject.notes)
+
+
+def test_a_loss_of_every_row_is_called_no_scalar(tmp_path: Path) -> None:
+    method = """
+    def loss(self, wav):
+        out = self(wav)
+        return (out["wav"] - wav).square().sum(1)
+    """
+    subject = loaded(tmp_path, textwrap.indent(textwrap.dedent(method), "    "))
+    said = "loss: `loss` (line 16) is not used: the loss is not a scalar: its shape is [8]"
+    assert any(note.startswith(said) for note in subject.notes), subject.notes
+    assert not any("examines why" in note for note in subject.notes)

@@ -75,6 +75,7 @@ class Attempts:
         self.source = source
         self.namespace = namespace
         self.seed = seed
+        self.unbound: list[tuple[Loss, Unbound]] = []
         self._output: Any = None
 
     def output(self) -> Any:
@@ -100,13 +101,17 @@ class Attempts:
     def best(self, loss: Loss) -> Tried | None:
         """The first way to call a loss that trains the model, else how the first one ended."""
         first: Tried | None = None
+        unbound: Unbound | None = None
         for recipe in self.recipes(loss, given=False):
             if isinstance(recipe, Unbound):
+                unbound = unbound or recipe
                 continue
             tried = self.one(loss, recipe)
             if tried.works and (tried.trains or tried.own_call):
                 return tried
             first = first or tried
+        if first is None and unbound is not None:
+            self.unbound.append((loss, unbound))
         return first
 
     def one(self, loss: Loss, recipe: Recipe) -> Tried:

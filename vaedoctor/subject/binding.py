@@ -27,6 +27,9 @@ _WHOLE = re.compile(
 )
 
 
+_PADDING = re.compile(r"(pad(ding)?(_?(idx|index|id|token|token_id))?|ignore_index)", re.IGNORECASE)
+
+
 def by_names(
     function: Callable[..., Any],
     parameters: list[inspect.Parameter],
@@ -232,6 +235,8 @@ class _Names:
             self.bound[p.name] = lambda m, b, out: 1.0
         elif role(p.name) == "step":
             self.bound[p.name] = lambda m, b, out: 0
+        elif _PADDING.fullmatch(p.name) and (index := _padding(self.binding.model)) is not None:
+            self.bound[p.name] = lambda m, b, out: index
 
     def _in_order(self) -> None:
         """As many parameters left as outputs left: one to one, unless a role contradicts."""
@@ -325,6 +330,12 @@ def _slot_name(path: tuple[Any, ...], names: list[Any]) -> str:
     if not path and len(names) == 1:
         node = names[0]
     return node if isinstance(node, str) else ""
+
+
+def _padding(model: nn.Module) -> int | None:
+    """The token that an embedding of the model takes for none."""
+    tables = (m for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag))
+    return next((m.padding_idx for m in tables if m.padding_idx is not None), None)
 
 
 def _bare(name: str) -> str:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from .batch import NotGuessed, find_batch, parse_input
 from .build import Built
-from .calling import Calling, calling_of
+from .calling import Calling, calling_of, has_forward
 from .errors import TargetError
+from .forwardless import meant_as_forward, without_forward
 from .gaps import with_gaps
 from .inventing import given_too, stands_in
 from .parts import holds_written, returning
@@ -58,6 +59,8 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
     for built in islice(models, _MOST_MADE_UP):
         if first is not None and time.thread_time() > ends:
             break
+        if (misspelt := meant_as_forward(built.model)) is not None:
+            raise misspelt
         try:
             chosen = _affordable(built, wanted)
         except NotGuessed as error:
@@ -68,6 +71,8 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
         if chosen[1].ran:
             return _as_wide_as_the_data(chosen, wanted)
         trial = _trial(chosen, wanted)
+        if wanted.batch is None and not has_forward(built.model) and chosen[2].parts is None:
+            raise without_forward(built.model, wanted.target)
         if chosen[2].parts is not None and trial.error is not None:
             raise cannot_compose(built.model, chosen[2].text, trial.error, wanted.target)
         if (whole := _with_what_it_lacks(built, trial, wanted)) is not None:

@@ -169,7 +169,8 @@ class _Finder:
                 return None, (self._unused(t),)
             if t.terms:
                 return None, (f"`{t.loss.name}` returns terms and no total: {_NO_LOSS}",)
-        return None, (*refused, _NO_LOSS)
+        unbound = [self._not_bound(*u) for u in self.attempts.unbound[:1] if not refused]
+        return None, (*refused, *unbound, *([] if unbound else [_NO_LOSS]))
 
     def _only_whole(self) -> Objective | None:
         """The one function, whatever its name, from which every parameter in use is trained."""
@@ -267,6 +268,14 @@ class _Finder:
         run = loop.run
         return replace(objective, run=lambda m, b: -total(run(m, b)))
 
+    def _not_bound(self, loss: Loss, unbound: Unbound) -> str:
+        """What is missing to call a function that looks like the loss."""
+        lacking = f"nothing tells its parameter `{unbound.parameter}`"
+        return (
+            f"loss: `{loss.name}` is not used: {lacking}; reconstruction + KL stand in. "
+            "`--objective` names a function of the model and the batch that calls it"
+        )
+
     def _unused(self, tried: Tried) -> str:
         """Why a function that looks like the loss is not used, and what to do about it."""
         loss, error = tried.loss, tried.error
@@ -276,6 +285,12 @@ class _Finder:
         if at is not None:
             where = f" ({self.source.line(at.line) if self.source else f'line {at.line}'})"
         given = f" with {tried.given}" if tried.given else ""
+        if tried.ran and isinstance(error, ValueError):  # said by `total`
+            return (
+                f"loss: `{loss.name}`{where} is not used: {error}; "
+                "reconstruction + KL stand in. `--objective NAME` names a function that returns "
+                "the scalar that is minimised"
+            )
         what = "it is not called in this file, and called"
         if tried.own_call:
             what = "called as here"
