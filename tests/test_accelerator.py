@@ -472,3 +472,42 @@ def test_what_the_constructor_itself_moves_is_not_left_behind(tmp_path: Path) ->
         file.write_text(textwrap.dedent(text).replace(" MOVE", move))
         codes.append([f.code for f in examine_subject(load(f"{file}:VAE")).findings])
     assert codes == [[], ["VAE202"]]
+
+
+DEFAULTS = """
+import torch
+from torch import nn, cuda
+
+class VAE(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(12, 6), nn.Linear(3, 12)
+
+    def forward(self, x):
+        mu, logvar = self.up(x).chunk(2, -1)
+        z = mu + torch.randn(mu.shape) * (logvar / 2).exp() * torch.tensor([1.0, 1.0, 1.0])
+        return self.down(z), mu, logvar
+
+def main(gpu=True):
+    if gpu:
+        {setting}
+    VAE().cuda()
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "mixed"),
+    [
+        ("pass", True),
+        ("torch.set_default_tensor_type(torch.DoubleTensor)", True),
+        ("torch.set_default_device('cpu')", True),
+        ("torch.set_default_tensor_type(cuda.FloatTensor)", False),
+        ("torch.set_default_device('cuda' if gpu else 'cpu')", False),
+    ],
+)
+def test_what_a_file_makes_on_the_accelerator_by_default_is_there(
+    tmp_path: Path, setting: str, mixed: bool
+) -> None:
+    (tmp_path / "defaults.py").write_text(DEFAULTS.format(setting=setting))
+    report = examine_subject(load(f"{tmp_path / 'defaults.py'}:VAE"), select=["VAE202"])
+    assert bool(report.findings) is mixed

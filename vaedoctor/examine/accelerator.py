@@ -27,6 +27,7 @@ from .recording import Op, Recording, Value, operands, tensors_in
 from .step import run_recorded
 
 CUDA = torch.device("cuda", 0)
+CPU = torch.device("cpu")
 OTHER = torch.device("xpu", 0)  # an accelerator on which `torch.cuda` is not there
 _MOVES_WITH = frozenset(["parameter", "buffer", "input", "condition"])
 _TO_NUMPY = frozenset(["numpy", "__array__"])
@@ -84,7 +85,7 @@ def pretend(
     made: list[Accelerator] = []
 
     def recorder(*given: Any) -> Accelerator:
-        made.append(Accelerator(*given, home=home))
+        made.append(Accelerator(*given, home=home, new=home if subject.made_there else CPU))
         return made[0]
 
     with _machine(home):
@@ -149,9 +150,11 @@ class Accelerator(Recorder):
         edits: Edits | None = None,
         *,
         home: torch.device = CUDA,
+        new: torch.device = CPU,
     ) -> None:
         super().__init__(model, named, paths, edits)
         self.home = home
+        self.new = new  # where a tensor is made of which nothing says where
         self.places: dict[int, torch.device] = {}
         self.literals: list[Literal] = []
         self.named_here: set[int] = set()
@@ -291,9 +294,9 @@ class Accelerator(Recorder):
     ) -> torch.device:
         """The device of a result: that of its operands, of the first where only sizes are read."""
         if name in ("tensor", "as_tensor", "asarray") and not isinstance(args[0], Tensor):
-            return torch.device("cpu")
+            return self.new
         if not given:
-            return torch.device("cpu")
+            return self.new if name != "from_numpy" else CPU
         if name.endswith("_like") or name.startswith("new") or name in ("expand_as", "view_as"):
             return places[0]
         sized = [p for p, t in zip(places, given, strict=True) if t.dim() > 0] or places

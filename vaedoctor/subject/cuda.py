@@ -103,6 +103,19 @@ def settled(model: nn.Module) -> nn.Module:
     return model
 
 
+def is_default(tree: ast.AST) -> bool:
+    """Whether code makes new tensors on the accelerator: `torch.set_default_device(device)`."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(ast.Attribute(attr="set_default_device"), [asked, *_]):
+                if ast.unparse(asked).strip("'\"") not in {"cpu", "torch.device('cpu')"}:
+                    return True
+            case ast.Call(ast.Attribute(attr="set_default_tensor_type"), [kind, *_]):
+                if "cuda" in ast.unparse(kind):
+                    return True
+    return False
+
+
 def mark_moved(tensor: torch.Tensor) -> None:
     """Take a tensor for one that the user's script has on the model's device."""
     _MOVED[tensor] = "to"

@@ -69,7 +69,8 @@ class Subject:
     `rebuild` makes a fresh, equal instance where that is known to be possible; `notes` tell how
     the subject was loaded; `at` is the class line, the place of last resort for a finding;
     `calling` is how the forward pass is called; `made_up` says that vaedoctor chose arguments of
-    the constructor; `memory` is where experiments keep what they need to know about the model
+    the constructor; `made_there` that the file makes new tensors on the accelerator by default;
+    `memory` is where experiments keep what they need to know about the model
     again and again.
     """
 
@@ -87,4 +88,5 @@ class Subject:
     notes: tuple[str, ...] = ()
     calling: Calling = field(default_factory=Calling)
     made_up: bool = False
+    made_there: bool = False
     memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)

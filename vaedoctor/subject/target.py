@@ -238,6 +238,7 @@ def _subject(
         notes=(*built.notes, *notes),
         calling=calling,
         made_up=bool(built.made_up),
+        made_there=source is not None and cuda.is_default(source.tree),
     )
 
 
