@@ -197,6 +197,52 @@ def test_what_the_loop_feeds_and_the_model_refuses_is_the_batch(tmp_path: Path) 
     assert other.batch.ran
 
 
+CHOICES = """
+data = "{name}"
+if data == "mnist":
+    pictures = datasets.MNIST(".", transform=transforms.ToTensor())
+else:
+    pictures = datasets.CIFAR10(".", transform=transforms.ToTensor())
+loader = DataLoader(pictures, 8)
+"""
+
+
+def test_what_is_refused_may_be_meant_for_another_choice_or_model(tmp_path: Path) -> None:
+    images = {"target": "x, _", "arguments": "28"}
+    for name in ("mnist", "cifar"):
+        subject = loaded(tmp_path, data=CHOICES.format(name=name), **images)
+        assert subject.batch.ran
+    other = """
+    from elsewhere import classifier
+    vae = VAE(28)
+    model = classifier()
+    for x, y in DataLoader(TensorDataset(torch.rand(64, 9), torch.zeros(64)), 8):
+        loss = model(x).square().mean()
+        loss.backward()
+    """
+    (tmp_path / "other.py").write_text(MODEL + textwrap.dedent(other))
+    subject = load(f"{tmp_path / 'other.py'}:VAE")
+    assert subject.batch.ran
+
+
+@pytest.mark.parametrize(
+    ("before", "shape"),
+    [
+        ("x.unsqueeze_(1); x = x.flatten(1)", (8, 12)),
+        ("x[x > 7.5] = 7", None),
+        ("if x.dim() == 2: x = x + 1", (8, 12)),
+        ("x = unknown(x)", None),
+    ],
+)
+def test_what_a_loop_does_in_place_counts(
+    tmp_path: Path, before: str, shape: tuple[int, ...] | None
+) -> None:
+    data = "loader = DataLoader(7 + torch.rand(64, 12), 8)"
+    batch = loaded(tmp_path, data=data, before=before).batch
+    assert batch.guessed is (shape is None)
+    assert batch.args[0].shape == (shape or (8, 12))
+
+
 def test_a_loop_that_raises_on_the_files_own_data_is_examined(tmp_path: Path) -> None:
     loop = """
     model = VAE()

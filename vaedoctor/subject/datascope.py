@@ -10,7 +10,7 @@ import ast
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -63,6 +63,14 @@ class Loader:
         return self.collate([self.dataset[i * count // rows] for i in range(rows)])
 
 
+@dataclass(slots=True)
+class Trail:
+    """What was met on the way to a batch: well-known data sets, and the names that were read."""
+
+    made_like: list[str] = field(default_factory=list)
+    read: set[str] = field(default_factory=set)
+
+
 class DataScope(OpenScope):
     """A scope that understands loaders and data sets, and what the file's calls hand on."""
 
@@ -79,7 +87,7 @@ class DataScope(OpenScope):
         self._line = line
         self._depth = depth
         self.lost: set[str] = set()
-        self.made_like: list[str] = []
+        self.trail = Trail()
 
     def first_of(self, node: ast.expr) -> Any:
         """The first thing that a loop over an expression gives; raises `Unknown`."""
@@ -92,6 +100,7 @@ class DataScope(OpenScope):
         return first(self.value(node))
 
     def _name(self, name: str, at: Bindings) -> Any:
+        self.trail.read.add(name)
         if name in self.lost:
             raise Unknown(name)
         if name not in self.known:
@@ -136,11 +145,11 @@ class DataScope(OpenScope):
 
     def _elsewhere(self, function: Function | None, line: int) -> DataScope:
         scope = DataScope(self._source, self._own, function, line, self._depth + 1)
-        scope.made_like = self.made_like
+        scope.trail = self.trail
         return scope
 
     def _evaluate(self, node: ast.expr, at: Bindings) -> Any:
-        if isinstance(node, ast.ListComp | ast.GeneratorExp) and _reads(node):
+        if isinstance(node, ast.ListComp | ast.GeneratorExp) and self._reads(node):
             raise Unknown(ast.unparse(node))
         match node:
             case ast.Attribute(value=ast.Name(id="self"), attr=attr) if "self" not in self.known:
@@ -184,8 +193,8 @@ class DataScope(OpenScope):
             transform = kwargs.get("transform", _positional(node, self, at))
             if transform is _NOTHING:
                 raise Unknown("transform")
-            if name not in self.made_like:
-                self.made_like.append(name)
+            if name not in self.trail.made_like:
+                self.trail.made_like.append(name)
             return Pictures(name, transform)
         if root_name(node.func) in {"transforms", "T", "v2", "tf", "tv_transforms"} or (
             isinstance(node.func, ast.Name) and name in {"Compose", "ToTensor", "Resize"}
@@ -237,12 +246,23 @@ class DataScope(OpenScope):
         except Unknown:
             return _NOTHING
 
+    def _reads(self, tree: ast.AST, depth: int = 0) -> bool:
+        """Whether code opens files, or does what else is costly, itself or by what it calls."""
+        calls = {called_name(n) for n in ast.walk(tree) if isinstance(n, ast.Call)}
+        if isinstance(tree, ast.expr):
+            tree = ast.Module([ast.Expr(tree)], [])
+        if calls & _READS or any(is_costly(s) for s in getattr(tree, "body", [])):
+            return True
+        called = [t for n in calls if (t := self._own.get(n)) is not None and self._is_own(t)]
+        inside = [tree_of(t) for t in called if isinstance(t, types.FunctionType)]
+        return depth < _DEEPEST and any(t is not None and self._reads(t, depth + 1) for t in inside)
+
     def _may_be_called(self, function: Any, node: ast.Call) -> bool:
         name = getattr(function, "__name__", "")
         if isinstance(function, type) and self._is_own(function):
             methods = [m for m in vars(function).values() if isinstance(m, types.FunctionType)]
             trees = [tree_of(m) for m in methods]
-            return not any(t is not None and _reads(t) for t in trees)
+            return not any(t is not None and self._reads(t) for t in trees)
         top = str(getattr(function, "__module__", None) or "").partition(".")[0]
         held = type(getattr(function, "__self__", None)).__module__.partition(".")[0]
         if "sklearn" in (top, held):
@@ -295,14 +315,6 @@ def _positional(node: ast.Call, scope: DataScope, at: Bindings) -> Any:
     if called_name(node) == "ImageFolder" and len(node.args) > 1:
         return scope._value(node.args[1], at)
     return None
-
-
-def _reads(tree: ast.AST) -> bool:
-    """Whether code opens files, or does what else is costly."""
-    calls = {called_name(n) for n in ast.walk(tree) if isinstance(n, ast.Call)}
-    if isinstance(tree, ast.expr):
-        tree = ast.Module([ast.Expr(tree)], [])
-    return bool(calls & _READS) or any(is_costly(s) for s in getattr(tree, "body", []))
 
 
 def is_tensor_or_holds_one(value: Any) -> bool:

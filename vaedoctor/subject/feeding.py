@@ -16,13 +16,13 @@ import torch
 from torch import nn
 
 from .construction import constructions, own_arguments
-from .datascope import DataScope, first, is_tensor_or_holds_one
+from .datascope import DataScope, Trail, first, is_tensor_or_holds_one
 from .example import Arguments, Example, Methods, methods_of
 from .holders import Holders, callees, class_around
 from .scope import Unknown
 from .signatures import signature_of
-from .source import Function, Source, blocks, called_name, own_expressions
-from .steps import Step, names_in, steps, writes
+from .source import Function, Source, blocks, called_name, own_expressions, root_name
+from .steps import Step, is_of_own, names_in, steps, writes
 from .trace import generators_restored
 
 _DEEPEST = 2
@@ -35,37 +35,51 @@ def fed(
     kinds = frozenset(k.__name__ for k in type(model).__mro__ if k.__module__ != "builtins")
     holders = Holders(source, kinds - {"Module", "LightningModule", "ABC"})
     methods = methods_of(source, set(kinds))
-    sure = _is_built_once(source, model, namespace)
+    once = _is_built_once(source, model, namespace)
     for step, names in steps(source, holders):
         followed = _Followed(source, namespace, holders, methods, step, names)
         with generators_restored(), suppress(Unknown):
             torch.manual_seed(seed)
-            (args, kwargs), like = followed.arguments()
-            yield Example(args, kwargs, *followed.told(like), few=True, sure=sure)
+            (args, kwargs), trail = followed.arguments()
+            sure = once and is_of_own(step, holders) and not trail.read & _chosen(source)
+            yield Example(args, kwargs, *followed.told(trail), few=True, sure=sure)
     for call, scope in _fits(source, namespace):
         with generators_restored(), suppress(Unknown):
             torch.manual_seed(seed)
             item = first(scope.value(call))
             entered = Methods(source, namespace, methods, "training_step")
             args, kwargs = entered.to_forward(((item, 0), {}))
-            yield Example(args, kwargs, *_told(source, call, scope.made_like), few=True, sure=sure)
+            sure = once and not scope.trail.read & _chosen(source)
+            yield Example(args, kwargs, *_told(source, call, scope.trail), few=True, sure=sure)
 
 
-def _told(source: Source, node: ast.expr | ast.stmt, like: list[str]) -> tuple[str, str]:
+def _told(source: Source, node: ast.expr | ast.stmt, trail: Trail) -> tuple[str, str]:
     """The line, and how the batch is called in the report."""
     line = source.line(node.lineno)
-    if like:
-        return line, f"made up like {' and '.join(like)}, which {line} feeds the model"
+    if like := " and ".join(trail.made_like):
+        return line, f"made up like {like}, which {line} feeds the model"
     return line, f"your own data, as {line} feeds it"
 
 
 def _is_built_once(source: Source, model: nn.Module, namespace: Mapping[str, Any]) -> bool:
-    """Whether the file builds one model of the class at most, with arguments that are told."""
+    """Whether the file builds one model of the class, with arguments that are told."""
     found = constructions(source, type(model).__name__)
-    if len(found) > 1:
+    if len(found) != 1:
         return False
-    signature = signature_of(type(model))
-    return all(own_arguments(c, signature, c.scope(namespace))[1] for c in found)
+    (only,) = found
+    return own_arguments(only, signature_of(type(model)), only.scope(namespace))[1]
+
+
+def _chosen(source: Source) -> set[str]:
+    """Names that a choice gives one meaning or another: what is told of them may be the other."""
+    found = set[str]()
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.If) and node.orelse:
+            one, other = (
+                set().union(*(writes(s) for s in part)) for part in (node.body, node.orelse)
+            )
+            found |= one & other
+    return found
 
 
 def _fits(source: Source, namespace: Mapping[str, Any]) -> Iterator[tuple[ast.expr, DataScope]]:
@@ -91,12 +105,12 @@ class _Followed:
     step: Step
     names: frozenset[str]
 
-    def told(self, like: list[str]) -> tuple[str, str]:
+    def told(self, trail: Trail) -> tuple[str, str]:
         """The line of the call, and how the batch is called."""
-        return _told(self.source, self.step.entry, like)
+        return _told(self.source, self.step.entry, trail)
 
-    def arguments(self) -> tuple[Arguments, list[str]]:
-        """What forward gets, and which data sets it is made up like; raises `Unknown`."""
+    def arguments(self) -> tuple[Arguments, Trail]:
+        """What forward gets, and what was met on the way to it; raises `Unknown`."""
         step = self.step
         body = step.function.body if step.function is not None else self.source.tree.body
         scope, seen = self._walked(body, step.function, step.entry)
@@ -105,7 +119,7 @@ class _Followed:
         given = self._to_forward(step.entry, scope, self.names, step.direct, 0)
         if not any(map(is_tensor_or_holds_one, (*given[0], *given[1].values()))):
             raise Unknown("no tensor")
-        return given, scope.made_like
+        return given, scope.trail
 
     def _walked(
         self, body: list[ast.stmt], function: Function | None, entry: ast.Call
@@ -154,7 +168,7 @@ class _Followed:
                     if ast.unparse(expr) not in names:
                         inner.known[name] = scope.value(expr)
             inner.lost |= {n for n in given if n not in inner.known}
-            inner.made_like = scope.made_like
+            inner.trail = scope.trail
             for block, at in _path(callee.body, found):
                 for stmt in block[:at]:
                     _follow(stmt, inner)
@@ -199,11 +213,25 @@ def _follow(stmt: ast.stmt, scope: DataScope) -> None:
                 for inner in stmt.body:
                     _follow(inner, scope)
                 return
+            case ast.Expr(ast.Call(ast.Attribute(attr=name)) as call) if name.endswith("_"):
+                if root_name(call.func) in scope.known:
+                    scope.value(call)  # `x.unsqueeze_(1)`
+                return
             case ast.Expr() | ast.Assert():
                 return
     except (Unknown, TypeError, ValueError):
         pass
-    scope.lost |= writes(stmt)
+    scope.lost |= writes(stmt) | _changed(stmt)
+
+
+def _changed(stmt: ast.stmt) -> set[str]:
+    """What a statement changes in part or in place: `x[x > 0] = 1`, `x.clamp_(0, 1)`."""
+    parts = (n for n in ast.walk(stmt) if isinstance(n, ast.Subscript | ast.Attribute))
+    found = {root_name(n) for n in parts if isinstance(n.ctx, ast.Store)}
+    match stmt:
+        case ast.Expr(ast.Call(func)):
+            found.add(root_name(func))
+    return found - {"", "self"}
 
 
 def _bind(target: ast.expr, value: Any, scope: DataScope) -> None:

@@ -50,6 +50,11 @@ class Holders:
                 seen.add(frozenset(names))
                 yield frozenset(names)
 
+    def known(self, function: Function | None, owner: Owner) -> frozenset[str]:
+        """The names that hold what the file builds: none that is only usual for a model."""
+        own = owner is not None and owner.name in self.kinds
+        return frozenset(self._names(function, owner) | ({"self"} if own else set()))
+
     def holds(self, node: ast.expr, function: Function | None, owner: Owner) -> bool:
         """Whether an expression is the model, or what a wrapper makes of it."""
         node = stripped(node)

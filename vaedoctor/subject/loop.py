@@ -22,7 +22,7 @@ from .holders import Holders, callees
 from .roles import role
 from .setting import Setting
 from .source import Source, called_name, root_name
-from .steps import Step, free, steps
+from .steps import Step, free, is_of_own, steps
 from .subject import Batch
 
 _RESULT = "__vaedoctor_loss__"
@@ -74,6 +74,11 @@ class Loop:
         known = {*self._entry_values(batch), *self.made[1], *vars(builtins)}
         told = {"weight", "step"}
         return any(n not in known and role(n) not in told for n in _names(self.step))
+
+    @property
+    def is_of_own(self) -> bool:
+        """Whether what it calls is known to be the model that the file builds."""
+        return is_of_own(self.step, self.setting.holders)
 
     def callee(self) -> Callable[..., Any] | None:
         """The file's own function whose result is the loss as it is; None where there is more."""

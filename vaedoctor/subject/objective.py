@@ -30,7 +30,7 @@ from .recipes import Unbound, model_first
 from .source import Source, span_of
 from .subject import Batch, Objective
 from .total import total
-from .trial import leaves
+from .trial import forward_parameters, leaves
 from .unlike import never_comes_out
 
 _BEFORE = re.compile(r"pre_?train|warm_?up", re.IGNORECASE)
@@ -228,13 +228,16 @@ class _Finder:
         """Whether what a loop raises is the file's own doing: all that takes part is its own."""
         of_torch = isinstance(error, RuntimeError) and not _ELSEWHERE.search(str(error))
         known = of_torch or is_raised_in(error, loop.source.path)
-        if self.batch.guessed and not (of_torch and self._unlike):
-            return False
-        return known and not loop.invents(self.batch)
+        of_own = of_torch and self._unlike if self.batch.guessed else loop.is_of_own
+        return known and of_own and not loop.invents(self.batch)
 
     def _compares(self, tried: Tried) -> bool:
         """Whether a loss of the model's raises where what comes out is never like the input."""
-        return tried.loss.is_method and isinstance(tried.error, RuntimeError) and self._unlike
+        parameters = parameters_of(tried.loss.function)
+        inputs = {p.name for p in forward_parameters(self.model)}
+        compares = any(p.name in inputs or p.kind is p.VAR_POSITIONAL for p in parameters)
+        of_size = tried.loss.is_method and isinstance(tried.error, RuntimeError)
+        return compares and of_size and self._unlike
 
     @cached_property
     def _unlike(self) -> bool:

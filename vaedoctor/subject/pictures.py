@@ -83,6 +83,8 @@ def transform_called(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) 
             return None if steps is None else _composed(steps)
         case "Lambda":
             return _of_tensors(first) if callable(first) else None
+        case "ToDtype" if kwargs.get("scale") is not True:
+            return None
         case "ToTensor" | "ToImage" | "ToDtype" | "ConvertImageDtype":
             return lambda p: p.values if isinstance(p, Picture) else p
         case "Normalize":

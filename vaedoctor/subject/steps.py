@@ -56,6 +56,17 @@ def steps(source: Source, holders: Holders) -> Iterator[tuple[Step, frozenset[st
     yield from _framework_steps(source, holders)
 
 
+def is_of_own(step: Step, holders: Holders) -> bool:
+    """Whether the model of a step is known to be one that the file builds, not only called so."""
+    entry = step.entry
+    given = [entry.func, *entry.args, *(k.value for k in entry.keywords)]
+    texts = [ast.unparse(e) for e in (given[:1] if step.direct else given)]
+    if not step.direct and any(t.startswith("self.") for t in texts):
+        return True  # a method of a trainer that holds it
+    known = holders.known(step.function, step.owner)
+    return any(t == n or t.startswith(f"{n}.") for t in texts for n in known)
+
+
 def _framework_steps(source: Source, holders: Holders) -> Iterator[tuple[Step, frozenset[str]]]:
     """The `training_step` of a class around the model, which its framework calls."""
     for place in source.places:
