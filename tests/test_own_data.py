@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from vaedoctor.checkup import examine_subject
 from vaedoctor.subject.pictures import NotFollowed, Picture, Pictures, transform_called
 from vaedoctor.subject.target import load
 
@@ -45,8 +46,8 @@ def train(model, loader, optimizer, epochs=2):
             optimizer.step()
 
 if __name__ == "__main__":
-    model = VAE({arguments})
     {data}
+    model = VAE({arguments})
     train(model, loader, torch.optim.Adam(model.parameters()))
 """
 
@@ -212,6 +213,9 @@ def test_what_is_refused_may_be_meant_for_another_choice_or_model(tmp_path: Path
     for name in ("mnist", "cifar"):
         subject = loaded(tmp_path, data=CHOICES.format(name=name), **images)
         assert subject.batch.ran
+    width = "kind = 'small'\nif kind == 'small':\n    w = 12\nelse:\n    w = 20\n"
+    data = f"{width}loader = DataLoader(torch.rand(64, 12), 8)"
+    assert loaded(tmp_path, data=data, arguments="w").batch.ran
     other = """
     from elsewhere import classifier
     vae = VAE(28)
@@ -241,6 +245,64 @@ def test_what_a_loop_does_in_place_counts(
     batch = loaded(tmp_path, data=data, before=before).batch
     assert batch.guessed is (shape is None)
     assert batch.args[0].shape == (shape or (8, 12))
+
+
+PAIRED = """
+model = VAE()
+clean = torch.rand(64, 12)
+{data}
+for x, y in DataLoader(pairs, 16):
+    {noise}
+    recon, mu, logvar = model(x)
+    loss = F.binary_cross_entropy(recon.sigmoid(), {target}, reduction="sum")
+    loss = loss - 0.5 * (1 + logvar - mu.square() - logvar.exp()).sum()
+    loss.backward()
+"""
+SAME = "pairs = TensorDataset(clean, clean)"
+LABELS = "pairs = TensorDataset(clean, torch.randint(3, (64,)))"
+OTHERS = "pairs = TensorDataset(clean, torch.ones(64, 5))"
+
+
+@pytest.mark.parametrize(
+    ("data", "noise", "target", "codes"),
+    [
+        (SAME, "pass", "y", set()),
+        (SAME, "x = x + torch.randn_like(x)", "y", set()),
+        (LABELS, "noisy = x; x = noisy + 9", "x", {"VAE708"}),
+        (OTHERS, "pass", "torch.cat([x[:, :7], y], 1)", set()),
+        ("pairs = TensorDataset(clean * 5, clean)", "pass", "x", {"VAE708"}),
+    ],
+)
+def test_further_items_of_the_loop_are_what_they_are_there(
+    tmp_path: Path, data: str, noise: str, target: str, codes: set[str]
+) -> None:
+    text = MODEL + PAIRED.format(data=data, noise=noise, target=target)
+    (tmp_path / "own.py").write_text(text)
+    subject = load(f"{tmp_path / 'own.py'}:VAE")
+    assert subject.objective is not None, subject.notes
+    assert "of the training loop" in subject.objective.origin
+    report = examine_subject(subject, select=["VAE002", "VAE501", "VAE502", "VAE708"])
+    assert {f.code for f in report.findings} == codes
+
+
+def test_of_a_function_for_several_models_the_call_with_ours_counts(tmp_path: Path) -> None:
+    more = """
+    def fit(net, loader):
+        for (x,) in loader:
+            recon, mu, logvar = net(x)
+            loss = loss_function(recon, x, mu, logvar)
+            loss.backward()
+
+    class Other(VAE):
+        pass
+
+    fit(Other(), DataLoader(TensorDataset(torch.rand(64, 24)), 8))
+    fit(VAE(), DataLoader(TensorDataset(7 + torch.rand(64, 12)), 8))
+    """
+    (tmp_path / "own.py").write_text(MODEL + textwrap.dedent(more))
+    batch = load(f"{tmp_path / 'own.py'}:VAE").batch
+    assert batch.ran
+    assert float(batch.args[0].min()) >= 7
 
 
 def test_a_loop_that_raises_on_the_files_own_data_is_examined(tmp_path: Path) -> None:

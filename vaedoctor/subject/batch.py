@@ -30,6 +30,7 @@ _FEW_ROWS = 2
 MOST_WORK = 2e9  # multiplications of a forward pass: about 0.2 s on one core
 _MOST_ROWS = 64
 _MOST_NUMBERS = 200_000  # 16 rows of 3x64x64
+_OF_SIZE = re.compile(r"shape|size|dimension|channels|must match", re.IGNORECASE)
 _OF_VALUES = "to satisfy the constraint"  # torch.distributions on NaN, or a scale of 0
 
 
@@ -95,7 +96,8 @@ def _tried(batch: Batch, model: nn.Module, seed: int, *, limited: bool) -> Trial
 
 def _is_refused(trial: Trial) -> bool:
     """Whether a layer of the model refuses the size of what it is given."""
-    return isinstance(trial.error, RuntimeError) and bool(trial.running or trial.completed)
+    of_size = isinstance(trial.error, RuntimeError) and _OF_SIZE.search(str(trial.error))
+    return bool(of_size and (trial.running or trial.completed))
 
 
 def _comes_out_larger(made: Made) -> bool:
@@ -217,7 +219,7 @@ def _rows(example: Example, batch_size: int | None, model: nn.Module, seed: int)
     """The user's example with a sensible number of rows, then exactly as it was written."""
     origin = example.origin or f"your own example in {example.line}"
     axis = None if _is_one_graph(example, model) else 0
-    written = Batch(example.args, example.kwargs, origin, axis=axis)
+    written = Batch(example.args, example.kwargs, origin, axis=axis, around=example.around)
     first = next((a for a in example.args if isinstance(a, Tensor) and a.dim()), None)
     if first is None:
         yield written
@@ -234,7 +236,7 @@ def _rows(example: Example, batch_size: int | None, model: nn.Module, seed: int)
     kwargs = {k: resized(v) for k, v in example.kwargs.items()}
     dtype, device = home(model)
     args = tuple(_moved(resized(a), dtype, device) for a in example.args)
-    yield Batch(args, kwargs, origin, axis=axis)
+    yield replace(written, args=args, kwargs=kwargs)
     if rows != first.shape[0]:
         yield written
 

@@ -18,11 +18,11 @@ from torch.utils.data import TensorDataset, default_collate
 
 from .bindings import Bindings
 from .callees import tree_of
-from .holders import class_around
+from .holders import Holders, class_around
 from .openscope import OpenScope
 from .pictures import SIZES, Pictures, transform_called
 from .scope import Unknown
-from .setting import handed_by_calls, is_parameter, is_rebound
+from .setting import handing_calls, is_parameter, is_rebound
 from .source import (
     Function,
     Place,
@@ -65,10 +65,21 @@ class Loader:
 
 @dataclass(slots=True)
 class Trail:
-    """What was met on the way to a batch: well-known data sets, and the names that were read."""
+    """What was met on the way to a batch: well-known data sets, and the names that were read.
 
+    `holders` know which calls hand on the model that is examined, and not another.
+    """
+
+    holders: Holders | None = None
     made_like: list[str] = field(default_factory=list)
     read: set[str] = field(default_factory=set)
+
+    def is_of_own(self, place: Place, call: ast.Call) -> bool:
+        """Whether a call is given the model."""
+        given = [*call.args, *(k.value for k in call.keywords)]
+        around = class_around(place)
+        held = self.holders
+        return held is not None and any(held.holds(a, place.function, around) for a in given)
 
 
 class DataScope(OpenScope):
@@ -141,7 +152,9 @@ class DataScope(OpenScope):
         if function is None or self._depth >= _DEEPEST:
             return
         if is_parameter(function, name) and not is_rebound(function, name, self._line):
-            yield from handed_by_calls(self._source, function, name)
+            sites = list(handing_calls(self._source, function, name))
+            own = [s for s in sites if self.trail.is_of_own(*s[1:])]
+            yield from ((expr, place) for expr, place, _ in own or sites)
 
     def _elsewhere(self, function: Function | None, line: int) -> DataScope:
         scope = DataScope(self._source, self._own, function, line, self._depth + 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from .construction import user_names
 from .openscope import OpenScope
 from .scope import Scope, Unknown
 from .source import Function, Source, own_expressions
+from .subject import Around
 from .trace import generators_restored
 
 _DEEPEST = 2
@@ -28,8 +29,8 @@ _DEEPEST = 2
 class Example:
     """The arguments of the user's own call of the model, and its line as one names it.
 
-    `few`: a loader's batch, of which some rows do; `sure` says that the file makes no other model
-    of the class that they could be meant for.
+    `few`: a loader's batch, of which some rows do, and what it gives `around` it; `sure` says that
+    the file makes no other model of the class that they could be meant for.
     """
 
     args: tuple[Any, ...]
@@ -38,6 +39,7 @@ class Example:
     origin: str = ""
     few: bool = False
     sure: bool = False
+    around: Mapping[str, Around] = field(default_factory=dict)
 
 
 def own_examples(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .construction import constructions, own_arguments
 from .datascope import DataScope, Trail, first, is_tensor_or_holds_one
@@ -21,8 +21,9 @@ from .example import Arguments, Example, Methods, methods_of
 from .holders import Holders, callees, class_around
 from .scope import Unknown
 from .signatures import signature_of
-from .source import Function, Source, blocks, called_name, own_expressions, root_name
+from .source import Function, Source, blocks, called_name, names_read, own_expressions, root_name
 from .steps import Step, is_of_own, names_in, steps, writes
+from .subject import Around
 from .trace import generators_restored
 
 _DEEPEST = 2
@@ -40,9 +41,10 @@ def fed(
         followed = _Followed(source, namespace, holders, methods, step, names)
         with generators_restored(), suppress(Unknown):
             torch.manual_seed(seed)
-            (args, kwargs), trail = followed.arguments()
+            (args, kwargs), trail, around = followed.arguments()
             sure = once and is_of_own(step, holders) and not trail.read & _chosen(source)
-            yield Example(args, kwargs, *followed.told(trail), few=True, sure=sure)
+            told = followed.told(trail)
+            yield Example(args, kwargs, *told, few=True, sure=sure, around=around)
     for call, scope in _fits(source, namespace):
         with generators_restored(), suppress(Unknown):
             torch.manual_seed(seed)
@@ -67,7 +69,19 @@ def _is_built_once(source: Source, model: nn.Module, namespace: Mapping[str, Any
     if len(found) != 1:
         return False
     (only,) = found
-    return own_arguments(only, signature_of(type(model)), only.scope(namespace))[1]
+    told = own_arguments(only, signature_of(type(model)), only.scope(namespace))[1]
+    return told and not _behind(source, names_read(only.call)) & _chosen(source)
+
+
+def _behind(source: Source, names: set[str]) -> set[str]:
+    """The names that others are made from, by the file's assignments."""
+    made = [n for n in ast.walk(source.tree) if isinstance(n, ast.Assign)]
+    found, waiting = set[str](), set(names)
+    while waiting:
+        found |= waiting
+        read = (names_read(n.value) for n in made if writes(n) & waiting)
+        waiting = set().union(*read, set()) - found
+    return found
 
 
 def _chosen(source: Source) -> set[str]:
@@ -109,27 +123,29 @@ class _Followed:
         """The line of the call, and how the batch is called."""
         return _told(self.source, self.step.entry, trail)
 
-    def arguments(self) -> tuple[Arguments, Trail]:
-        """What forward gets, and what was met on the way to it; raises `Unknown`."""
+    def arguments(self) -> tuple[Arguments, Trail, dict[str, Around]]:
+        """What forward gets, what was met on the way, what is beside it; raises `Unknown`."""
         step = self.step
         body = step.function.body if step.function is not None else self.source.tree.body
-        scope, seen = self._walked(body, step.function, step.entry)
-        if not seen:
+        scope, raw = self._walked(body, step.function, step.entry)
+        if raw is None:
             raise Unknown("no loop around the step")
         given = self._to_forward(step.entry, scope, self.names, step.direct, 0)
         if not any(map(is_tensor_or_holds_one, (*given[0], *given[1].values()))):
             raise Unknown("no tensor")
-        return given, scope.trail
+        return given, scope.trail, self._around(given, scope, raw)
 
     def _walked(
         self, body: list[ast.stmt], function: Function | None, entry: ast.Call
-    ) -> tuple[DataScope, bool]:
-        """What names mean at the call: the statements of the loops around it, one after another."""
+    ) -> tuple[DataScope, dict[str, Any] | None]:
+        """What names mean at the call, by the statements of the loops around it, and at first."""
         path = list(_path(body, entry))
         loops = [i for i, (block, at) in enumerate(path) if isinstance(block[at], ast.For)]
         start = loops[0] if loops else len(path)
         line = path[start][0][path[start][1]].lineno if loops else entry.lineno
         scope = DataScope(self.source, self.namespace, function, line)
+        scope.trail.holders = self.holders
+        raw: dict[str, Any] = {}
         for depth, (block, at) in enumerate(path[start:]):
             for stmt in block[:at] if depth else ():
                 _follow(stmt, scope)
@@ -138,7 +154,27 @@ class _Followed:
                     _bind(around.target, scope.first_of(around.iter), scope)
                 except (Unknown, LookupError, StopIteration, TypeError):
                     scope.lost |= set(names_in(around.target))
-        return scope, bool(loops)
+                raw |= {n: scope.known.get(n) for n in names_in(around.target)}
+        return scope, raw if loops else None
+
+    def _around(
+        self, given: Arguments, scope: DataScope, raw: Mapping[str, Any]
+    ) -> dict[str, Around]:
+        """The loop's items; of what the step itself changes, as the loop gives them."""
+        first = next((v for v in (*given[0], *given[1].values()) if isinstance(v, Tensor)), None)
+        again = set().union(*(writes(s) for s in self.step.statements), set())
+        found: dict[str, Around] = {}
+        for name, item in raw.items():
+            value = item if name in again else scope.known.get(name)
+            if not isinstance(value, Tensor) or first is None or not (value.dim() and first.dim()):
+                continue
+            if value.shape[0] == first.shape[0]:
+                alike = value.numel() == first.numel() and value.dtype == first.dtype
+                like = alike and value.is_floating_point() and value.numel() > 0
+                same = like and torch.equal(value.reshape(first.shape), first)
+                ends = (float(value.min()), float(value.max())) if like and not same else None
+                found[name] = Around(tuple(value.shape[1:]), value.dtype, same, ends)
+        return found
 
     def _to_forward(
         self, call: ast.Call, scope: DataScope, names: frozenset[str], direct: bool, depth: int

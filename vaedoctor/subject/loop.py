@@ -72,6 +72,7 @@ class Loop:
     def invents(self, batch: Batch) -> bool:
         """Whether a label or another item of the loader, which nothing tells, takes part."""
         known = {*self._entry_values(batch), *self.made[1], *vars(builtins)}
+        known |= {n for n, item in batch.around.items() if item.same}
         told = {"weight", "step"}
         return any(n not in known and role(n) not in told for n in _names(self.step))
 
@@ -212,6 +213,8 @@ class Loop:
             return 1.0
         beside = next((t for t in self.step.targets if name in t), ())
         x = next((a for a in batch.args if isinstance(a, Tensor)), None)
+        if name in batch.around and x is not None:
+            return batch.around[name].beside(x)
         if beside and x is not None:
             if any(n in known for n in beside):  # `for x, y in loader`: a label not for the model
                 return torch.zeros(x.shape[:1], dtype=torch.long, device=x.device)

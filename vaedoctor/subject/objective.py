@@ -195,7 +195,8 @@ class _Finder:
     def _called_so(self, tried: Tried) -> bool:
         """Whether a loss is called as here: by the file, or by its framework on the given batch."""
         stepped = tried.loss.name == "training_step" and not self.batch.guessed
-        own = tried.own_call and not (tried.foreign or tried.loose)
+        unknown = isinstance(tried.error, NameError) and is_evaluated(tried.error)
+        own = tried.own_call and not (tried.foreign or tried.loose or unknown)
         refused = isinstance(tried.error, RuntimeError) or "target size" in str(tried.error)
         return own or (stepped and refused)
 
@@ -341,6 +342,14 @@ def is_raised_in(error: BaseException, path: Path) -> bool:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return trace is not None and trace.tb_frame.f_code.co_filename == str(path)
+
+
+def is_evaluated(error: BaseException) -> bool:
+    """Whether an exception comes from an expression of the file that was evaluated alone."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_code.co_name == "<module>"
 
 
 _ELSEWHERE = re.compile("cuda|nvidia|device|process group|not installed", re.IGNORECASE)

@@ -296,6 +296,13 @@ def handed_by_calls(
     source: Source, function: Function, name: str
 ) -> Iterator[tuple[ast.expr, Place]]:
     """The expressions that the file's own calls give a parameter of a function, method or class."""
+    yield from ((expr, place) for expr, place, _ in handing_calls(source, function, name))
+
+
+def handing_calls(
+    source: Source, function: Function, name: str
+) -> Iterator[tuple[ast.expr, Place, ast.Call]]:
+    """The same, each with the call."""
     home_of = next((p for p in source.places if p.stmt is function), None)
     owner = home_of.owners[-1] if home_of is not None and home_of.owners else None
     in_class = isinstance(owner, ast.ClassDef)
@@ -311,4 +318,4 @@ def handed_by_calls(
                 given = dict(zip(positional[shift:], node.args, strict=False))
                 given |= {k.arg: k.value for k in node.keywords if k.arg}
                 if name in given and not isinstance(given[name], ast.Starred):
-                    yield given[name], place
+                    yield given[name], place, node

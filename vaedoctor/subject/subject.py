@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..finding import Span
 from .calling import Calling
 
 LOADED = "item "
 """The names of a loader's further entries where they have none: `item 1` and so on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """Another item of the loop that feeds the model: a row's shape, its type.
+
+    `same` is the data itself, perhaps in another shape; of as many numbers in a `range` is what a
+    denoising model is to give back.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    same: bool
+    range: tuple[float, float] | None = None
+
+    def beside(self, x: Tensor) -> Tensor:
+        """The item for as many rows as `x` has; zeros where it has nothing of the data."""
+        if self.same or self.range:
+            made = x.reshape(x.shape[0], *self.shape)
+            low, high = self.range or (-math.inf, math.inf)
+            fits = bool(((x >= low) & (x <= high)).all())
+            return made if fits else made.clamp(low, high)
+        return torch.zeros((x.shape[0], *self.shape), dtype=self.dtype, device=x.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +49,8 @@ class Batch:
     `ran` is False when no guess made the forward pass run to its end. `axis` is where the samples
     of a made-up batch are, None where rows are no samples (the nodes of one graph). `beside` names
     the keyword arguments that forward does not take: a loader's further entries, for the loss.
-    `work` counts the multiplications of one pass, where they were counted.
+    `work` counts the multiplications of one pass, where they were counted. `around` are further
+    items of the loop that the batch comes from, by their names there.
     """
 
     args: tuple[Any, ...]
@@ -36,6 +61,7 @@ class Batch:
     axis: int | None = 0
     beside: frozenset[str] = frozenset()
     work: int = 0
+    around: Mapping[str, Around] = field(default_factory=dict)
 
     def run(self, model: nn.Module) -> Any:
         """One forward pass."""
