@@ -343,3 +343,51 @@ class UnlikeWidths(Layered):
 def test_heads_of_unlike_width_are_told_where_the_noise_of_one_meets_the_other() -> None:
     found = worst(checked(UnlikeWidths(), uniform(8, 14)))
     assert found == [("VAE506", line_of("# four and five", UnlikeWidths))]
+
+
+class TwoLevels(nn.Module):
+    """The upper sample makes the prior of the lower one, which alone is decoded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.high = nn.Linear(14, 12), nn.Linear(12, 10)
+        self.first, self.second = nn.Linear(12, 8), nn.Linear(10, 6)
+        self.prior = nn.Sequential(nn.Linear(3, 10), nn.Tanh(), nn.Linear(10, 8))
+        self.dec = nn.Sequential(nn.Linear(4, 12), nn.Tanh(), nn.Linear(12, 14))
+
+    def draw(self, mu: Tensor, lv: Tensor) -> Tensor:
+        return mu + (lv / 2).exp() * torch.randn_like(mu)
+
+    def lower(self, mu: Tensor, lv: Tensor) -> Tensor:
+        return self.draw(mu, lv)
+
+    def forward(self, x: Tensor) -> Any:
+        h = torch.tanh(self.low(x))
+        (m1, v1), (m2, v2) = self.first(h).chunk(2, 1), self.second(self.high(h).tanh()).chunk(2, 1)
+        m, v = self.prior(self.draw(m2, v2)).chunk(2, 1)
+        kl = 0.5 * (v - v1 + (v1.exp() + (m1 - m) ** 2) / v.exp() - 1).sum(1)
+        return self.dec(self.lower(m1, v1)), kl + divergence(m2, v2)
+
+    def loss(self, x: Tensor) -> Tensor:
+        y, kl = self(x)
+        return ((y - x).pow(2).sum(1) + kl).mean()
+
+
+class LowerMean(TwoLevels):
+    def lower(self, mu: Tensor, lv: Tensor) -> Tensor:
+        z = mu
+        return z * 1.0
+
+
+class LowerDropped(TwoLevels):
+    def lower(self, mu: Tensor, lv: Tensor) -> Tensor:
+        self.draw(mu, lv)  # and away
+        return mu
+
+
+@pytest.mark.parametrize(
+    ("model", "code"), [(TwoLevels, ""), (LowerMean, "VAE301"), (LowerDropped, "VAE307")]
+)
+def test_a_lower_level_that_is_decoded_by_its_mean_is_told(model: Any, code: str) -> None:
+    found = [told for told, _ in worst(checked(model(), uniform(8, 14)))]
+    assert found == ([code] if code else [])

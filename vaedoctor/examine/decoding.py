@@ -71,17 +71,21 @@ def examine_decoding(anatomy: Anatomy, model: nn.Module) -> Decoding:
     """Classify every layer between the heads and x_hat by what it takes."""
     recording = anatomy.recording
     pairs = list(_heads(anatomy))
-    heads = pairs[0][0] if pairs else None
     sampled = bool(anatomy.sampled)
+    if not sampled and anatomy.x_hat is not None:  # of a hierarchy the level that is decoded first
+        behind = anatomy.flow.alive(anatomy.x_hat)
+        pairs.sort(key=lambda pair: pair[0][0].value.index not in behind)
+    heads = pairs[0][0] if pairs else None
     fed: tuple[Fed, ...] = ()
     blind = None
+    skipped = _skipped(anatomy, model) if anatomy.latents else None
     if heads is not None and anatomy.x_hat is not None:
         judged = pairs[:_MOST] if sampled else pairs[:1]
         fed = tuple(f for pair in judged for f in _fed(anatomy, *pair, exact=sampled))
         if not anatomy.latents:
             own = anatomy.flow.ancestors(anatomy.x_hat)
             fed = tuple(_named_anew(f, heads[0].op, own, model) for f in fed)
-        if not sampled and anatomy.latents and not fed:
+        if not sampled and anatomy.latents and not fed and skipped is None:
             blind = _blind(anatomy, heads)
     return Decoding(
         sampled,
@@ -92,7 +96,7 @@ def examine_decoding(anatomy: Anatomy, model: nn.Module) -> Decoding:
         blind,
         not anatomy.latents and _samples_elsewhere(recording, model),
         bool(anatomy.latents) or _variational(anatomy, model),
-        _skipped(anatomy, model) if sampled else None,
+        skipped if sampled or not fed else None,
         frozenset() if sampled else frozenset(_fed_by_sample(anatomy)),
     )
 
@@ -120,7 +124,7 @@ def _skipped(anatomy: Anatomy, model: nn.Module) -> Fed | None:
     for op in anatomy.recording.ops:
         if not op.makes or op.out.index not in goal or not flow.layer(op):
             continue
-        if any(loc.index in {v.index for v in fed_by(flow, read)} for read in op.reads):
+        if any(loc in _sources(flow, read, exact=False) for read in op.reads):
             at = handed_over(op, pair.loc_head.op)
             at = taken_for_sample(at, model) or at
             return Fed(op, path_of(op) or op.name, True, False, True, at)
