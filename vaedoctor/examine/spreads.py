@@ -9,6 +9,7 @@ the scale is w - e g: that gives w, one number for all elements, whatever the sc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -85,7 +86,10 @@ def _power(scale: Tensor, logs: Tensor, known: Tensor) -> int:
     moved = u - u.mean()
     if not bool((moved != 0).any()):
         return 0
-    power = round(float((moved * v).sum() / moved.square().sum()))
+    exponent = float((moved * v).sum() / moved.square().sum())
+    if not math.isfinite(exponent):
+        return 0
+    power = round(exponent)
     if abs(power) not in (1, 2):
         return 0
     left = v - power * u
