@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from .slots import Path, Slot, State, reshaped
 
 _EXPECTED = re.compile(
-    r"(?:expect\w*|must (?:be|have|equal)|should (?:be|have|equal)|needs?|requires?)\D{0,40}?(?P<wanted>\d+)"
-    r"\D{0,40}?(?:got|received|found|given|not|but|is|has)\D{0,30}?(?P<arrived>\d+)",
+    r"(?:expect\w*|must (?:be|have|equal)|should (?:be|have|equal)|needs?|requires?)"
+    r"\D{0,40}?(?P<wanted>\d+)\D{0,40}?(?:got|received|found|given|not|but|is|has)\D{0,30}?(?P<arrived>\d+)",
     re.IGNORECASE,
 )
 # Torch's own words where two tensors differ in rows; LSTM states have them on the second axis.
