@@ -127,7 +127,7 @@ def test_a_decoder_that_compares_rows_is_no_kernel(loss: Any, name: str) -> None
         assert examination.family.name == f"autoencoder, {name}"
 
 
-@pytest.mark.parametrize("name", ["plain_autoencoder", "vq", "laplace"])
+@pytest.mark.parametrize("name", ["plain_autoencoder", "vq", "dirichlet"])
 def test_rules_that_do_not_apply_name_the_family(name: str) -> None:
     path = specimens.FIXTURES / "healthy" / f"{name}.py"
     report = examine(Path(path), "Healthy", own_loss=True)

@@ -315,7 +315,7 @@ MODES = """
     ("flag", "evaluated", "code", "line"),
     [
         ("self.training", "mu", "", ""),
-        ("not self.training", "mu", "VAE301", "return z @ z.t()"),
+        ("not self.training", "mu", "VAE301", "return mu"),
         ("self.training", "mu * logstd.exp()", "VAE309", "return mu * logstd"),
     ],
 )

@@ -246,7 +246,8 @@ def compared_values(
         learned = [v for v in op.reads if (flow.posterior(v) if of_data else flow.learned[v.index])]
         if plain and learned and _entry_by_entry(op, learned[0].tensor, plain[0].tensor, draws):
             value = learned[0]
-            while value.op is not None and value.op.name in RESHAPES:
+            through = {*RESHAPES, "log"} if op.name in MULS else RESHAPES  # `x * x_hat.log()`
+            while value.op is not None and value.op.name in through:
                 value = flow.parents(value)[0]
             found.append((value, op))
     compared = [(value, op) for value, op in found if not _masks(op, raw, flow)]
