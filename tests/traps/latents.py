@@ -551,3 +551,30 @@ class BalancedPrior(Gaussian):
     @staticmethod
     def batch():
         return uniform(8, 14), uniform(8, 3, seed=1)
+
+
+class ScoredDraws(nn.Module):
+    """Binary units taught by the score of their draws; the probabilities come from logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.enc, self.dec = nn.Linear(14, 4), nn.Linear(4, 14)
+        self.baseline = nn.Linear(14, 1)
+
+    def forward(self, x):
+        q = Bernoulli(logits=self.enc(x))
+        z = q.sample()
+        log_q = q.log_prob(z).sum(-1)
+        log_p = Bernoulli(logits=torch.zeros_like(z)).log_prob(z).sum(-1)
+        log_p = log_p + Bernoulli(logits=self.dec(z)).log_prob(x).sum(-1)
+        bound, b = log_p - log_q, self.baseline(x)[:, 0]
+        signal = bound.detach() - b.detach()
+        taught = -(log_p + signal * log_q).mean() + (bound.detach() - b).pow(2).mean()
+        return {"surrogate": taught, "elbo": bound.mean().detach()}
+
+    def loss(self, x):
+        return self(x)["surrogate"]
+
+    @staticmethod
+    def batch():
+        return (uniform(8, 14).round(),)

@@ -272,7 +272,8 @@ def _scored(anatomy: Anatomy, latent: Latent, logits: Value | None) -> bool:
     if logits is None or x_hat is None or end is None:
         return True
     terms = flow.ancestors(end) - flow.ancestors(x_hat)
-    drawn, given = flow.descendants(latent.z), flow.descendants(logits)
+    head = latent.loc_head.value if latent.loc_head is not None else logits
+    drawn, given = flow.descendants(latent.z), flow.descendants(logits, head)
     return any(
         any(v.index in drawn for v in op.reads)
         and any(v.index in given and v.index not in drawn for v in op.reads)
