@@ -421,3 +421,31 @@ class MeetsThePriorsDraws(Gaussian):
         apart = near(z, z) + near(p, p) - 2 * near(z, p)
         recon = 0.5 * (r - x).pow(2).sum(1).mean()
         return recon + self.weight * divergence(mu, lv).mean() + 10 * apart
+
+
+def elementwise_divergence(mu, logvar):
+    """The KL of each unit."""
+    return 0.5 * (mu * mu + logvar.exp() - 1 - logvar)
+
+
+class DivergenceOutOfSight(nn.Module):
+    """Both heads are halves of one layer; what makes their KL is compiled out of sight."""
+
+    def __init__(self):
+        super().__init__()
+        self.enc, self.heads, self.dec = nn.Linear(14, 9), nn.Linear(9, 8), nn.Linear(4, 14)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.divergence = torch.jit.script(elementwise_divergence)
+
+    def forward(self, x):
+        mu, lv = self.heads(self.enc(x).relu()).chunk(2, 1)
+        return self.dec(mu + torch.randn_like(mu) * (0.5 * lv).exp()), mu, lv
+
+    def loss(self, x):
+        r, mu, lv = self(x)
+        return (0.5 * (r - x).pow(2).sum(1) + self.divergence(mu, lv).sum(1)).mean()
+
+    @staticmethod
+    def batch():
+        return (uniform(8, 14),)

@@ -88,13 +88,14 @@ class Ledger:
         """
         found: dict[int, Value] = {}
         seen: set[Any] = set()
-        waiting = [tensor.grad_fn]
+        waiting = [(tensor.grad_fn, tensor.output_nr)]
         while waiting and len(seen) < 1000:
-            node = waiting.pop()
-            if node is None or node in seen:
+            node, output = waiting.pop()
+            if node is None or (node, output) in seen:
                 continue
-            seen.add(node)
-            known = self._by_node.get(node)
+            seen.add((node, output))
+            # A part of what `chunk` made is not another part, though one node made both.
+            known = self._by_node.get((node, output), self._by_node.get((node, None)))
             if known is None and hasattr(node, "variable"):
                 if wraps(node.variable):
                     continue
@@ -102,7 +103,7 @@ class Ledger:
             if known is not None:
                 found[known.index] = known
             else:
-                waiting.extend(following for following, _ in node.next_functions)
+                waiting.extend(node.next_functions)
         name = tensor.grad_fn.name() if tensor.grad_fn is not None else "opaque"
         return self._unseen(name, tuple(found.values()))
 
@@ -122,7 +123,8 @@ class Ledger:
         value.edge = _edge_of(value.tensor)
         value.requires_grad = value.edge is not None
         if value.edge is not None:
-            self._by_node.setdefault(value.edge.node, value)
+            self._by_node.setdefault((value.edge.node, value.edge.output_nr), value)
+            self._by_node.setdefault((value.edge.node, None), value)
 
     def aliases(self, changed: Tensor, op: Op) -> list[Value]:
         """New values of every other live view of a storage that was written to."""

@@ -12,6 +12,8 @@ from ...rule import rule
 if TYPE_CHECKING:
     from ...examine.examination import Examination
 
+_ALIKE = 2.5  # up to here the two weigh alike, as VAE705 says
+
 
 @rule("VAE704", Severity.NOTE)
 def kl_averaged_over_latents(examination: Examination) -> Iterator[Finding]:
@@ -49,7 +51,7 @@ def kl_averaged_over_latents(examination: Examination) -> Iterator[Finding]:
             message = (
                 f"the KL is averaged over {units} latent units: a hidden beta of {d.weight:.3g}"
             )
-        elif likelihood.features > units and likelihood.averaged(variance * units):
+        elif variance > _ALIKE and likelihood.averaged(variance * units):
             message = (
                 f"the KL is averaged over {units} latent units and the reconstruction over "
                 f"{likelihood.features} features: the KL weighs {variance:.3g} times too much"
