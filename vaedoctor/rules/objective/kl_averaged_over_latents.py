@@ -47,6 +47,7 @@ def kl_averaged_over_latents(examination: Examination) -> Iterator[Finding]:
         if not units:
             continue
         variance = d.weight / likelihood.weight if likelihood.weight > 0 else 0.0
+        cure = "sum the KL over the latent"
         if likelihood.weight > 0.4:
             message = (
                 f"the KL is averaged over {units} latent units: a hidden beta of {d.weight:.3g}"
@@ -56,11 +57,12 @@ def kl_averaged_over_latents(examination: Examination) -> Iterator[Finding]:
                 f"the KL is averaged over {units} latent units and the reconstruction over "
                 f"{likelihood.features} features: the KL weighs {variance:.3g} times too much"
             )
+            cure = "sum both over their units"
         else:
             continue
         yield Finding(
             message,
-            help="sum both over their units and average over the batch: `kl.sum(-1).mean()`",
+            help=f"{cure} and average over the batch: `kl.sum(-1).mean()`",
             at=d.at,
             measured={
                 "KL weight a row": d.weight,
