@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from vaedoctor.subject.build import build
+from vaedoctor.subject.build import build, builds
 from vaedoctor.subject.sizes import Sizes
 from vaedoctor.subject.target import TargetError, load
 
@@ -113,6 +114,18 @@ def test_made_up_sizes_that_must_divide(write: Write) -> None:
     subject = load(write(textwrap.dedent(text)))
     assert subject.batch.ran
     assert subject.batch.args[0].dim() == 3
+
+
+class Bounded(nn.Module):
+    def __init__(self, n_dims: int, width: int) -> None:
+        assert 1 <= n_dims <= 3
+        super().__init__()
+        self.up = nn.Linear(width, n_dims)
+
+
+def test_every_number_that_passes_a_check_is_tried() -> None:
+    """What the check answered is no bound on how many parameters a model may have."""
+    assert [b.made_up["n_dims"] for b in islice(builds(Bounded), 3)] == [1, 2, 3]
 
 
 def test_components_are_built_to_fit(write: Write) -> None:

@@ -165,8 +165,8 @@ def builds(
                 passing(error, plan.made_up),
                 proposals.named_in(error, plan.made_up),
             )
-            most = _MOST_ANSWERS - answered[summary(error)]
-            told = [v for v in islice(answers, max(most, 0)) if repr(v) not in tried]
+            left = max(_MOST_ANSWERS - answered[summary(error)], 0)
+            told = [v for v in islice(answers, left) if repr(v) not in tried]
             answered[summary(error)] += len(told)
             tried.update(map(repr, told))
             sets = itertools.chain(told, sets)
