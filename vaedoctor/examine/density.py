@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..finding import Number, Span
+from ..finding import Span
 from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy
 from .divergence import EXACT, Divergence
 from .latents import Latent
+from .locationscale import LocationScale
 from .pinning import loss_value
 from .probe import Probe
 
@@ -28,7 +29,7 @@ LEFT = 2e-3  # of a fit, in float32
 
 
 @dataclass(frozen=True, slots=True)
-class Density:
+class Density(LocationScale):
     """log q of the sample as the loss has it.
 
     `weight` is that of a row and `meant` the two scales of the density, beside `sampled`; a
@@ -48,7 +49,6 @@ class Density:
     clamped: Span | None = None
     connected: bool = True
     missing: bool = False
-    trained: bool = True
     reversed: bool = False
 
     @property
@@ -77,16 +77,6 @@ class Density:
     def prior(self) -> str:
         """The prior that the KL is measured against."""
         return "the loss's own prior"
-
-    @property
-    def averages(self) -> tuple[int, ...]:
-        """Over how many units a mean may have been taken within a row."""
-        return (self.units,)
-
-    @property
-    def reverse_evidence(self) -> dict[str, Number]:
-        """Nothing: the order of the two densities is not judged here."""
-        return {}
 
 
 def density(

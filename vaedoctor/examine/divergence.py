@@ -29,6 +29,7 @@ from ..subject.subject import Subject
 from .anatomy import Anatomy, inputs_of
 from .flow import PAIRWISE, RESHAPES, SLICES
 from .latents import Latent
+from .locationscale import LocationScale
 from .pinning import loss_value
 from .probe import EVEN, Probe, Setting, spread
 
@@ -50,7 +51,7 @@ MEANINGS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Divergence:
+class Divergence(LocationScale):
     """The isolated KL of one latent at two settings of its scale head.
 
     `rows` is the batch size, `units` the latent's elements a row; `meaning` names the standard
@@ -74,12 +75,6 @@ class Divergence:
         """Whether the loss has no gradient at location or scale, near the prior and far from it."""
         silent = all(s.weight == 0 and not bool((s.gradient != 0).any()) for s in self.settings)
         return silent and self.far == 0
-
-    @property
-    def trained(self) -> bool:
-        """Whether the posterior's parameters carry a gradient: a frozen encoder's do not."""
-        made = (self.latent.loc, self.latent.scale)
-        return any(v is not None and v.requires_grad for v in made)
 
     @property
     def entropy_only(self) -> bool:
@@ -196,11 +191,6 @@ class Divergence:
     def prior(self) -> str:
         """The prior that the KL is measured against."""
         return "N(0, I)"
-
-    @property
-    def averages(self) -> tuple[int, ...]:
-        """Over how many units a mean may have been taken within a row."""
-        return (self.units,)
 
     @property
     def reverse_evidence(self) -> dict[str, Number]:

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..finding import Number, Span
+from ..finding import Span
 from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy, inputs_of
 from .divergence import EXACT, FAR
 from .latents import Latent
+from .locationscale import LocationScale
 from .probe import EVEN, Probe, spread
 
 NEAR = 3.0  # of the location: further than one scale away, where one sample's |z| has a slope
@@ -29,7 +30,7 @@ LEVEL = 1 - math.exp(-1)  # of a uniform draw on (-1, 1): one scale from the loc
 
 
 @dataclass(frozen=True, slots=True)
-class LaplaceKL:
+class LaplaceKL(LocationScale):
     """What the loss makes of one Laplace latent.
 
     `pulls` is the weight a row of the location's term at two settings of the scale head, `logs`
@@ -74,25 +75,9 @@ class LaplaceKL:
         return sum(self.pulls) / 2
 
     @property
-    def trained(self) -> bool:
-        """Whether the posterior's parameters carry a gradient: a frozen encoder's do not."""
-        made = (self.latent.loc, self.latent.scale)
-        return any(v is not None and v.requires_grad for v in made)
-
-    @property
     def prior(self) -> str:
         """The prior that the KL is measured against."""
         return "Laplace(0, 1)"
-
-    @property
-    def averages(self) -> tuple[int, ...]:
-        """Over how many units a mean may have been taken within a row."""
-        return (self.units,)
-
-    @property
-    def reverse_evidence(self) -> dict[str, Number]:
-        """Nothing: the order of the two densities is not judged here."""
-        return {}
 
 
 def is_laplace(latent: Latent) -> bool:

@@ -50,24 +50,14 @@ class LearnedPrior:
 
     @property
     def slip(self) -> str:
-        """What is wrong with it; empty where it is right, or weighed in a way that may be meant."""
-        if self.ratio == 1:
-            return "the scale's term of the KL has the ratio of the scales where its square belongs"
-        if self.ratio == 4:
-            return "the scale's term of the KL squares the ratio of the two variances"
-        if self.distance == 1:
-            return "the KL divides the means' squared distance by the prior's scale, not its square"
-        if self.distance == 0:
-            return (
-                "the KL does not divide the squared distance of the means by the prior's variance"
-            )
+        """Which slip it is; empty where it is right, or weighed in a way that may be meant."""
+        if self.ratio != 2:
+            return "root" if self.ratio == 1 else "fourth power"
+        if self.distance != 2:
+            return "not squared" if self.distance == 1 else "not divided"
         if self.least != 1:
-            return (
-                f"the KL is least where the sample's scale is {self.least:.3g} times the prior's: "
-                f"a ½ is {'missing' if self.least < 1 else 'too much'} beside its logarithms"
-            )
-        halved = next((n for n in (2.0, 0.5) if abs(self.factor / n - 1) < EXACT), 0)
-        return f"the means weigh {halved:g} times as much in the KL as the scales" if halved else ""
+            return "no half" if self.least < 1 else "one half more"
+        return "weight" if any(abs(self.factor / n - 1) < EXACT for n in (2.0, 0.5)) else ""
 
 
 def learned_prior(

@@ -26,6 +26,7 @@ from .divergence import EXACT, Divergence
 from .flow import CUTS, Flow
 from .probe import EVEN, Probe
 from .recording import Recording, Value
+from .repeat import Repeated
 from .summands import joined
 
 CONSTANT = 1e-4  # nats a unit, of a constant in float32
@@ -69,9 +70,12 @@ def offsets(
         found = probe.measure(divergence.settings[0].head, term=term)
         if found.spread > EVEN or abs(found.ratio - 1) > EXACT or found.weight == 0:
             continue
-        total = _at_prior(probe, term)
-        if total is not None:
-            told = True
+        here = _at_prior(probe, term)
+        if here is not None:
+            total, told = (
+                sum(float(run.tensors[term.index].detach().sum()) for run in here) / 2,
+                True,
+            )
             units = found.weight * probe.mu.tensor.numel()
             at = term.op.span if term.op else None
             yield Offset(name, total / (term.shape or (1,))[0], total / units, at)
@@ -80,28 +84,37 @@ def offsets(
 
 
 def _inside(probe: Probe, divergence: Divergence) -> Offset | None:
-    """The loss's own term, beside a constant the exact KL; None where it is something else."""
+    """The loss's own term, beside a constant the exact KL; None where it is something else.
+
+    What joins the rest of the loss by sums and factors alone has the loss's own gradients, which
+    are those of the exact KL.
+    """
     summand = joined(probe.anatomy, divergence.latent, probe.mu, probe.h)
     if summand is None or summand.term in (probe.mu, probe.h, divergence.latent.z):
         return None
-    term, head = summand.term, divergence.settings[0].head
+    term, setting = summand.term, divergence.settings[0]
     if not term.requires_grad or term.tensor is probe.anatomy.recording.loss:
         return None
-    found = probe.measure(head, term=term)
-    total = _at_prior(probe, term)
-    if total is None or found.spread > EVEN or abs(found.ratio - 1) > EXACT or found.weight == 0:
+    here = _at_prior(probe, term)
+    if here is None:
         return None
-    with torch.no_grad():
-        value, location, scale = probe.read(*probe.leaves(head, 1.0), term)
-    m, s = location.double(), scale.double().abs()
-    risen = found.weight * float((0.5 * (m**2 + s**2 - 1) - s.log()).sum())
-    if abs(float(value) - total - risen) > EXACT * abs(risen):
+    m, s = setting.location.double(), setting.scales.double().abs()
+    risen = setting.weight * float((0.5 * (m**2 + s**2 - 1) - s.log()).sum())
+    at_prior = sum(float(run.loss.detach().sum()) for run in here) / 2
+    if abs(setting.loss - at_prior - risen) > EXACT * abs(risen):
         return None  # a capacity, `|KL - C|`
     units, rows = m.numel(), divergence.rows
-    each = total / (found.weight * units)
-    if not _left_out(each, units, max(1, units // rows)):
+    total = sum(_share(run, term) for run in here) / 2 / setting.weight
+    if not _left_out(total / units, units, max(1, units // rows)):
         return None
-    return Offset("", total / found.weight / rows, each, divergence.at)
+    return Offset("", total / rows, total / units, divergence.at)
+
+
+def _share(run: Repeated, term: Value) -> float:
+    """What a term that the loss is linear in adds to it."""
+    made = run.tensors[term.index]
+    (slope,) = torch.autograd.grad(run.loss.sum(), made, retain_graph=True)
+    return float((slope * made).detach().sum())
 
 
 def _left_out(each: float, units: int, of_row: int) -> bool:
@@ -114,16 +127,18 @@ def _left_out(each: float, units: int, of_row: int) -> bool:
     return any(abs(abs(each) - known) < CONSTANT for known in (0.0, *halves))
 
 
-def _at_prior(probe: Probe, term: Value) -> float | None:
+def _at_prior(probe: Probe, term: Value) -> tuple[Repeated, Repeated] | None:
+    """Two runs at location 0 and scale 1, the noise of either sign; None where no head gives it."""
     for head in AT_ONE:
         zeros = torch.zeros_like(probe.mu.tensor.detach())
         leaves = probe.placed(zeros, torch.full_like(probe.h.tensor.detach(), head))
         try:
-            value, location, scale = probe.read(*leaves, term)
+            above, below = (probe.forced(*leaves, sign, term) for sign in (1.0, -1.0))
         except Unavailable:  # a scale of 0 that `Normal` refuses
             continue
-        if _all_close(location, 0.0) and _all_close(scale, 1.0):
-            return float(value.detach())
+        plus, minus = (run.tensors[probe.latent.z.index] for run in (above, below))
+        if _all_close(plus, 1.0) and _all_close(minus, -1.0):
+            return above, below
     return None
 
 

@@ -50,6 +50,8 @@ class Setting:
     reverse: float
     entropy: float
     location: Tensor
+    scales: Tensor
+    loss: float
     gradient: Tensor
     connected: bool
     slopes: Tensor
@@ -227,6 +229,8 @@ class Probe:
             reverse,
             entropy,
             location.detach(),
+            scale.detach(),
+            float(loss.detach()),
             given_h.double(),
             connected,
             -entropies,

@@ -11,10 +11,26 @@ from ...plot import kl_plot
 from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
+    from ...examine.divergence import Divergence
     from ...examine.examination import Examination
     from ...examine.laplace import LaplaceKL
     from ...examine.learned import LearnedPrior
     from ...finding import Number
+
+
+_SLIPS = {
+    "root": "the scale's term of the KL has the ratio of the scales where its square belongs",
+    "fourth power": "the scale's term of the KL squares the ratio of the two variances",
+    "not squared": "the KL divides the means' squared distance by the prior's scale, not its "
+    "square",
+    "not divided": "the KL does not divide the squared distance of the means by the prior's "
+    "variance",
+    "no half": "the KL is least where the sample's scale is {least:.3g} times the prior's: a ½ is "
+    "missing beside its logarithms",
+    "one half more": "the KL is least where the sample's scale is {least:.3g} times the prior's: a "
+    "½ is too much beside its logarithms",
+    "weight": "the means weigh {factor:.3g} times as much in the KL as the scales",
+}
 
 
 @rule("VAE701", Severity.ERROR)
@@ -66,49 +82,64 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
         if not laplaces:
             raise
         return
-    alone = [d for d in found if d.entropy_only]
-    for d in alone:
-        yield Finding(
-            "the loss has log q of the sample, and no log p that pulls it to a prior",
-            help="subtract the prior's log-density of the sample: `log_q - log_p`",
-            at=d.at,
-            measured={"pull on the location": 0.0, "weight of log q": d.settings[0].entropy},
-            severity=Severity.WARNING,
-            causes=frozenset({"latent", "kl"}),
-        )
-    bent = [d for d in found if d.bent]
-    for d in bent:
-        yield Finding(
-            f"the location enters the KL as `{d.bent}`, beside the scale's term of a KL to N(0, I)",
-            help="use the location's square: `-0.5 * (1 + logvar - mu**2 - logvar.exp())`",
-            at=d.at,
-            measured={"pull on the location": d.pull},
-            causes=frozenset({"latent", "kl"}),
-        )
-    judged = [d for d in found if d.judgeable]
-    yield from _densities(examination)
+    told = [*_entropies(found), *_bent(found), *_densities(examination)]
+    yield from told
     learned = examination.learned_priors
     yield from _learned(learned)
-    if not any((judged, alone, bent, learned, examination.densities, laplaces)):
+    judged = [d for d in found if d.judgeable]
+    if not any((judged, told, learned, examination.densities, laplaces)):
         raise Unavailable("the isolated KL is not one to N(0, I): another prior, or further terms")
     for d in judged:
-        if d.exact:
-            low, high = d.ratios
-            yield Verified("the KL's formula and its ½ are right", {"R": [low, high]})
-        elif not d.meaning and d.width is None:
-            curve = examination.kl_curve(d)
+        yield from _standard(examination, d)
+
+
+def _standard(examination: Examination, d: Divergence) -> Iterator[Finding | Verified]:
+    """A KL to N(0, I), or to another width, which is VAE704's to tell."""
+    if d.exact:
+        low, high = d.ratios
+        yield Verified("the KL's formula and its ½ are right", {"R": [low, high]})
+    elif not d.meaning and d.width is None:
+        curve = examination.kl_curve(d)
+        yield Finding(
+            f"the KL in the loss is not that of the sample: R = {d.ratios[0]:.3g} and "
+            f"{d.ratios[1]:.3g} instead of 1",
+            help="use `-0.5 * (1 + logvar - mu**2 - logvar.exp())` for a log-variance",
+            at=d.at,
+            measured={
+                "R": list(d.ratios),
+                "scale head": [s.head for s in d.settings],
+                "sampled scale": [s.scale for s in d.settings],
+            },
+            causes=frozenset({"latent", "kl"}),
+            plots=(kl_plot(curve.heads, curve.loss, curve.true),) if curve else (),
+        )
+
+
+def _entropies(found: list[Divergence]) -> Iterator[Finding]:
+    """Losses that know the scale alone."""
+    for d in found:
+        if d.entropy_only:
             yield Finding(
-                f"the KL in the loss is not that of the sample: R = {d.ratios[0]:.3g} and "
-                f"{d.ratios[1]:.3g} instead of 1",
-                help="use `-0.5 * (1 + logvar - mu**2 - logvar.exp())` for a log-variance",
+                "the loss has log q of the sample, and no log p that pulls it to a prior",
+                help="subtract the prior's log-density of the sample: `log_q - log_p`",
                 at=d.at,
-                measured={
-                    "R": list(d.ratios),
-                    "scale head": [s.head for s in d.settings],
-                    "sampled scale": [s.scale for s in d.settings],
-                },
+                measured={"pull on the location": 0.0, "weight of log q": d.settings[0].entropy},
+                severity=Severity.WARNING,
                 causes=frozenset({"latent", "kl"}),
-                plots=(kl_plot(curve.heads, curve.loss, curve.true),) if curve else (),
+            )
+
+
+def _bent(found: list[Divergence]) -> Iterator[Finding]:
+    """Locations that enter otherwise than by their square."""
+    for d in found:
+        if d.bent:
+            yield Finding(
+                f"the location enters the KL as `{d.bent}`, beside the scale's term of a KL to "
+                "N(0, I)",
+                help="use the location's square: `-0.5 * (1 + logvar - mu**2 - logvar.exp())`",
+                at=d.at,
+                measured={"pull on the location": d.pull},
+                causes=frozenset({"latent", "kl"}),
             )
 
 
@@ -139,7 +170,7 @@ def _learned(found: list[LearnedPrior]) -> Iterator[Finding | Verified]:
             yield Verified("the KL to the learned prior is that of two normals", measured)
         elif p.slip:
             yield Finding(
-                p.slip,
+                _SLIPS[p.slip].format(least=p.least, factor=p.factor),
                 help="N(a, b²) as prior: `log(b / s) + (s**2 + (mu - a)**2) / (2 * b**2) - .5`",
                 at=p.at,
                 measured={
