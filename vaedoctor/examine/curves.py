@@ -57,7 +57,8 @@ def kl_curve(
         mu, h = probe.leaves(head, 1.0)
         with torch.no_grad():
             loss, location, scale = probe.read(mu, h)
-        points.append((float(scale.double().mean()), _each(loss, weight, mu), _kl(location, scale)))
+        each = float(loss.double()) / (weight * divergence.rows * divergence.units)
+        points.append((float(scale.double().mean()), each, _kl(location, scale)))
     scales, losses, exact = (tuple(column) for column in zip(*points, strict=True))
     rest = min(range(len(heads)), key=lambda i: abs(scales[i] - 1))
     return KLCurve(
@@ -67,10 +68,6 @@ def kl_curve(
         tuple(v - exact[rest] for v in exact),
         _meant(divergence.meaning, heads),
     )
-
-
-def _each(loss: Tensor, weight: float, mu: Tensor) -> float:
-    return float(loss.double()) / (weight * mu.numel())
 
 
 def _kl(location: Tensor, scale: Tensor) -> float:

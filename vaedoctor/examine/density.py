@@ -94,16 +94,19 @@ def density(
     probe = Probe(subject, anatomy, latent, seed, rewind)
     outputs = [v for op in probe.pins for v in op.makes]
     read = flow.ancestors(loss_value(anatomy), stop=outputs)
-    if latent.z.index not in read or not probe.apart or len(probe.alike) > 1:
+    shapes = {x.z.shape for x in probe.alike}
+    if latent.z.index not in read or not probe.apart or len(shapes) > 1:
         return None
     found: list[tuple[float, float]] = []
     for setting in of.settings:
         mu, h = probe.leaves(setting.head, 1.0)
-        if not torch.allclose(setting.location, mu.detach().expand_as(setting.location)):
+        location = probe.one_of(setting.location, latent.z)
+        known = probe.one_of(mu.detach(), probe.mu)
+        if location.shape != known.shape or not torch.allclose(location, known):
             return None
-        z = _spread_out(setting.location, seed)
-        loss = probe.scored(mu, h, z)
-        fit = _fit(loss, mu, h, z)
+        z = probe.tied(_spread_out(setting.location, seed), latent.z)
+        apart = (probe.one_of(z, latent.z) - known).double()
+        fit = _fit(probe, probe.scored(mu, h, z), mu, h, apart)
         if fit is None:
             return None
         found.append(fit)
@@ -130,10 +133,12 @@ def _spread_out(like: Tensor, seed: int) -> Tensor:
     return ((torch.rand(like.shape, generator=generator) * 2 - 1) * 3).to(like)
 
 
-def _fit(loss: Tensor, mu: Tensor, h: Tensor, z: Tensor) -> tuple[float, float] | None:
+def _fit(
+    probe: Probe, loss: Tensor, mu: Tensor, h: Tensor, apart: Tensor
+) -> tuple[float, float] | None:
     """Weight and scale of the density whose gradient this is; a scale of 0 fits none.
 
-    None where the gradient at the location is not one number times z - m.
+    `apart` is z - m; None where the gradient at the location is not one number times it.
     """
     if not loss.requires_grad:
         return None
@@ -143,14 +148,17 @@ def _fit(loss: Tensor, mu: Tensor, h: Tensor, z: Tensor) -> tuple[float, float] 
         raise Unavailable("the backward pass raises (VAE606)") from error
     if by_mu is None or by_h is None:
         return None
-    apart = (z - mu.detach()).double()
+    by_mu = probe.one_of(by_mu, probe.mu, add=True)
+    by_h = probe.one_of(by_h, probe.h, add=True)
+    if by_mu.shape != apart.shape or by_h.dim() > apart.dim():
+        return None
     slope = float((by_mu.double() * apart).sum() / apart.square().sum())
     left = (by_mu.double() - slope * apart).abs().max()
     if slope == 0 or float(left) > LEFT * float(by_mu.abs().max()):
         return None
     squares = apart.square().flatten()
     columns = torch.stack([torch.ones_like(squares), squares], 1)
-    given = by_h.double().expand(mu.shape).reshape(-1, 1)
+    given = by_h.double().expand(apart.shape).reshape(-1, 1)
     a, b = torch.linalg.lstsq(columns, given).solution.flatten().tolist()
     rest = (columns @ torch.tensor([[a], [b]], dtype=torch.float64) - given).abs().max()
     if float(rest) > LEFT * float(given.abs().max()):

@@ -234,7 +234,7 @@ def isolate(
     meaning, meant = _meaning(settings) if probe.apart else ("", (0.0, 0.0))
     inputs = [v.shape for v in inputs_of(anatomy.recording) if v.shape]
     rows = inputs[0][0] if inputs else 1
-    units = latent.z.tensor.numel() // max(1, rows)
+    units = latent.z.tensor.numel() // max(1, rows * probe.samples)
     scale = latent.scale.op if latent.scale is not None else None
     made = scale if latent.scale is not probe.h and not _shared(anatomy, latent) else None
     raw = scale is None or scale.name in RESHAPES | SLICES or anatomy.flow.layer(scale)

@@ -328,6 +328,16 @@ class ExaminedObjective(ExaminedSampling):
         return list(importance.aggregations(self.anatomy, self._rows))
 
     @cached_property
+    def turned_likelihoods(self) -> list[importance.Aggregation]:
+        """Joins of log-weights that fall with a better reconstruction beside a KL that is right."""
+        fallen = [a for a in self.aggregations if not a.rewards]
+        with suppress(Unavailable):
+            pulls = self.require_pulls() if fallen else []
+            if any((d.standard and d.weight > 0) or self.learned_weight(d) > 0 for d in pulls):
+                return fallen
+        return []
+
+    @cached_property
     def kl_div_misuses(self) -> list[categorical.Misuse]:
         """Calls of `F.kl_div` with operands of the wrong kind or another first axis."""
         return list(categorical.misuses(self.recording, self._rows))

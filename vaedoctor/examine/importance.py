@@ -70,7 +70,7 @@ def _candidates(anatomy: Anatomy, loss: Tensor, x_hat: Value, rows: int) -> list
     flow = anatomy.flow
     end = anatomy.recording.value_of(loss)
     behind = flow.ancestors(end) if end is not None else frozenset()
-    counts = set(_counts(anatomy, rows))
+    known = set(counts(anatomy, rows))
     found = []
     for value in flow.recording.values:
         if value.index not in behind or value is x_hat or value.edge is None:
@@ -78,13 +78,13 @@ def _candidates(anatomy: Anatomy, loss: Tensor, x_hat: Value, rows: int) -> list
         shape, units = value.shape[:2], value.shape[2:]
         if len(shape) < 2 or len(units) > 1 or (units and units[0] < 2):
             continue
-        axis = next((i for i, n in enumerate(shape) if n in counts and shape[1 - i] == rows), None)
+        axis = next((i for i, n in enumerate(shape) if n in known and shape[1 - i] == rows), None)
         if axis is not None and x_hat.index in flow.ancestors(value):
             found.append((value, axis))
     return found[-MOST:]
 
 
-def _counts(anatomy: Anatomy, rows: int) -> Iterator[int]:
+def counts(anatomy: Anatomy, rows: int) -> Iterator[int]:
     """How many samples a row has: an axis of z, a multiple of the batch, or draws in a loop."""
     alike: dict[int, int] = {}
     for latent in anatomy.latents:

@@ -216,11 +216,12 @@ def _looks_drawn(tensor: Tensor) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SharedNoise:
-    """One latent whose rows all get the same noise."""
+    """One latent whose rows, or else the `samples` of whose every row, all get the same noise."""
 
     latent: Latent
     rows: int
     drawn: tuple[int, ...]
+    samples: int = 0
 
 
 def shared_noise(anatomy: Anatomy) -> Iterator[SharedNoise]:
@@ -245,6 +246,23 @@ def shared_noise(anatomy: Anatomy) -> Iterator[SharedNoise]:
         if bool((effective == row).all()):
             told.update([at] if at is not None else [])
             yield SharedNoise(latent, rows, tuple(drawn.shape))
+        elif samples := _equal_samples(anatomy, latent, rows):
+            told.update([at] if at is not None else [])
+            yield SharedNoise(latent, rows, tuple(drawn.shape), samples)
+
+
+def _equal_samples(anatomy: Anatomy, latent: Latent, rows: int) -> int:
+    """How many samples of each row there are, all of them the same; 0 where they differ.
+
+    An axis that x has too holds steps, which may share a draw.
+    """
+    z, x = latent.z.tensor.detach(), anatomy.x
+    if z.dim() != 3 or x is None or rows not in z.shape[:2]:
+        return 0
+    axis = 1 if z.shape[0] == rows else 0
+    count = z.shape[axis]
+    alike = count > 1 and bool((z == z.narrow(axis, 0, 1)).all())
+    return count if alike and count not in x.shape else 0
 
 
 def entered_at(latent: Latent, flow: Flow, model: nn.Module) -> Span | None:

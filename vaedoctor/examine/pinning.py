@@ -29,7 +29,11 @@ def loss_value(anatomy: Anatomy) -> Value:
 
 def held(value: Value) -> Callable[[Tensor], Tensor]:
     """An edit that puts a value back to what it was."""
-    kept = value.tensor.detach()
+    return held_to(value.tensor.detach())
+
+
+def held_to(kept: Tensor) -> Callable[[Tensor], Tensor]:
+    """An edit that puts a value to what is kept."""
     return lambda t: kept.clone()  # an in-place layer may write to it
 
 

@@ -16,13 +16,14 @@ from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy
 from .decoders import predictions
-from .edits import Edits
+from .edits import Edit, Edits
 from .flow import RESHAPES, SLICES, Flow
 from .latents import ADDS, MULS, PRODUCTS, Latent, same_posterior
 from .pinning import (
     common_root,
     first_layers,
     held,
+    held_to,
     loss_value,
     owned_noise,
     prior_layers,
@@ -30,6 +31,7 @@ from .pinning import (
 )
 from .recording import Value
 from .repeat import Repeated, repeat
+from .several import held_alike, one_of, same_noise, samples_in, several, tied
 from .summands import beside
 
 AFFINE = frozenset({"gaussian", "uniform"})
@@ -118,12 +120,49 @@ class Probe:
         after = flow.descendants(self.mu) & apart_from_decoder - flow.ancestors(latent.z)
         clamps = (op for op in flow.recording.ops if op.name in CLAMPS and op.makes)
         self.clamped = next((op.span for op in clamps if op.out.index in after), None)
+        self.counts, self.alone = several(anatomy), dict[int, Tensor]()
+        self.held = self._held()
+
+    def _held(self) -> Edits:
+        """What holds the decoder; where a row has several samples they are made alike."""
+        values = [v for op in self.pins for v in op.makes]
+        edits: dict[int | tuple[int, int], Edit] = {v.place: held(v) for v in values}
+        if self.counts:
+            known = [self.latent.z, self.mu, self.h]
+            run = (self.subject, self.anatomy, [*values, *known], self.seed, self.rewind)
+            self.alone = held_alike(*run)
+            edits |= same_noise(self.anatomy, self.anatomy.latents)
+            edits |= {v.place: held_to(self.alone[v.index]) for v in values if self.alone}
+        return edits
+
+    @property
+    def samples(self) -> int:
+        """How many samples of a row the latent holds."""
+        return samples_in(self._alike(self.latent.z), self.counts)
+
+    def one_of(self, values: Tensor, of: Value, *, add: bool = False) -> Tensor:
+        """Those of one sample of each row, laid out as a recorded value is, or their sum."""
+        return one_of(values, self._alike(of), self.counts, add=add)
+
+    def tied(self, values: Tensor, of: Value) -> Tensor:
+        """Values laid out as a recorded one is, the same for all samples of a row."""
+        return tied(values, self._alike(of), self.counts)
+
+    def _alike(self, of: Value) -> Tensor:
+        """What tells the layout of the samples: the sample itself, where the shapes agree."""
+        z = self.latent.z
+        known = z if z.shape == of.shape else of
+        return self.alone.get(known.index, known.tensor)
 
     def measure(self, forced: float, *, reach: float = 1.0, term: Value | None = None) -> Setting:
-        """The weight of the loss, or of one of its terms, with the scale head forced."""
+        """The weight of the loss, or of one of its terms, with the scale head forced.
+
+        That of the loss is for each row, be it shared among several samples.
+        """
         mu, h = self.leaves(forced, reach)
         loss, location, scale = self.read(mu, h, term)
-        return self._compare(loss, location, scale, mu, h, forced)
+        times = self.samples if term is None else 1
+        return self._compare(times * loss, location, scale, mu, h, forced)
 
     def read(self, mu: Tensor, h: Tensor, term: Value | None = None) -> tuple[Tensor, ...]:
         """The loss (or the sum of a term) and the sampler's location and scale, by both signs."""
@@ -136,7 +175,7 @@ class Probe:
         like = self.mu.tensor.detach()
         sizes = (torch.rand(like.shape, generator=generator) + 0.5) * reach
         signs = torch.randint(0, 2, like.shape, generator=generator) * 2 - 1
-        mu = (sizes * signs).to(like)
+        mu = self.tied((sizes * signs).to(like), self.mu)
         return self.placed(mu, torch.full_like(self.h.tensor.detach(), forced))
 
     def placed(self, mu: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,13 +208,14 @@ class Probe:
 
     def scored(self, mu: Tensor, h: Tensor, z: Tensor) -> Tensor:
         """The loss with the heads forced, the decoder held, and the sample replaced by `z`."""
-        loss: Tensor = self._edited(mu, h, {self.latent.z.place: lambda t: z.clone()}).loss
+        samples: Edits = {x.z.place: lambda t: z.clone() for x in self.alike}
+        loss: Tensor = self._edited(mu, h, samples).loss
         return loss.sum()
 
     def _edited(self, mu: Tensor, h: Tensor, more: Edits, *keep: Value) -> Repeated:
         edits: Edits = {
+            **self.held,
             **more,
-            **{v.place: held(v) for op in self.pins for v in op.makes},
             self.mu.place: lambda t: mu.clone(),
             self.h.place: lambda t: h.clone(),
         }

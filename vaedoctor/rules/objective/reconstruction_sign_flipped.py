@@ -19,7 +19,9 @@ def reconstruction_sign_flipped(examination: Examination) -> Iterator[Finding | 
     ## What it checks
     The weight of the reconstruction term, dL/dx_hat over the gradient of the likelihood it fits,
     is negative. Where it fits no plain likelihood, as with a learned variance or counts: the
-    gradient pulls every single element away from its target, above and below it.
+    gradient pulls every single element away from its target, above and below it. Of K samples
+    that are joined by importance weights: these fall as the reconstruction gets better, and the
+    KL in them has the right sign.
 
     ## Why it matters
     Minimising this loss drives the reconstruction away from the input.
@@ -35,6 +37,16 @@ def reconstruction_sign_flipped(examination: Examination) -> Iterator[Finding | 
         likelihood = examination.require_likelihood()
     except Unavailable:
         away = examination.pulled_away
+        for a in examination.turned_likelihoods:
+            yield Finding(
+                "the log-weights of the samples fall as the reconstruction gets better",
+                help="add `log p(x|z)` to the log-weights, not its negative",
+                at=examination.compared_at or a.op.span,
+                measured={"samples": a.samples, "rows": a.rows},
+                causes=frozenset({"reconstruction"}),
+            )
+        if examination.turned_likelihoods:
+            return
         if not away:
             raise
         yield Finding(

@@ -18,11 +18,12 @@ def noise_shared_across_batch(examination: Examination) -> Iterator[Finding | Ve
 
     ## What it checks
     The noise that meets each sampler, spread to the sample's shape: whether all rows of the batch
-    are bit-equal.
+    are bit-equal. Where a row has K samples: whether those are bit-equal.
 
     ## Why it matters
     Every row then gets the same perturbation, so the gradients of one batch share one sample of
-    the noise and their variance does not shrink with the batch size.
+    the noise and their variance does not shrink with the batch size. K samples that are one are
+    worth one: an importance-weighted bound of them is the ordinary one.
 
     ## How to fix
     Draw noise of the sample's full shape: `torch.randn_like(std)`.
@@ -37,8 +38,11 @@ def noise_shared_across_batch(examination: Examination) -> Iterator[Finding | Ve
     shared = examination.shared_noise
     for found in shared:
         latent = found.latent
+        served = f"{found.samples} samples of each row"
+        if not found.samples:
+            served = f"{found.rows} rows of the batch"
         yield Finding(
-            f"`{latent.draw.name}` draws one noise for all {found.rows} rows of the batch",
+            f"`{latent.draw.name}` draws one noise for all {served}",
             help="draw noise of the sample's full shape: `torch.randn_like(std)`",
             at=latent.draw.op.span if latent.draw.op else latent.meeting.span,
             measured={"noise shape": list(found.drawn), "sample shape": list(latent.z.shape)},

@@ -1,0 +1,172 @@
+"""Importance weights of K samples: what stands in them is judged as in the ordinary bound."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from steps import examined
+from torch import Tensor, nn
+
+import vaedoctor
+
+K, ROWS, UNITS = 5, 8, 4
+
+
+def log_normal(z: Tensor, mu: Tensor | float, logvar: Tensor | float) -> Tensor:
+    spread = torch.as_tensor(logvar)
+    return -0.5 * (math.log(2 * math.pi) + spread + (z - mu) ** 2 / spread.exp()).sum(-1)
+
+
+class Weighted(nn.Module):
+    """IWAE; subclasses lay the samples out in other ways and slip in the log-weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(16, 12), nn.Tanh())
+        self.mu, self.logvar = nn.Linear(12, UNITS), nn.Linear(12, UNITS)
+        self.decoder = nn.Sequential(nn.Linear(UNITS, 12), nn.Tanh(), nn.Linear(12, 16))
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.body(x)
+        return self.mu(h), self.logvar(h)
+
+    def sample(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        return mu + (0.5 * logvar).exp() * torch.randn_like(mu)
+
+    def log_px(self, logits: Tensor, x: Tensor) -> Tensor:
+        target = x.expand_as(logits)
+        return -F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(-1)
+
+    def log_w(self, log_px: Tensor, z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+        return log_px + log_normal(z, 0.0, 0.0) - log_normal(z, mu, logvar)
+
+    def weigh(self, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+        z = self.sample(mu, logvar)
+        return self.log_w(self.log_px(self.decoder(z), x), z, mu, logvar)
+
+    def log_weights(self, x: Tensor) -> Tensor:  # [K, B]
+        mu, logvar = (h.expand(K, *h.shape) for h in self.posterior(x))
+        return self.weigh(x, mu, logvar)
+
+    def loss(self, x: Tensor) -> Tensor:
+        return -(self.log_weights(x).logsumexp(0) - math.log(K)).mean()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.loss(x)
+
+
+class Trailing(Weighted):
+    def log_weights(self, x: Tensor) -> Tensor:
+        mu, logvar = (h.unsqueeze(1).expand(-1, K, -1) for h in self.posterior(x))
+        return self.weigh(x.unsqueeze(1), mu, logvar).t()
+
+
+class Repeated(Weighted):
+    def log_weights(self, x: Tensor) -> Tensor:
+        xs = x.repeat(K, 1)
+        return self.weigh(xs, *self.posterior(xs)).view(K, -1)
+
+
+class Interleaved(Weighted):
+    def log_weights(self, x: Tensor) -> Tensor:
+        xs = x.repeat_interleave(K, 0)
+        return self.weigh(xs, *self.posterior(xs)).view(-1, K).t()
+
+
+class Looped(Weighted):
+    def log_weights(self, x: Tensor) -> Tensor:
+        heads = self.posterior(x)
+        return torch.stack([self.weigh(x, *heads) for _ in range(K)])
+
+
+class Normalised(Weighted):
+    def loss(self, x: Tensor) -> Tensor:
+        log_w = self.log_weights(x)
+        return -(torch.softmax(log_w, 0).detach() * log_w).sum(0).mean()
+
+
+class SummedOverRows(Weighted):
+    def loss(self, x: Tensor) -> Tensor:
+        log_w = self.log_weights(x)
+        most = log_w.max(0).values.detach()
+        return -(most + (log_w - most).exp().mean(0).log()).sum() / ROWS
+
+
+LAYOUTS = [Weighted, Trailing, Repeated, Interleaved, Looped, Normalised, SummedOverRows]
+Slip = Callable[[Weighted, Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def no_prior(_: Weighted, log_px: Tensor, z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    return log_px - log_normal(z, mu, logvar)
+
+
+def turned(_: Weighted, log_px: Tensor, z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    return log_px - log_normal(z, 0.0, 0.0) + log_normal(z, mu, logvar)
+
+
+def over_std(_: Weighted, log_px: Tensor, z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    log_q = -0.5 * (logvar + (z - mu) ** 2 / (0.5 * logvar).exp()).sum(-1)
+    return log_px + log_normal(z, 0.0, 0.0) - log_q
+
+
+def worse(_: Weighted, log_px: Tensor, z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    return -log_px + log_normal(z, 0.0, 0.0) - log_normal(z, mu, logvar)
+
+
+def batch() -> Tensor:
+    return torch.bernoulli(torch.full((ROWS, 16), 0.4), generator=torch.Generator().manual_seed(0))
+
+
+def slipped(layout: type[Weighted], slip: Slip) -> Weighted:
+    torch.manual_seed(0)
+    return type(layout.__name__, (layout,), {"log_w": slip})()
+
+
+def found(model: nn.Module) -> list[str]:
+    report = vaedoctor.check(model, batch(), objective="loss", select=["VAE3", "VAE7"])
+    return sorted({f.code for f in report.findings})
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_weights_hold_the_kl_however_the_samples_lie(layout: type[Weighted]) -> None:
+    model = slipped(layout, Weighted.log_w)
+    assert found(model) == []
+    with examined(model, batch(), loss=lambda out, _: out) as examination:
+        (d,) = examination.require_divergences()
+    assert d.standard
+    assert d.ratios == pytest.approx((1, 1), abs=1e-3)
+    assert d.weight == pytest.approx(1, rel=1e-3)  # nat a row, shared among the samples
+    assert d.units == UNITS
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("slip", "code"),
+    [(no_prior, "VAE701"), (turned, "VAE703"), (over_std, "VAE701"), (worse, "VAE707")],
+)
+def test_a_slip_in_the_weights_is_told(layout: type[Weighted], slip: Slip, code: str) -> None:
+    assert found(slipped(layout, slip)) == [code]
+
+
+def test_a_distance_over_the_standard_deviation_has_its_own_ratio() -> None:
+    with examined(slipped(Weighted, over_std), batch(), loss=lambda out, _: out) as examination:
+        (d,) = examination.require_divergences()
+    # By hand: the loss holds s²/2 - log s - s/2, whose slope at log s is s² - 1 - s/2.
+    expected = [(s.scale**2 - 1 - s.scale / 2) / (s.scale**2 - 1) for s in d.settings]
+    assert d.ratios == pytest.approx(tuple(expected), abs=1e-3)
+
+
+def test_samples_that_are_one_are_told() -> None:
+    class OneDraw(Weighted):
+        def sample(self, mu: Tensor, logvar: Tensor) -> Tensor:
+            return mu + (0.5 * logvar).exp() * torch.randn_like(mu[0])
+
+    torch.manual_seed(0)
+    report = vaedoctor.check(OneDraw(), batch(), objective="loss", select=["VAE3", "VAE7"])
+    (finding,) = report.findings
+    assert finding.code == "VAE305"
+    assert "5 samples of each row" in finding.message
