@@ -163,7 +163,7 @@ class _Names:
         elif role(p.name) == "label" and len(names) > 1:
             self._take_input(p.name, self.inputs[names[1]])
         elif names and self._is_a_loaders(p):
-            self._take_parts(p.name, max(parts_of(self.function, p.name), 2))
+            self._take_parts(p.name, parts_of(self.function, p.name) or 2)
         elif role(p.name) == "input" and names:
             self._take_input(p.name, self.inputs[names[0]])
 
@@ -171,7 +171,7 @@ class _Names:
         """Whether a parameter stands for what a loader gives, `(x, label)`."""
         handed = self.paired and p.name == self.parameters[0].name
         named = p.name == "batch" or p.name.endswith("_batch")
-        return (handed or named) and (self.paired or parts_of(self.function, p.name) > 1)
+        return (handed or named) and (self.paired or parts_of(self.function, p.name) > 0)
 
     def _is_reconstruction_called_input(self, p: inspect.Parameter) -> bool:
         """In `loss(input, target, ...)`, after `F.mse_loss`, the input is the reconstruction."""

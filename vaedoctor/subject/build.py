@@ -282,12 +282,12 @@ def _from_file(
     signature = signature_of(thing)
     with generators_restored():
         for construction in constructions(source, name_of(thing)):
-            scope = construction.scope(namespace)
-            found, complete = own_arguments(construction, signature, scope)
-            if complete:
-                return found, construction
-            if best[1] is None or len(found) > len(best[0]):
-                best = found, construction
+            for scope in (construction.scope(namespace), construction.data_scope(namespace)):
+                found, complete = own_arguments(construction, signature, scope)
+                if complete:
+                    return found, construction
+                if best[1] is None or len(found) > len(best[0]):
+                    best = found, construction
     return best
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..finding import Span
+from .datascope import DataScope
 from .openscope import OpenScope
 from .scope import Scope, Unknown
 from .source import (
@@ -57,6 +58,10 @@ class Construction:
     def scope(self, namespace: Mapping[str, Any]) -> Scope:
         """What names mean at the call."""
         return OpenScope(self.source, namespace, self.place.function, self.place.stmt.lineno)
+
+    def data_scope(self, namespace: Mapping[str, Any]) -> Scope:
+        """The same, where sizes are those of the data that the file makes, or a caller's."""
+        return DataScope(self.source, namespace, self.place.function, self.place.stmt.lineno)
 
     def following(self) -> tuple[ast.stmt, ...]:
         """The statements after the call in its block, up to where the name is bound again."""

@@ -7,6 +7,7 @@ well-known data set, of which the size and range are enough. Nothing is opened o
 from __future__ import annotations
 
 import ast
+import copy
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -18,11 +19,11 @@ from torch.utils.data import TensorDataset, default_collate
 
 from .bindings import Bindings
 from .callees import tree_of
+from .handing import handing_calls, is_parameter, is_rebound
 from .holders import Holders, class_around
 from .openscope import OpenScope
 from .pictures import SIZES, Pictures, transform_called
 from .scope import Unknown
-from .setting import handing_calls, is_parameter, is_rebound
 from .source import (
     Function,
     Place,
@@ -36,14 +37,17 @@ from .source import (
 from .standin import assignments
 from .statements import is_costly
 
+_Comprehension = ast.ListComp | ast.GeneratorExp | ast.DictComp
 _DEEPEST = 5
 _END = 1_000_000_000  # below every line of a file
 _USUAL_ROWS = 8
+_MOST_ITEMS = 16
 _MOST_ROWS = 256
 _READS = {
     *"open load loads listdir glob iglob rglob scandir walk imread read_csv read_table".split(),
     *"read_excel read_json read_parquet read_pickle File get urlopen".split(),
 }
+_PASSED_ON = {"tqdm", "track", "cycle", "islice", "prefetch", "prepare", "setup_dataloaders"}
 _SKLEARN = {"train_test_split", "StandardScaler", "MinMaxScaler", "OneHotEncoder", "RobustScaler"}
 _SHIPPED = {f"load_{n}" for n in "digits iris wine breast_cancer diabetes".split()}
 
@@ -61,6 +65,13 @@ class Loader:
         count = len(self.dataset)
         rows = min(self.rows, count, _MOST_ROWS)
         return self.collate([self.dataset[i * count // rows] for i in range(rows)])
+
+    def __len__(self) -> int:
+        return max(1, -(-len(self.dataset) // self.rows))
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:  # whoever asks for a batch gets one: only the first is of interest
+            yield self.first()
 
 
 @dataclass(slots=True)
@@ -99,15 +110,20 @@ class DataScope(OpenScope):
         self._depth = depth
         self.lost: set[str] = set()
         self.trail = Trail()
+        self._written_out: list[ast.expr] = []
 
     def first_of(self, node: ast.expr) -> Any:
         """The first thing that a loop over an expression gives; raises `Unknown`."""
         if isinstance(node, ast.Call) and called_name(node) == "enumerate" and node.args:
             return 0, self.first_of(node.args[0])
-        if isinstance(node, ast.Call) and called_name(node) in {"tqdm", "track"} and node.args:
+        if isinstance(node, ast.Call) and called_name(node) in _PASSED_ON and node.args:
             return self.first_of(node.args[0])
         if isinstance(node, ast.Call) and called_name(node) == "zip" and len(node.args) > 1:
             return tuple(self.first_of(a) for a in node.args)
+        bound = self._bindings.get(node.id) if isinstance(node, ast.Name) else None
+        made = bound.expr if bound is not None and bound.part is None else None
+        if isinstance(made, ast.Call) and called_name(made) in {"enumerate", "zip", *_PASSED_ON}:
+            return self.first_of(made)  # `bar = tqdm(loader)`
         return first(self.value(node))
 
     def _name(self, name: str, at: Bindings) -> Any:
@@ -115,7 +131,8 @@ class DataScope(OpenScope):
         if name in self.lost:
             raise Unknown(name)
         if name not in self.known:
-            for expr, place in self._handed(name):
+            before = name in at and at[name] is None  # `x = torch.tensor(x)` of a parameter
+            for expr, place in self._handed(name, before=before):
                 with suppress(Unknown):
                     return self._elsewhere(place.function, place.stmt.lineno).value(expr)
         found = super()._name(name, at)
@@ -146,12 +163,15 @@ class DataScope(OpenScope):
         made: types.FunctionType = space[function.__name__]
         return made
 
-    def _handed(self, name: str) -> Iterator[tuple[ast.expr, Place]]:
+    def _handed(self, name: str, *, before: bool = False) -> Iterator[tuple[ast.expr, Place]]:
         """What the file's own calls give a parameter of the function around."""
-        function = self._function
-        if function is None or self._depth >= _DEEPEST:
+        if self._depth >= _DEEPEST:
             return
-        if is_parameter(function, name) and not is_rebound(function, name, self._line):
+        for function in self._source.functions_around(self._function):
+            if not is_parameter(function, name):
+                continue
+            if not before and is_rebound(function, name, self._line):
+                return
             sites = list(handing_calls(self._source, function, name))
             own = [s for s in sites if self.trail.is_of_own(*s[1:])]
             yield from ((expr, place) for expr, place, _ in own or sites)
@@ -162,12 +182,35 @@ class DataScope(OpenScope):
         return scope
 
     def _evaluate(self, node: ast.expr, at: Bindings) -> Any:
-        if isinstance(node, ast.ListComp | ast.GeneratorExp) and self._reads(node):
-            raise Unknown(ast.unparse(node))
+        if isinstance(node, _Comprehension) and self._reads(node):
+            return self._comprehended(node, at)
         match node:
             case ast.Attribute(value=ast.Name(id="self"), attr=attr) if "self" not in self.known:
                 return self._of_self(attr)
         return super()._evaluate(node, at)
+
+    def _comprehended(self, node: _Comprehension, at: Bindings) -> Any:
+        """`{s: DataLoader(sets[s]) for s in splits}`, each item read as if it were written out."""
+        loop = node.generators[0]
+        if len(node.generators) > 1 or loop.ifs or not isinstance(loop.target, ast.Name):
+            raise Unknown(ast.unparse(node))
+        name, found = loop.target.id, list[Any]()
+        before = self.known.get(name, _NOTHING)
+        try:
+            for item in self._value(loop.iter, at):
+                if len(found) >= _MOST_ITEMS:
+                    break
+                self.known[name] = item
+                # A copy: what a call gives is kept by its node.
+                one = copy.deepcopy(node.value if isinstance(node, ast.DictComp) else node.elt)
+                self._written_out.append(one)
+                key = self._value(node.key, at) if isinstance(node, ast.DictComp) else None
+                found.append((key, self._value(one, at)))
+        finally:
+            self.known.pop(name)
+            if before is not _NOTHING:
+                self.known[name] = before
+        return dict(found) if isinstance(node, ast.DictComp) else [value for _, value in found]
 
     def _of_self(self, attr: str) -> Any:
         """What the class around assigns to an attribute."""
@@ -201,6 +244,12 @@ class DataScope(OpenScope):
         if name in {"iter", "next", "DataLoader", "TensorDataset", "random_split", *_PARTS}:
             args, kwargs = self._given(node, at)
             return _about_data(name, args, kwargs)
+        if name in _PASSED_ON and node.args:
+            passed = [self._or_nothing_of(a, at) for a in node.args]
+            if all(p is _NOTHING for p in passed):
+                raise Unknown(name)
+            several = name in {"prepare", "setup_dataloaders"} and len(passed) > 1
+            return tuple(passed) if several else passed[0]
         if name in SIZES:
             _, kwargs = self._given(node, at, lenient=True)
             transform = kwargs.get("transform", _positional(node, self, at))
@@ -250,12 +299,12 @@ class DataScope(OpenScope):
                     scope.known[keyword.arg] = self._value(keyword.value, at)
         value = returns[0].value
         if isinstance(value, ast.Tuple):  # of which one may be unknown
-            return tuple(scope._or_nothing_of(e) for e in value.elts)
+            return tuple(scope._or_nothing_of(e, scope._bindings) for e in value.elts)
         return scope.value(value)
 
-    def _or_nothing_of(self, node: ast.expr) -> Any:
+    def _or_nothing_of(self, node: ast.expr, at: Bindings) -> Any:
         try:
-            return self.value(node)
+            return self._value(node, at)
         except Unknown:
             return _NOTHING
 
@@ -288,14 +337,19 @@ _PARTS = {"Subset", "ConcatDataset"}
 
 
 def first(value: Any) -> Any:
-    """The first item of what a loop goes over."""
-    if isinstance(value, Loader):
-        return value.first()
-    if isinstance(value, Iterator):
-        return next(value)
+    """The first item of what a loop goes over; raises `Unknown`, whatever a data set raises."""
     if value is _NOTHING or isinstance(value, str | bytes):
         raise Unknown("nothing to go over")
-    return value[0] if hasattr(value, "__getitem__") else next(iter(value))
+    try:
+        if isinstance(value, Loader):
+            return value.first()
+        if isinstance(value, Iterator):
+            return next(value)
+        return value[0] if hasattr(value, "__getitem__") else next(iter(value))
+    except (Unknown, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise Unknown(f"{type(error).__name__}: {error}") from error
 
 
 def _about_data(name: str, args: list[Any], kwargs: Mapping[str, Any]) -> Any:

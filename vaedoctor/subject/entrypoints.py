@@ -69,6 +69,11 @@ def hydra_config(function: Function, folder: Path) -> Config | None:
     return None
 
 
+def config_of(held: Any) -> Any:
+    """A dict as the configuration that OmegaConf, ml_collections or easydict make of it."""
+    return _resolved(held, held)
+
+
 class Config(dict[str, Any]):
     """A configuration whose keys are attributes too."""
 

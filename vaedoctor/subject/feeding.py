@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from .construction import constructions, own_arguments
 from .datascope import DataScope, Trail, first, is_tensor_or_holds_one
 from .example import Arguments, Example, Methods, methods_of
+from .fitted import fitted
+from .handing import sites
 from .holders import Holders, callees, class_around
 from .scope import Unknown
 from .signatures import signature_of
-from .source import Function, Source, blocks, called_name, names_read, own_expressions, root_name
+from .source import Function, Source, blocks, called_name, names_read, root_name
 from .steps import Step, is_of_own, names_in, steps, writes
 from .subject import Around
 from .trace import generators_restored
@@ -45,7 +47,7 @@ def fed(
             sure = once and is_of_own(step, holders) and not trail.read & _chosen(source)
             told = followed.told(trail)
             yield Example(args, kwargs, *told, few=True, sure=sure, around=around)
-    for call, scope in _fits(source, namespace):
+    for call, scope in fitted(source, model, namespace):
         with generators_restored(), suppress(Unknown):
             torch.manual_seed(seed)
             item = first(scope.value(call))
@@ -96,18 +98,6 @@ def _chosen(source: Source) -> set[str]:
     return found
 
 
-def _fits(source: Source, namespace: Mapping[str, Any]) -> Iterator[tuple[ast.expr, DataScope]]:
-    """The loaders of `trainer.fit(model, loader)`."""
-    for place in source.places:
-        for node in own_expressions(place.stmt):
-            if not isinstance(node, ast.Call) or called_name(node) != "fit":
-                continue
-            given = [*node.args[1:2]]
-            given += [k.value for k in node.keywords if str(k.arg).startswith("train_dataloader")]
-            scope = DataScope(source, namespace, place.function, place.stmt.lineno)
-            yield from ((expr, scope) for expr in given)
-
-
 @dataclass(frozen=True, slots=True)
 class _Followed:
     """One step of the file, followed from its loop to its call of the model."""
@@ -127,7 +117,7 @@ class _Followed:
         """What forward gets, what was met on the way, what is beside it; raises `Unknown`."""
         step = self.step
         body = step.function.body if step.function is not None else self.source.tree.body
-        scope, raw = self._walked(body, step.function, step.entry)
+        scope, raw = self._walked(body, step.function, step.entry, 0)
         if raw is None:
             raise Unknown("no loop around the step")
         given = self._to_forward(step.entry, scope, self.names, step.direct, 0)
@@ -136,26 +126,55 @@ class _Followed:
         return given, scope.trail, self._around(given, scope, raw)
 
     def _walked(
-        self, body: list[ast.stmt], function: Function | None, entry: ast.Call
+        self, body: list[ast.stmt], function: Function | None, entry: ast.Call, depth: int
     ) -> tuple[DataScope, dict[str, Any] | None]:
         """What names mean at the call, by the statements of the loops around it, and at first."""
         path = list(_path(body, entry))
-        loops = [i for i, (block, at) in enumerate(path) if isinstance(block[at], ast.For)]
+        kinds = (ast.For, ast.While)
+        loops = [i for i, (block, at) in enumerate(path) if isinstance(block[at], kinds)]
+        if not loops and function is not None and depth <= _DEEPEST:
+            return self._entered(function, path, depth)
         start = loops[0] if loops else len(path)
         line = path[start][0][path[start][1]].lineno if loops else entry.lineno
         scope = DataScope(self.source, self.namespace, function, line)
         scope.trail.holders = self.holders
         raw: dict[str, Any] = {}
-        for depth, (block, at) in enumerate(path[start:]):
-            for stmt in block[:at] if depth else ():
+        for inside, (block, at) in enumerate(path[start:]):
+            for stmt in block[:at] if inside else ():
                 _follow(stmt, scope)
             if isinstance(around := block[at], ast.For):
                 try:
                     _bind(around.target, scope.first_of(around.iter), scope)
-                except (Unknown, LookupError, StopIteration, TypeError):
+                except (Unknown, LookupError, TypeError):
                     scope.lost |= set(names_in(around.target))
                 raw |= {n: scope.known.get(n) for n in names_in(around.target)}
         return scope, raw if loops else None
+
+    def _entered(
+        self, function: Function, path: list[tuple[list[ast.stmt], int]], depth: int
+    ) -> tuple[DataScope, dict[str, Any] | None]:
+        """The same in a function that does one step: it is given what the loop around its call is.
+
+        What it is given is the loop's item under another name.
+        """
+        for given, place, call in sites(self.source, function):
+            body = place.function.body if place.function is not None else self.source.tree.body
+            around, raw = self._walked(body, place.function, call, depth + 1)
+            if raw is None:
+                continue
+            scope = DataScope(self.source, self.namespace, function, function.body[0].lineno)
+            scope.trail = around.trail
+            for name, expr in given.items():
+                try:
+                    scope.known[name] = around.value(expr)
+                except Unknown:
+                    scope.lost.add(name)
+            items = {n: scope.known.get(n) for n, e in given.items() if names_read(e) & set(raw)}
+            for block, at in path:
+                for stmt in block[:at]:
+                    _follow(stmt, scope)
+            return scope, items
+        return DataScope(self.source, self.namespace, function, function.lineno), None
 
     def _around(
         self, given: Arguments, scope: DataScope, raw: Mapping[str, Any]

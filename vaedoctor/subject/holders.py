@@ -28,7 +28,6 @@ class Holders:
     kinds: frozenset[str]
     held: dict[int, set[str]] = field(default_factory=dict)
     others: dict[int, set[str]] = field(default_factory=dict)
-    _written_in: dict[int, tuple[Function, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for _ in range(_ROUNDS):
@@ -69,37 +68,25 @@ class Holders:
     def _names(self, function: Function | None, owner: Owner) -> set[str]:
         found = set(self.held.get(id(owner), ())) if owner is not None else set()
         found |= self.held.get(id(None), set())
-        for around in self._around(function):
+        for around in self.source.functions_around(function):
             found |= self.held.get(id(around), set())
         return found
 
     def _usual(self, function: Function | None, owner: Owner) -> set[str]:
         """What people call a model, where the file does not bind the name to something else."""
         bound = set(self.others.get(id(None), ()))
-        for around in self._around(function):
+        for around in self.source.functions_around(function):
             bound |= self.others.get(id(around), set())
         if owner is not None:
             bound |= self.others.get(id(owner), set())
         usual = _USUAL | {f"self.{n}" for n in _USUAL}
         return {n for n in usual if n not in bound}
 
-    def _around(self, function: Function | None) -> tuple[Function, ...]:
-        """A function and those it is written in. Kept: it is asked for at every expression."""
-        if function is None:
-            return ()
-        if id(function) not in self._written_in:
-            self._written_in[id(function)] = tuple(
-                p.stmt
-                for p in self.source.places
-                if isinstance(p.stmt, ast.FunctionDef | ast.AsyncFunctionDef)
-                and (p.stmt is function or any(n is function for n in ast.walk(p.stmt)))
-            )
-        return self._written_in[id(function)]
-
     def _trained(self, function: Function | None) -> set[str]:
         """Names whose parameters are asked for, as an optimizer's are."""
         body = self.source.tree if function is None else function
-        other = set().union(*(self.others.get(id(f), set()) for f in self._around(function)), set())
+        around = self.source.functions_around(function)
+        other = set().union(*(self.others.get(id(f), set()) for f in around), set())
         return {
             ast.unparse(n.value)
             for n in ast.walk(body)

@@ -22,7 +22,7 @@ from .holders import Holders, callees
 from .roles import role
 from .setting import Setting
 from .source import Source, called_name, root_name
-from .steps import Step, free, is_of_own, steps
+from .steps import Step, free, is_of_own, reads, steps, writes
 from .subject import Batch
 
 _RESULT = "__vaedoctor_loss__"
@@ -74,7 +74,10 @@ class Loop:
         known = {*self._entry_values(batch), *self.made[1], *vars(builtins)}
         known |= {n for n, item in batch.around.items() if item.same}
         told = {"weight", "step"}
-        return any(n not in known and role(n) not in told for n in _names(self.step))
+        return any(
+            n not in known and role(n) not in told and not self.setting.counts(n)
+            for n in _names(self.step)
+        )
 
     @property
     def is_of_own(self) -> bool:
@@ -204,11 +207,29 @@ class Loop:
 
     def _entry_values(self, batch: Batch) -> dict[str, Any]:
         """The batch under the names by which the loop hands it to the model."""
-        return {root_name(a): value for _, a, value in self._given(batch) if not self._is_made(a)}
+        given = {root_name(a): v for _, a, v in self._given(batch) if not self._is_made(a)}
+        return {name: self._apart(name, value) for name, value in given.items()}
+
+    def _apart(self, name: str, value: Any) -> Any:
+        """What the loop gives where the step takes it apart under one name: `x, _ = x`."""
+        if not isinstance(value, Tensor):
+            return value
+        label = torch.zeros(value.shape[:1], dtype=torch.long, device=value.device)
+        for statement in self.step.statements:
+            if name not in reads(statement) | writes(statement):
+                continue
+            match statement:
+                case ast.Assign([ast.Tuple(elts=parts)], ast.Name(id=found)) if found == name:
+                    names = [ast.unparse(p) for p in parts]
+                    return tuple(value if n == name else label for n in names)
+                case ast.Assign([ast.Name(id=target)], made) if target == name:
+                    return _entry_of(made, name, value, label)
+            return value
+        return value
 
     def _value(self, name: str, batch: Batch, known: Mapping[str, Any]) -> Any:
-        if role(name) == "step":
-            return self.late
+        if role(name) == "step" or self.setting.counts(name):
+            return self._late(name)
         if role(name) == "weight":
             return 1.0
         beside = next((t for t in self.step.targets if name in t), ())
@@ -220,6 +241,17 @@ class Loop:
                 return torch.zeros(x.shape[:1], dtype=torch.long, device=x.device)
             return self._unpacked(name, x, known)
         raise NameError(f"name '{name}' is not defined", name=name)
+
+    def _late(self, name: str) -> int:
+        """A step late in training, within the list of weights that it picks from: `betas[it]`."""
+        space = self.made[1]
+        ends = [self.late]
+        for node in (n for s in self.step.statements for n in ast.walk(s)):
+            match node:
+                case ast.Subscript(ast.Name(id=held), ast.Name(id=index)) if index == name:
+                    if hasattr(space.get(held), "__len__"):
+                        ends.append(len(space[held]) - 1)
+        return max(min(ends), 0)
 
     def _unpacked(self, name: str, x: Tensor, known: Mapping[str, Any]) -> Any:
         """`batch` of a loop that takes it apart: `x, y = batch`, `x = batch["image"]`."""
@@ -235,6 +267,19 @@ class Loop:
                     if found == name:
                         entries[key] = label
         return entries or x
+
+
+def _entry_of(made: ast.expr, name: str, value: Tensor, label: Tensor) -> Any:
+    """What holds a value where an expression reads it from its own name: `x = x[0].to(device)`."""
+    for node in ast.walk(made):
+        match node:
+            case ast.Subscript(ast.Name(id=found), ast.Constant(value=str() as key)):
+                if found == name:
+                    return {key: value}
+            case ast.Subscript(ast.Name(id=found), ast.Constant(value=int() as index)):
+                if found == name:
+                    return [*[label] * index, value, label]
+    return value
 
 
 def packed(callee: ast.AST, name: str, x: Tensor, batch: Batch) -> Any:

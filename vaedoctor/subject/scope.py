@@ -42,9 +42,13 @@ class Scope(MutableMapping[str, Any]):
         module = assigned(source.tree.body, {}, line if at_top else None)
         self._bindings = module
         if function is not None:
-            local: Bindings = {**module, **parameters(function, module, source.tree)}
-            self._take_hydra_config(function)
-            self._bindings = assigned(function.body, local, line)
+            local = module
+            for around in reversed(source.functions_around(function)):
+                local = {**local, **parameters(around, module, source.tree)}
+                self._take_hydra_config(around)
+                # A function that is written inside reads what its surroundings end up with.
+                local = assigned(around.body, local, line if around is function else None)
+            self._bindings = local
 
     def _take_hydra_config(self, function: Function) -> None:
         config = hydra_config(function, self._source.path.parent)

@@ -14,18 +14,17 @@ from torch import Tensor, nn
 
 from . import cuda
 from .callees import tree_of
-from .holders import Holders, callees, class_around
+from .datascope import DataScope, Loader, is_tensor_or_holds_one
+from .handing import handed_by_calls, is_parameter, is_rebound
+from .holders import Holders, class_around
 from .openscope import OpenScope
 from .roles import role
 from .scope import Scope, Unknown
 from .source import (
     Function,
-    Place,
     Source,
-    called_name,
     globals_read,
     names_read,
-    own_expressions,
 )
 from .standin import Quiet, assignments, only_told, read_of_self, stand_in
 from .trace import generators_restored, reachable, seed_everything
@@ -49,6 +48,10 @@ class Setting:
     models: frozenset[str]
     holders: Holders
 
+    def counts(self, name: str) -> bool:
+        """Whether a name is a counter of the loop's steps: `it += 1`."""
+        return _counts(self.function, self.source, name)
+
     def space(self, model: nn.Module, names: Iterable[str], seed: int = 0) -> dict[str, Any]:
         """The file's names as the loop sees them, those in `names` among them where known.
 
@@ -71,6 +74,8 @@ class _Making:
         self.setting = setting
         self.model = model
         self.aside = set(_about(setting.source, setting.models)) - _defined(setting.source)
+        counted = {k for k, v in setting.namespace.items() if isinstance(v, int)}
+        self.aside |= {k for k in counted if setting.counts(k)}
         self.space = {k: v for k, v in setting.namespace.items() if k not in self.aside}
         self.space |= {n: model for n in setting.models if n.isidentifier() and n != "self"}
         if "self" in setting.models:
@@ -136,17 +141,30 @@ class _Making:
         """A name at a place: a function written there, an argument of a caller, an assignment."""
         if hasattr(builtins, name) or depth > _DEEPEST:
             raise Unknown(name)
-        local = _written_in(function, name)
-        if local is not None:
-            return self._executed(local, function)
+        for around in self._inside_out(function):
+            if (local := _written_in(around, name)) is not None:
+                return self._executed(local, around)
         scope = self._scope(function, line, depth)
         handed = is_parameter(function, name) and not is_rebound(function, name, line)
         if handed:
             with suppress(Unknown):
                 return self._handed(name, function, depth)
+        if _counts(function, self.setting.source, name):
+            raise Unknown(name)
         if name in scope:
             return scope[name]
-        return self._last_of_loop(name, function, scope)
+        with suppress(Unknown):
+            return self._last_of_loop(name, function, scope)
+        return self._of_data(name, function, line)
+
+    def _of_data(self, name: str, function: Function | None, line: int) -> Any:
+        """A loader, or what is counted from one: `betas = ramp(epochs * len(loader))`."""
+        scope = DataScope(self.setting.source, self.setting.namespace, function, line)
+        scope.trail.holders = self.setting.holders
+        found = scope.value(ast.Name(name, ast.Load()))
+        if isinstance(found, Loader) or not is_tensor_or_holds_one(found):
+            return found
+        raise Unknown(name)
 
     def _scope(self, function: Function | None, line: int, depth: int) -> Scope:
         setting = self.setting
@@ -162,11 +180,16 @@ class _Making:
             scope.known["self"] = self.space["self"]
         if function is not None and depth < _DEEPEST:
             body = {n.id for n in ast.walk(function) if isinstance(n, ast.Name)}
-            for p in (*function.args.args, *function.args.kwonlyargs):
-                if p.arg in body and p.arg not in scope.known and p.arg != "self":
-                    with suppress(Unknown):
-                        scope.known[p.arg] = self._handed(p.arg, function, depth)
+            for around in self._inside_out(function):
+                for p in (*around.args.args, *around.args.kwonlyargs):
+                    if p.arg in body and p.arg not in scope.known and p.arg != "self":
+                        with suppress(Unknown):
+                            scope.known[p.arg] = self._handed(p.arg, around, depth)
         return scope
+
+    def _inside_out(self, function: Function | None) -> tuple[Function, ...]:
+        """A function and those it is written in, the innermost first."""
+        return self.setting.source.functions_around(function)
 
     def _handed(self, name: str, function: Function | None, depth: int) -> Any:
         """What the file's own call gives a parameter."""
@@ -267,55 +290,18 @@ def _defined(source: Source) -> set[str]:
     return {s.name for s in source.tree.body if isinstance(s, kinds)}
 
 
+def _counts(function: Function | None, source: Source, name: str) -> bool:
+    body: ast.AST = function if function is not None else source.tree
+    for node in ast.walk(body):
+        match node:
+            case ast.AugAssign(ast.Name(id=found), ast.Add(), ast.Constant(1)) if found == name:
+                return True
+    return False
+
+
 def _written_in(function: Function | None, name: str) -> ast.stmt | None:
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     inside = ast.walk(function) if function is not None else ()
     return next(
         (n for n in inside if isinstance(n, kinds) and n is not function and n.name == name), None
     )
-
-
-def is_parameter(function: Function | None, name: str) -> bool:
-    """Whether a function is given something by that name."""
-    if function is None:
-        return False
-    a = function.args
-    return name in {p.arg for p in (*a.posonlyargs, *a.args, *a.kwonlyargs)}
-
-
-def is_rebound(function: Function | None, name: str, line: int) -> bool:
-    """Whether a function gives a name another meaning above a line."""
-    return any(
-        isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and n.id == name
-        for n in (ast.walk(function) if function is not None else ())
-        if getattr(n, "lineno", line) < line
-    )
-
-
-def handed_by_calls(
-    source: Source, function: Function, name: str
-) -> Iterator[tuple[ast.expr, Place]]:
-    """The expressions that the file's own calls give a parameter of a function, method or class."""
-    yield from ((expr, place) for expr, place, _ in handing_calls(source, function, name))
-
-
-def handing_calls(
-    source: Source, function: Function, name: str
-) -> Iterator[tuple[ast.expr, Place, ast.Call]]:
-    """The same, each with the call."""
-    home_of = next((p for p in source.places if p.stmt is function), None)
-    owner = home_of.owners[-1] if home_of is not None and home_of.owners else None
-    in_class = isinstance(owner, ast.ClassDef)
-    called = owner.name if in_class and function.name == "__init__" else function.name  # type: ignore[union-attr]
-    for place in source.places:
-        for node in own_expressions(place.stmt):
-            if not isinstance(node, ast.Call) or called_name(node) != called:
-                continue
-            for callee, shift in callees(source, called):
-                if callee is not function:
-                    continue
-                positional = [p.arg for p in (*function.args.posonlyargs, *function.args.args)]
-                given = dict(zip(positional[shift:], node.args, strict=False))
-                given |= {k.arg: k.value for k in node.keywords if k.arg}
-                if name in given and not isinstance(given[name], ast.Starred):
-                    yield given[name], place, node

@@ -40,6 +40,18 @@ class Source:
     tree: ast.Module = field(repr=False)
     notes: tuple[str, ...] = ()
 
+    def functions_around(self, function: Function | None) -> tuple[Function, ...]:
+        """A function and those it is written in, the innermost first."""
+        if function is None:
+            return ()
+        outer = (o for o in reversed(self._owners.get(id(function), ())) if o is not function)
+        return (function, *(o for o in outer if not isinstance(o, ast.ClassDef)))
+
+    @cached_property
+    def _owners(self) -> dict[int, tuple[Function | ast.ClassDef, ...]]:
+        """What functions are written in. Kept: it is asked for at every expression."""
+        return {id(p.stmt): p.owners for p in self.places if isinstance(p.stmt, _FUNCTIONS)}
+
     def line(self, number: int) -> str:
         """How a line is called: `line 12`, in a notebook `line 12 of cell 3`."""
         file, line = place_in(str(self.path), number)

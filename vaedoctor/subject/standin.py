@@ -71,6 +71,10 @@ def _pairs(target: ast.expr, value: Any) -> list[tuple[ast.expr, ast.expr]]:
         return []
     if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
         return list(zip(target.elts, value.elts, strict=False))
+    if isinstance(target, ast.Tuple):  # `self.train, self.val = random_split(...)`
+        parts = (ast.Subscript(value, ast.Constant(i), ast.Load()) for i in range(len(target.elts)))
+        copied = [ast.fix_missing_locations(ast.copy_location(p, value)) for p in parts]
+        return list(zip(target.elts, copied, strict=True))
     return [(target, value)]
 
 

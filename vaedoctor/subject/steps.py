@@ -171,7 +171,10 @@ def _needed(chain: Chain, loss: ast.expr, reader: Reader) -> Step | None:
     for block, index in reversed(chain):
         for statement in reversed(_flat(block[:index])):
             made = writes(statement)
-            if made & (needed - models) and not _calls_any(statement, _NEVER):
+            told = bool(made & (needed - models))
+            if not told and not any(reader.entry(s) for s in chosen):
+                told = _leaves_on(statement, [*chosen, ast.Expr(loss)], reader)
+            if told and not _calls_any(statement, _NEVER):
                 chosen.insert(0, statement)
                 needed |= reads(statement)
         around = block[index]
@@ -201,6 +204,20 @@ def _needed(chain: Chain, loss: ast.expr, reader: Reader) -> Step | None:
         line,
         direct,
     )
+
+
+def _leaves_on(statement: ast.stmt, after: Sequence[ast.stmt], reader: Reader) -> bool:
+    """Whether a bare `model(x)` leaves on the model what is read from it afterwards."""
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    if not isinstance(call, ast.Call) or not reader.runs(call):
+        return False
+    read = {
+        ast.unparse(n.value)
+        for s in after
+        for n in ast.walk(s)
+        if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Load)
+    }
+    return ast.unparse(call.func).removesuffix(".forward") in read & reader.names
 
 
 def _backwards(

@@ -1,0 +1,391 @@
+"""Loops, loaders and configurations as scripts write them: each tells model, batch and loss."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vaedoctor.checkup import examine_subject
+from vaedoctor.subject.target import load
+
+MODEL = """
+import torch
+from itertools import cycle
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset, random_split
+from torchvision import datasets, transforms
+
+class VAE(nn.Module):
+    def __init__(self, width{default}):
+        super().__init__()
+        self.up, self.down = nn.Linear(width, 6), nn.Linear(3, width)
+
+    def forward(self, x):
+        mu, logvar = self.up(x).chunk(2, -1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        return self.down(z), mu, logvar
+
+def terms(recon, x, mu, logvar):
+    rec = (recon - x).square().sum()
+    return rec, -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum()
+
+"""
+STEP = """
+recon, mu, logvar = vae(x)
+rec, kl = terms(recon, x, mu, logvar)
+loss = rec - kl
+optimizer.zero_grad()
+loss.backward()
+optimizer.step()
+"""
+
+
+def loaded(tmp_path: Path, text: str, *, default: str = "=12", name: str = "VAE") -> Any:
+    """The subject of a script that is written behind the model."""
+    text = re.sub(
+        r"^( *)STEP$",
+        lambda found: textwrap.indent(STEP.strip("\n"), found[1]),
+        textwrap.dedent(text),
+        flags=re.MULTILINE,
+    )
+    (tmp_path / "own.py").write_text(MODEL.replace("{default}", default) + text)
+    return load(f"{tmp_path / 'own.py'}:{name}")
+
+
+HEAD = "vae = VAE(12)\noptimizer = torch.optim.Adam(vae.parameters())\nX = 7 + torch.rand(64, 12)\n"
+LOADER = HEAD + "loader = DataLoader(TensorDataset(X), batch_size=16)\n"
+WAYS = {
+    "a dict comprehension of loaders": HEAD
+    + """
+sets = {s: TensorDataset(X) for s in ("train", "test")}
+loaders = {s: DataLoader(sets[s], batch_size=8) for s in ("train", "test")}
+for epoch in range(3):
+    for split in ("train", "test"):
+        for (x,) in loaders[split]:
+            x = x.cuda() if torch.cuda.is_available() else x
+            STEP
+""",
+    "a loader that begins again": LOADER
+    + """
+def again(loader):
+    while True:
+        for batch in loader:
+            yield batch
+
+batches = again(loader)
+for i in range(100):
+    x = next(batches)[0]
+    STEP
+""",
+    "itertools.cycle, and while": LOADER
+    + """
+batches = cycle(loader)
+while True:
+    (x,) = next(batches)
+    STEP
+""",
+    "a bar around it": LOADER
+    + """
+from tqdm import tqdm
+for epoch in range(3):
+    bar = tqdm(enumerate(loader), desc="epoch")
+    for i, (x,) in bar:
+        STEP
+""",
+    "a loader that is prepared": LOADER
+    + """
+from accelerate import Accelerator
+accelerator = Accelerator()
+vae, optimizer, loader = accelerator.prepare(vae, optimizer, loader)
+for batch in loader:
+    x = batch[0]
+    STEP
+""",
+    "a step that a loop calls": LOADER
+    + """
+def step(x):
+    STEP
+
+for (batch,) in loader:
+    step(batch)
+""",
+    "a function that is written inside": """
+def main():
+    X = 7 + torch.rand(64, 12)
+    vae = VAE(12)
+    optimizer = torch.optim.Adam(vae.parameters())
+
+    def step(x):
+        STEP
+
+    for rows in torch.randperm(64).split(16):
+        step(X[rows])
+
+main()
+""",
+    "imports in the main guard": """
+def train(x):
+    vae = VAE(12)
+    optimizer = torch.optim.Adam(vae.parameters())
+    x = torch.tensor(x, dtype=torch.float32)
+    for (x,) in DataLoader(TensorDataset(x), batch_size=8):
+        STEP
+
+if __name__ == "__main__":
+    import numpy as np
+    train(7 + np.random.default_rng(0).random((64, 12)).astype("float32"))
+""",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_loop_is_followed_to_its_data(tmp_path: Path, way: str) -> None:
+    batch = loaded(tmp_path, WAYS[way]).batch
+    (x,) = batch.args
+    assert batch.origin.startswith("your own data")
+    assert x.shape[1] == 12
+    assert float(x.min()) >= 7
+
+
+def test_pictures_by_name_in_a_comprehension(tmp_path: Path) -> None:
+    text = """
+    sets = {s: datasets.MNIST("d", train=s == "train", download=True,
+                              transform=transforms.ToTensor()) for s in ("train", "test")}
+    loaders = {s: DataLoader(sets[s], batch_size=8) for s in sets}
+    vae = VAE(784)
+    optimizer = torch.optim.Adam(vae.parameters())
+    for x, _ in loaders["train"]:
+        x = x.flatten(1)
+        STEP
+    """
+    batch = loaded(tmp_path, text, default="=784").batch
+    assert "made up like MNIST" in batch.origin
+
+
+LIGHTNING = """
+import pytorch_lightning as pl
+
+class Module(VAE, pl.LightningModule):
+    def __init__(self, width=12, rows=16):
+        super().__init__(width)
+        self.rows = rows
+
+    def training_step(self, batch, batch_idx):
+        (x,) = batch
+        recon, mu, logvar = self(x)
+        return sum(terms(recon, x, mu, logvar))
+"""
+ON_THE_MODULE = """
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(7 + torch.rand(64, 12)), batch_size=self.rows)
+"""
+A_DATA_MODULE = """
+class Sevens(pl.LightningDataModule):
+    def setup(self, stage=None):
+        self.train, self.val = random_split(TensorDataset(7 + torch.rand(64, 12)), [48, 16])
+
+    def train_dataloader(self):
+        return DataLoader(self.train, batch_size=self.hparams.rows)
+
+class Others(pl.LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(torch.zeros(64, 12)))
+
+if __name__ == "__main__":
+    data = Sevens()
+    pl.Trainer().fit(Module(), datamodule=data)
+"""
+
+
+@pytest.mark.parametrize("more", [ON_THE_MODULE, A_DATA_MODULE])
+def test_a_method_that_gives_the_loader_is_asked(tmp_path: Path, more: str) -> None:
+    subject = loaded(tmp_path, LIGHTNING + more, name="Module")
+    assert subject.batch.origin.startswith("your own data")
+    assert float(subject.batch.args[0].min()) >= 7
+    assert subject.objective.name == "training_step"  # which takes one part, and no label
+
+
+BUILT = {
+    "yaml in the file": """
+import yaml
+config = yaml.safe_load('''
+model:
+  width: 15
+''')
+
+def main(config):
+    return VAE(**config["model"])
+
+main(config)
+""",
+    "a configuration of OmegaConf's": """
+from omegaconf import OmegaConf
+cfg = OmegaConf.create({"model": {"width": 15}})
+
+def main(cfg):
+    return VAE(cfg.model.width)
+
+main(cfg)
+""",
+    "a dict that is handed on": """
+import wandb
+config = dict(model=dict(width=15), rows=8)
+
+def make(settings):
+    return VAE(**settings["model"])
+
+with wandb.init(config=config):
+    make(config)
+""",
+    "a command line of a dataclass": """
+import tyro
+from dataclasses import dataclass
+
+@dataclass
+class Config:
+    width: int = 15
+
+def main(config):
+    return VAE(config.width)
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
+""",
+    "the shape of the first batch": """
+from sklearn.preprocessing import StandardScaler
+import numpy as np
+X = StandardScaler().fit_transform(np.random.rand(40, 15)).astype(np.float32)
+loader = DataLoader(torch.from_numpy(X), batch_size=8)
+vae = VAE(next(iter(loader)).shape[1])
+""",
+}
+
+
+@pytest.mark.parametrize("way", BUILT)
+def test_what_the_file_builds_the_model_with_is_read(tmp_path: Path, way: str) -> None:
+    if "sklearn" in BUILT[way]:
+        pytest.importorskip("sklearn")
+    if "yaml" in BUILT[way]:
+        pytest.importorskip("yaml")
+    subject = loaded(tmp_path, BUILT[way], default="")
+    assert subject.model.up.in_features == 15
+    assert not any(note.startswith("made up") for note in subject.notes)
+
+
+LOSSES = {
+    "a function written beside the step": """
+def main():
+    def bound(x, recon, mu, logvar):
+        rec, kl = terms(recon, x, mu, logvar)
+        return rec - kl
+
+    vae = VAE(12)
+    optimizer = torch.optim.Adam(vae.parameters())
+
+    def step(x):
+        loss = bound(x, *vae(x))
+        loss.backward()
+
+    for x in torch.rand(64, 12).split(8):
+        step(x)
+
+main()
+""",
+    "a list of weights as long as the loader": LOADER
+    + """
+ramp = [min(1, i / 10) for i in range(5 * len(loader))]
+it = 0
+for epoch in range(5):
+    for (x,) in loader:
+        recon, mu, logvar = vae(x)
+        rec, kl = terms(recon, x, mu, logvar)
+        loss = rec - ramp[it] * kl
+        loss.backward()
+        it += 1
+""",
+    "a weight by a counter": LOADER
+    + """
+def weight(step):
+    return min(1.0, step / 500)
+
+seen = 0
+for (x,) in loader:
+    recon, mu, logvar = vae(x)
+    rec, kl = terms(recon, x, mu, logvar)
+    loss = rec - weight(seen) * kl
+    loss.backward()
+    seen += 1
+""",
+    "a batch that keeps its name": LOADER
+    + """
+for epoch in range(3):
+    for i, x in enumerate(DataLoader(TensorDataset(X, X[:, 0]), batch_size=16)):
+        x, _ = x
+        x = x.view(x.size(0), -1)
+        recon, mu, logvar = vae(x)
+        rec, kl = terms(recon, x, mu, logvar)
+        loss = rec - kl
+        loss.backward()
+""",
+    "a part that keeps its name": LOADER
+    + """
+for x in loader:
+    x = x[0].float()
+    recon, mu, logvar = vae(x)
+    rec, kl = terms(recon, x, mu, logvar)
+    loss = rec - kl
+    loss.backward()
+""",
+}
+
+
+@pytest.mark.parametrize("way", LOSSES)
+def test_the_loops_own_loss_is_judged(tmp_path: Path, way: str) -> None:
+    """Each subtracts the KL."""
+    subject = loaded(tmp_path, LOSSES[way])
+    assert subject.objective.origin.startswith("found")
+    found = [f.code for f in examine_subject(subject).findings]
+    assert "VAE703" in found
+    assert "VAE002" not in found
+
+
+def test_a_loss_that_is_read_from_the_model_after_a_bare_call(tmp_path: Path) -> None:
+    text = """
+    class Keeps(VAE):
+        def forward(self, x):
+            recon, mu, logvar = super().forward(x)
+            self.rec, self.kl = terms(recon, x, mu, logvar)
+            return recon
+
+        @property
+        def loss(self):
+            return self.rec - self.kl
+
+    vae = Keeps(12)
+    optimizer = torch.optim.Adam(vae.parameters())
+    for x in (7 + torch.rand(64, 12)).split(8):
+        optimizer.zero_grad()
+        vae(x)
+        vae.loss.backward()
+        optimizer.step()
+    """
+    subject = loaded(tmp_path, text, name="Keeps")
+    assert "`vae.loss` of the training loop" in subject.objective.origin
+    assert "VAE703" in [f.code for f in examine_subject(subject).findings]
+
+
+def test_the_weight_of_a_cycle_is_the_last(tmp_path: Path) -> None:
+    subject = loaded(tmp_path, LOSSES["a list of weights as long as the loader"])
+    torch.manual_seed(0)
+    total = subject.objective.run(subject.model, subject.batch).item()
+    torch.manual_seed(0)
+    recon, mu, logvar = subject.model(*subject.batch.args)
+    x = subject.batch.args[0]
+    rec = (recon - x).square().sum()
+    kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum()
+    assert total == pytest.approx((rec - kl).item(), rel=1e-5)
