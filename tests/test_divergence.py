@@ -158,6 +158,8 @@ class TestSlips:
             (lambda h: torch.exp(h / 2), F.softplus, "softplus(h)"),
             (torch.exp, lambda h: F.softplus(h).sqrt(), "softplus(h) ** 0.5"),
             (torch.exp, torch.sigmoid, "sigmoid(h)"),
+            (lambda h: torch.exp(-h), lambda h: torch.exp(-h / 2), "exp(-h / 2)"),
+            (lambda h: torch.exp(-h / 2), lambda h: torch.exp(-h), "exp(-h)"),
         ],
     )
     def test_the_meaning_of_the_head_in_the_kl(self, std: Std, meant: Std, name: str) -> None:

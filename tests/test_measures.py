@@ -250,6 +250,22 @@ class TestIdenticalHeads:
         with examined(Twin(), X) as examination:
             assert [i.shared for i in examination.identical_heads] == ([shared] if shared else [])
 
+    @pytest.mark.parametrize("kind", [nn.Parameter, lambda t: t.requires_grad_()])
+    def test_weights_in_a_plain_dict_make_two_heads(self, kind: Any) -> None:
+        class Plain(VAE):
+            def __init__(self) -> None:
+                super().__init__()
+                self.kept = {k: kind(torch.randn(8, 3)) for k in "ms"}
+
+            def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+                h = torch.tanh(self.hidden(x))
+                return h @ self.kept["m"], h @ self.kept["s"]
+
+        with examined(Plain(), X) as examination:
+            assert not examination.identical_heads
+            (latent,) = examination.anatomy.latents
+            assert [h and h.op.name for h in (latent.loc_head, latent.scale_head)] == ["matmul"] * 2
+
     def test_two_heads_that_start_at_zero_are_two(self) -> None:
         model = made()
         for layer in (model.mu, model.logvar):

@@ -41,6 +41,8 @@ MEANINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "exp(h / 2)": lambda h: (0.5 * h).exp(),
     "exp(h)": torch.exp,
     "exp(h / 4)": lambda h: (0.25 * h).exp(),
+    "exp(-h / 2)": lambda h: (-0.5 * h).exp(),
+    "exp(-h)": lambda h: (-h).exp(),
     "softplus(h)": F.softplus,
     "softplus(h) ** 0.5": lambda h: F.softplus(h).sqrt(),
     "h": lambda h: h,

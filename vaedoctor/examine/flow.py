@@ -49,6 +49,12 @@ class Draw:
     origin: str = "torch"
 
 
+def _trained(value: Value) -> bool:
+    """Whether a value is trained from the start, registered or kept in a plain container."""
+    hidden = value.source == "attribute" and value.op is None and value.requires_grad
+    return value.source in ("parameter", "stray") or hidden
+
+
 def _initialises(value: Value, op: Op) -> bool:
     """Whether a draw fills a parameter: noise may require grad too, but is drawn with grad on."""
     if isinstance(value.tensor, nn.Parameter):
@@ -94,10 +100,7 @@ class Flow:
             if drawn := self._draw(value):
                 noise |= 1 << drawn.bit
             self.data.append(value.source == "input" or any(self.data[p.index] for p in parents))
-            self.learned.append(
-                value.source in ("parameter", "stray")
-                or any(self.learned[p.index] for p in parents)
-            )
+            self.learned.append(_trained(value) or any(self.learned[p.index] for p in parents))
             self.noise.append(noise)
             self.given.append(
                 value.source == "condition" or any(self.given[p.index] for p in parents)
