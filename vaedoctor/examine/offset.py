@@ -104,17 +104,22 @@ def _inside(probe: Probe, divergence: Divergence) -> Offset | None:
     if abs(setting.loss - at_prior - risen) > EXACT * abs(risen):
         return None  # a capacity, `|KL - C|`
     units, rows = m.numel(), divergence.rows
-    total = sum(_share(run, term) for run in here) / 2 / setting.weight
+    above, below = (_share(run, term) for run in here)
+    if above is None or below is None:
+        return None  # held fixed, as a term beside the KL is
+    total = (above + below) / 2 / setting.weight
     if not _left_out(total / units, units, max(1, units // rows)):
         return None
     return Offset("", total / rows, total / units, divergence.at)
 
 
-def _share(run: Repeated, term: Value) -> float:
-    """What a term that the loss is linear in adds to it."""
-    made = run.tensors[term.index]
-    (slope,) = torch.autograd.grad(run.loss.sum(), made, retain_graph=True)
-    return float((slope * made).detach().sum())
+def _share(run: Repeated, term: Value) -> float | None:
+    """What a term that the loss is linear in adds to it; None where it is no function of it."""
+    made, loss = run.tensors[term.index], run.loss.sum()
+    if not (made.requires_grad and loss.requires_grad):
+        return None
+    (slope,) = torch.autograd.grad(loss, made, retain_graph=True, allow_unused=True)
+    return None if slope is None else float((slope * made).detach().sum())
 
 
 def _left_out(each: float, units: int, of_row: int) -> bool:
