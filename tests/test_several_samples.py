@@ -170,3 +170,18 @@ def test_samples_that_are_one_are_told() -> None:
     (finding,) = report.findings
     assert finding.code == "VAE305"
     assert "5 samples of each row" in finding.message
+
+
+@pytest.mark.parametrize("one", [1.0, 0.0])
+def test_a_constant_is_that_of_one_row_however_many_samples_are_averaged(one: float) -> None:
+    class Averaged(Weighted):
+        def loss(self, x: Tensor) -> Tensor:
+            mu, logvar = (h.expand(K, *h.shape) for h in self.posterior(x))
+            kl = -0.5 * (one + logvar - mu**2 - logvar.exp()).sum(-1)
+            return (kl - self.log_px(self.decoder(self.sample(mu, logvar)), x)).mean()
+
+    torch.manual_seed(0)
+    with examined(Averaged(), batch(), loss=lambda out, _: out) as examination:
+        (offset,) = examination.kl_offsets
+    assert offset.total == pytest.approx(0.5 * (1 - one) * UNITS, abs=1e-3)
+    assert offset.per_unit == pytest.approx(0.5 * (1 - one), abs=1e-3)

@@ -100,17 +100,18 @@ def _inside(probe: Probe, divergence: Divergence) -> Offset | None:
         return None
     m, s = setting.location.double(), setting.scales.double().abs()
     risen = setting.weight * float((0.5 * (m**2 + s**2 - 1) - s.log()).sum())
-    at_prior = sum(float(run.loss.detach().sum()) for run in here) / 2
+    at_prior = probe.samples * sum(float(run.loss.detach().sum()) for run in here) / 2
     if abs(setting.loss - at_prior - risen) > EXACT * abs(risen):
         return None  # a capacity, `|KL - C|`
-    units, rows = m.numel(), divergence.rows
+    rows, of_row = divergence.rows, divergence.units
     above, below = (_share(run, term) for run in here)
     if above is None or below is None:
         return None  # held fixed, as a term beside the KL is
     total = (above + below) / 2 / setting.weight
-    if not _left_out(total / units, units, max(1, units // rows)):
+    each = total / (rows * of_row)
+    if not _left_out(each, rows * of_row, of_row):
         return None
-    return Offset("", total / rows, total / units, divergence.at)
+    return Offset("", total / rows, each, divergence.at)
 
 
 def _share(run: Repeated, term: Value) -> float | None:
