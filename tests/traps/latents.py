@@ -578,3 +578,25 @@ class ScoredDraws(nn.Module):
     @staticmethod
     def batch():
         return (uniform(8, 14).round(),)
+
+
+class ConfidentCategories(Gaussian):
+    """A trained categorical latent: its draws are always the same, as it is sure of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.logits, self.sharp = nn.Linear(12, 12), 200.0
+        del self.mu, self.lv
+
+    def stats(self, x):
+        return (self.sharp * self.logits(self.enc(x))).unflatten(1, (4, 3)).softmax(-1)
+
+    def forward(self, x):
+        q = self.stats(x)
+        drawn = F.one_hot(torch.multinomial(q.flatten(0, 1), 1)[:, 0], 3).view_as(q).to(q)
+        return self.dec((drawn + q - q.detach())[..., 0]), q
+
+    def loss(self, x):
+        r, q = self(x)
+        kl = (q * (3 * q + 1e-9).log()).sum((1, 2))
+        return (0.5 * (r - x).pow(2).sum(1) + kl).mean()

@@ -7,6 +7,7 @@ changes when values of the model were carried through Python (`torch.tensor(z.to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,7 @@ from ..subject.trace import seed_everything
 from .again import Again
 from .anatomy import Anatomy, inputs_of
 from .census import hiding_places
+from .chance import RARE, coincidence
 from .flow import Flow
 from .latents import Latent
 from .listing import calls_in
@@ -150,7 +152,13 @@ class FrozenNoise:
 
 
 def frozen_noise(anatomy: Anatomy, again: Again, model: nn.Module) -> Iterator[FrozenNoise]:
-    """Draws that come out bit-equal in two passes, and constants that stand in for a draw."""
+    """Draws that come out bit-equal in two passes, and constants that stand in for a draw.
+
+    Whole numbers may be equal by chance, as those of confident categories are: then all draws of
+    one line together have to be too unlikely, and none of them may differ.
+    """
+    equal: dict[Span | None, list[Op]] = {}
+    differs: set[Span | None] = set()
     for latent in anatomy.latents:
         draw = latent.draw
         if draw.op is None or draw.op.noise is None or draw.op.noise.numel() < 2:
@@ -161,7 +169,14 @@ def frozen_noise(anatomy: Anatomy, again: Again, model: nn.Module) -> Iterator[F
                 yield FrozenNoise(draw.name, True, draw.op.noise.numel(), draw.op.span)
             continue
         if twin.shape == draw.op.noise.shape and torch.equal(twin, draw.op.noise):
-            yield FrozenNoise(draw.name, False, draw.op.noise.numel(), draw.op.span)
+            equal.setdefault(draw.op.span, []).append(draw.op)
+        else:
+            differs.add(draw.op.span)
+    for at, ops in equal.items():
+        chance = sum(map(coincidence, ops))
+        if chance < RARE and not (at in differs and math.isfinite(chance)):
+            numbers = sum(op.noise.numel() for op in ops if op.noise is not None)
+            yield FrozenNoise(ops[0].name, False, numbers, at)
     if not anatomy.latents:
         places = dict(hiding_places(model))
         for value, op in _cached_noise(anatomy):
