@@ -30,6 +30,13 @@ class Vector(nn.Module):
         return self.down(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
 
 
+class Options(Vector):
+    """Beside the data forward takes a number of samples, and nothing else."""
+
+    def forward(self, x: Tensor, n_samples: int = 1) -> Any:
+        return [super(Options, self).forward(x) for _ in range(n_samples)]
+
+
 class Image(nn.Module):
     """A convolution whose flattened width admits one image size only."""
 
@@ -254,6 +261,7 @@ X, Y = torch.rand(4, 20), torch.arange(4) % 4
     [
         (Vector(20), X, (X,), {}),
         (Vector(20), (X, Y), (X,), {"item 1": Y}),
+        (Options(20), (X, Y), (X,), {"item 1": Y}),
         (Conditional(), (X, Y), (X, Y), {}),
         (Conditional(), [X, Y], (X, Y), {}),
         (Conditional(), {"x": X, "y": Y}, (), {"x": X, "y": Y}),

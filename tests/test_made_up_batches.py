@@ -173,6 +173,35 @@ class Twice(Of):
         return self.x_out(h), self.y_out(torch.cat([h, y], 1))
 
 
+class Counted(Of):
+    """Two kinds of counts enter one layer, which tells no more than their sum."""
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Normal, Tensor]:
+        z = Normal(self.up(torch.cat([x, y], 1)), 1.0)
+        return z, self.out(z.rsample())
+
+
+class Drawn(Of):
+    """The picture that comes out is a distribution."""
+
+    def forward(self, x: Tensor) -> Bernoulli:
+        return Bernoulli(logits=self.down(self.up(x.flatten(1))).view(-1, 1, 5, 5))
+
+
+class Kinds(Of):
+    def forward(self, x: Tensor, edge_index: Tensor, edge_type: Tensor) -> Tensor:
+        sent = torch.einsum("ei,eio->eo", x[edge_index[0]], self.weight[edge_type])
+        return self.up(x).index_add(0, edge_index[1], sent)
+
+
+class Leaving(Of):
+    """Every row says which of the kept ones it is."""
+
+    def forward(self, x: Tensor, idx: Tensor) -> Tensor:
+        other = idx[:, None] != torch.arange(30)[None]
+        return self.up(x) * other.sum(1, keepdim=True)
+
+
 class Pixels(Of):
     """The table of labels is registered before the layer of the data."""
 
@@ -273,6 +302,18 @@ CASES: list[tuple[str, Callable[[], nn.Module], str]] = [
         lambda: Twice(up=L(14, 3), x_out=L(3, 9), y_out=L(8, 5)),
         "8×9 | 8×5",
     ),
+    (
+        "two that only their sum is told of",
+        lambda: Counted(up=L(15, 3), out=L(3, 11)),
+        "8×11 | 8×4",
+    ),
+    ("a picture as distribution", lambda: Drawn(up=L(25, 3), down=L(3, 25)), "8×1×5×5"),
+    (
+        "kinds of edges",
+        lambda: Kinds({"weight": torch.rand(2, 5, 5)}, up=L(5, 5)),  # type: ignore[dict-item]
+        "8×5 | 2×24 below 8 | 24 below 2",
+    ),
+    ("places among rows", lambda: Leaving(up=L(9, 9)), "8×9 | 8 below 8"),
     (
         "a table before the data",
         lambda: Pixels(table=nn.Embedding(4, 6), up=L(22, 16)),

@@ -198,9 +198,11 @@ def _readings(model: nn.Module, given: Any) -> Iterator[tuple[tuple[Any, ...], d
             yield tuple(given), {}
         if len(parameters) == 1 or not fits:
             yield (given,), {}
-        if given and len(parameters) >= 1 and not fits:
+        taken = max(1, len(required))
+        beside = zip(parameters[taken:], given[taken:], strict=False)
+        options = [isinstance(p.default, int | float | str) for p, v in beside if _is_data(v)]
+        if given and len(parameters) >= 1 and (not fits or (options and all(options))):
             # A data loader's (x, label) for a model that wants x alone: the rest is the loss's.
-            taken = max(1, len(required))
             rest = {f"{LOADED}{i}": v for i, v in enumerate(given) if i >= taken}
             yield tuple(given[:taken]), rest
     elif isinstance(given, Mapping):
@@ -213,6 +215,11 @@ def _readings(model: nn.Module, given: Any) -> Iterator[tuple[tuple[Any, ...], d
             yield (), dict(given)  # a loader's dict, of which the loss takes more than forward
     else:
         yield (given,), {}
+
+
+def _is_data(value: Any) -> bool:
+    """Whether something is data, and no option such as `n_samples=1`."""
+    return isinstance(value, Tensor) and value.dim() > 0
 
 
 def _rows(example: Example, batch_size: int | None, model: nn.Module, seed: int) -> Iterator[Batch]:

@@ -64,6 +64,8 @@ def companion(name: str, beside: Slot, layers: Layers) -> Slot:
         return Slot(kind="plain", value=1)
     if re.fullmatch(r"ts|tt|t_?(span|grid|eval)|time_?(points|grid|stamps)", bare):
         return Slot((layers.steps(),))
+    if re.fullmatch(r"(row_|sample_|data_)?(idx|index|indices)", bare):
+        return Slot((rows,), "index", rows)
     if re.fullmatch(r"(\w+_)?(coords?|coordinates|xy|xyz)", bare):
         return Slot((*shape[:2], 3 if bare.endswith("xyz") else 2))
     if re.fullmatch(r"t|timesteps?|time|times", bare):
@@ -108,6 +110,10 @@ def _of_graph(bare: str, beside: Slot) -> Slot | None:
     if re.fullmatch(r"edge_?(index|indices|list)?|edges|edge_index\w*", bare):
         nodes = beside.shape[0] if beside.shape else 2
         return Slot((2, 3 * nodes), "index", nodes)
+    if re.fullmatch(r"edge_?(types?|labels?|classes|weights?)", bare):
+        nodes = beside.shape[0] if beside.shape else 2
+        weight = "weight" in bare
+        return Slot((3 * nodes,)) if weight else Slot((3 * nodes,), "index", 2)
     if re.fullmatch(_ADJACENCY, bare):
         nodes = beside.shape[-2] if len(beside.shape) > 1 else 2
         return Slot((*beside.shape[:-2], nodes, nodes), "share")  # as edges are weighted in a mean

@@ -43,6 +43,7 @@ from .revisions import (
     flipped,
     not_looked_up,
     output_shapes,
+    parted,
     unmasked,
 )
 from .slots import Group, Node, Path, Slot, State, made, reshaped, slots_in, slots_of, told
@@ -148,6 +149,8 @@ class Guesser:
             if one.score[1] == 1 and (image := self._new(as_it_came_out(state, seen))) is not None:
                 self._push(image, layer, seen.progress, -1)
                 continue
+            if one.trial.ran and not one.score[1] and self._parts(state, layer, seen):
+                continue
             if one.trial.ran and (one.score[1] or not self._is_open(state, layer)):
                 best = one if one.score[1] or not best.trial.ran else best
                 break
@@ -158,6 +161,13 @@ class Guesser:
         if best is not None and not best.trial.ran:
             return self._with_other_rows(furthest, best) or best
         return best
+
+    def _parts(self, state: State, layer: nn.Module | None, seen: Observed) -> bool:
+        """Put other widths of two arguments side by side into the queue; whether there are any."""
+        found = [s for s in itertools.islice(parted(state, seen), _BRANCHES) if self._new(s)]
+        for rank, other in enumerate(found):
+            self._push(other, layer, seen.progress, rank - _BRANCHES)
+        return bool(found)
 
     def _is_rounder(self, one: Made, best: Made) -> bool:
         """Whether of two pictures that run, and do not come out alike, one is square and whole."""

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from .companions import (
     companion,
@@ -16,6 +17,8 @@ from .layers import Layers
 from .slots import Slot, State, changed, reshaped, slots_of
 from .trial import leaves
 from .witness import Observed
+
+_JOINED = ("real", "index", "onehot")
 
 
 class Revisions:
@@ -104,12 +107,37 @@ def as_it_came_out(state: State, seen: Observed) -> State | None:
     """The data in the shape of an output of as many numbers: an image, or turned axes."""
     path, slot = next(iter(slots_of(state).items()))
     for _, value in leaves(seen.trial.value):
-        if not isinstance(value, Tensor) or value.numel() != math.prod(slot.shape):
+        shape = _shape_of(value)
+        if math.prod(shape) != math.prod(slot.shape):
             continue
-        if value.shape[:1] == slot.shape[:1] and value.dim() >= len(slot.shape):
-            other = reshaped(state, path, tuple(value.shape))
+        if shape[:1] == slot.shape[:1] and len(shape) >= len(slot.shape):
+            other = reshaped(state, path, shape)
             return other
     return None
+
+
+def parted(state: State, seen: Observed) -> Iterator[State]:
+    """Two arguments that one layer takes side by side, the first as wide as what comes out.
+
+    Only their sum is told by the layer. The widest output is tried first: a latent is narrow.
+    """
+    wide = [(p, s) for p, s in slots_of(state).items() if s.kind in _JOINED and len(s.shape) == 2]
+    if len(wide) < 2 or wide[0][1].kind != "real":
+        return
+    (path, slot), *others = wide
+    widths = {v[-1] for _, o in leaves(seen.trial.value) if len(v := _shape_of(o)) == 2}
+    for width, (beside, other) in itertools.product(sorted(widths, reverse=True), others):
+        rest = slot.shape[1] + other.shape[1] - width
+        if width != slot.shape[1] and rest > 0:
+            first = changed(state, path, Slot((slot.shape[0], width)))
+            yield changed(first, beside, Slot((other.shape[0], rest)))
+
+
+def _shape_of(output: Tensor | Distribution) -> tuple[int, ...]:
+    """The shape of what comes out, or is drawn from what comes out."""
+    if isinstance(output, Tensor):
+        return tuple(output.shape)
+    return (*output.batch_shape, *output.event_shape)
 
 
 def output_shapes(state: State, seen: Observed) -> Iterator[State]:
