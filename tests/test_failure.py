@@ -16,6 +16,7 @@ from vaedoctor.checkup import examine_subject
 from vaedoctor.examine.examination import Examination
 from vaedoctor.examine.failure import Failure
 from vaedoctor.examine.listing import text_of
+from vaedoctor.subject.trace import leaves_no_trace
 
 
 class Two(nn.Module):
@@ -293,6 +294,24 @@ def test_a_loss_of_unlike_operands_is_the_targets() -> None:
     assert failure.cause == "target"
     assert failure.shapes == ((2, 5), (2, 6))
     assert failure.senders[1] == "[2, 6] comes from the input"
+
+
+@pytest.mark.parametrize(("guessed", "cause"), [(False, "target"), (True, "other")])
+def test_the_width_of_one_of_two_joined_inputs_is_not_held_against_the_model(
+    guessed: bool, cause: str
+) -> None:
+    """Only the sum of both is told by the layer, so that a made-up x may well be too wide."""
+    layers = nn.Linear(9, 4), nn.Linear(4, 5)
+    model = Bare(lambda x, y: layers[1](layers[0](torch.cat([x, y], 1))))
+    model.layers = nn.ModuleList(layers)
+    made = subject(
+        model, torch.ones(2, 6), torch.ones(2, 3), loss=lambda out, x, y: (out - x).sum()
+    )
+    made = replace(made, batch=replace(made.batch, guessed=guessed))
+    with leaves_no_trace(made.model) as rewind:
+        failure = Examination(made, seed=0, rewind=rewind).failure
+    assert failure is not None
+    assert failure.cause == cause
 
 
 def test_a_step_that_runs_has_no_failure() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from traces import differences, photograph
 
 import vaedoctor
+from vaedoctor.checkup import examine_subject
 from vaedoctor.examine.halves import IN_FLOAT32, HalfPrecision, half_runs
 from vaedoctor.examine.numerics import first_non_finite
 from vaedoctor.examine.precision import replay, run_in
@@ -77,6 +79,17 @@ def test_a_batch_that_holds_nan_is_the_beginning() -> None:
     batch[2, 1] = math.nan
     found = begins(lambda x: x * 2, batch)
     assert (found.op, found.kind, found.leaf) == (None, "NaN", "input 0")
+
+
+@pytest.mark.parametrize("guessed", [False, True])
+def test_a_made_up_batch_is_not_held_against_the_model(guessed: bool) -> None:
+    """The logarithm of the batch itself: real data may be above 0."""
+    made = subject(
+        Bare(lambda x: (x.log() @ -torch.ones(4, 2)).sum(), layer=nn.Linear(1, 1)), x().round()
+    )
+    made = replace(made, batch=replace(made.batch, guessed=guessed))
+    report = examine_subject(made, select=["VAE801"])
+    assert [f.code for f in report.findings] == ([] if guessed else ["VAE801"])
 
 
 # -- headroom ---------------------------------------------------------------------------------

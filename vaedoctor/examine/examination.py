@@ -154,7 +154,10 @@ class Examination(ExaminedObjective):
                 raise Unavailable("the training step raises before it can be measured")
         elif numerics.bad_end(self.recording.loss, self.recording.output) is None:
             return None
-        return numerics.first_non_finite(self.subject, self.seed, self._rewind)
+        found = numerics.first_non_finite(self.subject, self.seed, self._rewind)
+        if found is not None and found.op is not None and found.raw and self.subject.batch.guessed:
+            raise Unavailable(f"`{found.op.name}` does not take the made-up batch; supply --input")
+        return found
 
     def fed_by_scale(self, op: Op | None) -> bool:
         """Whether an operation is a logarithm or quotient of a sampler's scale."""

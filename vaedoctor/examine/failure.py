@@ -118,7 +118,21 @@ def _cause(
         return "other"
     if posterior_operands(flow, op) is not None:
         return "posterior"
-    return "target" if target_operands(recording, flow, op) is not None else "shapes"
+    pair = target_operands(recording, flow, op)
+    if pair is None:
+        return "shapes"
+    return "other" if guessed and _beside_another(recording, flow, pair[1]) else "target"
+
+
+def _beside_another(recording: Recording, flow: Flow, x: Value) -> bool:
+    """Whether x enters the first layer side by side with another input, so its width is free."""
+    given = {v.index for v in recording.values if v.source in ("input", "condition")}
+    own = flow.ancestors(x) & given
+    return any(
+        own & flow.ancestors(op.out) and given & flow.ancestors(op.out) - own
+        for op in recording.ops
+        if op.name in JOINS and op.makes and not flow.learned[op.out.index]
+    )
 
 
 def _untried(recording: Recording, flow: Flow, op: Op) -> bool:

@@ -77,7 +77,8 @@ class NonFinite:
     """The first operation that makes NaN or infinity out of finite numbers, or the leaf that is.
 
     `smallest` and `largest` are its first operand's; `leaf` names a batch item or parameter that
-    held the value from the start; `end` is what is not finite in the end.
+    held the value from the start; `end` is what is not finite in the end, `raw` says that the
+    operation reads nothing but the batch.
     """
 
     op: Op | None
@@ -87,6 +88,7 @@ class NonFinite:
     leaf: str = ""
     smallest: float = math.nan
     largest: float = math.nan
+    raw: bool = False
 
 
 _COMPLAINTS = ("nan", "inf", "invalid values", "between 0 and 1", "not finite", "positive")
@@ -165,7 +167,11 @@ def _begin(watch: Watch, flow: Flow, end: Value, name: str) -> NonFinite | None:
         what = trouble(leaf.tensor)
         return NonFinite(None, what, None, name, f"{leaf.source} {leaf.name}".strip())
     low, high = _range(op)
-    return NonFinite(op, watch.made[op.index], op.span, name, "", low, high)
+    raw = bool(op.reads) and all(
+        flow.data[v.index] and not flow.learned[v.index] and not flow.noise[v.index]
+        for v in op.reads
+    )
+    return NonFinite(op, watch.made[op.index], op.span, name, "", low, high, raw)
 
 
 def _bad_path(watch: Watch, flow: Flow, end: Value) -> tuple[list[Op], list[Value]]:
