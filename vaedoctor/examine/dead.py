@@ -95,7 +95,7 @@ def _dead_operation(flow: Flow, gradients: Gradients, start: Value) -> Op | None
     alive = {v.index for v, g in zip(values, found, strict=True) if kind_of(g) is Arrives.YES}
     for op in flow.recording.ops:
         if any(m.index in alive for m in op.makes) and any(
-            r.index in ahead and r.index not in alive for r in op.reads
+            r.index in ahead and r.index not in alive and r.requires_grad for r in op.reads
         ):
             return op
     return None

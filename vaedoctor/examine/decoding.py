@@ -12,7 +12,7 @@ from ..finding import Span
 from .aliases import taken_for_sample
 from .anatomy import Anatomy, fed_by
 from .decoders import other_decoders, skipped_sample
-from .flow import RESHAPES, SLICES, Draw, Flow
+from .flow import JOINS, RESHAPES, SLICES, Draw, Flow
 from .latents import AFFINE_NOISE, Head, path_of, tables_of, writes_to
 from .listing import Method, methods_of, returned_name
 from .places import Frame
@@ -285,8 +285,13 @@ def _activation(frames: tuple[Frame, ...], index: int) -> object:
 
 
 def _dead(anatomy: Anatomy) -> Iterator[Draw]:
-    """Draws shaped after the posterior that reach no output and no loss."""
+    """Draws shaped after the posterior that reach no output and no loss.
+
+    None where x_hat has noise from a draw joined to the data: of an implicit posterior.
+    """
     flow, recording = anatomy.flow, anatomy.recording
+    if anatomy.x_hat is not None and _joined_noise(anatomy, anatomy.x_hat):
+        return
     ends = [o.value for o in anatomy.outputs]
     if recording.loss is not None and (loss := recording.value_of(recording.loss)):
         ends.append(loss)
@@ -307,6 +312,20 @@ def _dead(anatomy: Anatomy) -> Iterator[Draw]:
         modelled = any(flow.posterior(v) for v in given)
         if not after and (modelled or draw.value.shape in shapes):
             yield draw
+
+
+def _joined_noise(anatomy: Anatomy, x_hat: Value) -> bool:
+    """Whether a reconstruction is computed from data and a draw that enter a layer side by side."""
+    flow = anatomy.flow
+    behind = flow.ancestors(x_hat)
+    return any(
+        op.name in JOINS
+        and op.makes
+        and op.out.index in behind
+        and any(flow.noise[v.index] and not flow.data[v.index] for v in op.reads)
+        and any(flow.data[v.index] and not flow.noise[v.index] for v in op.reads)
+        for op in flow.recording.ops
+    )
 
 
 def _blind(anatomy: Anatomy, heads: tuple[Head, Head]) -> Op | None:

@@ -57,7 +57,8 @@ class Divergence(LocationScale):
     """The isolated KL of one latent at two settings of its scale head.
 
     `rows` is the batch size, `units` the latent's elements a row; `meaning` names the standard
-    deviation that the loss's gradient does fit when it does not fit the sampler's.
+    deviation that the loss's gradient does fit when it does not fit the sampler's; `aside` says
+    that a term in which the sample meets further draws was held too: a discrepancy, or log p.
     """
 
     latent: Latent
@@ -71,6 +72,7 @@ class Divergence(LocationScale):
     at: Span | None
     sampled_at: Span | None
     scale_at: Span | None
+    aside: bool = False
 
     @property
     def missing(self) -> bool:
@@ -83,7 +85,7 @@ class Divergence(LocationScale):
         """Whether all that is left of the KL is -Σ log s: no prior pulls the location or scale."""
         low, high = self.settings
         pulls = [low.weight, high.weight, self.far]
-        if max(map(abs, pulls)) > EVEN * abs(low.entropy):
+        if self.aside or max(map(abs, pulls)) > EVEN * abs(low.entropy):
             return False
         return low.entropy * high.entropy > 0 and (
             abs(low.entropy - high.entropy) < EXACT * abs(low.entropy)
@@ -254,6 +256,7 @@ def isolate(
         probe.at,
         (made or latent.meeting).span,
         latent.meeting.span if raw or scale is None else scale.span,
+        probe.judged_aside,
     )
 
 

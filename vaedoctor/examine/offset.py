@@ -67,6 +67,8 @@ def offsets(
             continue
         if term in (probe.mu, probe.h, divergence.latent.z) or not term.requires_grad:
             continue
+        if _of_others(probe, term):
+            continue
         found = probe.measure(divergence.settings[0].head, term=term)
         if found.spread > EVEN or abs(found.ratio - 1) > EXACT or found.weight == 0:
             continue
@@ -81,6 +83,14 @@ def offsets(
             yield Offset(name, total / (term.shape or (1,))[0], total / units, at)
     if not told and (inside := _inside(probe, divergence)) is not None:
         yield inside
+
+
+def _of_others(probe: Probe, term: Value) -> bool:
+    """Whether the posterior of a further latent is part of a term, which is 0 at no one's prior."""
+    latents = probe.anatomy.latents
+    read = probe.anatomy.flow.ancestors(term, stop=[x.z for x in latents])
+    further = (x for x in latents if x not in probe.alike)
+    return any(v.index in read for x in further for v in (x.loc, x.scale) if v is not None)
 
 
 def _inside(probe: Probe, divergence: Divergence) -> Offset | None:

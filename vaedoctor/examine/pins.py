@@ -14,10 +14,13 @@ from .anatomy import Anatomy
 from .edits import Edits, by_operation
 from .evaluation import differentiable
 from .flow import Flow
+from .gradients import gradient_between
 from .latents import ADDS, MULS, Latent
 from .recording import Op, Value
 from .repeat import countable, counted
 from .step import run_recorded
+
+_CHANNELS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,8 @@ class Pinned:
     `leak` is the largest |d x_hat / d x| along a random direction (0 when nothing passes),
     `identity` whether that gradient is the direction itself (x is added to x_hat), `causal`
     whether x_hat at a step only knows earlier steps, `merge` the operation where x comes in,
-    `statistic` whether all that comes in is one number a row computed without weights.
+    `statistic` whether all that comes in is one number a row computed without weights, `apart`
+    whether the loss compares no entry of x that comes in.
     """
 
     leak: float
@@ -36,6 +40,7 @@ class Pinned:
     merge: Op | None
     through: str
     statistic: bool = False
+    apart: bool = False
 
 
 def pin_latents(
@@ -71,7 +76,23 @@ def pin_latents(
         steps,
         merge,
         merge.name if merge is not None else "",
+        apart=_apart(anatomy, gradient),
     )
+
+
+def _apart(anatomy: Anatomy, seen: Tensor) -> bool:
+    """Whether the loss scores x_hat only at entries of x that the decoder does not see.
+
+    So it is where a mask shows the decoder one part of x, and the other is to be filled in.
+    """
+    x_hat, loss = anatomy.x_hat, anatomy.recording.loss
+    end = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
+    if end is None or x_hat is None or x_hat.shape != seen.shape:
+        return False
+    (scored,) = gradient_between([end], [x_hat])
+    if scored is None or not bool((scored != 0).any()):
+        return False
+    return not bool(((scored != 0) & (seen != 0)).any())
 
 
 def _turned(flow: Flow, latents: list[Latent], merge: Op) -> bool:
@@ -164,11 +185,12 @@ def _causal(x_hat: Tensor, x: Tensor) -> bool:
     """Whether x_hat at each of a few steps has no gradient at that step or later (teacher forcing).
 
     Tried on both sequence layouts, [batch, time, ...] and [time, batch, ...], of which x_hat may
-    lack the first steps, and on the pixels of a picture in the order of reading.
+    lack the first steps, on the pixels of a picture in the order of reading, and on the channels of
+    each pixel, as where a mixture's green mean knows the pixel's red.
     """
     if x.dim() < 3 or x_hat.dim() < 3:
         return False
-    if any(_in_order(x_hat, x, axis) for axis in (1, 0)):
+    if any(_in_order(x_hat, x, axis) for axis in (1, 0)) or _by_channel(x_hat, x):
         return True
     if x.dim() != 4 or x_hat.dim() != 4 or x_hat.shape[2:] != x.shape[2:] or len(x_hat) != len(x):
         return False
@@ -187,6 +209,21 @@ def _in_order(x_hat: Tensor, x: Tensor, axis: int) -> bool:
     return all(
         _blind(x_hat.select(axis, step), x, lambda g: g.narrow(axis, step + late, length - step))  # noqa: B023
         for step in (0, length // 2, length - 1)
+    )
+
+
+def _by_channel(x_hat: Tensor, x: Tensor) -> bool:
+    """Whether each channel of x_hat, on whichever axis, knows only those of x before it."""
+    channels = x.shape[1]
+    if x.dim() != 4 or not 1 < channels <= _CHANNELS or len(x_hat) != len(x):
+        return False
+    return any(
+        all(
+            _blind(x_hat.select(axis, c), x, lambda g: g[:, c:])  # noqa: B023
+            for c in range(channels)
+        )
+        for axis in range(1, x_hat.dim())
+        if x_hat.shape[axis] == channels
     )
 
 

@@ -111,7 +111,10 @@ class Probe:
         if mu is None or h is None or mu.op is None or h.op is None:
             raise Unavailable("the posterior's parameters cannot be forced to known values")
         self.mu, self.h = mu, h
-        self.pins += beside(anatomy, mu, h, flow.descendants(*decoded))
+        aside = beside(anatomy, mu, h, flow.descendants(*decoded))
+        self.pins += aside
+        sampled = flow.descendants(*samples)
+        self.judged_aside = any(v.index in sampled for op in aside for v in op.makes)
         self.apart = self.mu is self.h or self.mu.index not in flow.ancestors(self.h)
         unbounded = not flow.noise[self.h.index] and _unbounded(flow, self.h)
         self.signed = bool((self.h.tensor.detach() <= 0).any()) or unbounded

@@ -95,7 +95,10 @@ def transports(
                 continue
             finally:
                 rewind()
-            if found is not None:
+            if found is None:
+                continue
+            decoded = end.index in anatomy.flow.ancestors(anatomy.x_hat)
+            if decoded or abs(found.prior) > CLOSE:  # else it is no flow, but a density, say
                 yield found
                 break
 

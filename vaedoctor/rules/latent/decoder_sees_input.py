@@ -30,9 +30,9 @@ def decoder_sees_input(examination: Examination) -> Iterator[Finding | Verified]
     ## False alarms
     Declared conditions are allowed (`conditions=`), other arguments of `forward` are not x, all
     stochastic nodes of a hierarchy are held, and autoregressive decoders that see only earlier
-    steps are recognised, as are flows that read x and one number a row (a library size). A
-    residual connection is an *error* only if x itself is added to the
-    output.
+    steps, or channels, are recognised, as are flows that read x, one number a row (a library size)
+    and masks that show the decoder no entry that the loss compares. A residual connection is an
+    *error* only if x itself is added to the output.
     """
     pinned = examination.pinned
     if pinned.statistic:
@@ -41,6 +41,8 @@ def decoder_sees_input(examination: Examination) -> Iterator[Finding | Verified]
         yield Verified("x_hat knows x only through the sample", {"d x_hat / d x": 0.0})
     elif pinned.causal:
         yield Verified("the decoder sees earlier steps of x only (autoregressive)")
+    elif pinned.apart:
+        yield Verified("the loss compares no entry of x that the decoder sees")
     else:
         way = f" through `{pinned.through}`" if pinned.through else ""
         yield Finding(
