@@ -44,6 +44,63 @@ ALONE = {
                 z, mu, logvar = drawn(self.up(x))
                 return self.down(z), mu, logvar
     """,
+    "parts whose classes leave a method open, and a forward that only refuses": """
+        class Part(nn.Module):
+            def __init__(self, width=20, d_z=6, parts=1):
+                super().__init__()
+                self.width, self.d_z, self.parts = width, d_z, parts
+        class Encoder(Part):
+            def forward(self, x):
+                return self.encode(x)
+            def encode(self, x):
+                raise NotImplementedError
+        class Decoder(Part):
+            def forward(self, z):
+                return self.decode(z)
+            def decode(self, z):
+                raise NotImplementedError
+        class PlainEncoder(Encoder):
+            def __init__(self, width=20, d_z=6, parts=1):
+                super().__init__(width, d_z, parts)
+                self.up = nn.Linear(width, d_z * parts)
+            def encode(self, x):
+                return self.up(x)
+        class PlainDecoder(Decoder):
+            def __init__(self, width=20, d_z=6, parts=1):
+                super().__init__(width, d_z, parts)
+                self.down = nn.Linear(d_z, width)
+            def decode(self, z):
+                return self.down(z)
+        class VAE(nn.Module):
+            def __init__(self, encoder: Encoder, decoder: Decoder):
+                super().__init__()
+                self._encoder, self._decoder = encoder, decoder
+                if encoder.parts != 2:
+                    raise ValueError("a mean and a variance are asked for")
+            def forward(self, x):
+                raise RuntimeError("call encode and decode")
+            def encode(self, x):
+                return self._encoder(x).chunk(2, 1)
+            def reparameterize(self, mu, logvar):
+                return mu + torch.randn_like(mu) * (logvar / 2).exp()
+            def decode(self, z):
+                return self._decoder(z)
+    """,
+    "a class that only a check of the constructor names": """
+        class Net(nn.Module):
+            def __init__(self, width, d_z):
+                super().__init__()
+                self.up, self.down = nn.Linear(width, 2 * d_z), nn.Linear(d_z, width)
+                self.d_z = d_z
+        class VAE(nn.Module):
+            def __init__(self, model: "Unknown"):
+                super().__init__()
+                assert isinstance(model, Net)
+                self._model, self.d_z = model, model.d_z
+            def forward(self, x):
+                z, mu, logvar = drawn(self._model.up(x))
+                return self._model.down(z), mu, logvar
+    """,
     "a list of words": """
         class VAE(nn.Module):
             def __init__(self, width, order):

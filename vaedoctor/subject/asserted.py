@@ -7,12 +7,15 @@ condition is evaluated where it failed, with others in the place of the made-up 
 from __future__ import annotations
 
 import ast
+import inspect
 import itertools
 import linecache
 from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any
 
+from .making import Call
+from .signatures import signature_of
 from .solving import Values, sizes_in, with_size
 
 _EVALUATED = (
@@ -39,6 +42,66 @@ def passing(error: BaseException, made: Values) -> Iterator[Values]:
         if _value(name, held) != number and _holds(test, name, number, held) is wanted
     )
     yield from itertools.islice(proposals, _MOST)
+
+
+def equalling(error: BaseException, made: Values) -> Iterator[Values]:
+    """Where `part.size == 2` failed, the made-up values with a part that is given this size."""
+    found = _check(error)
+    for node in ast.walk(found[0]) if found is not None else ():
+        match node:
+            case ast.Compare(left=left, ops=[ast.Eq() | ast.NotEq()], comparators=[right]):
+                for one, other in ((left, right), (right, left)):
+                    held = {**found[2].f_globals, **found[2].f_locals} if found is not None else {}
+                    wanted = _evaluated(other, held)
+                    if isinstance(one, ast.Attribute) and type(wanted) in (int, float, bool, str):
+                        yield from _with_argument(made, one.attr, wanted)
+
+
+def _evaluated(node: ast.expr, held: dict[str, Any]) -> Any:
+    if not all(isinstance(n, _EVALUATED) for n in ast.walk(node)):
+        return None
+    try:
+        return eval(compile(ast.Expression(node), "<check>", "eval"), {}, held)
+    except Exception:
+        return None
+
+
+def _with_argument(made: Any, name: str, value: Any) -> Iterator[Any]:
+    """Made-up values of which one call gets an argument that it takes."""
+    inside = made.values if isinstance(made, Call) else made
+    if not isinstance(inside, Mapping):
+        return
+    if isinstance(made, Call) and name in signature_of(made.thing).parameters:
+        yield Call(made.thing, {**inside, name: value})
+    for key, inner in inside.items():
+        for other in _with_argument(inner, name, value):
+            changed = {**inside, key: other}
+            yield Call(made.thing, changed) if isinstance(made, Call) else changed
+
+
+def classes_asked(error: BaseException) -> list[tuple[str, type]]:
+    """The names and the classes of `assert isinstance(name, Class)` where such a check raised."""
+    found = _check(error)
+    asked = []
+    for node in ast.walk(found[0]) if found is not None else ():
+        match node:
+            case ast.Call(func=ast.Name(id="isinstance"), args=[value, kinds]):
+                several = kinds.elts if isinstance(kinds, ast.Tuple) else [kinds]
+                held = {**found[2].f_globals, **found[2].f_locals} if found is not None else {}
+                for one in several:
+                    kind = _static(ast.unparse(one), held)
+                    if isinstance(kind, type):
+                        asked.append((ast.unparse(value).rpartition(".")[2].lstrip("_"), kind))
+    return asked
+
+
+def _static(name: str, held: Mapping[str, Any]) -> Any:
+    """What a dotted name stands for, an attribute of a module or a class included."""
+    first, *rest = name.split(".")
+    value = held.get(first)
+    for attribute in rest:
+        value = inspect.getattr_static(value, attribute, None)
+    return value
 
 
 def _check(error: BaseException) -> tuple[ast.expr, bool, FrameType] | None:

@@ -16,7 +16,8 @@ from typing import Any
 from torch import nn
 
 from .answers import answering
-from .asserted import passing
+from .asserted import equalling, passing
+from .bases import meant_below
 from .construction import Aftermath, Construction, apply_following, constructions, own_arguments
 from .errors import TargetError, a_kind, summary
 from .given import given_arguments
@@ -133,6 +134,8 @@ def builds(
     In place of a model with more than `most` parameters come those with smaller defaults.
     """
     label = label or name_of(thing)
+    if inspect.isabstract(thing) and (base := meant_below(thing, label)) is not None:
+        raise base
     names = _names(thing, namespace or {})
     given = given_arguments(args or {}, thing, names, source, label)
     read, construction = _from_file(thing, source, names)
@@ -163,6 +166,7 @@ def builds(
                 answering(error, plan.made_up),
                 inheriting_part(plan.made_up, error),
                 passing(error, plan.made_up),
+                equalling(error, plan.made_up),
                 proposals.named_in(error, plan.made_up),
             )
             left = max(_MOST_ANSWERS - answered[summary(error)], 0)

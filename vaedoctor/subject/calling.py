@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..spelling import did_you_mean
+from .bases import only_raises
 from .composing import EncodeDecode, GuideModel, Parts, is_pyro_pair
 from .errors import TargetError
 from .source import is_library
@@ -167,8 +168,9 @@ def _checked(model: nn.Module, given: dict[str, Any]) -> None:
 
 
 def has_forward(model: nn.Module) -> bool:
-    """Whether the class defines `forward`."""
-    return getattr(type(model), "forward", None) not in (nn.Module.forward, None)
+    """Whether the class defines a `forward` that does more than raise."""
+    forward = getattr(type(model), "forward", None)
+    return forward not in (nn.Module.forward, None) and not only_raises(type(model), "forward")
 
 
 def _part(model: nn.Module, pattern: re.Pattern[str]) -> str:

@@ -9,8 +9,9 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from .bases import meant_below
 from .batch import NotGuessed, find_batch, parse_input
 from .build import Built
 from .calling import Calling, calling_of, has_forward
@@ -59,8 +60,8 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
     for built in islice(models, _MOST_MADE_UP):
         if first is not None and time.thread_time() > ends:
             break
-        if (misspelt := meant_as_forward(built.model)) is not None:
-            raise misspelt
+        if (other := _without_a_forward_of_its_own(built.model, wanted)) is not None:
+            raise other
         try:
             chosen = _affordable(built, wanted)
         except NotGuessed as error:
@@ -95,6 +96,16 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
     if raised is not None:
         raise cannot_run(type(best[0].model), best[0].made_up, raised, wanted.target) from raised
     return best
+
+
+def _without_a_forward_of_its_own(model: nn.Module, wanted: Wanted) -> TargetError | None:
+    """What is said of a model whose `forward` has another name, or is left to other classes."""
+    if has_forward(model):
+        return None
+    if (misspelt := meant_as_forward(model)) is not None:
+        return misspelt
+    composed = calling_of(model).parts is not None
+    return None if composed else meant_below(type(model), wanted.target)
 
 
 def _may_be_made_up(chosen: Chosen, wanted: Wanted) -> bool:

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from .answers import NAMES
+from .bases import makable
 from .callees import is_from_torch
 from .constants import constants_for
 from .making import Call, namespace_of
@@ -84,8 +85,7 @@ class Inventor:
         if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
             return list(annotation)
         if isinstance(annotation, type) and self._is_own(annotation):
-            kinds = inheriting(annotation) if inspect.isabstract(annotation) else [annotation]
-            return [made for kind in kinds for made in self._built(kind, use)]
+            return [made for kind in makable(annotation) for made in self._built(kind, use)]
         if annotation is nn.Module:
             return self._components(name, use)
         if origin in (dict, Mapping) and args[0] is str:
@@ -265,7 +265,7 @@ class Inventor:
         for kind in sorted(self._own_classes(), key=lambda k: -_likeness(k.__name__, bare)):
             like = _likeness(kind.__name__, bare)
             if issubclass(kind, nn.Module) and like and kind not in self._building:
-                found += self._built(kind, Use())
+                found += [c for k in makable(kind) for c in self._built(k, Use()) if c not in found]
         return found
 
     def _stand_ins(self, name: str, use: Use, *, of_any_kind: bool = False) -> list[Any]:
@@ -348,15 +348,6 @@ class Inventor:
 
 def _top(kind: type) -> str:
     return kind.__module__.partition(".")[0]
-
-
-def inheriting(kind: type) -> list[type]:
-    """The classes that can be made among those that inherit from another."""
-    below: dict[type, None] = {}
-    children: list[type] = type.__subclasses__(kind)
-    for child in children:
-        below |= dict.fromkeys([child, *inheriting(child)])
-    return [k for k in below if not inspect.isabstract(k)]
 
 
 def _renamed(value: Any) -> Any:

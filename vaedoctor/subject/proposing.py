@@ -11,8 +11,10 @@ from typing import Any
 
 from torch import nn
 
-from .inventing import Inventor, fields_of, inheriting
-from .making import Call
+from .asserted import classes_asked
+from .bases import inheriting
+from .inventing import Inventor, fields_of
+from .making import Call, realised
 from .reading import uses_of
 from .signatures import annotations_of, defaults_of, hint_of, required, signature_of
 from .sizes import Sizes
@@ -79,6 +81,7 @@ class Proposals:
 
         Each by itself, then all: `either dim or codebook_size must be given`.
         """
+        yield from self._of_the_class_asked(error, made)
         unset = unset_in(error)
         lacking = [
             p
@@ -97,6 +100,15 @@ class Proposals:
             yield {**made, **{name: options[0] for name, options in table.items()}}
         yield from self._passed_on(error, made)
         yield from self._fields_named(error, made)
+
+    def _of_the_class_asked(self, error: BaseException, made: Values) -> Iterator[Values]:
+        """With an object of the class that a check of the constructor's asks for."""
+        names = [p.name for p in self._parameters() if p.name not in self._values]
+        inventor = self._inventor(even=False, shared=False)
+        for name, kind in classes_asked(error):
+            if name in names and not isinstance(realised(made.get(name)), kind):
+                use = self.uses.get(name)
+                yield from ({**made, name: o} for o in inventor.choices(name, kind, use)[:4])
 
     def _fields_named(self, error: BaseException, made: Values) -> Iterator[Values]:
         """With the fields of default None of made-up objects that an error names."""
