@@ -101,6 +101,32 @@ ALONE = {
                 z, mu, logvar = drawn(self._model.up(x))
                 return self._model.down(z), mu, logvar
     """,
+    "a number within a bound that only the message tells": """
+        class VAE(nn.Module):
+            def __init__(self, config):
+                super().__init__()
+                rest = config.num_layers - config.split
+                if rest <= 0:
+                    raise ValueError(f"split ({config.split}) must be less than {config.num_layers}")
+                self.up = nn.Sequential(*[nn.Linear(20, 20) for _ in range(config.split)])
+                self.mid, self.down = nn.Linear(20, 12), nn.Linear(6, 20)
+                self.shared = config.num_heads // config.num_kv_heads
+            def forward(self, x):
+                z, mu, logvar = drawn(self.mid(self.up(x).repeat(1, self.shared)))
+                return self.down(z), mu, logvar
+    """,
+    "one number or several, of which one fits": """
+        class VAE(nn.Module):
+            def __init__(self, width: int, codes: "int | tuple[int, ...]", d_z=6):
+                super().__init__()
+                several = codes if isinstance(codes, tuple) else (codes,) * 2
+                if len(several) != 2 or len({code for code in several}) != 1:
+                    raise ValueError("they are shared")
+                self.up, self.down = nn.Linear(width, 2 * d_z), nn.Linear(d_z, width)
+            def forward(self, x):
+                z, mu, logvar = drawn(self.up(x))
+                return self.down(z), mu, logvar
+    """,
     "a list of words": """
         class VAE(nn.Module):
             def __init__(self, width, order):

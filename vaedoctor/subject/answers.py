@@ -16,12 +16,31 @@ NAMES = ("a", "b")
 _DIVIDES = re.compile(
     r"(\d+)\D{0,60}?(?:divisible|multiple|divided)\D{0,60}?(\d+)", re.IGNORECASE | re.DOTALL
 )
+_BOUND = re.compile(
+    r"(?<![\w.])(\d+)(?![\w.])\D{0,40}?\b(?:must|should|has to|needs to|cannot|can't|may not)"
+    r"\D{0,16}?\b(?:less|smaller|lower|fewer|below|greater|larger|more|higher|above|exceed|at most"
+    r"|at least)\b\D{0,40}?(?<![\w.])(\d+)(?![\w.])"
+)
 
 
 def answering(error: BaseException, made: Values) -> Iterator[Values]:
     """The made-up values with what the exception says in their place."""
     yield from _looked_up_by_name(error, made)
     yield from _dividing(str(error), made)
+    yield from _bounded(str(error), made)
+
+
+def _bounded(text: str, made: Values) -> Iterator[Values]:
+    """`split (17) must be less than layers (2)`: the one within the other's bound, or moved."""
+    found = _BOUND.search(text)
+    if found is None:
+        return
+    size, bound = int(found[1]), int(found[2])
+    for old, other in ((size, bound), (bound, size)):
+        for path, number in sizes_in(made):
+            if number == old:
+                near = (other - 1, other + 1, other, 2 * other)
+                yield from (with_size(made, path, n) for n in near if n > 0 and n != old)
 
 
 def _looked_up_by_name(error: BaseException, made: Values) -> Iterator[Values]:

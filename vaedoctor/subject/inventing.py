@@ -65,8 +65,10 @@ class Inventor:
         if origin in (typing.Union, types.UnionType):
             inner = [a for a in args if a is not type(None)]
             found = [c for a in inner for c in self._by_type(name, a, use)]
-            if found and int in inner and not (use.items or use.keys or use.count):
-                found = [*self._by_name(name, int, use), *found]  # `int | list[int]`: one will do
+            if found and int in inner:  # `int | list[int]`: one will do
+                several = use.items or use.keys or use.count
+                one = self._by_name(name, int, use)
+                found = [*found, *one] if several else [*one, *found]
             return found or ([None] if type(None) in args and not use.said else [])
         if origin is typing.Annotated:
             return self._by_type(name, args[0], use)

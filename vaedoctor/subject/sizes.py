@@ -60,7 +60,7 @@ _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
     (r"adj\w*|a_(norm|hat)|laplacian|adjacency\w*", (Call(torch.eye, {"n": _NODES}),)),
     (r"(n|num)_(vertices|nodes|verts|atoms)", (_NODES,)),
     (r"padding", (1, 0)),
-    (r"(n_?|num_?)?heads?|n_?head|num_attention_heads", (2, 1)),
+    (r"(n_?|num_?)?(\w+_)?heads?", (2, 1)),
     (
         r"(n_?|num_?)(\w+_)?(layers?|blocks?|levels?|stages?|res|downs?\w*|flows?)|depth",
         (2, 1),
