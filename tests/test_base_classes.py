@@ -42,7 +42,9 @@ def test_a_base_class_names_the_classes_that_inherit_from_it(
 ) -> None:
     path = tmp_path / "mymodel.py"
     path.write_text(BASE.format(base=base, decorator=decorator))
-    with pytest.raises(TargetError, match="leaves `forward` to the .* from it, `Gaussian`") as told:
+    with pytest.raises(
+        TargetError, match=r"leaves `forward` to the .* from it, `Gaussian`"
+    ) as told:
         load(f"{path}:VAE")
     assert told.value.next_step == f"vaedoctor check {path}:Gaussian"
     assert load(f"{path}:Gaussian").batch.ran

@@ -107,7 +107,7 @@ ALONE = {
                 super().__init__()
                 rest = config.num_layers - config.split
                 if rest <= 0:
-                    raise ValueError(f"split ({config.split}) must be less than {config.num_layers}")
+                    raise ValueError(f"split ({config.split}) must be below {config.num_layers}")
                 self.up = nn.Sequential(*[nn.Linear(20, 20) for _ in range(config.split)])
                 self.mid, self.down = nn.Linear(20, 12), nn.Linear(6, 20)
                 self.shared = config.num_heads // config.num_kv_heads

@@ -18,7 +18,7 @@ from .calling import Calling, calling_of, has_forward
 from .errors import TargetError
 from .forwardless import meant_as_forward, without_forward
 from .gaps import with_gaps
-from .inventing import given_too, stands_in
+from .inventing import calls_what_nobody_gave, given_too, stands_in
 from .parts import holds_written, returning
 from .solving import Outcome, Values, as_wide_as_given, sizes_in, solve, with_size
 from .source import Source
@@ -60,14 +60,14 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
     for built in islice(models, _MOST_MADE_UP):
         if first is not None and time.thread_time() > ends:
             break
-        if (other := _without_a_forward_of_its_own(built.model, wanted)) is not None:
-            raise other
+        if (unnamed := _without_a_forward_of_its_own(built.model, wanted)) is not None:
+            raise unnamed
         try:
             chosen = _affordable(built, wanted)
-        except NotGuessed as error:
-            refused = refused or _with_factory(error, built, wanted)
-            if error.trial is not None:
-                first = first or (built, error.trial)
+        except NotGuessed as unknown:
+            refused = refused or _with_factory(unknown, built, wanted)
+            if unknown.trial is not None:
+                first = first or (built, unknown.trial)
             continue
         if chosen[1].ran:
             return _as_wide_as_the_data(chosen, wanted)
@@ -79,6 +79,9 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
         if (whole := _with_what_it_lacks(built, trial, wanted)) is not None:
             return _as_wide_as_the_data(whole, wanted)
         if not (built.made_up or built.shrunk):
+            error = trial.error
+            if error and wanted.source is None and calls_what_nobody_gave(built.model, error):
+                raise cannot_run(type(built.model), {}, error, wanted.target) from error
             return chosen
         best = best or chosen
         first = first or (built, trial)
@@ -115,6 +118,7 @@ def _may_be_made_up(chosen: Chosen, wanted: Wanted) -> bool:
     refuses = frame is not None and frame[1].startswith(("raise ", "assert "))
     return (
         stands_in(built.made_up)
+        or calls_what_nobody_gave(built.model, error)
         or given_too(built, error, wanted.namespace) is not None
         or (refuses and bool(built.made_up))
     )

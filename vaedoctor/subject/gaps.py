@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from .making import Call, Gap
+from .making import Call
+from .marks import gap
 from .proposing import said_in, unset_in
 from .reading import uses_of
 from .signatures import annotations_of, hint_of, signature_of
@@ -50,9 +51,16 @@ def known(hint: Any, use: Use | None) -> str:
             more = ", ..." if len(read) > _MOST_SAID else ""
             verb = "is" if len(read) == 1 else "are"
             said.append(f"its {', '.join(read[:_MOST_SAID])}{more} {verb} read")
+            if "log_prob" in read:
+                said.append("such as torch.distributions.Normal(0.0, 1.0)")
         elif use.called is not None:
             said.append(f"called with {use.called} argument{'s' * (use.called != 1)}")
     return ", ".join(said)
+
+
+def is_part(use: Use | None) -> bool:
+    """Whether a value is called: a part of the model."""
+    return use is not None and use.called is not None
 
 
 def _ways(error: BaseException) -> Iterator[Callable[[str], bool]]:
@@ -74,6 +82,7 @@ def _placed(
     found, hints = dict(made), annotations_of(thing)
     module = sys.modules.get(str(getattr(thing, "__module__", "")))
     uses = uses_of(thing, vars(module) if module is not None else {})
+    uncalled = "'NoneType' object is not callable" in str(error)  # and the next part will not be
     for p in signature_of(thing).parameters.values():
         spread = p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
         value = made.get(p.name)
@@ -82,8 +91,11 @@ def _placed(
             if inside is not None:
                 found[p.name] = Call(value.thing, inside)
                 continue
-        if not spread and is_meant(p.name) and (p.name in made or p.default is None):
+        unset = p.default is None and p.name not in made
+        meant = is_meant(p.name) or (unset and uncalled and is_part(uses.get(p.name)))
+        if not spread and meant and (p.name in made or p.default is None):
             frame = user_frame(error)
             line = f"used in `{frame[1]}`" if frame is not None else ""
-            found[p.name] = Gap(known(hint_of(thing, p, hints), uses.get(p.name)) or line)
+            hint, use = hint_of(thing, p, hints), uses.get(p.name)
+            found[p.name] = gap(thing, p.name, known(hint, use) or line, hint, use)
     return found if found != dict(made) else None

@@ -264,8 +264,8 @@ class Inventor:
         if "norm" in bare:
             return [nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d]
         found = []
-        for kind in sorted(self._own_classes(), key=lambda k: -_likeness(k.__name__, bare)):
-            like = _likeness(kind.__name__, bare)
+        for kind in sorted(self._own_classes(), key=lambda k: -likeness(k.__name__, bare)):
+            like = likeness(kind.__name__, bare)
             if issubclass(kind, nn.Module) and like and kind not in self._building:
                 found += [c for k in makable(kind) for c in self._built(k, Use()) if c not in found]
         return found
@@ -278,7 +278,7 @@ class Inventor:
         if use.called not in (None, 1) or other or self.sizes.is_list(bare):
             return []
         parts = (k for k in self._own_classes(near=False) if issubclass(k, nn.Module))
-        likes = (_likeness(k.__name__, bare.replace("_", "")) for k in parts)
+        likes = (likeness(k.__name__, bare.replace("_", "")) for k in parts)
         if (self._building and not of_any_kind) or any(likes):
             return []  # of how many axes the result should be is known to the file's own part only
         wide, inner, code = (self._size(n) for n in ("input_dim", "hidden_dim", "latent_dim"))
@@ -397,6 +397,15 @@ def given_too(
     return None if changed == values else changed
 
 
+def calls_what_nobody_gave(model: nn.Module, error: BaseException | None) -> bool:
+    """Whether a part was called that is None, as it is unless the constructor is given one."""
+    lacks = _lacks(error) if isinstance(error, TypeError) else None
+    if lacks is None or lacks[0] is not type(model):
+        return False
+    parameter = signature_of(lacks[0]).parameters.get(lacks[1])
+    return parameter is not None and parameter.default is None
+
+
 def _lacks(error: BaseException | None) -> tuple[type, str] | None:
     """The class and the name of a module's attribute that is not there, or None and called."""
     if isinstance(error, AttributeError) and isinstance(error.obj, nn.Module):
@@ -452,7 +461,7 @@ def _is_list_name(sizes: Sizes, name: str) -> bool:
     return sizes.is_list(name)
 
 
-def _likeness(kind: str, bare: str) -> int:
+def likeness(kind: str, bare: str) -> int:
     """How much of a parameter's name a class's name holds: `enc` and `Encoder` share three."""
     lower = kind.lower()
     if bare == lower:

@@ -31,9 +31,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A value that nobody can make up, with what is known about it."""
+    """A value that nobody can make up, with what is known about it.
+
+    `about` are its type and use in a few words, `said` is what a docstring says, and `like` are
+    classes that may be meant.
+    """
 
     about: str
+    said: str = ""
+    like: tuple[type, ...] = ()
 
 
 def gaps_in(value: Any) -> Iterator[Gap]:
@@ -122,8 +128,10 @@ def classes_written(value: Any) -> list[type]:
 
 
 def _named(value: Any) -> Iterator[Any]:
-    """The classes and functions that an expression names."""
-    if isinstance(value, Call):
+    """The classes and functions that an expression names, or that may stand in a gap."""
+    if isinstance(value, Gap):
+        yield from value.like
+    elif isinstance(value, Call):
         yield value.thing
         yield from _named(list(value.values.values()))
     elif isinstance(value, dict):

@@ -20,6 +20,7 @@ from .making import (
     imports_for,
     spelled,
 )
+from .marks import comments, gap
 from .proposing import Proposals
 from .signatures import by_name, hint_of, name_of, signature_text
 
@@ -35,7 +36,8 @@ def cannot_guess(
         hint = hint_of(thing, p, proposals.hints)
         if not options:
             unknown.append(f"`{p.name}`")
-        made[p.name] = options[0] if options else Gap(known(hint, proposals.uses.get(p.name)))
+        use = proposals.uses.get(p.name)
+        made[p.name] = options[0] if options else gap(thing, p.name, known(hint, use), hint, use)
     made = by_name(thing, made)
     return TargetError(
         f"`{name_of(thing)}{signature_text(thing)}` needs {listed(unknown)}, "
@@ -75,10 +77,10 @@ def cannot_run(
     thing: Callable[..., Any], made_up: Mapping[str, Any], error: BaseException, label: str
 ) -> TargetError:
     """The forward pass raised, and other made-up sizes change what it says."""
+    how = "with made-up arguments, which may not fit each other" if made_up else "as it is made"
     made_up = with_gaps(thing, by_name(thing, made_up), error)
     return TargetError(
-        f"`{name_of(thing)}{signature_text(thing)}` does not run with made-up arguments, "
-        f"which may not fit each other: {summary(error)}",
+        f"`{name_of(thing)}{signature_text(thing)}` does not run {how}: {summary(error)}",
         traceback=user_traceback(error),
         next_step=f"{command(label, made_up)}\n\n{said(thing, label, made_up)}",
     )
@@ -140,7 +142,7 @@ def factory(thing: Callable[..., Any], label: str, made: Mapping[str, Any]) -> s
     """A function that makes the model: at the end of the user's file, or in one of its own."""
     name, place = name_of(thing), label.rpartition(":")[0]
     own = str(getattr(thing, "__module__", "")) if place.endswith(".py") else ""
-    lines = [*_classes(made), *_function(name, own, made)]
+    lines = [*_classes(made), *_function(thing, own, made)]
     if place.endswith(".py"):
         return "\n".join(
             [f"or at the end of {place}:", "", *lines, "", f"vaedoctor check {place}:make_vae"]
@@ -171,15 +173,16 @@ def _classes(made: Mapping[str, Any]) -> list[str]:
     return [*imports, "", *(line for k in kinds for line in (*k.text.splitlines(), ""))]
 
 
-def _function(name: str, own: str, made: Mapping[str, Any]) -> list[str]:
+def _function(thing: Callable[..., Any], own: str, made: Mapping[str, Any]) -> list[str]:
     """The lines of the factory; one for each argument where something is to be filled in."""
-    imports = [f"    {i}" for i in imports_for(dict(made), own)]
+    name, imports = name_of(thing), [f"    {i}" for i in imports_for(dict(made), own)]
     lines = ["def make_vae():", *imports]
     if not any(True for _ in gaps_in(dict(made))):
         given = ", ".join(f"{k}={expression(v)}" for k, v in made.items())
         return [*lines, f"    return {name}({given})"]
     lines.append(f"    return {name}(")
     for key, value in made.items():
+        lines += [f"        {c}" for c in comments(thing, key, list(gaps_in(value)))]
         about = "; ".join(g.about for g in gaps_in(value) if g.about)
         lines.append(f"        {key}={expression(value)}," + (f"  # {about}" if about else ""))
     return [*lines, "    )"]
