@@ -408,6 +408,22 @@ def test_the_lines_to_edit_are_what_came_furthest() -> None:
     Mumbles().table(x)
 
 
+class MumblesInADict(Mumbles):
+    def forward(self, tensors: dict[str, Any]) -> Tensor:  # type: ignore[override]
+        at = tensors["at"]
+        return self.table(at).flatten()[:6].view(2, 3) @ tensors["seen"].new_ones(7, 2)
+
+
+def test_a_dict_among_the_lines_to_edit_shows_what_its_keys_hold() -> None:
+    with pytest.raises(TargetError) as caught:
+        find_batch(MumblesInADict(), target="mymodel.py:VAE")
+    rest = caught.value.next_step.partition("\n\n")[2]
+    scope: dict[str, Any] = {}
+    exec(rest[rest.index("import torch") :], scope)
+    tensors = scope["one_batch"]()
+    assert (tensors["at"].dtype, sorted(tensors)) == (torch.int64, ["at", "seen"])
+
+
 def test_the_report_says_how_a_batch_was_made(tmp_path: Path) -> None:
     (tmp_path / "mymodel.py").write_text(
         "import torch\nfrom torch import nn\nclass VAE(nn.Module):\n"

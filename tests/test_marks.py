@@ -32,6 +32,18 @@ class Numpy:
         """
 
 
+class Untyped(Numpy):
+    """A model.
+
+    Parameters
+    ----------
+    tree
+        the ontology, as it was read
+    other
+        another
+    """
+
+
 class Sphinx(Numpy):
     """A model.
 
@@ -40,7 +52,7 @@ class Sphinx(Numpy):
     """
 
 
-@pytest.mark.parametrize("kind", [Google, Numpy, Sphinx])
+@pytest.mark.parametrize("kind", [Google, Numpy, Sphinx, Untyped])
 def test_what_a_docstring_says_about_a_parameter(kind: type) -> None:
     assert documented(kind, "tree").removeprefix("Tree ") == "the ontology, as it was read"
     assert documented(kind, "leaf") == documented(kind, "param") == ""

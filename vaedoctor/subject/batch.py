@@ -290,7 +290,7 @@ def _nearest(made: Made | None, parameters: list[inspect.Parameter]) -> dict[str
         names = [p.name for p in parameters]
         given = dict(zip(names, made.args, strict=False)) | dict(made.kwargs)
     needed = [p.name for p in parameters if p.default is p.empty or p.name in given] or ["x"]
-    return {n: _expression(given.get(n)) for n in needed}
+    return {n: _expression(given.get(n, ...)) for n in needed}
 
 
 def _expression(value: Any) -> str:
@@ -303,8 +303,14 @@ def _expression(value: Any) -> str:
             return f"torch.rand({_sides(value)})"
         case torch.device():
             return f'torch.device("{value}")'
-        case bool() | int() | float() | str():
+        case bool() | int() | float() | str() | None:
             return repr(value)
+        case dict() if value:
+            entries = (f"        {k!r}: {_expression(v)}," for k, v in value.items())
+            return "\n".join(["{", *entries, "    }"])
+        case list() | tuple() if value:
+            inside = ", ".join(map(_expression, value))
+            return f"[{inside}]" if isinstance(value, list) else f"({inside},)"
     return "torch.rand(16, 784)"
 
 

@@ -45,6 +45,8 @@ def known(hint: Any, use: Use | None) -> str:
     if kind is not inspect.Parameter.empty and kind is not None:
         bare = isinstance(kind, type) and not typing.get_args(kind)
         said.append(kind.__name__ if bare else re.sub(r"\b(\w+\.)+", "", str(kind)))
+    if said == ["ndarray"]:
+        said.append("such as numpy.zeros((1, 1))")
     if use is not None:
         read = list(dict.fromkeys([*use.attributes, *use.methods, *map(str, use.keys)]))
         if read:

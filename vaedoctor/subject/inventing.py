@@ -99,6 +99,12 @@ class Inventor:
     def _by_use(self, name: str, annotation: Any, use: Use) -> list[Any]:
         if use.fallback is not _EMPTY and use.fallback is not None:
             return [use.fallback]
+        package = str(self.namespace.get("__name__")).partition(".")[0]
+        asked = [k for kind in use.kinds if _top(kind) == package for k in makable(kind)]
+        if use.called is not None:
+            asked = [k for k in asked if getattr(k, "forward", None) is not nn.Module.forward]
+        if found := [made for kind in asked for made in self._built(kind, use)]:
+            return found
         words = list(dict.fromkeys(e for e in use.equals if isinstance(e, str)))
         if words and annotation in (_EMPTY, str):
             return words

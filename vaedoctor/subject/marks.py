@@ -68,13 +68,13 @@ def _entry(lines: list[str], name: str) -> str:
     """`name (type): text`, `name : type` above indented text, or `:param name: text`."""
     head = re.compile(
         rf"(\s*)(?::param\s+(?:[\w\[\]., |]+\s)?|[-*]\s+)?[`*]{{0,2}}{re.escape(name)}[`*]{{0,2}}"
-        r"\s*(\([^:]*\))?\s*:(?!:)\s*(.*)"
+        r"\s*(\([^:]*\))?\s*(?::(?!:)\s*(.*))?"
     )
     for index, line in enumerate(lines):
         found = head.fullmatch(line)
         if found is None:
             continue
-        words = [found[3]]
+        words = [found[3] or ""]
         for later in lines[index + 1 :]:
             if not later.strip() or len(later) - len(later.lstrip()) <= len(found[1]):
                 break

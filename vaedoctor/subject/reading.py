@@ -302,6 +302,9 @@ class _Reader:
         elif first is not None and name == "range":
             first.number = True
         elif name == "isinstance":
+            if first is not None and len(node.args) == 2:
+                of = node.args[1].elts if isinstance(node.args[1], ast.Tuple) else node.args[1:]
+                first.kinds += [k for k in map(self._constant, of) if isinstance(k, type)]
             return None
         self._pass_on(node, uses, env)
         return None

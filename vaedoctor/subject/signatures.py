@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -131,10 +132,23 @@ def _hints(function: Any) -> dict[str, Any]:
 def _hints_one_by_one(function: Any) -> dict[str, Any]:
     found = {}
     names = getattr(inspect.unwrap(function) if callable(function) else function, "__globals__", {})
+    known = _Classes(names)
     for name, hint in getattr(function, "__annotations__", {}).items():
         with suppress(Exception):
-            found[name] = eval(hint, dict(names)) if isinstance(hint, str) else hint
+            found[name] = eval(hint, {}, known) if isinstance(hint, str) else hint
     return found
+
+
+class _Classes(dict[str, Any]):
+    """The names of a module, and the classes of its package that only a type checker imports."""
+
+    def __missing__(self, name: str) -> type:
+        package = str(self.get("__name__", "")).partition(".")[0]
+        for module in [m for n, m in sys.modules.items() if n.partition(".")[0] == package]:
+            kind = vars(module).get(name)
+            if isinstance(kind, type):
+                return kind
+        raise KeyError(name)
 
 
 def name_of(thing: Any) -> str:

@@ -175,7 +175,10 @@ def _classes(made: Mapping[str, Any]) -> list[str]:
 
 def _function(thing: Callable[..., Any], own: str, made: Mapping[str, Any]) -> list[str]:
     """The lines of the factory; one for each argument where something is to be filled in."""
-    name, imports = name_of(thing), [f"    {i}" for i in imports_for(dict(made), own)]
+    told = [g.about for g in gaps_in(dict(made))]
+    spoken = {f"import {m}" for m in ("numpy", "torch") if any(f"{m}." in t for t in told)}
+    named = sorted({*imports_for(dict(made), own), *spoken})
+    name, imports = name_of(thing), [f"    {i}" for i in named]
     lines = ["def make_vae():", *imports]
     if not any(True for _ in gaps_in(dict(made))):
         given = ", ".join(f"{k}={expression(v)}" for k, v in made.items())

@@ -15,7 +15,8 @@ class Use:
     values the code itself falls back to, `items` the use of an element, `count` into how many it is
     unpacked, `equals` the constants it is compared with, `names` the parameters it is passed to,
     `methods` those of its methods that are called; a `part` is put into an `nn.Sequential`, and
-    what `may_lack` is read with `.get(key, None)`, and what is `tested` by `key in cfg`.
+    what `may_lack` is read with `.get(key, None)`, and what is `tested` by `key in cfg`; `kinds` is
+    what `isinstance` is asked about.
     """
 
     attributes: dict[str, Use] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class Use:
     of_torch: bool = False
     number: bool = False
     text: bool = False
+    kinds: list[type] = field(default_factory=list)
 
     def attribute(self, name: str) -> Use:
         """The use of an attribute."""
