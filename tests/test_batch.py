@@ -389,6 +389,47 @@ def test_data_that_the_file_makes_reaches_forward(tmp_path: Path, use: str, rows
     assert bool((batch.args[0] < 0).any())
 
 
+PAIR = """
+import torch
+from torch import nn
+
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 4), nn.Linear(3, 4)
+        self.up, self.down = nn.Linear(2, 6), nn.Linear(2, 3)
+
+    def forward(self, a=None, b=None):
+        mu, s = sum(l(v) for l, v in ((self.first, a), (self.second, b)) if v is not None).chunk(2, 1)
+        z = mu + s.exp() * torch.randn_like(mu)
+        return self.up(z), self.down(z), mu, s
+
+    def bound(self, a, b, made):
+        (u, v, mu, s) = made
+        kl = 0.5 * (mu**2 + (2 * s).exp() - 1) - s
+        return ((u - a) ** 2).sum(1) + ((v - b) ** 2).sum(1) + kl.sum(1)
+
+    def total(self, a, b):
+        return (
+            self.bound(a, b, self(None, b))
+            + self.bound(a, b, self(a, b))
+            + self.bound(a, b, self(a, None))
+        ).mean()
+
+
+model = Pair()
+for _ in range(3):
+    model.total(torch.rand(12, 6), torch.rand(12, 3)).backward()
+"""
+
+
+def test_of_several_calls_of_forward_the_fullest_says_what_the_batch_is(tmp_path: Path) -> None:
+    (tmp_path / "pair.py").write_text(PAIR)
+    batch = load(f"{tmp_path / 'pair.py'}:Pair").batch
+    assert [tuple(a.shape) for a in batch.args] == [(12, 6), (12, 3)]
+
+
 def test_data_that_is_read_from_a_file_is_not_loaded(tmp_path: Path) -> None:
     data = "def data():\n    open('here', 'w')\n    return torch.randn(3, 24)\n"
     (tmp_path / "mymodel.py").write_text(FILE + data + "vae = VAE()\nvae(data())\n")

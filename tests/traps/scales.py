@@ -54,6 +54,17 @@ class LaplaceLatent(Gaussian):
         return self.dec(Laplace(self.mu(h), F.softplus(self.lv(h)) + 1e-3).rsample())
 
 
+class PriorIsAnExpert(Gaussian):
+    """A product of one expert and the prior: no scale of it exceeds the prior's."""
+
+    def stats(self, x):
+        h = self.enc(x)
+        mus, logvars = ([torch.zeros_like(v), v] for v in (self.mu(h), self.lv(h)))
+        precisions = torch.exp(-torch.stack(logvars))
+        var = 1.0 / precisions.sum(0)
+        return (torch.stack(mus) * precisions).sum(0) * var, torch.log(var)
+
+
 class PrecisionHead(Gaussian):
     """The head gives a log-precision: the signs are turned in the draw and in the KL."""
 

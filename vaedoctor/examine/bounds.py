@@ -24,7 +24,7 @@ from .recording import Op, Value
 from .repeat import repeat
 
 FAR = 30.0  # exp(30) and its square are finite in float32, and every activation is flat by then
-ACTIVATIONS = frozenset(RANGES) | CLAMPS | {"elu", "leaky_relu", "neg", "abs", "logsigmoid"}
+ACTIVATIONS = frozenset(RANGES) | CLAMPS | {"elu", "leaky_relu", "abs", "logsigmoid"}
 
 
 @dataclass(frozen=True, slots=True)

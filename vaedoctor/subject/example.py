@@ -115,7 +115,10 @@ class Methods:
     entered: str
 
     def to_forward(self, given: Arguments, name: str = "", depth: int = 0) -> Arguments:
-        """The arguments that forward gets; raises `Unknown` where that cannot be told."""
+        """The arguments that forward gets; raises `Unknown` where that cannot be told.
+
+        Of several calls of it the fullest counts: the others leave out a modality, or a condition.
+        """
         name = name or self.entered
         if name == "forward":
             return given
@@ -125,7 +128,9 @@ class Methods:
         taken = [a.arg for a in (*function.args.posonlyargs, *function.args.args)][1:]
         held = {**dict(zip(taken, given[0], strict=False)), **given[1]}
         stored = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and _binds(n)}
-        for call in (n for n in ast.walk(function) if isinstance(n, ast.Call)):
+        found: list[Arguments] = []
+        calls = (n for n in ast.walk(function) if isinstance(n, ast.Call))
+        for call in sorted(calls, key=lambda n: (n.lineno, n.col_offset)):
             match call.func:
                 case ast.Name("self") | ast.Attribute(ast.Name("self"), "forward"):
                     inner = "forward"
@@ -136,8 +141,14 @@ class Methods:
             scope = OpenScope(self.source, self.namespace, function, call.lineno)
             scope.known.update({n: v for n, v in held.items() if n not in stored})
             with suppress(Unknown):
-                return self.to_forward(_arguments(call, scope), inner, depth + 1)
-        raise Unknown(name)
+                found.append(self.to_forward(_arguments(call, scope), inner, depth + 1))
+        if not found:
+            raise Unknown(name)
+        return max(found, key=_fullness)
+
+
+def _fullness(given: Arguments) -> int:
+    return sum(isinstance(v, Tensor) for v in (*given[0], *given[1].values()))
 
 
 def _binds(name: ast.Name) -> bool:
