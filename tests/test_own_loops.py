@@ -256,6 +256,39 @@ def main(config):
 if __name__ == "__main__":
     main(tyro.cli(Config))
 """,
+    "a dataclass that the entry point declares": """
+import hydra
+from dataclasses import dataclass
+
+@dataclass
+class Config:
+    width: int = 15
+
+@hydra.main(version_base=None, config_name="config")
+def main(cfg: Config):
+    return VAE(cfg.width)
+
+if __name__ == "__main__":
+    main()
+""",
+    "a registry": """
+MODELS = {}
+
+def register(kind):
+    MODELS[kind.__name__.lower()] = kind
+    return kind
+
+@register
+class Twin(VAE):
+    pass
+
+config = {"name": "twin", "arguments": {"width": 15}}
+
+def make(config):
+    return MODELS[config["name"]](**config["arguments"])
+
+make(config)
+""",
     "the shape of the first batch": """
 from sklearn.preprocessing import StandardScaler
 import numpy as np
@@ -272,7 +305,8 @@ def test_what_the_file_builds_the_model_with_is_read(tmp_path: Path, way: str) -
         pytest.importorskip("sklearn")
     if "yaml" in BUILT[way]:
         pytest.importorskip("yaml")
-    subject = loaded(tmp_path, BUILT[way], default="")
+    name = "Twin" if "Twin" in BUILT[way] else "VAE"
+    subject = loaded(tmp_path, BUILT[way], default="", name=name)
     assert subject.model.up.in_features == 15
     assert not any(note.startswith("made up") for note in subject.notes)
 
@@ -332,6 +366,16 @@ for epoch in range(3):
         loss = rec - kl
         loss.backward()
 """,
+    "terms in a dict": LOADER
+    + """
+for (x,) in loader:
+    recon, mu, logvar = vae(x)
+    losses = {}
+    losses["rec"], losses["kl"] = terms(recon, x, mu, logvar)
+    losses["kl"] *= -1
+    total = sum(v for v in losses.values())
+    total.backward()
+""",
     "a part that keeps its name": LOADER
     + """
 for x in loader:
@@ -352,6 +396,31 @@ def test_the_loops_own_loss_is_judged(tmp_path: Path, way: str) -> None:
     found = [f.code for f in examine_subject(subject).findings]
     assert "VAE703" in found
     assert "VAE002" not in found
+
+
+def test_a_step_of_a_framework_reads_a_loaders_dict_and_the_epoch(tmp_path: Path) -> None:
+    text = """
+    import pytorch_lightning as pl
+    from torch.utils.data import Dataset
+
+    class Rows(Dataset):
+        def __len__(self):
+            return 64
+        def __getitem__(self, i):
+            return {"row": 7 + torch.rand(12), "number": i}
+
+    class Module(VAE, pl.LightningModule):
+        def training_step(self, batch, batch_idx):
+            x = batch["row"]
+            recon, mu, logvar = self(x)
+            rec, kl = terms(recon, x, mu, logvar)
+            return rec - kl * min(1.0, (self.current_epoch + 1) / 10)
+
+    pl.Trainer().fit(Module(), train_dataloaders=DataLoader(Rows(), batch_size=8))
+    """
+    subject = loaded(tmp_path, text, name="Module")
+    assert subject.objective.name == "training_step"
+    assert "VAE703" in [f.code for f in examine_subject(subject).findings]
 
 
 def test_a_loss_that_is_read_from_the_model_after_a_bare_call(tmp_path: Path) -> None:

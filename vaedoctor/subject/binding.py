@@ -162,6 +162,8 @@ class _Names:
             self._take_input(p.name, self.inputs[p.name])
         elif role(p.name) == "label" and len(names) > 1:
             self._take_input(p.name, self.inputs[names[1]])
+        elif names and self._is_a_loaders(p) and (keys := keys_read(self.function, p.name)):
+            self._take_entries(p.name, keys)
         elif names and self._is_a_loaders(p):
             self._take_parts(p.name, parts_of(self.function, p.name) or 2)
         elif role(p.name) == "input" and names:
@@ -171,7 +173,8 @@ class _Names:
         """Whether a parameter stands for what a loader gives, `(x, label)`."""
         handed = self.paired and p.name == self.parameters[0].name
         named = p.name == "batch" or p.name.endswith("_batch")
-        return (handed or named) and (self.paired or parts_of(self.function, p.name) > 0)
+        apart = parts_of(self.function, p.name) > 0 or bool(keys_read(self.function, p.name))
+        return (handed or named) and (self.paired or apart)
 
     def _is_reconstruction_called_input(self, p: inspect.Parameter) -> bool:
         """In `loss(input, target, ...)`, after `F.mse_loss`, the input is the reconstruction."""
@@ -193,6 +196,25 @@ class _Names:
             while len(parts) < count and x is not None:
                 parts.append(x.new_zeros(x.shape[0]).long())
             return tuple(parts[:count])
+
+        self.bound[name] = take
+
+    def _take_entries(self, name: str, keys: set[str]) -> None:
+        """A loader's dict, for a function that reads these keys of it."""
+        inputs = self.inputs
+        told = {k: inputs[k] for k in keys if k in inputs}
+        rest = sorted(keys - set(told), key=lambda k: (role(k) != "input", k))
+        slots = [s for s in inputs.values() if s not in told.values()]
+        told |= dict(zip(rest, slots, strict=False))
+
+        def take(model: nn.Module, batch: Batch, output: Any) -> Any:
+            given: dict[int | str, Any] = dict(enumerate(batch.args))
+            given.update(batch.kwargs)
+            found = {key: given[slot] for key, slot in told.items()}
+            x = next((v for v in found.values() if isinstance(v, Tensor)), None)
+            if x is not None:
+                found |= {k: x.new_zeros(x.shape[0]).long() for k in rest if k not in found}
+            return found
 
         self.bound[name] = take
 

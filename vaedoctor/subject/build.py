@@ -18,7 +18,14 @@ from torch import nn
 from .answers import answering
 from .asserted import equalling, passing
 from .bases import meant_below
-from .construction import Aftermath, Construction, apply_following, constructions, own_arguments
+from .construction import (
+    Aftermath,
+    Construction,
+    apply_following,
+    chosen,
+    constructions,
+    own_arguments,
+)
 from .errors import TargetError, a_kind, summary
 from .given import given_arguments
 from .making import arguments, realised
@@ -285,7 +292,8 @@ def _from_file(
     best: tuple[Values, Construction | None] = {}, None
     signature = signature_of(thing)
     with generators_restored():
-        for construction in constructions(source, name_of(thing)):
+        named = constructions(source, name_of(thing))
+        for construction in (*named, *chosen(source, thing, namespace)):
             for scope in (construction.scope(namespace), construction.data_scope(namespace)):
                 found, complete = own_arguments(construction, signature, scope)
                 if complete:

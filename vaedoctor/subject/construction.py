@@ -118,6 +118,19 @@ def constructions(source: Source, name: str) -> list[Construction]:
     return sorted(found, key=lambda c: (bool(c.place.owners), id(c.place.stmt) in guarded))
 
 
+def chosen(source: Source, thing: Any, namespace: Mapping[str, Any]) -> Iterator[Construction]:
+    """Calls of what is looked up: `MODELS[args.model](**config)` where that is the thing."""
+    for place in source.places:
+        if place.in_class:
+            continue
+        for node in own_expressions(place.stmt):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Subscript):
+                found = Construction(source, node, _bound_to(place.stmt, node), place)
+                with suppress(Unknown):
+                    if found.data_scope(namespace).value(node.func) is thing:
+                        yield found
+
+
 def binding_of(source: Source, name: str) -> Construction | None:
     """The top-level statement that binds an instance to a name: `vae = VAE(...)`."""
     for place in source.places:

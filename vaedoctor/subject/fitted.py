@@ -32,18 +32,22 @@ def fitted(
             for expr in given:
                 modules.append(_maker(expr, scope))
                 yield expr, scope
-    for place in source.places:
-        owner = class_around(place)
-        if not isinstance(place.stmt, ast.FunctionDef) or place.stmt.name != _METHOD:
+    asked = [
+        (place.stmt, owner.name)
+        for place in source.places
+        if isinstance(place.stmt, ast.FunctionDef)
+        and place.stmt.name == _METHOD
+        and (owner := class_around(place)) is not None
+    ]
+    for method, kind in asked:
+        if len(asked) > 1 and kind not in {*kinds, *modules}:
             continue
-        if owner is None or not (owner.name in kinds or owner.name in modules):
-            continue
-        for inner in ast.walk(place.stmt):
+        for inner in ast.walk(method):
             if isinstance(inner, ast.Return) and inner.value is not None:
-                scope = DataScope(source, namespace, place.stmt, inner.lineno)
+                scope = DataScope(source, namespace, method, inner.lineno)
                 yield inner.value, scope
-                if owner.name in kinds:  # what the constructor of the model keeps
-                    scope = DataScope(source, namespace, place.stmt, inner.lineno)
+                if kind in kinds:  # what the constructor of the model keeps
+                    scope = DataScope(source, namespace, method, inner.lineno)
                     scope.known["self"] = model
                     yield inner.value, scope
 

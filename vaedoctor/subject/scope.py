@@ -10,6 +10,7 @@ import argparse
 import ast
 import builtins
 import copy
+import dataclasses
 import types
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import suppress
@@ -51,9 +52,21 @@ class Scope(MutableMapping[str, Any]):
             self._bindings = local
 
     def _take_hydra_config(self, function: Function) -> None:
-        config = hydra_config(function, self._source.path.parent)
+        config: Any = hydra_config(function, self._source.path.parent)
+        if config is None and function.decorator_list and function.args.args:
+            config = self._declared(function.args.args[0])
         if config is not None and function.args.args:
             self.known[function.args.args[0].arg] = config
+
+    def _declared(self, parameter: ast.arg) -> Any:
+        """What a decorated `main(cfg: Config)` is given: the dataclass with its defaults."""
+        declared = parameter.annotation
+        kind = self._namespace.get(declared.id) if isinstance(declared, ast.Name) else None
+        if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
+            return None
+        with suppress(Exception):
+            return kind()
+        return None
 
     def value(self, expr: ast.expr) -> Any:
         """The value of an expression; raises `Unknown`."""
@@ -103,12 +116,18 @@ class Scope(MutableMapping[str, Any]):
                     if name not in self._namespace:
                         raise
                     return self._namespace[name]
-            return self._memo[id(bound)]
+            return self._filled(name, self._memo[id(bound)])
         if name in self._namespace:
             return self._namespace[name]
         if name in at or not hasattr(builtins, name):
             raise Unknown(name)
         return getattr(builtins, name)
+
+    def _filled(self, name: str, value: Any) -> Any:
+        """A registry that starts empty, as decorators have filled it: `MODELS = {}`."""
+        held = self._namespace.get(name)
+        empty = isinstance(value, dict | list) and not value
+        return held if empty and isinstance(held, type(value)) else value
 
     def _meaning(self, bound: Bound) -> Any:
         """What a name was assigned; of `cfg.size = 3` the configuration with that change."""

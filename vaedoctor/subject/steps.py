@@ -170,7 +170,7 @@ def _needed(chain: Chain, loss: ast.expr, reader: Reader) -> Step | None:
     targets: list[tuple[str, ...]] = []
     for block, index in reversed(chain):
         for statement in reversed(_flat(block[:index])):
-            made = writes(statement)
+            made = writes(statement) | fills(statement)
             told = bool(made & (needed - models))
             if not told and not any(reader.entry(s) for s in chosen):
                 told = _leaves_on(statement, [*chosen, ast.Expr(loss)], reader)
@@ -192,7 +192,7 @@ def _needed(chain: Chain, loss: ast.expr, reader: Reader) -> Step | None:
     given = {root_name(a) for a in [*entry.args, *(k.value for k in entry.keywords)]}
     first = next((i for i, s in enumerate(chosen) if reader.entry(s)), len(chosen))
     # What prepares the input above is done: the batch is what the model takes.
-    before = [s for s in chosen[:first] if not writes(s) <= given]
+    before = [s for s in chosen[:first] if not writes(s) | fills(s) <= given]
     line = chain[-1][0][chain[-1][1]].lineno
     return Step(
         (*before, *chosen[first:]),
@@ -300,6 +300,21 @@ def writes(statement: ast.stmt) -> set[str]:
         if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
     }
     return found if not isinstance(statement, ast.FunctionDef | ast.ClassDef) else set()
+
+
+def fills(statement: ast.stmt) -> set[str]:
+    """The names that a statement changes in part: `terms["kl"] = kl`, `terms.append(kl)`."""
+    match statement:
+        case ast.Assign(targets=targets):
+            written = [n for t in targets for n in ast.walk(t) if isinstance(n, ast.Subscript)]
+            parts: list[ast.expr] = [n for n in written if isinstance(n.ctx, ast.Store)]
+        case ast.AugAssign(target=ast.Subscript() as target):
+            parts = [target]
+        case ast.Expr(ast.Call(ast.Attribute(held, "append" | "extend" | "update"))):
+            parts = [held]
+        case _:
+            parts = []
+    return {root_name(p) for p in parts} - {"", "self"}
 
 
 def names_in(target: ast.expr) -> Iterator[str]:

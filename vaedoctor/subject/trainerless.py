@@ -133,7 +133,7 @@ def without_trainer(model: nn.Module) -> Iterator[list[Tensor]]:
     inherits = any(k.__name__ == "LightningModule" for k in type(model).__mro__)
     if inherits:
         ways["_trainer"] = nothing
-    ways |= {name: nothing for name in _ASKED if not inherits and not hasattr(model, name)}
+    ways |= {name: nothing for name in _ASKED if not hasattr(type(model), name)}
     own = {name for kind in _own_classes(model) for name in vars(kind)} | set(model._modules)
     before = dict(vars(model))
     put = {n: w for n, w in ways.items() if n not in own and (n not in before or n[0] == "_")}
