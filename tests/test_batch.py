@@ -401,7 +401,8 @@ class Pair(nn.Module):
         self.up, self.down = nn.Linear(2, 6), nn.Linear(2, 3)
 
     def forward(self, a=None, b=None):
-        mu, s = sum(l(v) for l, v in ((self.first, a), (self.second, b)) if v is not None).chunk(2, 1)
+        given = ((self.first, a), (self.second, b))
+        mu, s = sum(layer(v) for layer, v in given if v is not None).chunk(2, 1)
         z = mu + s.exp() * torch.randn_like(mu)
         return self.up(z), self.down(z), mu, s
 
