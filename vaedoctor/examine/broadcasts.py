@@ -100,6 +100,7 @@ def _averaged(anatomy: Anatomy, op: Op) -> bool:
     """Whether all that becomes of a product is a sum or mean over everything, up to the loss.
 
     The sum of all products of two columns is the product of their sums: nobody pairs for that.
+    What is added to it before, as the next of several classes, changes nothing of that.
     """
     loss = _loss(anatomy)
     if op.name not in MULS or loss is None or len(op.out.shape) != 2:
@@ -107,9 +108,11 @@ def _averaged(anatomy: Anatomy, op: Op) -> bool:
     value = op.out
     while value.index != loss.index:
         readers = [r for r in anatomy.flow.consumers.get(value.index, ()) if r.makes]
-        if len(readers) != 1 or readers[0].name not in _LINEAR:
+        if len(readers) != 1 or readers[0].name not in _LINEAR | ADDS:
             return False
         reader = readers[0]
+        if reader.name in ADDS and reader.out.shape != op.out.shape:
+            return False
         if reader.name in _TOTALS:
             return reader.out.shape == () and value.shape == op.out.shape
         value = reader.out

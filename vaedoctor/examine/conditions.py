@@ -104,16 +104,25 @@ def _candidates(subject: Subject, anatomy: Anatomy) -> Iterator[tuple[str, Tenso
             items += [(k, str(k), v) for k, v in item.items()]
         del key
     x = anatomy.x.tensor if anatomy.x is not None else None
+    own = _is_of_loss(subject.batch, anatomy)
     for position, (key, name, item) in enumerate(items):
         if not isinstance(item, Tensor) or item is x:
             continue
         declared = key in subject.conditions or name in subject.conditions
         if key in subject.batch.beside and not declared:
             continue  # a loader's further entry: forward does not take it
+        if own and not declared:
+            continue
         alike = MASK.fullmatch(name) or _LABEL.fullmatch(name.lower()) or _counts(item)
         idle = name in required and _is_idle(anatomy, name, item)
         if declared or (position > 0 and (alike or idle)):
             yield name, item, declared
+
+
+def _is_of_loss(batch: Batch, anatomy: Anatomy) -> bool:
+    """Whether the step reads a batch of the loss's own, and nothing that forward is given."""
+    taken = [a for a in batch.args if isinstance(a, Tensor)]
+    return bool(batch.beside) and all(_leaf(anatomy, a) is None for a in taken)
 
 
 def _counts(item: Tensor) -> bool:

@@ -249,8 +249,13 @@ class Probe:
         weights = _quotient(given_mu, reference_mu)
         weight = float(weights.mean()) if weights.numel() else 0.0
         ratios = _quotient(given_h, weight * reference_h) if weight else given_h.new_zeros(0)
+        uneven = spread(weights)
+        of_rows = _of_rows(weights, location) if uneven > EVEN else None
+        if of_rows is not None and given_h.numel() == weights.numel():
+            each, uneven = of_rows
+            ratios = _quotient(given_h.flatten(), each.to(given_h) * reference_h.flatten())
         ratio = float(ratios.mean()) if ratios.numel() else 0.0
-        uneven, ratio_uneven = spread(weights), spread(ratios)
+        ratio_uneven = spread(ratios)
         reverse, entropy = math.inf, 0.0
         entropies, pulls = given_h.new_zeros(0), given_h.new_zeros(0)
         if max(uneven, ratio_uneven, abs(ratio - 1)) > EVEN:  # else it is neither of the two
@@ -341,6 +346,25 @@ def _quotient(given: Tensor, reference: Tensor) -> Tensor:
     """Elementwise quotient where the reference is not zero."""
     known = reference != 0
     return (given[known].double() / reference[known].double()).flatten()
+
+
+def _of_rows(weights: Tensor, location: Tensor) -> tuple[Tensor, float] | None:
+    """Weights that are one for all units of a row, as `q(y|x)` gives them, and their spread there.
+
+    None where they differ within rows, where a row has one unit, or where one is not positive
+    beside others that are.
+    """
+    shape = location.shape
+    if weights.numel() != location.numel() or len(shape) < 2 or not bool((weights != 0).all()):
+        return None
+    for units in (shape[-1:], shape[1:]):
+        rows = weights.reshape(-1, units.numel())
+        means = rows.mean(1, keepdim=True)
+        left = float(((rows - means) / means).abs().max())
+        one_way = bool((means > 0).all()) or bool((means < 0).all())
+        if units.numel() > 1 and one_way and left < EVEN:
+            return means.expand_as(rows).flatten(), left
+    return None
 
 
 def spread(values: Tensor) -> float:

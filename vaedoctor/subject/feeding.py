@@ -40,7 +40,7 @@ def fed(
     methods = methods_of(source, set(kinds))
     once = _is_built_once(source, model, namespace)
     for step, names in steps(source, holders):
-        followed = _Followed(source, namespace, holders, methods, step, names)
+        followed = Followed(source, namespace, holders, methods, step, names)
         with generators_restored(), suppress(Unknown):
             torch.manual_seed(seed)
             (args, kwargs), trail, around = followed.arguments()
@@ -99,7 +99,7 @@ def _chosen(source: Source) -> set[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Followed:
+class Followed:
     """One step of the file, followed from its loop to its call of the model."""
 
     source: Source
@@ -116,14 +116,20 @@ class _Followed:
     def arguments(self) -> tuple[Arguments, Trail, dict[str, Around]]:
         """What forward gets, what was met on the way, what is beside it; raises `Unknown`."""
         step = self.step
-        body = step.function.body if step.function is not None else self.source.tree.body
-        scope, raw = self._walked(body, step.function, step.entry, 0)
-        if raw is None:
-            raise Unknown("no loop around the step")
+        scope, raw = self.at_entry()
         given = self._to_forward(step.entry, scope, self.names, step.direct, 0)
         if not any(map(is_tensor_or_holds_one, (*given[0], *given[1].values()))):
             raise Unknown("no tensor")
         return given, scope.trail, self._around(given, scope, raw)
+
+    def at_entry(self) -> tuple[DataScope, dict[str, Any]]:
+        """What names mean at the call of the model, and what its loops give; raises `Unknown`."""
+        step = self.step
+        body = step.function.body if step.function is not None else self.source.tree.body
+        scope, raw = self._walked(body, step.function, step.entry, 0)
+        if raw is None:
+            raise Unknown("no loop around the step")
+        return scope, raw
 
     def _walked(
         self, body: list[ast.stmt], function: Function | None, entry: ast.Call, depth: int

@@ -84,6 +84,11 @@ class Loop:
         """Whether what it calls is known to be the model that the file builds."""
         return is_of_own(self.step, self.setting.holders)
 
+    @property
+    def reads(self) -> set[str]:
+        """The names that its statements read and do not give."""
+        return _names(self.step)
+
     def callee(self) -> Callable[..., Any] | None:
         """The file's own function whose result is the loss as it is; None where there is more."""
         loss: ast.expr = self.step.loss
@@ -107,17 +112,33 @@ class Loop:
 
         One forward pass, as the loop's own line makes it.
         """
-        step = self.step
-        result = ast.Assign([ast.Name(_RESULT, ast.Store())], step.loss)
-        body = [*step.statements, ast.copy_location(result, step.loss)]
-        tree = ast.Module([copy.deepcopy(s) for s in body], [])
         made = {p: v for p, a, v in self._given(batch) if self._is_made(a)}
         parts = {
             ast.unparse(a): p for p, a, _ in self._given(batch) if isinstance(a, ast.Subscript)
         }
+        return self._carried_out(model, batch, made, parts, {})
+
+    def run_on(
+        self, model: nn.Module, made: Mapping[int | str, Any], known: Mapping[str, Any]
+    ) -> Any:
+        """Run the statements on what the loop's call is given by place, and on known names."""
+        return self._carried_out(model, Batch(()), made, {}, known)
+
+    def _carried_out(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        made: Mapping[int | str, Any],
+        parts: Mapping[str, int | str],
+        known: Mapping[str, Any],
+    ) -> Any:
+        step = self.step
+        result = ast.Assign([ast.Name(_RESULT, ast.Store())], step.loss)
+        body = [*step.statements, ast.copy_location(result, step.loss)]
+        tree = ast.Module([copy.deepcopy(s) for s in body], [])
         tree = _OnBatch(step.entry, made, parts).visit(_OnOneDevice().visit(tree))
         tree = ast.fix_missing_locations(tree)
-        space = dict(self._space(model))
+        space = {**self._space(model), **known}
         space |= self._known(model, batch, tree.body, space)
         space |= {_argument(place): value for place, value in made.items()}
         exec(compile(tree, str(self.source.path), "exec"), space)

@@ -22,6 +22,7 @@ from .loading import Loaded, existing, is_file, load_file, load_module
 from .models import built_from, models_of, trained
 from .objective import find_objective
 from .optimizers import optimizers_of
+from .own_batch import own_batch, runs_alone
 from .process import unchanged_process
 from .resolving import only_candidate, resolve
 from .smaller import most_parameters
@@ -225,6 +226,11 @@ def _subject(
         if refusing and (other := within_the_support(model, found, refusing[0], seed)) is not None:
             found = other
             chosen, notes = search(found)
+        if objective is None and batch is None and source is not None and found.ran:
+            runs = chosen is not None and runs_alone(model, found, chosen, seed)
+            own = None if runs else own_batch(model, found, source, namespace, seed)
+            if own is not None:
+                (found, chosen), notes = own, ()
     optimizers, optimizer_at = optimizers_of(model, built.aftermath, source, namespace)
     return Subject(
         model=model,
