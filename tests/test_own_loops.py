@@ -152,6 +152,42 @@ def test_the_loop_is_followed_to_its_data(tmp_path: Path, way: str) -> None:
     assert float(x.min()) >= 7
 
 
+STOPS = {
+    "a key that is not there": (
+        '{"row": torch.rand(12), "index": i}',
+        'x = batch["rows"]',
+        "line 32 asks your own data for `rows`, which has `row`, `index`",
+    ),
+    "more parts than there are": (
+        "(torch.rand(12),)",
+        "x, y = batch",
+        "line 32 takes 2 parts of your own data apart, which has 1 part",
+    ),
+    "nothing": ("(torch.rand(12), 0)", "x, y = batch", ""),
+}
+
+
+@pytest.mark.parametrize("way", STOPS)
+def test_where_the_files_own_data_ends_the_loop_is_said(tmp_path: Path, way: str) -> None:
+    item, line, said = STOPS[way]
+    text = f"""
+    class Rows(torch.utils.data.Dataset):
+        def __len__(self):
+            return 64
+        def __getitem__(self, i):
+            return {item}
+
+    vae = VAE(12)
+    optimizer = torch.optim.Adam(vae.parameters())
+    for batch in DataLoader(Rows(), batch_size=8):
+        {line}
+        STEP
+    """
+    batch = loaded(tmp_path, text).batch
+    assert batch.ran
+    assert batch.origin.endswith(f", because {said}") if said else not batch.guessed
+
+
 def test_pictures_by_name_in_a_comprehension(tmp_path: Path) -> None:
     text = """
     sets = {s: datasets.MNIST("d", train=s == "train", download=True,

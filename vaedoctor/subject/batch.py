@@ -62,10 +62,12 @@ def find_batch(
     if given is not None:
         return as_batch(model, given, seed=seed)
     tried: Batch | None = None
+    stops = ""
     if source is not None:
         own = own_examples(source, model, namespace or {}, seed)
         for example in itertools.chain(own, fed(source, model, namespace or {}, seed)):
-            for batch in _rows(example, batch_size, model, seed):
+            stops = stops or example.stops
+            for batch in () if example.stops else _rows(example, batch_size, model, seed):
                 trial = _tried(batch, model, seed, limited=example.few)
                 if isinstance(trial.error, TooMuchWork):
                     break
@@ -83,6 +85,8 @@ def find_batch(
     origin = made.origin
     if tried is not None:
         origin += f", because {tried.origin} does not run"
+    elif stops:
+        origin += f", because {stops}"
     return Batch(made.args, made.kwargs, origin, True, made.trial.ran, made.axis, work=made.work)
 
 

@@ -78,10 +78,12 @@ class Loader:
 class Trail:
     """What was met on the way to a batch: well-known data sets, and the names that were read.
 
-    `holders` know which calls hand on the model that is examined, and not another.
+    `holders` know which calls hand on the model that is examined, and not another; `stops` says
+    where the file's own data ends the loop.
     """
 
     holders: Holders | None = None
+    stops: str = ""
     made_like: list[str] = field(default_factory=list)
     read: set[str] = field(default_factory=set)
 
@@ -111,6 +113,10 @@ class DataScope(OpenScope):
         self.lost: set[str] = set()
         self.trail = Trail()
         self._written_out: list[ast.expr] = []
+
+    def called(self, stmt: ast.stmt) -> str:
+        """How the line of a statement is called."""
+        return self._source.line(stmt.lineno)
 
     def first_of(self, node: ast.expr) -> Any:
         """The first thing that a loop over an expression gives; raises `Unknown`."""

@@ -30,7 +30,8 @@ class Example:
     """The arguments of the user's own call of the model, and its line as one names it.
 
     `few`: a loader's batch, of which some rows do, and what it gives `around` it; `sure` says that
-    the file makes no other model of the class that they could be meant for.
+    the file makes no other model of the class that they could be meant for; `stops` why there are
+    no arguments, where the file's own data does not get that far.
     """
 
     args: tuple[Any, ...]
@@ -40,6 +41,7 @@ class Example:
     few: bool = False
     sure: bool = False
     around: Mapping[str, Around] = field(default_factory=dict)
+    stops: str = ""
 
 
 def own_examples(

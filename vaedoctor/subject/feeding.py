@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,11 +19,12 @@ from .construction import constructions, own_arguments
 from .datascope import DataScope, Trail, first, is_tensor_or_holds_one
 from .example import Arguments, Example, Methods, methods_of
 from .fitted import fitted
+from .following import bind, follow, stopped, way_to
 from .handing import sites
 from .holders import Holders, callees, class_around
 from .scope import Unknown
 from .signatures import signature_of
-from .source import Function, Source, blocks, called_name, names_read, root_name
+from .source import Function, Source, called_name, names_read
 from .steps import Step, is_of_own, names_in, steps, writes
 from .subject import Around
 from .trace import generators_restored
@@ -47,6 +48,10 @@ def fed(
             sure = once and is_of_own(step, holders) and not trail.read & _chosen(source)
             told = followed.told(trail)
             yield Example(args, kwargs, *told, few=True, sure=sure, around=around)
+            continue
+        trail = followed.trail
+        if trail.stops and not trail.made_like and is_of_own(step, holders):
+            yield Example((), {}, source.line(step.line), stops=trail.stops)
     for call, scope in fitted(source, model, namespace):
         with generators_restored(), suppress(Unknown):
             torch.manual_seed(seed)
@@ -108,6 +113,7 @@ class Followed:
     methods: Mapping[str, Function]
     step: Step
     names: frozenset[str]
+    trail: Trail = field(default_factory=Trail)
 
     def told(self, trail: Trail) -> tuple[str, str]:
         """The line of the call, and how the batch is called."""
@@ -135,7 +141,7 @@ class Followed:
         self, body: list[ast.stmt], function: Function | None, entry: ast.Call, depth: int
     ) -> tuple[DataScope, dict[str, Any] | None]:
         """What names mean at the call, by the statements of the loops around it, and at first."""
-        path = list(_path(body, entry))
+        path = list(way_to(body, entry))
         kinds = (ast.For, ast.While)
         loops = [i for i, (block, at) in enumerate(path) if isinstance(block[at], kinds)]
         if not loops and function is not None and depth <= _DEEPEST:
@@ -143,16 +149,18 @@ class Followed:
         start = loops[0] if loops else len(path)
         line = path[start][0][path[start][1]].lineno if loops else entry.lineno
         scope = DataScope(self.source, self.namespace, function, line)
+        scope.trail = self.trail
         scope.trail.holders = self.holders
         raw: dict[str, Any] = {}
         for inside, (block, at) in enumerate(path[start:]):
             for stmt in block[:at] if inside else ():
-                _follow(stmt, scope)
+                follow(stmt, scope)
             if isinstance(around := block[at], ast.For):
                 try:
-                    _bind(around.target, scope.first_of(around.iter), scope)
-                except (Unknown, LookupError, TypeError):
+                    bind(around.target, scope.first_of(around.iter), scope)
+                except (Unknown, LookupError, TypeError, ValueError) as error:
                     scope.lost |= set(names_in(around.target))
+                    scope.trail.stops = scope.trail.stops or stopped(around, scope, error)
                 raw |= {n: scope.known.get(n) for n in names_in(around.target)}
         return scope, raw if loops else None
 
@@ -178,7 +186,7 @@ class Followed:
             items = {n: scope.known.get(n) for n, e in given.items() if names_read(e) & set(raw)}
             for block, at in path:
                 for stmt in block[:at]:
-                    _follow(stmt, scope)
+                    follow(stmt, scope)
             return scope, items
         return DataScope(self.source, self.namespace, function, function.lineno), None
 
@@ -230,9 +238,9 @@ class Followed:
                         inner.known[name] = scope.value(expr)
             inner.lost |= {n for n in given if n not in inner.known}
             inner.trail = scope.trail
-            for block, at in _path(callee.body, found):
+            for block, at in way_to(callee.body, found):
                 for stmt in block[:at]:
-                    _follow(stmt, inner)
+                    follow(stmt, inner)
             return self._to_forward(found, inner, inside, True, depth + 1)
         raise Unknown(called_name(call))
 
@@ -243,67 +251,3 @@ def _call_of(function: Function, names: frozenset[str]) -> ast.Call | None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) in names and node.args:
             return node
     return None
-
-
-def _path(body: list[ast.stmt], node: ast.AST) -> Iterator[tuple[list[ast.stmt], int]]:
-    """The blocks around a node, from the outermost in, each with how far it has come."""
-    for index, stmt in enumerate(body):
-        if any(inner is node for inner in ast.walk(stmt)):
-            yield body, index
-            for block in blocks(stmt):
-                yield from _path(block, node)
-            return
-
-
-def _follow(stmt: ast.stmt, scope: DataScope) -> None:
-    """Let names mean what a statement gives them, or nothing where that cannot be told."""
-    try:
-        match stmt:
-            case ast.Assign(targets=[target], value=value):
-                _bind(target, scope.value(value), scope)
-                return
-            case ast.AugAssign(target=ast.Name(id=name) as target, op=op, value=value):
-                left = ast.copy_location(ast.Name(name, ast.Load()), target)
-                _bind(target, scope.value(ast.BinOp(left, op, value)), scope)
-                return
-            case ast.If(test=test):
-                for inner in stmt.body if scope.value(test) else stmt.orelse:
-                    _follow(inner, scope)
-                return
-            case ast.With():
-                for inner in stmt.body:
-                    _follow(inner, scope)
-                return
-            case ast.Expr(ast.Call(ast.Attribute(attr=name)) as call) if name.endswith("_"):
-                if root_name(call.func) in scope.known:
-                    scope.value(call)  # `x.unsqueeze_(1)`
-                return
-            case ast.Expr() | ast.Assert():
-                return
-    except (Unknown, TypeError, ValueError):
-        pass
-    scope.lost |= writes(stmt) | _changed(stmt)
-
-
-def _changed(stmt: ast.stmt) -> set[str]:
-    """What a statement changes in part or in place: `x[x > 0] = 1`, `x.clamp_(0, 1)`."""
-    parts = (n for n in ast.walk(stmt) if isinstance(n, ast.Subscript | ast.Attribute))
-    found = {root_name(n) for n in parts if isinstance(n.ctx, ast.Store)}
-    match stmt:
-        case ast.Expr(ast.Call(func)):
-            found.add(root_name(func))
-    return found - {"", "self"}
-
-
-def _bind(target: ast.expr, value: Any, scope: DataScope) -> None:
-    if isinstance(target, ast.Name):
-        scope.lost.discard(target.id)
-        scope.known[target.id] = value
-    elif isinstance(target, ast.Tuple | ast.List):
-        parts = list(value)
-        if len(parts) != len(target.elts):
-            raise ValueError("another number of parts")
-        for element, part in zip(target.elts, parts, strict=True):
-            _bind(element, part, scope)
-    else:
-        raise TypeError("neither a name nor names")
