@@ -127,6 +127,48 @@ ALONE = {
                 z, mu, logvar = drawn(self.up(x))
                 return self.down(z), mu, logvar
     """,
+    "parts of default None that forward asks for one after the other": """
+        class Prior(nn.Module):
+            def log_prob(self, z):
+                raise NotImplementedError
+        class Standard(Prior):
+            def log_prob(self, z):
+                return torch.distributions.Normal(0.0, 1.0).log_prob(z)
+        class Encoder(nn.Module):
+            def __init__(self, width: int, latent_dim: int):
+                super().__init__()
+                self.up = nn.Linear(width, 2 * latent_dim)
+            def forward(self, x):
+                return self.up(x).chunk(2, -1)
+        class Decoder(nn.Module):
+            def __init__(self, width: int, latent_dim: int):
+                super().__init__()
+                self.down = nn.Linear(latent_dim, width)
+            def forward(self, z):
+                return self.down(z)
+        @dataclasses.dataclass
+        class Config:
+            scale: float = 1.0
+        class VAE(nn.Module):
+            def __init__(
+                self,
+                config: Config,
+                encoder: Optional[Encoder] = None,
+                decoder: Optional[Decoder] = None,
+                prior: Optional[Prior] = None,
+            ):
+                super().__init__()
+                self.config, self.prior = config, prior
+                self.encoder, self.decoder = encoder, decoder
+            def forward(self, inputs):
+                x = inputs["data"]
+                mu, logvar = self.encoder(x)
+                z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+                return {"x_hat": self.decoder(z), "loss": self.loss(x, self.decoder(z), z, logvar)}
+            def loss(self, x, x_hat, z, logvar):
+                kl = -(logvar / 2).sum(1) - self.prior.log_prob(z).sum(1)
+                return F.mse_loss(x_hat, x, reduction="none").sum(1).mean() + kl.mean()
+    """,
     "a list of words": """
         class VAE(nn.Module):
             def __init__(self, width, order):

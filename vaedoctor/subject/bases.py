@@ -12,7 +12,7 @@ import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,12 +26,12 @@ _MOST_READ = 200
 _MOST_NAMED = 5
 
 
-def left_open(kind: type) -> set[str]:
-    """The methods that a class leaves to those that inherit from it."""
+def left_open(kind: type, asked: Iterable[str] = ()) -> set[str]:
+    """The methods that a class leaves to those that inherit from it, of those `asked` too."""
     names = set(getattr(kind, "__abstractmethods__", ()))
     forward = _tree(kind, "forward")
     called = _own_calls(forward) if forward is not None else set()
-    return names | {n for n in ("forward", *called) if _only_raises(_tree(kind, n))}
+    return names | {n for n in ("forward", *called, *asked) if _only_raises(_tree(kind, n))}
 
 
 def only_raises(kind: type, name: str) -> bool:
@@ -48,14 +48,18 @@ def inheriting(kind: type) -> list[type]:
     return [k for k in below if not inspect.isabstract(k)]
 
 
-def makable(kind: type) -> list[type]:
-    """The classes that may stand for one: itself, unless it is a base of others that are whole."""
-    if not left_open(kind):
+def makable(kind: type, asked: Iterable[str] = ()) -> list[type]:
+    """The classes that may stand for one: itself, unless it is a base of others that are whole.
+
+    `asked` are methods that are called.
+    """
+    asked = tuple(asked)
+    if not left_open(kind, asked):
         return [kind]
-    found = [k for k in inheriting(kind) if not left_open(k)]
+    found = [k for k in inheriting(kind) if not left_open(k, asked)]
     if not found and is_foreign(file_of(kind)):
         _import_beside(kind)
-        found = [k for k in inheriting(kind) if not left_open(k)]
+        found = [k for k in inheriting(kind) if not left_open(k, asked)]
     return found or ([] if inspect.isabstract(kind) else [kind])
 
 

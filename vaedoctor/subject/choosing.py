@@ -65,6 +65,12 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
         try:
             chosen = _affordable(built, wanted)
         except NotGuessed as unknown:
+            if unknown.trial is not None and calls_what_nobody_gave(
+                built.model, unknown.trial.error
+            ):
+                whole = _with_what_it_lacks(built, unknown.trial, wanted)
+                if whole is not None:
+                    return _as_wide_as_the_data(whole, wanted)
             refused = refused or _with_factory(unknown, built, wanted)
             if unknown.trial is not None:
                 first = first or (built, unknown.trial)

@@ -16,7 +16,7 @@ from .proposing import said_in, unset_in
 from .reading import uses_of
 from .signatures import annotations_of, hint_of, signature_of
 from .uses import Use
-from .witness import user_frame, user_frames
+from .witness import calls_none, user_frame, user_frames
 
 _MOST_SAID = 4
 
@@ -61,13 +61,15 @@ def known(hint: Any, use: Use | None) -> str:
 
 
 def is_part(use: Use | None) -> bool:
-    """Whether a value is called: a part of the model."""
-    return use is not None and use.called is not None
+    """Whether a value is called, or its methods are: a part of the model."""
+    return use is not None and (use.called is not None or bool(use.methods))
 
 
 def _ways(error: BaseException) -> Iterator[Callable[[str], bool]]:
     """Ways to tell whether a name is meant: by the message, by the lines, the innermost first."""
-    yield lambda name: said_in(name, error)
+    frame = user_frame(error) if calls_none(error) else None
+    called = set(re.findall(r"\bself\.(\w+)\(", frame[1])) if frame is not None else set()
+    yield lambda name: said_in(name, error) or name in called
     yield unset_in(error).__contains__
     for _, line in user_frames(error):
         words = set(re.findall(r"\w+", line))
@@ -84,7 +86,7 @@ def _placed(
     found, hints = dict(made), annotations_of(thing)
     module = sys.modules.get(str(getattr(thing, "__module__", "")))
     uses = uses_of(thing, vars(module) if module is not None else {})
-    uncalled = "'NoneType' object is not callable" in str(error)  # and the next part will not be
+    uncalled = calls_none(error)  # and the next part has not been asked for yet
     for p in signature_of(thing).parameters.values():
         spread = p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
         value = made.get(p.name)

@@ -49,7 +49,7 @@ from .revisions import (
 from .slots import Group, Node, Path, Slot, State, made, reshaped, slots_in, slots_of, told
 from .states import halved, is_small, key, plain
 from .trial import Trial, forward_parameters, home
-from .witness import Observed, observe
+from .witness import Observed, calls_none, observe
 
 _MOST_TRIALS = 60
 _MOST_AFTER_RUN = 12
@@ -132,7 +132,8 @@ class Guesser:
             trials += 1
             one, seen = self._tried(state, layer)
             wanted = one.trial.ran and key(state) in self._wanted
-            if best is None or one.score > best.score or wanted or self._is_rounder(one, best):
+            further = best is None or one.score > best.score or _is_past_the_input(one, best)
+            if best is None or further or wanted or self._is_rounder(one, best):
                 best, furthest = one, state
             if one.trial.ran and (unread := not_looked_up(state, seen)) is not None:
                 self._push(unread, layer, seen.progress, -1)
@@ -367,3 +368,9 @@ class Guesser:
             for m in self.layers.known[:1]
             for s in slots_of(state).values()
         )
+
+
+def _is_past_the_input(one: Made, best: Made) -> bool:
+    """Whether a try fails at a part that nobody gave, where the other fails at its input."""
+    told = [calls_none(m.trial.error) for m in (one, best)]
+    return one.score == best.score and told == [True, False]

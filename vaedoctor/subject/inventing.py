@@ -29,7 +29,7 @@ from .reading import uses_of
 from .signatures import annotations_of, hint_of, required, signature_of
 from .sizes import Sizes
 from .uses import Use
-from .witness import user_frame
+from .witness import calls_none, user_frame
 
 _EMPTY = inspect.Parameter.empty
 _ITEMS = 2
@@ -87,7 +87,9 @@ class Inventor:
         if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
             return list(annotation)
         if isinstance(annotation, type) and self._is_own(annotation):
-            return [made for kind in makable(annotation) for made in self._built(kind, use)]
+            return [
+                made for kind in makable(annotation, use.methods) for made in self._built(kind, use)
+            ]
         if annotation is nn.Module:
             return self._components(name, use)
         if origin in (dict, Mapping) and args[0] is str:
@@ -405,7 +407,8 @@ def given_too(
 
 def calls_what_nobody_gave(model: nn.Module, error: BaseException | None) -> bool:
     """Whether a part was called that is None, as it is unless the constructor is given one."""
-    lacks = _lacks(error) if isinstance(error, TypeError) else None
+    none = calls_none(error) or (isinstance(error, AttributeError) and error.obj is None)
+    lacks = _lacks(error) if none else None
     if lacks is None or lacks[0] is not type(model):
         return False
     parameter = signature_of(lacks[0]).parameters.get(lacks[1])
@@ -417,10 +420,15 @@ def _lacks(error: BaseException | None) -> tuple[type, str] | None:
     if isinstance(error, AttributeError) and isinstance(error.obj, nn.Module):
         return type(error.obj), str(error.name)
     frame = user_frame(error)
-    if frame is None or "'NoneType' object is not callable" not in str(error):
+    if frame is None:
         return None
     held = frame[0].f_locals.get("self")
-    called = re.findall(r"\bself\.(\w+)\(", frame[1])
+    if calls_none(error):
+        called = re.findall(r"\bself\.(\w+)\(", frame[1])
+    elif isinstance(error, AttributeError) and error.obj is None:
+        called = re.findall(rf"\bself\.(\w+)\.{error.name}\b", frame[1])
+    else:
+        return None
     unset = [n for n in called if getattr(held, n, held) is None]
     return (type(held), unset[0]) if isinstance(held, nn.Module) and unset else None
 

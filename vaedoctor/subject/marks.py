@@ -87,9 +87,15 @@ def _entry(lines: list[str], name: str) -> str:
 def _classes(thing: Callable[..., Any], name: str, hint: Any, use: Use | None) -> Iterator[type]:
     """The classes of the same package that may be meant: by the type, else by the name."""
     package = str(getattr(thing, "__module__", "")).partition(".")[0]
-    kinds = [k for k in (hint, *getattr(hint, "__args__", ())) if _is_of(k, package)]
+    several = [a for a in getattr(hint, "__args__", ()) if a is not type(None)]
+    hint = several[0] if len(several) == 1 else hint
+    kinds = [k for k in (hint, *several) if _is_of(k, package)]
     if kinds:
-        yield from list(dict.fromkeys(m for k in kinds for m in makable(k)))[:_MOST_CLASSES]
+        asked = use.methods if use is not None else ()
+        whole = dict.fromkeys(m for k in kinds for m in makable(k, asked))
+        yield from list(whole)[:_MOST_CLASSES]
+        return
+    if isinstance(hint, type) and hint.__module__ == "builtins":
         return
     read = (*use.attributes, *use.methods) if use is not None else ()
     part = hint is nn.Module or (use is not None and use.called is not None)

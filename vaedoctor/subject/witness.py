@@ -235,3 +235,8 @@ def local_values(error: BaseException | None) -> Iterator[Mapping[str, Any]]:
         trace = trace.tb_next
     for frame in reversed(frames):
         yield frame.f_locals
+
+
+def calls_none(error: BaseException | None) -> bool:
+    """Whether something was called that is None."""
+    return isinstance(error, TypeError) and "'NoneType' object is not callable" in str(error)
