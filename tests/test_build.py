@@ -187,8 +187,8 @@ def test_arguments_that_cannot_be_made_up(write: Write) -> None:
         load(write(text))
     assert "`VAE(latent_dim, tree)` needs `tree`" in caught.value.message
     command, _, rest = caught.value.next_step.partition("\n")
-    assert command.endswith("mymodel.py:VAE --arg latent_dim=7 --arg tree=VALUE")
-    assert 'args = { latent_dim = 7, tree = "VALUE" }' in rest
+    assert command.endswith("mymodel.py:VAE --arg latent_dim=16 --arg tree=VALUE")
+    assert 'args = { latent_dim = 16, tree = "VALUE" }' in rest
     assert "        tree=...,  # its walk is read\n" in rest
 
 

@@ -263,7 +263,7 @@ def test_what_cannot_be_made_up_is_configuration_to_edit(write: Callable[[str], 
     assert list(entry) == ["model", "args"]
     assert entry["model"].endswith("mymodel.py:VAE")
     assert entry["args"]["backbone"] == "VALUE"
-    assert entry["args"]["args"] == "SimpleNamespace(z=7)"
+    assert entry["args"]["args"] == "SimpleNamespace(z=16)"
 
 
 def test_the_printed_factory_runs_once_the_gap_is_filled(write: Callable[[str], str]) -> None:

@@ -141,8 +141,8 @@ class Proposals:
                 yield {**made, spare: {**given, name: option}}
 
     def options(self, parameter: inspect.Parameter) -> list[Any]:
-        """What one parameter may be given, the likeliest first."""
-        return self._table([parameter], even=False, shared=False)[parameter.name]
+        """What one parameter may be given where nothing can be tried: sizes that fit each other."""
+        return self._table([parameter], even=True, shared=True)[parameter.name]
 
     def completed(self, made: Values, error: BaseException) -> Values | None:
         """The arguments with the entry that a made-up configuration lacks; None if none does."""
