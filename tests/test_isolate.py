@@ -21,7 +21,7 @@ from vaedoctor.isolate import CouldNotRun, Isolated, run_isolated, user_frames
 STUB = """
 import sys
 from contextlib import contextmanager
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 target, checkup = ModuleType("vaedoctor.subject.target"), ModuleType("vaedoctor.checkup")
 
@@ -29,13 +29,16 @@ target, checkup = ModuleType("vaedoctor.subject.target"), ModuleType("vaedoctor.
 def loaded(file, **options):
     space = {"options": options}
     exec(compile(open(file).read(), file, "exec"), space)
-    yield space
+    subject = space.get("subject", SimpleNamespace())
+    subject.space = space
+    yield subject
 
 def examine_subject(subject, **options):
     from vaedoctor.finding import Report
 
-    notes = subject["examine"]() if "examine" in subject else ()
-    return Report(str(options), notes=(repr(subject["options"]), *map(str, notes or ())))
+    space = subject.space
+    notes = space["examine"]() if "examine" in space else ()
+    return Report(str(options), notes=(repr(space["options"]), *map(str, notes or ())))
 
 target.loaded, checkup.examine_subject = loaded, examine_subject
 sys.modules |= {"vaedoctor.subject.target": target, "vaedoctor.checkup": checkup}
@@ -157,6 +160,25 @@ def test_a_hang_is_stopped_and_shown_where_it_is(dies):
     assert error.message.startswith("no result after 1 s: stopped while loading ")
     assert 'mymodel.py", line 2, in wait' in error.traceback
     assert error.traceback.splitlines()[-1].strip() == "while True: pass"
+
+
+def test_where_an_examination_takes_too_long_its_size_is_told(dies):
+    source = """
+    from types import SimpleNamespace
+
+    weight = SimpleNamespace(numel=lambda: 2_000_000)
+    model = SimpleNamespace(parameters=lambda: [weight])
+    batch = SimpleNamespace(args=(SimpleNamespace(shape=(8, 3, 64, 64)),), kwargs={})
+    subject = SimpleNamespace(model=model, batch=batch)
+
+    def examine():
+        while True:
+            pass
+    """
+    error = dies(source, timeout=1)
+    assert error.message.startswith("no result after 1 s: stopped while examining ")
+    assert error.message.endswith("(2,000,000 parameters, batch 8×3×64×64)")
+    assert "--arg" in error.next_step
 
 
 def test_a_hang_that_stops_the_watchdog_is_killed_from_outside(dies, monkeypatch):

@@ -64,12 +64,23 @@ def _examine(request: Mapping[str, Any], place: Path) -> str:
     _enter(place, f"loading {request['target']}")
     options = {k: request[k] for k in _SUBJECT_OPTIONS if k in request}
     with loaded(request["target"], **options) as subject:
-        _enter(place, f"examining {request['target']}")
+        _enter(place, f"examining {request['target']}{_size(subject)}")
         judging = {k: request[k] for k in _EXAMINE_OPTIONS if k in request}
         report = examine_subject(subject, **judging)
     known = {**report.environment, "command": command(request)}
     text: str = replace(report, environment=known).to_json()
     return text
+
+
+def _size(subject: Any) -> str:
+    """How large the work is: it is what a check that takes too long has to be told about."""
+    try:
+        count = sum(p.numel() for p in subject.model.parameters())
+        values = (*subject.batch.args, *subject.batch.kwargs.values())
+    except (AttributeError, ValueError):  # parameters that have no size before the first pass
+        return ""
+    shapes = ["×".join(map(str, v.shape)) for v in values if hasattr(v, "shape")]
+    return f" ({count:,} parameters, batch {', '.join(shapes)})"
 
 
 def _enter(place: Path, phase: str) -> None:

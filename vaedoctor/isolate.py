@@ -179,10 +179,12 @@ class Isolated:
         shown = fault if self._debug else user_frames(fault)
         code = self._process.returncode
         if hangs or "Timeout (" in fault:
+            smaller = "make the model smaller with `--arg` or the batch with `--batch-size 2`, "
             raise CouldNotRun(
                 f"no result after {self._timeout:g} s: stopped while {phase}",
                 traceback=shown,
-                next_step="look for a loop or a wait at the last line above, "
+                next_step=(smaller if phase.startswith("examining") else "")
+                + "look for a loop or a wait at the last line above, "
                 "or allow more time with `--timeout`",
             )
         if code is not None and code < 0:
