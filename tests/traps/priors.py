@@ -177,3 +177,44 @@ class ImplicitPosterior(Gaussian):
 
     def loss(self, x):
         return self.losses(x)[0] + self.losses(x)[1].mean()
+
+
+class GumbelOfProbabilities(Gaussian):
+    """Gumbel noise by hand on the logarithm of probabilities, of which the loss holds the KL."""
+
+    def forward(self, x):
+        p = self.mu(self.enc(x)).softmax(-1)
+        noise = -torch.log(-torch.log(torch.rand(p.size()).to(p) + 1e-12) + 1e-12)
+        return self.dec(((torch.log(p + 1e-12) + noise) / 0.67).softmax(-1)), p
+
+    def __init__(self):
+        super().__init__()
+        del self.lv
+
+    def loss(self, x):
+        r, p = self(x)
+        kl = (p * torch.log(4 * p + 1e-12)).sum(1)
+        return (0.5 * (r - x).pow(2).sum(1) + kl).mean()
+
+
+class Leapfrog(Gaussian):
+    """The sample moves with a momentum of its own noise: volume is kept in both together."""
+
+    def __init__(self):
+        super().__init__()
+        self.step = nn.Parameter(torch.full((4,), 0.1))
+
+    def forward(self, x):
+        mu, lv = self.stats(x)
+        eps = torch.randn_like(mu)
+        z, rho = mu + eps * (0.5 * lv).exp(), torch.randn_like(mu)
+        for _ in range(2):
+            rho = rho - 0.5 * self.step * (z - x[:, :4].tanh())
+            z = z + self.step * rho
+            rho = rho - 0.5 * self.step * (z - x[:, :4].tanh())
+        return self.dec(z), z, rho, -0.5 * (eps**2 + lv).sum(1)
+
+    def loss(self, x):
+        r, z, rho, log_q = self(x)
+        log_p = -0.5 * z.pow(2).sum(1) - 0.5 * rho.pow(2).sum(1)
+        return (0.5 * (r - x).pow(2).sum(1) + log_q - log_p).mean()

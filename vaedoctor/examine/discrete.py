@@ -260,7 +260,7 @@ def softmaxes_decoded(anatomy: Anatomy) -> Iterator[Latent]:
         raw = head(flow, logits)
         if flow.noise[probability.index] or not flow.posterior(logits) or raw is None:
             continue
-        if _drawn_from(flow, logits, behind):
+        if _drawn_from(flow, logits, behind) or _relaxed(flow, probability, x_hat):
             continue
         if raw.value.index in around and raw.value.tensor.numel() == logits.tensor.numel():
             draw = Draw(-1, op.name, probability, op)
@@ -276,6 +276,21 @@ def _drawn_from(flow: Flow, logits: Value, behind: frozenset[int]) -> bool:
         and logits.index in flow.ancestors(*draw.op.reads)
         for draw in flow.draws
     )
+
+
+def _relaxed(flow: Flow, probability: Value, x_hat: Value) -> bool:
+    """Whether another softmax, which reads noise too, stands on every way to x_hat.
+
+    As where Gumbel noise is added to the logarithm of the probabilities by hand.
+    """
+    after = flow.descendants(probability)
+    again = [
+        op.out
+        for op in flow.recording.ops
+        if op.name == "softmax" and op.makes and op.out.index in after and op.out is not probability
+    ]
+    drawn = [v for v in again if flow.noise[v.index] and v.shape == probability.shape]
+    return bool(drawn) and probability.index not in flow.ancestors(x_hat, stop=drawn)
 
 
 def is_discrete(latent: Latent) -> bool:

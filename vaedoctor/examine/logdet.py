@@ -85,6 +85,8 @@ def _step(
     after = [v for v in call.outputs if v.shape in shapes and flow.noise[v.index]]
     if len(before) != 1 or len(after) != 1 or before[0] is after[0]:
         return None
+    if flow.noise[after[0].index] & ~flow.noise[before[0].index]:
+        return None  # a momentum that is drawn anew
     rows, units = after[0].shape
     made = [v for v in call.outputs if v.shape in ((rows,), (rows, 1)) and v is not after[0]]
     if len(made) != 1 or not 1 < units <= MOST_UNITS or not rows:

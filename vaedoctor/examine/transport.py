@@ -88,7 +88,9 @@ def transports(
             continue
         if not 0 < latent.z.shape[1] <= MOST_UNITS:
             continue
-        for end in flow_ends(anatomy, latent)[:2]:
+        own = anatomy.flow.noise[latent.z.index]
+        ends = [v for v in flow_ends(anatomy, latent)[:2] if not anatomy.flow.noise[v.index] & ~own]
+        for end in ends:  # a momentum that is drawn anew makes it no function of the sample
             try:
                 found = _Reading(subject, anatomy, latent, end, seed, rewind).judge()
             except (Unavailable, RuntimeError):  # cannot be forced, or not differentiated twice
