@@ -267,3 +267,43 @@ def test_a_loss_of_every_row_is_called_no_scalar(tmp_path: Path) -> None:
     said = "loss: `loss` (line 16) is not used: the loss is not a scalar: its shape is [8]"
     assert any(note.startswith(said) for note in subject.notes), subject.notes
     assert not any("examines why" in note for note in subject.notes)
+
+
+BOUND = """
+import torch
+from torch import nn
+
+class VAE(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(12, 6), nn.Linear(3, 12)
+
+    def forward(self, x):
+        mu, logvar = self.up(x).chunk(2, -1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        kl = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum(1)
+        return (-0.5 * (self.down(z) - x).square().sum(1) - kl).mean()
+
+def train(vae, loader, optimizer):
+    for x in loader:
+        optimizer.zero_grad()
+        {goes}
+        optimizer.step()
+"""
+
+
+@pytest.mark.parametrize(
+    ("goes", "codes"),
+    [
+        ("(-vae(x)).backward()", set()),
+        ("elbo = vae(x); loss = -elbo; loss.backward()", set()),
+        ("vae(x).backward()", {"VAE703", "VAE707"}),
+    ],
+)
+def test_the_sign_of_a_bound_that_forward_returns_is_the_loops(
+    goes: str, codes: set[str], tmp_path: Path
+) -> None:
+    (tmp_path / "bound.py").write_text(BOUND.replace("{goes}", goes))
+    subject = load(f"{tmp_path / 'bound.py'}:VAE")
+    report = examine_subject(subject, select=["VAE703", "VAE707"])
+    assert {f.code for f in report.findings} == codes

@@ -113,11 +113,22 @@ class _Finder:
             return _PYRO, ()  # the batch of a forward pass of its own may not be the pair's
         contained, whole = returned_loss(self.model, self.attempts.output())
         if contained is not None and whole:
-            return contained, ()
+            return self._climbed(contained) or contained, ()
         objective, notes = self._searched()
         if objective is None and contained is not None:
             return contained, ()
         return objective, notes
+
+    def _climbed(self, contained: Objective) -> Objective | None:
+        """The loop's loss where that is what forward returns with the sign turned: a bound."""
+        if not isinstance(self.attempts.output(), Tensor) or self.source is None:
+            return None
+        looped, _, first = self._looped()
+        if looped is None or first:
+            return None
+        one, other = (self.attempts.trial(o)[1] for o in (contained, looped))
+        turned = one is not None and other is not None and bool(one == -other) and bool(one != 0)
+        return looped if turned else None
 
     def _searched(self) -> tuple[Objective | None, tuple[str, ...]]:
         """The loss in the code: a `training_step`, a loop, a method, a function, an output."""
