@@ -88,6 +88,27 @@ def test_without_the_straight_through_step_no_gradient_arrives(look_up: Any) -> 
     assert gradient is None or not gradient.any()
 
 
+def test_a_step_around_layers_beside_the_look_up_carries_the_gradient() -> None:
+    class Projected(VQ):
+        def __init__(self) -> None:
+            super().__init__()
+            self.into, self.back = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            z = self.encoder(x)
+            q = self.back(by_embedding(self, self.into(z)))
+            q = z + (q - z).detach() if self.through else q.detach()
+            return self.decoder(q), F.mse_loss(z, q)
+
+    for through, arrives in ((True, Arrives.YES), (False, Arrives.NONE)):
+        model = Projected()
+        model.through = through
+        with examined(model, X, loss=loss) as examination:
+            assert [b.arrives for b in examination.codebooks] == [arrives]
+        report = vaedoctor.check(model, X, objective=loss, select=["VAE601"])
+        assert [v for o in report.outcomes for v in o.verified] == []  # the projections get none
+
+
 def test_a_class_embedded_is_no_codebook() -> None:
     class Classes(nn.Module):
         def __init__(self) -> None:

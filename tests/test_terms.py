@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from vaedoctor.examine.categorical import misuses
+from vaedoctor.examine.listing import text_of
 
 X = torch.linspace(-1, 1, 48).reshape(8, 6)
 
@@ -239,8 +240,13 @@ class Coupling(nn.Module):
         return torch.cat([a, b] if self.first else [b, a], 1), self.told(s).sum(1)
 
 
-def coupled(*told: Callable[[Tensor], Tensor]) -> list[Any]:
-    """What is found of two coupling steps behind a sample, in a loss that subtracts their sum."""
+def coupled(
+    *told: Callable[[Tensor], Tensor], early: bool = False, entropy: float = 1.0
+) -> list[Any]:
+    """What is found of two coupling steps behind a sample, in a loss that subtracts their sum.
+
+    `early` scores the sample under the prior before them; `entropy` weighs log q of the sample.
+    """
     torch.manual_seed(0)
     steps = nn.ModuleList([Coupling(first=i == 0, told=t) for i, t in enumerate(told)])
     parts = {"steps": steps, "mu": nn.Linear(6, 4), "h": nn.Linear(6, 4), "out": nn.Linear(4, 6)}
@@ -248,11 +254,12 @@ def coupled(*told: Callable[[Tensor], Tensor]) -> list[Any]:
     def body(x: Tensor) -> tuple[Tensor, Tensor]:
         q = Normal(parts["mu"](x), parts["h"](x).exp())
         z = q.rsample()
-        log_q = q.log_prob(z).sum(1)
+        log_q = entropy * q.log_prob(z).sum(1)
+        log_p = Normal(0.0, 1.0).log_prob(z).sum(1)
         for coupling in steps:
             z, log_det = coupling(z)
             log_q = log_q - log_det
-        return parts["out"](z), log_q - Normal(0.0, 1.0).log_prob(z).sum(1)
+        return parts["out"](z), log_q - (log_p if early else Normal(0.0, 1.0).log_prob(z).sum(1))
 
     with examined(Bare(body, **parts), X, loss=recon) as examination:
         return examination.transports
@@ -266,6 +273,19 @@ def test_a_step_that_reports_another_number_than_its_determinant_is_told() -> No
     assert wrong.path == "steps.1"
     counted, true = wrong.instead
     assert counted != pytest.approx(true, rel=1e-2)
+
+
+@pytest.mark.parametrize("entropy", [1.0, 0.5])
+def test_a_prior_of_the_sample_before_the_flow_is_told_whatever_the_entropys_weight(
+    entropy: float,
+) -> None:
+    (wrong,) = coupled(torch.tanh, torch.tanh, early=True, entropy=entropy)
+    assert (wrong.log_det, wrong.prior_before) == pytest.approx((-1 / entropy, 1 / entropy), 1e-2)
+    assert wrong.early
+    assert wrong.prior_at is not None
+    assert text_of(wrong.prior_at) == "Normal(0.0, 1.0).log_prob(z)"
+    (right,) = coupled(torch.tanh, torch.tanh)
+    assert not right.early
 
 
 def test_several_draws_in_front_are_compared_with_one_input() -> None:

@@ -79,7 +79,7 @@ def find_codebooks(anatomy: Anatomy) -> list[Codebook]:
         earlier = {m.index for c in found for m in c.read.makes}
         first = not (flow.ancestors(*op.reads) & earlier)
         encoded = _encoded(flow, op, table)
-        arrives = _arrival(anatomy, encoded)
+        arrives = _arrival(anatomy, encoded, read)
         if arrives is Arrives.ZERO and not _decoder_listens(anatomy, read):
             arrives = None
         found.append(Codebook(op, read, table, codes, encoded, arrives, first))
@@ -170,11 +170,17 @@ def _raw(flow: Flow, value: Value) -> Value | None:
     return value if flow.learned[value.index] else None
 
 
-def _arrival(anatomy: Anatomy, encoded: Value | None) -> Arrives | None:
+def _arrival(anatomy: Anatomy, encoded: Value | None, read: Op) -> Arrives | None:
     if encoded is None or encoded.edge is None or anatomy.x_hat is None:
         return None
-    found = gradient_between([anatomy.x_hat], _up_to_layer(anatomy.flow, encoded))
-    return _strongest(found)
+    flow, decoded = anatomy.flow, [anatomy.x_hat]
+    found = _strongest(gradient_between(decoded, _up_to_layer(flow, encoded)))
+    if found is Arrives.NONE and _strongest(gradient_between(decoded, read.makes)) is found:
+        # The step may be taken around layers that lead to the codes and back from them.
+        before = (flow.recording.values[i] for i in flow.ancestors(encoded))
+        learned = [v for v in before if v.edge is not None and flow.posterior(v)]
+        found = _strongest(gradient_between(decoded, learned))
+    return found
 
 
 def _decoder_listens(anatomy: Anatomy, read: Op) -> bool:
@@ -332,7 +338,7 @@ def rounding(anatomy: Anatomy) -> Rounding | None:
     value = op.reads[0]
     while value.edge is None and value.op is not None and value.op.name in RESHAPES | CUTS:
         value = value.op.reads[0]
-    arrives = _arrival(anatomy, value)
+    arrives = _arrival(anatomy, value, op)
     if arrives is Arrives.ZERO and not _decoder_listens(anatomy, op):
         arrives = None
     return None if arrives is None else Rounding(op, arrives)

@@ -71,6 +71,17 @@ class Transport:
     missing: list[Step] = field(default_factory=list)
     instead: tuple[list[float], list[float]] | None = None
     at: Span | None = None
+    prior_at: Span | None = None
+
+    @property
+    def early(self) -> bool:
+        """Whether z0 is scored under the prior, beside a log-determinant that is counted once.
+
+        Once in the prior's own weight counts too: then it is the entropy whose weight is off.
+        """
+        alone = abs(self.prior) < CLOSE < abs(self.prior_before)
+        once = min(abs(self.log_det + 1), abs(self.log_det + self.prior_before)) < CLOSE
+        return alone and once
 
     @property
     def path(self) -> str:
@@ -221,7 +232,20 @@ class _Reading:
             prior / entropy,
             (before + analytic) / entropy,
             at=at or self._meeting(),
+            prior_at=self._scored_at(),
         )
+
+    def _scored_at(self) -> Span | None:
+        """Where z0 is read beside the flow and without its location; else the line of the KL."""
+        flow, z0 = self.anatomy.flow, self.latent.z
+        taken = flow.ancestors(self.end)
+        for op in flow.consumers.get(z0.index, ()):
+            if not op.makes or op.out.edge is None or op.out.index in taken:
+                continue
+            beside = [v.index for v in op.reads if v is not z0]
+            if flow.ancestors(z0).isdisjoint(beside):
+                return op.span
+        return self.probe.at
 
     def _parts(self) -> list[Step]:
         """The flow's steps by the modules that ran them; one step where none did."""

@@ -63,7 +63,7 @@ def parameter_without_gradient(examination: Examination) -> Iterator[Finding | V
                 severity=Severity.NOTE if loss.returned else Severity.WARNING,
                 causes=frozenset(f"layer:{b.path}" for b in loss.branches),
             )
-    if not losses:
+    if all(g is not None for g in gradients.by_name.values()):
         yield Verified(
             "every trainable parameter gets a gradient", {"parameters": len(gradients.by_name)}
         )

@@ -108,6 +108,7 @@ def _counted(t: Transport) -> Finding | None:
         "weight of the prior before the flow": t.prior_before,
     }
     cure = "subtract the log-determinant of every step from `log q(z_0)`"
+    at = t.prior_at if t.early else t.at
     if t.instead is not None:
         said = f"what {where} counts as its log-determinant is not that of its Jacobian"
         measured = {"counted": [*t.instead[0]], "log |det J|": [*t.instead[1]]}
@@ -119,14 +120,14 @@ def _counted(t: Transport) -> Finding | None:
         said = f"the loss leaves out the log-determinant of {where}"
     elif abs(t.log_det - 1) < CLOSE:
         said = f"the log-determinant of {where} enters the loss with the wrong sign"
+    elif t.early:
+        said = f"the prior is scored before {where}, at a point that the decoder is not given"
+        cure = "score the flow's output under the prior"
     elif abs(t.log_det) > CLOSE and abs(t.log_det + 1) > CLOSE:
         said = f"the loss counts the log-determinant of {where} {abs(t.log_det):.3g} times"
         cure = "count it once for every row: no mean over units, no sum over the batch"
-    elif abs(t.log_det + 1) < CLOSE and abs(t.prior) < CLOSE < abs(t.prior_before):
-        said = f"the prior is scored before {where}, at a point that the decoder is not given"
-        cure = "score the flow's output under the prior"
     else:
         return None
     return Finding(
-        said, help=cure, at=t.at, measured=measured, causes=frozenset({f"flow:{t.path}", "kl"})
+        said, help=cure, at=at, measured=measured, causes=frozenset({f"flow:{t.path}", "kl"})
     )
