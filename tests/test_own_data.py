@@ -343,3 +343,63 @@ def test_transforms_keep_what_they_say(
     picture = change(Picture(torch.rand(3, 218, 178)))
     assert picture.values.shape == shape
     assert transform_called("TenCrop", (4,), {}) is None
+
+
+SCALING = {
+    "a method": (
+        "torch.rand(16, 12)",
+        "    def step(self, x):\n        x = 2 * x - 1\n        {body}",
+        "model.step(x)",
+        "self",
+    ),
+    "the call itself": (
+        "torch.rand(16, 12)",
+        "    def step(self, x):\n        recon, mu, logvar = self(2 * x - 1)\n"
+        "        return loss_function(recon, 2 * x - 1, mu, logvar)\n",
+        "model.step(x)",
+        "self",
+    ),
+    "a function": (
+        "torch.rand(16, 12)",
+        "def step(model, x):\n    x = 2 * x - 1\n    {body}",
+        "step(model, x)",
+        "model",
+    ),
+    "a loader's pair": (
+        "(torch.rand(16, 12), torch.zeros(16))",
+        "    def step(self, batch):\n        x, y = batch\n        x = 2 * x - 1\n        {body}",
+        "model.step(x)",
+        "self",
+    ),
+}
+
+
+@pytest.mark.parametrize("way", SCALING)
+@pytest.mark.parametrize("bounded", ["tanh", "sigmoid"])
+def test_what_the_step_does_to_its_data_is_done_once(
+    tmp_path: Path, way: str, bounded: str
+) -> None:
+    """The step is given what the loop gives it: [0, 1], which it scales to [-1, 1] itself."""
+    item, step, call, model = SCALING[way]
+    body = f"recon, mu, logvar = {model}(x)\n    return loss_function(recon, x, mu, logvar)\n"
+    indented = body if step.startswith("def") else body.replace("\n    ", "\n        ")
+    text = MODEL.replace("self.down(z), mu", f"torch.{bounded}(self.down(z)), mu")
+    head, tail = text.split("def loss_function")
+    step = step.replace("{body}", indented)
+    inside, outside = ("", step) if step.startswith("def") else (step, "")
+    loop = LOOP.format(
+        target="x",
+        over="loader",
+        before="pass",
+        data=f"loader = [{item} for _ in range(3)]",
+        arguments="",
+    )
+    plain = "recon, mu, logvar = model(x)\n            loss = loss_function(recon, x, mu, logvar)"
+    assert plain in loop
+    loop = loop.replace(plain, f"loss = {call}")
+    (tmp_path / "own.py").write_text(f"{head}{inside}\ndef loss_function{tail}{outside}{loop}")
+    subject = load(f"{tmp_path / 'own.py'}:VAE")
+    assert not subject.batch.guessed
+    assert float(subject.batch.args[0].min()) >= 0
+    codes = {f.code for f in examine_subject(subject, select=("VAE708", "VAE709")).findings}
+    assert codes == ({"VAE709"} if bounded == "sigmoid" else set())

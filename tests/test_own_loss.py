@@ -307,3 +307,40 @@ def test_the_sign_of_a_bound_that_forward_returns_is_the_loops(
     subject = load(f"{tmp_path / 'bound.py'}:VAE")
     report = examine_subject(subject, select=["VAE703", "VAE707"])
     assert {f.code for f in report.findings} == codes
+
+
+@pytest.mark.parametrize("index", ["i : i + 16", "index"])
+def test_labels_beside_the_batch_have_as_many_rows(tmp_path: Path, index: str) -> None:
+    """Forward takes the pictures alone; the step's labels come in the same slice."""
+    text = f"""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+class VAE(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down, self.kind = nn.Linear(12, 6), nn.Linear(3, 12), nn.Linear(3, 4)
+
+    def forward(self, x):
+        mu, logvar = self.up(x).chunk(2, -1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        return self.down(z), self.kind(z), mu, logvar
+
+    def step(self, x, label):
+        recon, logits, mu, logvar = self(x)
+        kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(1).mean()
+        score = F.cross_entropy(logits, label)
+        return (recon - x).square().sum(1).mean() + kl + score
+
+if __name__ == "__main__":
+    xs, labels = torch.randn(64, 12), torch.randint(0, 4, (64,))
+    model = VAE()
+    for i in range(0, 64, 16):
+        index = torch.randperm(64)[:16]
+        loss = model.step(xs[{index}], labels[{index}])
+        loss.backward()
+"""
+    report = examine_subject(loaded(tmp_path, text), select=("VAE002", "VAE505", "VAE711"))
+    assert [f.code for f in report.findings] == []
+    assert "VAE505" in {o.code for o in report.outcomes if o.status == "passed"}

@@ -110,7 +110,6 @@ class DataScope(OpenScope):
         self._function = function
         self._line = line
         self._depth = depth
-        self.lost: set[str] = set()
         self.trail = Trail()
         self._written_out: list[ast.expr] = []
 
@@ -134,9 +133,7 @@ class DataScope(OpenScope):
 
     def _name(self, name: str, at: Bindings) -> Any:
         self.trail.read.add(name)
-        if name in self.lost:
-            raise Unknown(name)
-        if name not in self.known:
+        if name not in self.known and name not in self.lost:
             before = name in at and at[name] is None  # `x = torch.tensor(x)` of a parameter
             for expr, place in self._handed(name, before=before):
                 with suppress(Unknown):

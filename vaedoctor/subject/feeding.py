@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .construction import constructions, own_arguments
 from .datascope import DataScope, Trail, first, is_tensor_or_holds_one
-from .example import Arguments, Example, Methods, methods_of
+from .example import Arguments, Example, Methods, as_given, methods_of
 from .fitted import fitted
 from .following import bind, follow, stopped, way_to
 from .handing import sites
@@ -237,11 +237,13 @@ class Followed:
                     if ast.unparse(expr) not in names:
                         inner.known[name] = scope.value(expr)
             inner.lost |= {n for n in given if n not in inner.known}
+            outer = list(inner.known.values())
             inner.trail = scope.trail
             for block, at in way_to(callee.body, found):
                 for stmt in block[:at]:
                     follow(stmt, inner)
-            return self._to_forward(found, inner, inside, True, depth + 1)
+            found_inside = self._to_forward(found, inner, inside, True, depth + 1)
+            return as_given(found_inside, outer)
         raise Unknown(called_name(call))
 
 

@@ -12,7 +12,8 @@ import copy
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from .subject import Batch
 
 _RESULT = "__vaedoctor_loss__"
 _ARGUMENT = "__vaedoctor_argument_"
+_ROWS = "__vaedoctor_rows__"
 _LATE = 1000
 
 
@@ -136,9 +138,10 @@ class Loop:
         result = ast.Assign([ast.Name(_RESULT, ast.Store())], step.loss)
         body = [*step.statements, ast.copy_location(result, step.loss)]
         tree = ast.Module([copy.deepcopy(s) for s in body], [])
-        tree = _OnBatch(step.entry, made, parts).visit(_OnOneDevice().visit(tree))
+        slices = {ast.unparse(a.slice) for a in self._parts(batch)}
+        tree = _OnBatch(step.entry, made, parts, slices).visit(_OnOneDevice().visit(tree))
         tree = ast.fix_missing_locations(tree)
-        space = {**self._space(model), **known}
+        space = {**self._space(model), **known, _ROWS: partial(_as_many, batch)}
         space |= self._known(model, batch, tree.body, space)
         space |= {_argument(place): value for place, value in made.items()}
         exec(compile(tree, str(self.source.path), "exec"), space)
@@ -206,9 +209,21 @@ class Loop:
                         found |= {n.id for n in ast.walk(target) if isinstance(n, ast.Name)}
         return found
 
+    def _parts(self, batch: Batch) -> Iterator[ast.Subscript]:
+        """The rows of more data that the loop hands to the model, there or in a line above."""
+        given = [a for _, a, _ in self._given(batch)]
+        names = {a.id for a in given if isinstance(a, ast.Name)}
+        function = self.step.function
+        for node in ast.walk(function if function is not None else self.source.tree):
+            for statement in one_by_one(node) if isinstance(node, ast.Assign) else ():
+                match statement:
+                    case ast.Assign(targets=[ast.Name(id=name)], value=value) if name in names:
+                        given += [n for n in ast.walk(value) if isinstance(n, ast.expr)]
+        yield from filter(_is_part, given)
+
     def _packed(self, place: int, arg: ast.expr, value: Any, batch: Batch) -> Any:
         """The batch as a loader gives it, for a function that unpacks it itself."""
-        if self.step.direct or not isinstance(value, Tensor):
+        if not isinstance(value, Tensor):
             return value
         for callee, shift in callees(self.source, called_name(self.step.entry)):
             names = [p.arg for p in (*callee.args.posonlyargs, *callee.args.args)]
@@ -371,24 +386,48 @@ def _argument(place: int | str) -> str:
     return f"{_ARGUMENT}{place}__"
 
 
+def _is_part(arg: ast.expr) -> TypeGuard[ast.Subscript]:
+    """Whether an argument is some rows of what holds more: `data[i : i + 32]`, `data[index]`."""
+    return isinstance(arg, ast.Subscript) and isinstance(arg.slice, ast.Slice | ast.Name)
+
+
+def _as_many(batch: Batch, value: Any) -> Any:
+    """As many rows of what lies beside the batch, as labels do, as the batch has."""
+    x = next((a for a in batch.args if isinstance(a, Tensor) and a.dim()), None)
+    if x is None or not isinstance(value, Tensor) or not value.dim() or not len(value):
+        return value
+    rows = torch.arange(len(x), device=value.device) % len(value)
+    return value if len(value) == len(x) else value[rows]
+
+
 class _OnBatch(ast.NodeTransformer):
     """Puts our batch in the place of what the loop makes for the model on the spot.
 
-    `parts` are expressions such as `data[i : i + 32]`, which mean the same wherever they stand.
+    `parts` are expressions such as `data[i : i + 32]`, which mean the same wherever they stand;
+    `slices` what they have in brackets: `labels[i : i + 32]` has as many rows.
     """
 
     def __init__(
-        self, entry: ast.Call, places: Collection[int | str], parts: Mapping[str, int | str]
+        self,
+        entry: ast.Call,
+        places: Collection[int | str],
+        parts: Mapping[str, int | str],
+        slices: Collection[str],
     ) -> None:
+        self.slices = slices
         self.at = (entry.lineno, entry.col_offset, entry.end_lineno, entry.end_col_offset)
         self.places = places
         self.parts = parts
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
         place = self.parts.get(ast.unparse(node))
-        if place is None or not isinstance(node.ctx, ast.Load):
-            return self.generic_visit(node)
-        return ast.copy_location(ast.Name(_argument(place), ast.Load()), node)
+        if place is not None and isinstance(node.ctx, ast.Load):
+            return ast.copy_location(ast.Name(_argument(place), ast.Load()), node)
+        beside = isinstance(node.ctx, ast.Load) and ast.unparse(node.slice) in self.slices
+        inner = self.generic_visit(node)
+        if not beside or not isinstance(inner, ast.Subscript):
+            return inner
+        return ast.copy_location(ast.Call(ast.Name(_ROWS, ast.Load()), [inner], []), node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         at = (node.lineno, node.col_offset, node.end_lineno, node.end_col_offset)

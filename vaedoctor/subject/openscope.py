@@ -33,14 +33,23 @@ _OF_CLASSES = {"tyro.cli", "simple_parsing.parse", "OmegaConf.structured"}
 
 
 class OpenScope(Scope):
-    """A scope that calls the user's own functions, and evaluates lambdas and comprehensions."""
+    """A scope that calls the user's own functions, and evaluates lambdas and comprehensions.
+
+    `lost` are names of which nothing is known any more.
+    """
 
     def __init__(
         self, source: Source, namespace: Mapping[str, Any], function: Function | None, line: int
     ) -> None:
         super().__init__(source, namespace, function, line)
         self._own = namespace
+        self.lost: set[str] = set()
         self._returned: dict[int, Any] = {}
+
+    def _name(self, name: str, at: Bindings) -> Any:
+        if name in self.lost:
+            raise Unknown(name)
+        return super()._name(name, at)
 
     def _call(self, node: ast.Call, at: Bindings) -> Any:
         """What a call gives; of `x, y = make()` both parts come from one call."""

@@ -279,8 +279,21 @@ def _flat(body: Sequence[ast.stmt]) -> list[ast.stmt]:
         if isinstance(statement, ast.With) and plain:
             found += _flat(statement.body)
         else:
-            found.append(statement)
+            found += one_by_one(statement)
     return found
+
+
+def one_by_one(statement: ast.stmt) -> list[ast.stmt]:
+    """`x, y = a[i], b[i]` as two assignments, where neither reads what the other writes."""
+    match statement:
+        case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Tuple(elts=values)):
+            starred = any(isinstance(e, ast.Starred) for e in (*targets, *values))
+            if len(targets) == len(values) and not starred:
+                pairs = zip(targets, values, strict=True)
+                parts = [ast.copy_location(ast.Assign([t], v), statement) for t, v in pairs]
+                if not reads(statement) & writes(statement):
+                    return [*parts]
+    return [statement]
 
 
 def _cuts(context: ast.expr) -> bool:
