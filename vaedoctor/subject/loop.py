@@ -23,7 +23,7 @@ from .holders import Holders, callees
 from .roles import role
 from .setting import Setting
 from .source import Source, called_name, root_name
-from .steps import Step, free, is_of_own, reads, steps, writes
+from .steps import Step, free, is_of_own, one_by_one, reads, steps, writes
 from .subject import Batch
 
 _RESULT = "__vaedoctor_loss__"

@@ -46,11 +46,6 @@ class OpenScope(Scope):
         self.lost: set[str] = set()
         self._returned: dict[int, Any] = {}
 
-    def _name(self, name: str, at: Bindings) -> Any:
-        if name in self.lost:
-            raise Unknown(name)
-        return super()._name(name, at)
-
     def _call(self, node: ast.Call, at: Bindings) -> Any:
         """What a call gives; of `x, y = make()` both parts come from one call."""
         if id(node) not in self._returned:
@@ -82,6 +77,8 @@ class OpenScope(Scope):
         return super()._evaluate(node, at)
 
     def _name(self, name: str, at: Bindings) -> Any:
+        if name in self.lost:
+            raise Unknown(name)
         try:
             return super()._name(name, at)
         except Unknown:
