@@ -25,6 +25,7 @@ from . import (
     learned,
     likelihood,
     logdet,
+    modalities,
     noisefamily,
     offset,
     paths,
@@ -242,6 +243,13 @@ class ExaminedObjective(ExaminedSampling):
         """How many elements of x_hat the loss pulls away from the target, if all; else 0."""
         known = likelihood.pulled(self.anatomy) if not self.composed else None
         return known.away if known is not None else 0
+
+    @cached_property
+    def turned_beside(self) -> list[modalities.Turned]:
+        """What is decoded beside x_hat that the loss rewards for being worse."""
+        if self.composed or not self.loss_depends:
+            return []
+        return modalities.turned(self.subject, self.anatomy)
 
     @cached_property
     def comparisons(self) -> list[likelihood.Comparison]:

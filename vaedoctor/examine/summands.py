@@ -59,7 +59,7 @@ def _walk(flow: Flow, value: Value | None, reaches: Set[int], decoded: Set[int])
         if len(alone or parents) != 1:
             return None
         step = (alone or parents)[0]
-        turns += _turns(op, step)
+        turns += turns_sign(op, step)
         value, last = step, op
     if value is None or value.index not in reaches:
         return None
@@ -175,7 +175,7 @@ def _turning(flow: Flow, term: Value, latent: Latent) -> Op | None:
         if len(parents) != 1:
             break
         last = value.op
-        if _turns(last, parents[0]):
+        if turns_sign(last, parents[0]):
             return last
         (value,) = parents
     return last
@@ -192,7 +192,7 @@ def _decoded(anatomy: Anatomy, latent: Latent) -> frozenset[int]:
     return flow.descendants(*compared, *(v for op in pins for v in op.makes))
 
 
-def _turns(op: Op, operand: Value) -> bool:
+def turns_sign(op: Op, operand: Value) -> bool:
     """Whether an operation turns the sign of one operand."""
     if op.name == "neg":
         return True

@@ -23,6 +23,8 @@ from .source import Place, Source, called_name, names_read, own_expressions, roo
 
 _KINDS = frozenset(n for n in vars(torch.optim) if n[:1].isupper() and n != "Optimizer")
 
+_BACKWARD = frozenset({"backward", "manual_backward", "grad", "scale_and_backward"})
+
 Found = tuple[tuple[torch.optim.Optimizer, ...], Span | None]
 
 
@@ -58,6 +60,14 @@ def optimizers_of(
             more.append(held)
             at = at or source.span(call)
     return (*known, *more), at
+
+
+def backwards_in(source: Source | None) -> int:
+    """At how many places a file goes backward from a loss; 0 where there is no file."""
+    if source is None:
+        return 0
+    calls = (n for n in ast.walk(source.tree) if isinstance(n, ast.Call))
+    return sum(called_name(c) in _BACKWARD for c in calls)
 
 
 def _built(source: Source) -> Iterator[tuple[Place, ast.Call]]:

@@ -96,6 +96,7 @@ class Subject:
     the subject was loaded; `at` is the class line, the place of last resort for a finding;
     `calling` is how the forward pass is called; `made_up` says that vaedoctor chose arguments of
     the constructor; `made_there` that the file makes new tensors on the accelerator by default;
+    `backwards` counts the places where the model's file goes backward from a loss;
     `memory` is where experiments keep what they need to know about the model
     again and again.
     """
@@ -115,4 +116,5 @@ class Subject:
     calling: Calling = field(default_factory=Calling)
     made_up: bool = False
     made_there: bool = False
+    backwards: int = 0
     memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)

@@ -21,7 +21,7 @@ from .lacking import lacking
 from .loading import Loaded, existing, is_file, load_file, load_module
 from .models import built_from, models_of, trained
 from .objective import find_objective
-from .optimizers import optimizers_of
+from .optimizers import backwards_in, optimizers_of
 from .own_batch import own_batch, runs_alone
 from .process import unchanged_process
 from .resolving import only_candidate, resolve
@@ -245,6 +245,7 @@ def _subject(
         calling=calling,
         made_up=bool(built.made_up),
         made_there=source is not None and cuda.is_default(source.tree),
+        backwards=backwards_in(source),
     )
 
 

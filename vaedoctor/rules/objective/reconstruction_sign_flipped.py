@@ -22,6 +22,7 @@ def reconstruction_sign_flipped(examination: Examination) -> Iterator[Finding | 
     gradient pulls every single element away from its target, above and below it. Of K samples
     that are joined by importance weights: these fall as the reconstruction gets better, and the
     KL in them has the right sign.
+    The same of what else is decoded: a second modality, a class.
 
     ## Why it matters
     Minimising this loss drives the reconstruction away from the input.
@@ -31,8 +32,11 @@ def reconstruction_sign_flipped(examination: Examination) -> Iterator[Finding | 
 
     ## False alarms
     Judged only where the gradient fits a plain likelihood element by element, or where at least
-    32 elements are pulled away and none towards the target.
+    32 elements are pulled away and none towards the target. An adversary is meant to get worse:
+    beside x_hat nothing is judged where the file goes backward, or steps, more than once, nor where
+    the optimizer does not own the predictor; without an optimizer only what the encoder is given.
     """
+    yield from _beside(examination)
     try:
         likelihood = examination.require_likelihood()
     except Unavailable:
@@ -70,4 +74,22 @@ def reconstruction_sign_flipped(examination: Examination) -> Iterator[Finding | 
         yield Verified(
             f"the reconstruction term is {likelihood.kind}",
             {"weight a row": likelihood.weight},
+        )
+
+
+def _beside(examination: Examination) -> Iterator[Finding]:
+    """What is decoded beside x_hat that the loss rewards for being worse."""
+    for one in examination.turned_beside:
+        yield Finding(
+            f"the loss rewards a worse prediction of what is decoded beside x_hat: its weight is "
+            f"{one.weight:.3g}"
+            if one.weight
+            else "the loss rewards a worse prediction of what is decoded beside x_hat: every "
+            "element is pulled away from its target",
+            help="change the sign of this term",
+            at=one.at,
+            measured={"weight a row": one.weight}
+            if one.weight
+            else {"elements pulled away": one.away, "towards": 0},
+            causes=frozenset({"reconstruction"}),
         )
