@@ -351,6 +351,11 @@ class ExaminedObjective(ExaminedSampling):
         return list(categorical.misuses(self.recording, self._rows))
 
     @cached_property
+    def loss_weights(self) -> dict[str, float]:
+        """What the model keeps that is named like a weight of the loss."""
+        return weights.loss_weights(self.subject.model)
+
+    @cached_property
     def dead_weights(self) -> list[weights.DeadWeight]:
         """Loss weights kept on the model that change nothing."""
         return list(weights.dead_weights(self.subject, self.recording, self.seed, self._rewind))

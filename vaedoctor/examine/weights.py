@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from ..finding import Span
 from ..subject.subject import Subject
@@ -36,23 +37,32 @@ def dead_weights(
     The bounds of a schedule (`beta_max`) and what the step itself sets are no weights.
     """
     loss = recording.loss
-    for module in subject.model.modules():
+    for module, name, value in _held(subject.model):
+        # a small weight of a small term is lost in the last digit of the sum when doubled
+        factors = (2, 2**20) if isinstance(value, float) else (2,)
+        for factor in factors:
+            setattr(module, name, factor * value)
+            other = run_recorded(subject, seed=seed)
+            kept = getattr(module, name) == factor * value  # a schedule sets it anew
+            rewind()
+            if not kept or other.error is not None:
+                break
+            if not torch.equal(other.loss.detach(), loss.detach()):
+                break
+        else:
+            yield DeadWeight(name, float(value), assigned_at(type(module), name))
+
+
+def loss_weights(model: nn.Module) -> dict[str, float]:
+    """The numbers on a model that are named like a weight of its loss."""
+    return {name: float(value) for _, name, value in _held(model)}
+
+
+def _held(model: nn.Module) -> Iterator[tuple[nn.Module, str, int | float]]:
+    for module in model.modules():
         if not is_own_code(type(module)):
             continue  # the `beta` of an `nn.Softplus` is its slope
         for name, value in list(vars(module).items()):
             plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not plain or not _WEIGHT.fullmatch(name.lower()) or value == 0:
-                continue
-            # a small weight of a small term is lost in the last digit of the sum when doubled
-            factors = (2, 2**20) if isinstance(value, float) else (2,)
-            for factor in factors:
-                setattr(module, name, factor * value)
-                other = run_recorded(subject, seed=seed)
-                kept = getattr(module, name) == factor * value  # a schedule sets it anew
-                rewind()
-                if not kept or other.error is not None:
-                    break
-                if not torch.equal(other.loss.detach(), loss.detach()):
-                    break
-            else:
-                yield DeadWeight(name, float(value), assigned_at(type(module), name))
+            if plain and _WEIGHT.fullmatch(name.lower()) and value != 0:
+                yield module, name, value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity
@@ -11,7 +11,9 @@ from ...rule import rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
+    from ...examine.pulls import Pull
 
+_EXACT = 0.01
 _ALIKE = 2.5  # up to here the two weigh alike, as VAE705 says
 
 
@@ -22,7 +24,8 @@ def kl_averaged_over_latents(examination: Examination) -> Iterator[Finding]:
     ## What it checks
     The isolated KL's weight a row is 1/D_z. Where the reconstruction's weight is that of a sum,
     this is the hidden beta; where it is averaged over its D_x features too, the ratio of the two,
-    which is the observation variance at which the loss is an ELBO, is told instead.
+    which is the observation variance at which the loss is an ELBO, is told instead. The model's own
+    beta over D_z counts too.
 
     ## Why it matters
     The ELBO sums the KL over units. The mean divides it by D_z, so the regularisation changes
@@ -41,18 +44,20 @@ def kl_averaged_over_latents(examination: Examination) -> Iterator[Finding]:
     likelihood = examination.require_likelihood()
     for d in examination.require_pulls():
         intended = examination.subject.beta
-        if not d.standard or (intended and abs(d.weight / intended - 1) < 0.01):
+        if not d.standard or (intended and abs(d.weight / intended - 1) < _EXACT):
             continue
-        units = next((n for n in d.averages if n > 1 and abs(d.weight * n - 1) < 0.01), 0)
+        units, named = _averaged(d, examination.loss_weights)
         if not units:
             continue
         variance = d.weight / likelihood.weight if likelihood.weight > 0 else 0.0
         cure = "sum the KL over the latent"
         if likelihood.weight > 0.4:
             message = (
-                f"the KL is averaged over {units} latent units: a hidden beta of {d.weight:.3g}"
+                f"the KL is averaged over {units} latent units: a hidden beta of {1 / units:.3g}"
             )
-        elif variance > _ALIKE and likelihood.averaged(variance * units):
+            if named:
+                message += f" beside `{named}`, which acts as {d.weight:.3g}"
+        elif not named and variance > _ALIKE and likelihood.averaged(variance * units):
             message = (
                 f"the KL is averaged over {units} latent units and the reconstruction over "
                 f"{likelihood.features} features: the KL weighs {variance:.3g} times too much"
@@ -72,3 +77,15 @@ def kl_averaged_over_latents(examination: Examination) -> Iterator[Finding]:
             causes=frozenset({"kl"}),
             plots=(weight_plot(d.weight, likelihood.weight),),
         )
+
+
+def _averaged(pull: Pull, own: Mapping[str, float]) -> tuple[int, str]:
+    """Over how many units the KL is averaged, and the model's own weight that it has besides."""
+    weights = {"": 1.0} | {name: value for name, value in own.items() if value not in (0, 1)}
+    if any(abs(pull.weight / value - 1) < _EXACT for value in weights.values()):
+        return 0, ""
+    for name, value in weights.items():
+        for units in pull.averages:
+            if units > 1 and abs(pull.weight * units / value - 1) < _EXACT:
+                return units, name
+    return 0, ""
