@@ -97,3 +97,24 @@ def test_without_a_term_it_is_missing() -> None:
     found = measured(lambda mu, b, z: by_hand(mu.detach(), b.detach(), z))
     assert found.missing
     assert not found.connected
+
+
+def backwards(mu: Tensor, b: Tensor, z: Tensor) -> Tensor:
+    return kl_divergence(Laplace(torch.zeros_like(mu), 1.0), Laplace(mu, b))
+
+
+def backwards_by_hand(mu: Tensor, b: Tensor, z: Tensor) -> Tensor:
+    return b.log() + mu.abs() / b + (-mu.abs()).exp() / b - 1
+
+
+@pytest.mark.parametrize("kl", [backwards, backwards_by_hand], ids=["torch", "hand"])
+@pytest.mark.parametrize("sampler", [None, inverse], ids=["rsample", "by hand"])
+def test_the_other_way_round_is_told_from_a_kl(kl: KL, sampler: Sampler | None) -> None:
+    found = measured(lambda mu, b, z: 2 * kl(mu, b, z), sampler)
+    assert found.reversed
+    assert not found.exact
+    assert found.backs == pytest.approx((2, 2, 2), rel=1e-3)
+    for right in (to(1.0), to(2.0), by_hand, one_sample):
+        assert not measured(right, sampler).reversed
+    assert not measured(lambda mu, b, z: -kl(mu, b, z), sampler).reversed
+    assert not measured(lambda mu, b, z: mu.abs() / b, sampler).reversed

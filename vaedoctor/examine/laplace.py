@@ -4,7 +4,8 @@ With the decoder held, heads and noise forced, and the sampler's own location m 
 is |m|/p + b/p exp(-|m|/b) - log b but for constants; an estimate by one sample, averaged over noise
 of both signs, has (|z₊| + |z₋|) / 2p in the place of the first two. The gradient at the location
 gives w/p, the same for all elements where the prior is one of these, and what is left of the
-gradient at the scale has to be -w/b with one w for all elements too.
+gradient at the scale has to be -w/b with one w for all elements too. The KL the other way round is
+log b + |m|/b + exp(-|m|)/b: one weight for both of its gradients, near the prior and far from it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..finding import Span
+from ..finding import Number, Span
 from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy, inputs_of
@@ -49,6 +50,12 @@ class LaplaceKL(LocationScale):
     sampled_at: Span | None
     clamped: Span | None = None
     reversed: bool = False
+    backs: tuple[float, float, float] = (math.nan, math.nan, math.nan)
+
+    @property
+    def reverse_evidence(self) -> dict[str, Number]:
+        """The measurement behind `reversed`."""
+        return {"weights of KL(p || q) near and far from the prior": list(self.backs)}
 
     @property
     def located(self) -> bool:
@@ -111,7 +118,14 @@ def laplace_kl(
         probe.at,
         latent.meeting.span,
         probe.clamped,
+        _one_weight(first.back, second.back, far.back),
+        (first.back * rows, second.back * rows, far.back * rows),
     )
+
+
+def _one_weight(*weights: float) -> bool:
+    """Whether several weights are the same, and positive; NaN is none."""
+    return weights[0] > 0 and all(abs(w / weights[0] - 1) < EXACT for w in weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +134,7 @@ class _Setting:
     log: float
     silent: bool
     connected: bool
+    back: float = math.nan
 
 
 def _measure(probe: Probe, forced: float, reach: float) -> _Setting:
@@ -141,6 +156,14 @@ def _measure(probe: Probe, forced: float, reach: float) -> _Setting:
     by_mu, by_h = (
         torch.zeros_like(t) if g is None else g for g, t in zip(given, (mu, h), strict=True)
     )
+    back = (b.log() + m.abs() / b + (-m.abs()).exp() / b).sum()  # KL(p || q)
+    backs = [
+        _even(g, r)
+        for g, r in zip((by_mu, by_h), _gradients(back, mu, h), strict=True)
+        if r is not None
+    ]
+    one = len(backs) == 2 and _one_weight(*backs)
+    weight = backs[0] if one else math.nan
     closed = (m.abs() + b * (-m.abs() / b).exp()).sum()
     drawn = (above.abs() + below.abs()).sum() / 2
     logs = -b.log().sum()
@@ -156,8 +179,8 @@ def _measure(probe: Probe, forced: float, reach: float) -> _Setting:
             left = (by_h.double() - pull * ref_h.double()) / log_h.double()
             log = float(left.mean())
             even = float((left - log).abs().max()) < EVEN * max(abs(pull), abs(log))
-            return _Setting(pull, log if even else math.nan, False, True)
-    return _Setting(math.nan, math.nan, False, True)
+            return _Setting(pull, log if even else math.nan, False, True, weight)
+    return _Setting(math.nan, math.nan, False, True, weight)
 
 
 def _levels(probe: Probe) -> tuple[float, float]:
