@@ -169,6 +169,19 @@ ALONE = {
                 kl = -(logvar / 2).sum(1) - self.prior.log_prob(z).sum(1)
                 return F.mse_loss(x_hat, x, reduction="none").sum(1).mean() + kl.mean()
     """,
+    "a data set, whose methods give sizes and tensors": """
+        class VAE(nn.Module):
+            def __init__(self, config, dataset):
+                super().__init__()
+                self.n_items = dataset.num(config["field"])
+                self.ids, self.ratings, _ = dataset.history()
+                self.ids, self.ratings = self.ids.to("cpu"), self.ratings.to("cpu")
+                self.up = nn.Linear(self.n_items, 2 * config["latent_dim"])
+                self.down, self.std = nn.Linear(config["latent_dim"], self.n_items), config["std"]
+            def forward(self, x, dropout_prob):
+                z, mu, logvar = drawn(self.up(F.dropout(x, dropout_prob)))
+                return self.down(z) if dropout_prob else z, mu, logvar
+    """,
     "a list of words": """
         class VAE(nn.Module):
             def __init__(self, width, order):

@@ -60,6 +60,8 @@ def companion(name: str, beside: Slot, layers: Layers) -> Slot:
         return Slot(kind="plain", value=_OF_TORCH[bare])
     if re.fullmatch(_NUMBERS, bare):
         return Slot(kind="plain", value=1.0)
+    if re.fullmatch(r"(.*_)?drop(out)?(_?(prob|rate|ratio|p))?", bare):
+        return Slot(kind="plain", value=0.1)
     if re.fullmatch(_COUNTS, bare):
         return Slot(kind="plain", value=1)
     if re.fullmatch(r"ts|tt|t_?(span|grid|eval)|time_?(points|grid|stamps)", bare):

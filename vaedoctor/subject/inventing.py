@@ -28,6 +28,7 @@ from .parts import is_written
 from .reading import uses_of
 from .signatures import annotations_of, hint_of, required, signature_of
 from .sizes import Sizes
+from .tables import is_of_data, is_table, table
 from .uses import Use
 from .witness import calls_none, user_frame
 
@@ -131,7 +132,10 @@ class Inventor:
         if annotation is nn.Module:
             return self._stand_ins(name, use, of_any_kind=True)
         if use.attributes or use.methods:
-            return self._objects(use)
+            found = self._objects(use)
+            if not found and use.methods and is_of_data(name):
+                found = [table(name, use, lambda n, u: self.choices(n, use=u) or [self._count(n)])]
+            return found
         if any(isinstance(k, str) for k in use.keys):
             return self._entries(use)
         if use.mapping:
@@ -299,6 +303,9 @@ class Inventor:
             return [_linear(wide, inner)]
         return [_linear(inner, inner)]
 
+    def _count(self, name: str) -> int:
+        return self.sizes.one(name, "other")
+
     def _size(self, name: str) -> int:
         options = [o for o in self.sizes.choices(name) if type(o) is int]
         return options[0] if options else self.sizes.one(name, "other")
@@ -374,6 +381,8 @@ def _linear(wide: int, out: int) -> Call:
 
 def stands_in(values: Any) -> bool:
     """Whether a layer of torch's stands in the place of a part among made-up values."""
+    if is_table(values):
+        return True
     if isinstance(values, Call):
         plain = values.thing in (nn.Linear, nn.Embedding) or is_written(values.thing)
         return plain or stands_in(dict(values.values))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .making import WRITTEN, Call
 from .slots import Group
+from .tables import tables_in
 from .trial import Trial
 from .witness import user_frame
 
@@ -42,8 +43,10 @@ def written(name: str, returned: Returned, values: Mapping[str, Any], base: type
 def gives(made: Mapping[str, Any]) -> list[str]:
     """What the parts that were written here return, to be said in a report."""
     kinds = [v.thing for v in made.values() if isinstance(v, Call) and is_written(v.thing)]
+    tables = [f"`{n}` stands in for a data set" for n in tables_in(made)]
     returns = [str(k.text).rpartition("return ")[2].strip() for k in kinds]  # type: ignore[attr-defined]
-    return [f"`{k.__name__}` returns `{r}`" for k, r in zip(kinds, returns, strict=True)]
+    said = [f"`{k.__name__}` returns `{r}`" for k, r in zip(kinds, returns, strict=True)]
+    return [*said, *tables]
 
 
 def is_written(thing: Any) -> bool:

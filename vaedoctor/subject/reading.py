@@ -278,7 +278,7 @@ class _Reader:
         return None
 
     def _call(self, node: ast.Call, env: dict[str, Use]) -> Use | None:
-        name = _called(node)
+        name, result = _called(node), None
         called = env.get(_place(node.func) or "")
         if called is not None:
             called.called = len(node.args)
@@ -288,6 +288,7 @@ class _Reader:
                 return found[0]
             if held is not None:
                 held.methods.append(name)
+                result = held.result(name)
         elif name == "getattr" and len(node.args) > 1:
             return self._getattr(node, env)
         elif isinstance(node.func, ast.Call | ast.Subscript):
@@ -307,7 +308,7 @@ class _Reader:
                 first.kinds += [k for k in map(self._constant, of) if isinstance(k, type)]
             return None
         self._pass_on(node, uses, env)
-        return None
+        return result
 
     def _method(
         self, held: Use, name: str, node: ast.Call, env: dict[str, Use]

@@ -106,6 +106,7 @@ _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
         (1.0,),
     ),
     (r"eps|epsilon|.*_eps|lr|learning_rate", (1e-3,)),
+    (r"(\w+_)?(std|stddev|sigma)", (1.0,)),
     (r"momentum|decay|.*slope.*|commitment.*", (0.25,)),
     (r"name|.*_name|mode|kind|.*_type|likelihood|distribution", ("gaussian", "normal", "default")),
 )

@@ -169,7 +169,8 @@ def _classes(made: Mapping[str, Any]) -> list[str]:
     bases = {f"from {k.base.__module__} import {k.base.__name__}" for k in kinds if k.base}
     spaces = any("SimpleNamespace" in k.text for k in kinds)
     more = ["from types import SimpleNamespace"] if spaces else []
-    imports = [*more, *sorted(bases), "from torch import nn"]
+    of_torch = ["from torch import nn"] if any("nn." in k.text for k in kinds) else []
+    imports = [*more, *sorted(bases), *of_torch]
     return [*imports, "", *(line for k in kinds for line in (*k.text.splitlines(), ""))]
 
 

@@ -16,7 +16,7 @@ class Use:
     unpacked, `equals` the constants it is compared with, `names` the parameters it is passed to,
     `methods` those of its methods that are called; a `part` is put into an `nn.Sequential`, and
     what `may_lack` is read with `.get(key, None)`, and what is `tested` by `key in cfg`; `kinds` is
-    what `isinstance` is asked about.
+    what `isinstance` is asked about, and `results` what is done with what methods return.
     """
 
     attributes: dict[str, Use] = field(default_factory=dict)
@@ -37,6 +37,7 @@ class Use:
     number: bool = False
     text: bool = False
     kinds: list[type] = field(default_factory=list)
+    results: dict[str, Use] = field(default_factory=dict)
 
     def attribute(self, name: str) -> Use:
         """The use of an attribute."""
@@ -45,6 +46,10 @@ class Use:
     def key(self, key: Any) -> Use:
         """The use of the value under a key."""
         return self.keys.setdefault(key, Use())
+
+    def result(self, method: str) -> Use:
+        """The use of what a method returns."""
+        return self.results.setdefault(method, Use())
 
     def element(self) -> Use:
         """The use of an element."""
