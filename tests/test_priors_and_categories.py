@@ -362,3 +362,27 @@ def test_a_half_that_a_kl_to_a_learned_prior_lacks(squares: float, logs: float) 
     said = f"least where the sample's scale is {least:.3g} times the prior's"
     told = [f for f in report.findings if f.code == "VAE701" and said in f.message]
     assert bool(told) is (least != 1)
+
+
+@pytest.mark.parametrize(
+    ("logs", "codes"), [(1.0, set()), (2.0, {"VAE701"}), (0.5, {"VAE701"}), (0.0, {"VAE701"})]
+)
+def test_the_logarithm_of_a_learned_priors_scale(logs: float, codes: set[str]) -> None:
+    """The posterior knows nothing of it: a scale may stand for its square everywhere else."""
+
+    def divergence(m: Tensor, s: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        apart = torch.exp(2 * s) + (m - a) ** 2
+        return 0.5 * apart * torch.exp(-2 * b) - 0.5 - s + logs * b
+
+    assert found(Ladder(divergence), rows()) & {"VAE701", "VAE717"} == codes
+
+
+def test_a_variance_for_a_learned_priors_scale() -> None:
+    def divergence(m: Tensor, s: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        apart = torch.exp(2 * s) + (m - a) ** 2
+        return 0.5 * apart * torch.exp(-b) - 0.5 - s + b
+
+    report = vaedoctor.check(Ladder(divergence), rows(), objective=lambda m, given: m.loss(given))
+    (told,) = (f for f in report.findings if f.code == "VAE701")
+    # By hand: with B = b/2 the loss holds 2 B + apart / (2 exp(2 B)), where a KL has one B.
+    assert told.measured["weight of the prior's logarithm"] == pytest.approx(2, abs=1e-2)

@@ -159,3 +159,40 @@ def test_a_mask_of_as_many_steps_as_rows_is_no_adjacency() -> None:
     report = vaedoctor.check(Frames(masked=True), (torch.randn(7, 7, 5), mask))
     status = {o.code: o.status for o in report.outcomes}
     assert (status["VAE504"], status["VAE505"]) == ("passed", "passed")
+
+
+class ScoredByStep(nn.Module):
+    """A latent a step; every step is scored where it is made, and x_hat put together after."""
+
+    def __init__(self, reduce: str, *, first: bool) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.heads, self.prior = nn.Linear(9, 8), nn.Linear(6, 8)
+        self.decode, self.cell = nn.Linear(10, 3), nn.GRUCell(7, 6)
+        self.reduce, self.first = reduce, first
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = x.new_zeros(len(x), 6)
+        kl, nll, made = x.new_zeros(len(x)), x.new_zeros(len(x)), []
+        for t in range(x.shape[1]):
+            q = Normal(*self.spread(self.heads(torch.cat([x[:, t], h], 1))))
+            p = Normal(*self.spread(self.prior(h)))
+            z = q.rsample()
+            made.append(self.decode(torch.cat([z, h], 1)))
+            kl = kl + kl_divergence(q, p).sum(1)
+            nll = nll + 0.5 * (made[-1] - x[:, t]).square().sum(1)
+            h = self.cell(torch.cat([x[:, t], z], 1), h)
+        x_hat = torch.stack(made).transpose(0, 1) if self.first else torch.stack(made, 1)
+        return kl.mean() + getattr(nll, self.reduce)(), x_hat
+
+    def spread(self, made: Tensor) -> tuple[Tensor, Tensor]:
+        mu, logvar = made.chunk(2, 1)
+        return mu, (logvar / 2).exp()
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize(("reduce", "found"), [("mean", set()), ("sum", {"VAE711"})])
+def test_steps_that_are_scored_where_they_are_made(
+    reduce: str, found: set[str], first: bool
+) -> None:
+    assert codes(ScoredByStep(reduce, first=first), torch.randn(8, 5, 3)) == found

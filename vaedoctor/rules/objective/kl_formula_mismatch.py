@@ -29,6 +29,8 @@ _SLIPS = {
     "missing beside its logarithms",
     "one half more": "the KL is least where the sample's scale is {least:.3g} times the prior's: a "
     "½ is too much beside its logarithms",
+    "logarithm": "the prior's logarithm weighs {logarithm:.3g} times as much as the KL's rest: "
+    "a scale stands for its square, or the logarithm is missing",
     "weight": "the means weigh {factor:.3g} times as much in the KL as the scales",
 }
 
@@ -48,7 +50,9 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
     Beside a learned prior N(a, b²) both are held: the gradient at log s is w (s²/b² - 1) and the
     second derivative at the location w/b², with one w and the b of every element, or a square or
     a division was forgotten. If that b is √2 or √½ times what the model computes as the prior's
-    scale, and not it, a half is missing or too much.
+    scale, and not it, a half is missing or too much. The prior's own gradient at log b has to be
+    w (1 - (s² + (m - a)²)/b²): a 1 that is 2, ½ or 0 is a scale that stands for its square, or a
+    logarithm that is missing. Balanced KLs, which weigh the prior's side otherwise, keep the 1.
 
     A scale term that is exactly that of N(0, I) beside a location that is pulled with one
     strength wherever it is (`|mu|` for `mu**2`) is the KL to no prior at all.
@@ -170,13 +174,14 @@ def _learned(found: list[LearnedPrior]) -> Iterator[Finding | Verified]:
             yield Verified("the KL to the learned prior is that of two normals", measured)
         elif p.slip:
             yield Finding(
-                _SLIPS[p.slip].format(least=p.least, factor=p.factor),
+                _SLIPS[p.slip].format(least=p.least, factor=p.factor, logarithm=p.logarithm),
                 help="N(a, b²) as prior: `log(b / s) + (s**2 + (mu - a)**2) / (2 * b**2) - .5`",
                 at=p.at,
                 measured={
                     **measured,
                     "means' weight / scales' weight": p.factor,
                     "least at this many prior's scales": p.least,
+                    "weight of the prior's logarithm": p.logarithm,
                 },
                 causes=frozenset({"latent", "kl"}),
             )
