@@ -166,6 +166,8 @@ class Reader:
 def _needed(chain: Chain, loss: ast.expr, reader: Reader) -> Step | None:
     """The statements a loss needs, the first call of the model among them, and loop variables."""
     models = {n for n in reader.names if n.isidentifier()}
+    if isinstance(loss, ast.Name):
+        models.discard(loss.id)  # `ae.backward()`: no model, whatever its name
     needed, chosen = reads(loss), list[ast.stmt]()
     targets: list[tuple[str, ...]] = []
     for block, index in reversed(chain):
