@@ -8,8 +8,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from torch import Tensor, nn
 
-from vaedoctor.subject.bases import left_open, makable
+from vaedoctor.subject.bases import fitting_first, left_open, makable
 from vaedoctor.subject.target import TargetError, load
 
 BASE = """
@@ -79,3 +80,19 @@ def test_the_classes_below_a_librarys_base_may_not_have_been_imported(
         assert [k.__name__ for k in makable(kind)] == [found]
         for name in [n for n in sys.modules if n.partition(".")[0] == package.name]:
             monkeypatch.delitem(sys.modules, name)
+
+
+class Plain(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Conditional(nn.Module):
+    def forward(self, x: Tensor, c: Tensor, scale: float = 1.0) -> Tensor:
+        return x + scale * c
+
+
+def test_the_part_that_takes_what_the_model_gives_comes_first() -> None:
+    both = [Plain, Conditional]
+    assert fitting_first(both, 2) == fitting_first(both, 3) == [Conditional, Plain]
+    assert fitting_first(both, 1) == fitting_first(both, None) == both

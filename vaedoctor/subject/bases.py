@@ -63,6 +63,19 @@ def makable(kind: type, asked: Iterable[str] = ()) -> list[type]:
     return found or ([] if inspect.isabstract(kind) else [kind])
 
 
+def fitting_first(kinds: Iterable[type], called: int | None) -> list[type]:
+    """Classes of parts, those first whose `forward` takes as many arguments as the model gives."""
+    return sorted(kinds, key=lambda k: called is not None and not _takes(k, called))
+
+
+def _takes(kind: type, count: int) -> bool:
+    try:
+        inspect.signature(kind.forward).bind(*range(count + 1))  # type: ignore[attr-defined]
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return True
+
+
 def meant_below(kind: object, label: str) -> TargetError | None:
     """What is said of a base class as the target, where other classes inherit from it."""
     names = left_open(kind) if isinstance(kind, type) else set()

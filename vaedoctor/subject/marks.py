@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from .bases import makable, only_raises
+from .bases import fitting_first, makable, only_raises
 from .callees import constructor_of
 from .inventing import likeness
 from .making import Gap
@@ -93,7 +93,8 @@ def _classes(thing: Callable[..., Any], name: str, hint: Any, use: Use | None) -
     if kinds:
         asked = use.methods if use is not None else ()
         whole = dict.fromkeys(m for k in kinds for m in makable(k, asked))
-        yield from list(whole)[:_MOST_CLASSES]
+        called = use.called if use is not None else None
+        yield from fitting_first(whole, called)[:_MOST_CLASSES]
         return
     if isinstance(hint, type) and hint.__module__ == "builtins":
         return
