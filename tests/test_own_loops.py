@@ -188,6 +188,37 @@ def test_where_the_files_own_data_ends_the_loop_is_said(tmp_path: Path, way: str
     assert batch.origin.endswith(f", because {said}") if said else not batch.guessed
 
 
+def test_what_a_choice_gives_is_what_its_test_says(tmp_path: Path) -> None:
+    text = """
+    import argparse
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", choices=["mnist", "cifar"], required=True)
+    parser.add_argument("--double", action="store_true")
+
+    def loaders(args):
+        if args.data == "mnist":
+            data = datasets.MNIST("d", download=True, transform=transforms.ToTensor())
+        elif args.data == "cifar":
+            data = datasets.CIFAR10("d", download=True, transform=transforms.ToTensor())
+        return DataLoader(data, batch_size=8)
+
+    def main(args):
+        width = 784
+        if args.double:
+            width = 2 * width
+        vae = VAE(width)
+        optimizer = torch.optim.Adam(vae.parameters())
+        for x, _ in loaders(args):
+            x = x.flatten(1)
+            STEP
+
+    main(parser.parse_args())
+    """
+    subject = loaded(tmp_path, text, default="")
+    assert subject.model.up.in_features == 784
+    assert "made up like MNIST" in subject.batch.origin
+
+
 def test_pictures_by_name_in_a_comprehension(tmp_path: Path) -> None:
     text = """
     sets = {s: datasets.MNIST("d", train=s == "train", download=True,

@@ -13,11 +13,16 @@ Bindings = dict[str, "Bound | None"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Bound:
-    """An assigned expression and what the names in it meant at that moment."""
+    """An assigned expression and what the names in it meant at that moment.
+
+    `choice` is the test of an `if` that gives the name one meaning or another; where it cannot be
+    told which, the last one counts.
+    """
 
     expr: ast.expr
     before: Bindings
     part: ast.Attribute | ast.Subscript | None = None
+    choice: tuple[ast.expr, Bound | None, Bound | None, Bound] | None = None
 
 
 def assigned(body: list[ast.stmt], before: Bindings, line: int | None) -> Bindings:
@@ -29,9 +34,24 @@ def assigned(body: list[ast.stmt], before: Bindings, line: int | None) -> Bindin
         if isinstance(stmt, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             meaning.pop(stmt.name, None)
             continue
+        if isinstance(stmt, ast.If) and (line is None or (stmt.end_lineno or 0) < line):
+            meaning = _either(stmt, meaning)
+            continue
         _bind(stmt, meaning)
         for block in blocks(stmt):
             meaning = assigned(block, meaning, line)
+    return meaning
+
+
+def _either(stmt: ast.If, before: Bindings) -> Bindings:
+    """What names mean after an `if`: one thing or the other."""
+    then, other = assigned(stmt.body, before, None), assigned(stmt.orelse, before, None)
+    meaning = assigned(stmt.orelse, then, None)
+    for name in then.keys() | other.keys():
+        one, two, last = then.get(name), other.get(name), meaning.get(name)
+        if one is not two and last is not None:
+            choice = (stmt.test, one, two, last)
+            meaning[name] = Bound(last.expr, before, last.part, choice)
     return meaning
 
 

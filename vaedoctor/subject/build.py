@@ -294,12 +294,16 @@ def _from_file(
     with generators_restored():
         named = constructions(source, name_of(thing))
         for construction in (*named, *chosen(source, thing, namespace)):
+            unsure: Values | None = None
             for scope in (construction.scope(namespace), construction.data_scope(namespace)):
                 found, complete = own_arguments(construction, signature, scope)
-                if complete:
+                if complete and not scope.unsure:
                     return found, construction
+                unsure = found if complete and unsure is None else unsure
                 if best[1] is None or len(found) > len(best[0]):
                     best = found, construction
+            if unsure is not None:
+                return unsure, construction
     return best
 
 

@@ -39,6 +39,7 @@ class Scope(MutableMapping[str, Any]):
         self._namespace = namespace
         self._memo: dict[int, Any] = {}
         self.known: dict[str, Any] = {}
+        self.unsure = False  # whether a choice was met of which nothing tells the outcome
         at_top = function is None
         module = assigned(source.tree.body, {}, line if at_top else None)
         self._bindings = module
@@ -131,6 +132,14 @@ class Scope(MutableMapping[str, Any]):
 
     def _meaning(self, bound: Bound) -> Any:
         """What a name was assigned; of `cfg.size = 3` the configuration with that change."""
+        if bound.choice is not None:
+            test, then, other, last = bound.choice
+            with suppress(Unknown):
+                taken = then if self._value(test, bound.before) else other
+                if taken is not None:
+                    return self._meaning(taken)
+            self.unsure = True
+            return self._meaning(last)
         if bound.part is None:
             return self._value(bound.expr, bound.before)
         changed = copy.copy(self._value(bound.part.value, bound.before))
