@@ -61,11 +61,14 @@ class Density(LocationScale):
     def apart(self) -> bool:
         """Whether this is a density, and of another scale than the sample's.
 
-        A scale off by one factor f at a weight of f² is a slip at the logarithm of the scale.
+        A scale off by one factor f at a weight of f² is a slip at the logarithm of the scale, one
+        of √2 or √½ a half too much or missing beside the squared distance.
         """
         (s, t), (m, n) = self.sampled, self.meant
         slip = abs(m * t / (n * s) - 1) < EXACT if n * s else True
-        slip = slip and abs(self.weight * (s / m) ** 2 - 1) < EXACT if m else slip
+        square = (s / m) ** 2 if m else 1.0
+        halved = min(abs(square - 2), abs(square - 0.5)) < EXACT
+        slip = slip and (halved or abs(self.weight * square - 1) < EXACT)
         return self.normalised and not self.exact and not slip
 
     @property

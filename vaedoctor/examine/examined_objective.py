@@ -25,6 +25,7 @@ from . import (
     learned,
     likelihood,
     logdet,
+    mixture,
     modalities,
     noisefamily,
     offset,
@@ -172,6 +173,20 @@ class ExaminedObjective(ExaminedSampling):
                 run = (self.subject, self.anatomy, d, self.seed, self._rewind)
                 if (made := density.density(*run)) is not None:
                     found[d.latent.z.index] = made
+        return found
+
+    @cached_property
+    def mixtures(self) -> list[mixture.Mixture]:
+        """Priors of several components: whether these add up to one density."""
+        found = []
+        for d in self.require_divergences():
+            scored = self.densities.get(d.latent.z.index)
+            if scored is None:
+                continue
+            with suppress(Unavailable):
+                run = (self.subject, self.anatomy, d, scored, self.seed, self._rewind)
+                if (made := mixture.mixture(*run)) is not None:
+                    found.append(made)
         return found
 
     def learned_weight(self, d: Pull) -> float:

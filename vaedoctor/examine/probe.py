@@ -203,11 +203,12 @@ class Probe:
         value = made.loss if term is None else made.tensors[term.index]
         return value.sum(), made.tensors[self.latent.z.index]
 
-    def forced(self, mu: Tensor, h: Tensor, level: float, *keep: Value) -> Repeated:
+    def forced(
+        self, mu: Tensor, h: Tensor, level: float, *keep: Value, more: Edits | None = None
+    ) -> Repeated:
         """One run with the heads and the noise forced and the decoder held; rewound."""
-        return self._edited(
-            mu, h, {v.place: _filled(level * unit) for v, unit in self.noise}, *keep
-        )
+        noise: Edits = {v.place: _filled(level * unit) for v, unit in self.noise}
+        return self._edited(mu, h, {**noise, **(more or {})}, *keep)
 
     def scored(self, mu: Tensor, h: Tensor, z: Tensor) -> Tensor:
         """The loss with the heads forced, the decoder held, and the sample replaced by `z`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
+    from ...finding import Number
 
 NATS = 1e-3  # per unit; rounding in float32 stays below 1e-6
 
@@ -22,6 +24,8 @@ def kl_offset(examination: Examination) -> Iterator[Finding | Verified]:
     Every tensor that forward or the loss returns and whose gradients are those of the exact KL:
     its value with location 0 and scale 1 forced; of one that has rows, the mean over them. Where
     none is returned, the KL inside the total. Of categorical latents the value at equal logits.
+    Of a prior that is a mixture: with all its K components forced to one log-density, log p(z) has
+    to be just that; a log K more or less is reported.
 
     ## Why it matters
     A constant left out (`1 +` in the usual formula) trains alike, but the reported KL and ELBO
@@ -29,7 +33,8 @@ def kl_offset(examination: Examination) -> Iterator[Finding | Verified]:
 
     ## How to fix
     `-0.5 * (1 + logvar - mu**2 - logvar.exp())`: the `1` stands inside the sum over units. For
-    categories `q * (log q + log K)`.
+    categories `q * (log q + log K)`. Of a mixture prior log w_k belongs to each component's
+    log-density, with weights that add up to 1: -log K where all are alike.
 
     ## False alarms
     Only tensors whose gradients prove what they are. Inside the total only the constants that a
@@ -39,7 +44,21 @@ def kl_offset(examination: Examination) -> Iterator[Finding | Verified]:
     """
     examination.require_pulls()
     reported = examination.kl_offsets
-    if not reported:
+    mixed = examination.mixtures
+    for m in mixed:
+        measured: dict[str, Number] = {"components": m.components, "log of their sum": m.total}
+        if m.normalised:
+            yield Verified("the prior's components add up to one density", measured)
+            continue
+        total = f"{math.exp(m.total):.3g}"
+        yield Finding(
+            f"the prior's mixture of {m.components} components adds up to {total}, not to 1",
+            help=f"weigh the components: `logsumexp(log_p_k) - math.log({m.components})`",
+            at=m.at,
+            measured=measured,
+            causes=frozenset({"kl"}),
+        )
+    if not reported and not mixed:
         raise Unavailable("no KL to N(0, I), or to equal categories, is a term of the loss")
     for o in reported:
         if abs(o.per_unit) > NATS:
