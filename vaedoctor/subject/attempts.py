@@ -109,7 +109,8 @@ class Attempts:
             tried = self.one(loss, recipe)
             if tried.works and (tried.trains or tried.own_call):
                 return tried
-            first = first or tried
+            if first is None or (tried.works and not first.ran):
+                first = tried
         if first is None and unbound is not None:
             self.unbound.append((loss, unbound))
         return first

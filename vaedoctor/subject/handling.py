@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .source import function_tree
+from .source import function_tree, source_of
+from .unpacking import handed_on
 
 _MAPPINGS = frozenset("Dict Mapping MutableMapping OrderedDict".split())
 
@@ -63,13 +64,18 @@ def reads_attributes(function: Callable[..., Any], name: str, keys: set[str]) ->
 
 
 def parts_of(function: Callable[..., Any], name: str) -> int:
-    """Into how many parts a function unpacks a parameter: 2 for `x, _ = batch`."""
-    tree = function_tree(function)
-    for node in ast.walk(tree) if tree is not None else ():
-        match node:
-            case ast.Assign(targets=[ast.Tuple(elts=parts)], value=ast.Name(id=found)):
-                if found == name:
-                    return len(parts)
+    """Into how many parts a function unpacks a parameter: 2 for `x, _ = batch`.
+
+    It may leave that to another function of its file.
+    """
+    tree, source = function_tree(function), source_of(function)
+    several = handed_on(source, tree, name) if tree is not None and source is not None else ()
+    for one, parameter in several:
+        for node in ast.walk(one):
+            match node:
+                case ast.Assign(targets=[ast.Tuple(elts=parts)], value=ast.Name(id=found)):
+                    if found == parameter:
+                        return len(parts)
     return 0
 
 

@@ -25,6 +25,7 @@ from .setting import Setting
 from .source import Source, called_name, root_name
 from .steps import Step, free, is_of_own, one_by_one, reads, steps, writes
 from .subject import Batch
+from .unpacking import packed
 
 _RESULT = "__vaedoctor_loss__"
 _ARGUMENT = "__vaedoctor_argument_"
@@ -228,7 +229,9 @@ class Loop:
         for callee, shift in callees(self.source, called_name(self.step.entry)):
             names = [p.arg for p in (*callee.args.posonlyargs, *callee.args.args)]
             if place + shift < len(names):
-                return packed(callee, names[place + shift], value, batch)
+                given = names[place + shift]
+                indexed = not self.step.direct  # of a method of the model `x[0]` is a row
+                return packed(self.source, callee, given, value, batch, indexed=indexed)
         return value
 
     def _is_made(self, arg: ast.expr) -> bool:
@@ -316,30 +319,6 @@ def _entry_of(made: ast.expr, name: str, value: Tensor, label: Tensor) -> Any:
                 if found == name:
                     return [*[label] * index, value, label]
     return value
-
-
-def packed(callee: ast.AST, name: str, x: Tensor, batch: Batch) -> Any:
-    """A loader's batch as a function takes its parameter apart; `x` where it does not."""
-    parts = [*batch.args, *batch.kwargs.values()]
-    label = torch.zeros(x.shape[:1], dtype=torch.long, device=x.device)
-    keys: list[str] = []
-    most = -1
-    for node in ast.walk(callee):
-        match node:
-            case ast.Assign(targets=[ast.Tuple(elts=elements)], value=ast.Name(id=found)):
-                if found == name:
-                    return tuple([*parts, *[label] * len(elements)][: len(elements)])
-            case ast.Subscript(ast.Name(id=found), ast.Constant(value=str() as key)):
-                if found == name and key not in keys:
-                    keys.append(key)
-            case ast.Subscript(ast.Name(id=found), ast.Constant(value=int() as index)):
-                if found == name and not isinstance(index, bool):
-                    most = max(most, index)
-    if keys:
-        return dict(zip(keys, [*parts, *[label] * len(keys)], strict=False))
-    if most >= 0 and x.dim() > 1:
-        return tuple([*parts, *[label] * (most + 1)][: max(2, most + 1)])
-    return x
 
 
 def loops(source: Source, namespace: Mapping[str, Any], model: nn.Module) -> Iterator[Loop]:

@@ -32,6 +32,7 @@ from .subject import Batch, Objective
 from .total import total
 from .trial import forward_parameters, leaves
 from .unlike import never_comes_out
+from .unpacking import takes_apart
 
 _BEFORE = re.compile(r"pre_?train|warm_?up", re.IGNORECASE)
 _BOUND = re.compile(r"^(?!.*(neg|minus|nelbo|loss|objective|criterion)).*elbo", re.IGNORECASE)
@@ -205,6 +206,8 @@ class _Finder:
 
     def _called_so(self, tried: Tried) -> bool:
         """Whether a loss is called as here: by the file, or by its framework on the given batch."""
+        if takes_apart(tried.error, self.batch):
+            return False
         stepped = tried.loss.name == "training_step" and not self.batch.guessed
         unknown = isinstance(tried.error, NameError) and is_evaluated(tried.error)
         own = tried.own_call and not (tried.foreign or tried.loose or unknown)

@@ -1,0 +1,71 @@
+"""A step that takes a loader's batch apart is given one, and is not blamed for a bare tensor."""
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from vaedoctor.checkup import examine_subject
+from vaedoctor.finding import Report
+from vaedoctor.subject.target import load
+
+MODEL = """
+import torch
+from torch import nn
+
+class VAE(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(12, 6), nn.Linear(3, 12)
+
+    def forward(self, x):
+        mu, logvar = self.up(x).chunk(2, -1)
+        return self.down(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
+
+    def training_step(self, batch, index):
+        return self.both(batch, "train")
+
+    def both(self, given, stage):
+        return self.of(*given) if stage == "test" else self.apart(given)
+
+    def apart(self, batch):
+        {unpack}
+        return self.of(x, label)
+
+    def of(self, x, label):
+        recon, mu, logvar = self(x)
+        kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum()
+        return ((recon - x).square().sum() + kl){cut}
+"""
+LOOP = """
+def batches(rows):
+    return torch.load("batches.pt")[:rows]
+
+vae = VAE()
+optimizer = torch.optim.Adam(vae.parameters())
+for i in range(3):
+    loss = vae.training_step(batches(16), i)
+    loss.backward()
+"""
+UNPACKED = {"a tuple": "x, label = batch", "keys": 'x, label = batch["x"], batch["label"]'}
+
+
+def report(tmp_path: Path, unpack: str, cut: str) -> Report:
+    """The report on a step that hands its batch through two methods."""
+    model = MODEL.replace("{unpack}", unpack).replace("{cut}", cut)
+    (tmp_path / "own.py").write_text(textwrap.dedent(model + LOOP))
+    return examine_subject(load(f"{tmp_path / 'own.py'}:VAE"), select=["VAE0", "VAE7"])
+
+
+@pytest.mark.parametrize("unpack", UNPACKED.values(), ids=UNPACKED.keys())
+def test_a_step_gets_what_it_takes_apart_further_in(tmp_path: Path, unpack: str) -> None:
+    found = report(tmp_path, unpack, "")
+    assert not found.findings
+    assert any("training" in note for note in found.notes if note.startswith("loss"))
+
+
+@pytest.mark.parametrize("unpack", UNPACKED.values(), ids=UNPACKED.keys())
+def test_a_loss_that_is_cut_off_is_told_and_not_that_the_batch_is_bare(
+    tmp_path: Path, unpack: str
+) -> None:
+    assert [f.code for f in report(tmp_path, unpack, ".detach()").findings] == ["VAE714"]
