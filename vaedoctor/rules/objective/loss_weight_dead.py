@@ -20,6 +20,8 @@ def loss_weight_dead(examination: Examination) -> Iterator[Finding]:
     Every number on the model named like a KL weight (`beta`, `kl_weight`) is doubled, one at a
     time, and the same step is run again: the loss is bit-equal. So that a weight too small for
     the loss's last digit is not called dead, it is tried once more at 2^20 times its value.
+    So are the weights in its configuration (`hparams.beta`) and those of other terms
+    (`loss_factor`) that no code of the file reads.
 
     ## Why it matters
     The setting is stored, printed and swept over, and every run is the same experiment.
@@ -34,9 +36,10 @@ def loss_weight_dead(examination: Examination) -> Iterator[Finding]:
     """
     examination.require_objective()
     for weight in examination.dead_weights:
+        term = "the KL" if weight.of_kl else "its term"
         yield Finding(
             f"doubling `{weight.name}` changes nothing in the loss",
-            help=f"multiply the KL by `{weight.name}`, or remove it",
+            help=f"multiply {term} by `{weight.name}`, or remove it",
             at=weight.at,
             measured={weight.name: weight.value, "change of the loss": 0.0},
             causes=frozenset({f"weight:{weight.name}"}),
