@@ -180,7 +180,8 @@ class ExaminedStep:
     @property
     def assembled(self) -> bool:
         """Whether the forward pass itself was composed from the model's parts."""
-        return self.subject.calling.parts is not None
+        parts = self.subject.calling.parts
+        return parts is not None and parts.assembled
 
     @property
     def composed(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -52,12 +52,14 @@ def find_batch(
     target: str = "",
     patient: bool = True,
     invented: bool = False,
+    stepped: Iterable[Example] = (),
 ) -> Batch:
     """A batch for one forward pass; `ran` says whether the pass came to its end.
 
     A given batch is returned even when the model rejects it: the examination explains why.
     Unless `patient`, raises `TooMuchWork` where even a small batch costs more than is reasonable.
     `invented` says that arguments of the constructor were: the file's data may not go with them.
+    `stepped` are examples for the step that is the forward pass of a model without one.
     """
     if given is not None:
         return as_batch(model, given, seed=seed)
@@ -65,7 +67,7 @@ def find_batch(
     stops = ""
     if source is not None:
         own = own_examples(source, model, namespace or {}, seed)
-        for example in itertools.chain(own, fed(source, model, namespace or {}, seed)):
+        for example in itertools.chain(stepped, own, fed(source, model, namespace or {}, seed)):
             stops = stops or example.stops
             for batch in () if example.stops else _rows(example, batch_size, model, seed):
                 trial = _tried(batch, model, seed, limited=example.few)

@@ -60,8 +60,10 @@ class Calling:
     def text(self) -> str:
         """One phrase for the report; empty for a plain call."""
         said = []
-        if self.way:
+        if self.way and self.parts is not None and self.parts.assembled:
             said.append("composed: " + " → ".join(self.way))
+        elif self.way:
+            said.append(" → ".join(self.way))
         if self.kwargs:
             given = ", ".join(f"`{k}={v!r}`" for k, v in self.kwargs.items())
             said.append(f"called with {given}")

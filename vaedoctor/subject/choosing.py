@@ -15,6 +15,7 @@ from .bases import meant_below
 from .batch import NotGuessed, find_batch, parse_input
 from .build import Built
 from .calling import Calling, calling_of, has_forward
+from .composing import EncodeDecode, is_pyro_pair
 from .errors import TargetError
 from .forwardless import meant_as_forward, without_forward
 from .gaps import with_gaps
@@ -22,6 +23,7 @@ from .inventing import calls_what_nobody_gave, given_too, stands_in
 from .parts import holds_written, returning
 from .solving import Outcome, Values, as_wide_as_given, sizes_in, solve, with_size
 from .source import Source
+from .stepped import Stepped, stepped
 from .subject import Batch
 from .trial import Trial, attempt, leaves
 from .unbuildable import cannot_compose, cannot_run, factory
@@ -80,7 +82,7 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
         trial = _trial(chosen, wanted)
         if wanted.batch is None and not has_forward(built.model) and chosen[2].parts is None:
             raise without_forward(built.model, wanted.target)
-        if chosen[2].parts is not None and trial.error is not None:
+        if chosen[2].parts is not None and trial.error is not None and not _is_told(chosen, wanted):
             raise cannot_compose(built.model, chosen[2].text, trial.error, wanted.target)
         if (whole := _with_what_it_lacks(built, trial, wanted)) is not None:
             return _as_wide_as_the_data(whole, wanted)
@@ -182,7 +184,56 @@ def _with_batch(built: Built, wanted: Wanted, *, patient: bool = True) -> Chosen
     model, given = built.model, wanted.batch
     if isinstance(given, str):
         given = parse_input(given, model, seed=wanted.seed)
-    calling = calling_of(model, wanted.call)
+    refused: NotGuessed | TooMuchWork | None = None
+    best: Chosen | None = None
+    for calling in _callings(model, wanted):
+        try:
+            chosen = _called(built, calling, given, wanted, patient)
+        except (NotGuessed, TooMuchWork) as error:
+            refused = refused or error
+            continue
+        if chosen[1].ran or _is_told(chosen, wanted):
+            return chosen
+        best = best or chosen
+    if best is None:
+        assert refused is not None
+        raise refused
+    return best
+
+
+def _is_told(chosen: Chosen, wanted: Wanted) -> bool:
+    """Whether the step of the file's loop, on the file's own data, raises inside the model."""
+    parts = chosen[2].parts
+    if not isinstance(parts, Stepped) or chosen[1].guessed:
+        return False
+    return parts.tells(_trial(chosen, wanted).error)
+
+
+def _callings(model: nn.Module, wanted: Wanted) -> Iterator[Calling]:
+    """The ways to call a model: of one without `forward` its parts, or a step of the file's loop.
+
+    The step comes first where it calls other methods than those parts.
+    """
+    plain = calling_of(model, wanted.call)
+    if has_forward(model) or wanted.call or is_pyro_pair(model):
+        yield plain
+        return
+    steps = stepped(model, wanted.source, wanted.namespace, wanted.seed)
+    composed = plain.parts
+    known = set[str]()
+    if isinstance(composed, EncodeDecode):
+        known = {composed.encode, composed.sample, composed.decode}
+    fuller = [s for s in steps if composed is None or (len(s.methods) > 1 and {*s.methods} - known)]
+    yield from (Calling(parts=s, way=s.way) for s in fuller)
+    if composed is not None or not steps:
+        yield plain
+    rest = [s for s in steps if s not in fuller]
+    yield from (Calling(parts=s, way=s.way) for s in rest)
+
+
+def _called(built: Built, calling: Calling, given: Any, wanted: Wanted, patient: bool) -> Chosen:
+    model, parts = built.model, calling.parts
+    examples = parts.examples(model, wanted.seed) if isinstance(parts, Stepped) else ()
     with calling.on(model):
         found = find_batch(
             model,
@@ -195,6 +246,7 @@ def _with_batch(built: Built, wanted: Wanted, *, patient: bool = True) -> Chosen
             target=wanted.target,
             patient=patient,
             invented=bool(built.made_up or built.shrunk),
+            stepped=examples,
         )
     return built, found, calling
 

@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ class EncodeDecode:
     encode: str
     sample: str
     decode: str
+    assembled: ClassVar[bool] = True
 
     def fitting(
         self, model: nn.Module, args: Any, kwargs: Any, plan: int | None = None
@@ -174,12 +175,20 @@ def is_pyro_pair(model: nn.Module) -> bool:
 class GuideModel:
     """A forward pass through a pair of `guide` and `model`."""
 
+    assembled: ClassVar[bool] = True
+
     def forward(self, model: Any, plan: int | None) -> Callable[..., Any]:
         """It returns every site: a latent's sample, an observed one's mean."""
         return _traced(model)
 
 
-Parts = EncodeDecode | GuideModel
+class Parts(Protocol):
+    """What a forward pass is made of; `assembled` says that vaedoctor put it together."""
+
+    assembled: ClassVar[bool]
+
+    def forward(self, model: Any, plan: int | None) -> Callable[..., Any]:
+        """The forward pass."""
 
 
 def _traced(model: Any) -> Callable[..., Any]:

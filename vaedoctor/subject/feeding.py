@@ -39,13 +39,13 @@ def fed(
     kinds = frozenset(k.__name__ for k in type(model).__mro__ if k.__module__ != "builtins")
     holders = Holders(source, kinds - {"Module", "LightningModule", "ABC"})
     methods = methods_of(source, set(kinds))
-    once = _is_built_once(source, model, namespace)
+    once = is_built_once(source, model, namespace)
     for step, names in steps(source, holders):
         followed = Followed(source, namespace, holders, methods, step, names)
         with generators_restored(), suppress(Unknown):
             torch.manual_seed(seed)
             (args, kwargs), trail, around = followed.arguments()
-            sure = once and is_of_own(step, holders) and not trail.read & _chosen(source)
+            sure = once and is_of_own(step, holders) and not is_chosen(source, trail)
             told = followed.told(trail)
             yield Example(args, kwargs, *told, few=True, sure=sure, around=around)
             continue
@@ -58,7 +58,7 @@ def fed(
             item = first(scope.value(call))
             entered = Methods(source, namespace, methods, "training_step")
             args, kwargs = entered.to_forward(((item, 0), {}))
-            sure = once and not scope.trail.read & _chosen(source)
+            sure = once and not is_chosen(source, scope.trail)
             yield Example(args, kwargs, *_told(source, call, scope.trail), few=True, sure=sure)
 
 
@@ -70,7 +70,7 @@ def _told(source: Source, node: ast.expr | ast.stmt, trail: Trail) -> tuple[str,
     return line, f"your own data, as {line} feeds it"
 
 
-def _is_built_once(source: Source, model: nn.Module, namespace: Mapping[str, Any]) -> bool:
+def is_built_once(source: Source, model: nn.Module, namespace: Mapping[str, Any]) -> bool:
     """Whether the file builds one model of the class, with arguments that are told."""
     found = constructions(source, type(model).__name__)
     if len(found) != 1:
@@ -89,6 +89,11 @@ def _behind(source: Source, names: set[str]) -> set[str]:
         read = (names_read(n.value) for n in made if writes(n) & waiting)
         waiting = set().union(*read, set()) - found
     return found
+
+
+def is_chosen(source: Source, trail: Trail) -> bool:
+    """Whether a choice decides what was met on the way to a batch."""
+    return bool(trail.read & _chosen(source))
 
 
 def _chosen(source: Source) -> set[str]:
@@ -136,6 +141,12 @@ class Followed:
         if raw is None:
             raise Unknown("no loop around the step")
         return scope, raw
+
+    def anywhere(self) -> DataScope:
+        """What names mean at the call of the model, also where no loop is around it."""
+        step = self.step
+        body = step.function.body if step.function is not None else self.source.tree.body
+        return self._walked(body, step.function, step.entry, 0)[0]
 
     def _walked(
         self, body: list[ast.stmt], function: Function | None, entry: ast.Call, depth: int

@@ -48,11 +48,13 @@ def find_objective(
     seed: int = 0,
     refusing: list[Objective] | None = None,
     invented: bool = False,
+    stepped: Objective | None = None,
 ) -> tuple[Objective | None, tuple[str, ...]]:
     """The objective and notes about the search; None when the loss must be composed.
 
     Losses that a distribution ended, because the batch is outside its support, join `refusing`.
-    `invented` says that arguments of the constructor were, which may be to blame for an error.
+    `invented` says that arguments of the constructor were, which may be to blame for an error;
+    `stepped` is the file's own step where that is the forward pass.
     """
     attempts = Attempts(model, batch, source, namespace or {}, seed, refusing)
     finder = _Finder(attempts, source, namespace or {}, invented)
@@ -60,6 +62,8 @@ def find_objective(
         return given, ()
     if given is not None:
         return finder.given(given), ()
+    if stepped is not None:
+        return stepped, ()
     return finder.found()
 
 

@@ -22,7 +22,7 @@ class Step:
     """One place where a loss is minimised: the statements it needs, and the call of the model.
 
     `targets` are the names of the loop's own variables; `whole` is False where the gradients of
-    another loss are added to those of this.
+    another loss are added to those of this; `above` are all statements above the call.
     """
 
     statements: tuple[ast.stmt, ...]
@@ -33,6 +33,7 @@ class Step:
     owner: ast.ClassDef | None
     line: int
     direct: bool = True
+    above: tuple[ast.stmt, ...] = ()
 
 
 def steps(source: Source, holders: Holders) -> Iterator[tuple[Step, frozenset[str]]]:
@@ -205,6 +206,7 @@ def _needed(chain: Chain, loss: ast.expr, reader: Reader) -> Step | None:
         reader.owner,
         line,
         direct,
+        tuple(chosen[:first]),
     )
 
 

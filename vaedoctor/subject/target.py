@@ -27,6 +27,7 @@ from .process import unchanged_process
 from .resolving import only_candidate, resolve
 from .smaller import most_parameters
 from .source import Source, source_of, span_of
+from .stepped import Stepped
 from .subject import Objective, Subject
 from .supported import within_the_support
 from .surroundings import Surroundings
@@ -222,6 +223,8 @@ def _subject(
             seed=seed,
             invented=bool(built.made_up or built.shrunk),
         )
+        if isinstance(calling.parts, Stepped) and objective is None:
+            search = partial(search, stepped=calling.parts.objective())
         chosen, notes = search(found, refusing=refusing)
         if refusing and (other := within_the_support(model, found, refusing[0], seed)) is not None:
             found = other
