@@ -31,6 +31,7 @@ MOST_WORK = 2e9  # multiplications of a forward pass: about 0.2 s on one core
 _MOST_ROWS = 64
 _MOST_NUMBERS = 200_000  # 16 rows of 3x64x64
 _OF_SIZE = re.compile(r"shape|size|dimension|channels|must match", re.IGNORECASE)
+_OF_INDEX = re.compile(r"^(Target \d+ is out of bounds|index out of range in self)")
 _OF_VALUES = "to satisfy the constraint"  # torch.distributions on NaN, or a scale of 0
 
 
@@ -101,9 +102,11 @@ def _tried(batch: Batch, model: nn.Module, seed: int, *, limited: bool) -> Trial
 
 
 def _is_refused(trial: Trial) -> bool:
-    """Whether a layer of the model refuses the size of what it is given."""
-    of_size = isinstance(trial.error, RuntimeError) and _OF_SIZE.search(str(trial.error))
-    return bool(of_size and (trial.running or trial.completed))
+    """Whether a layer of the model refuses the size of what it is given, or a number it looks up."""
+    said = str(trial.error)
+    of_size = isinstance(trial.error, RuntimeError) and _OF_SIZE.search(said)
+    of_index = isinstance(trial.error, IndexError) and _OF_INDEX.search(said)
+    return bool((of_size or of_index) and (trial.running or trial.completed))
 
 
 def _comes_out_larger(made: Made) -> bool:

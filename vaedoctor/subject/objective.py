@@ -63,7 +63,9 @@ def find_objective(
     if given is not None:
         return finder.given(given), ()
     if stepped is not None:
-        return stepped, ()
+        scalar = attempts.trial(stepped)[1]
+        if scalar is not None or not batch.guessed:
+            return stepped, ()
     return finder.found()
 
 

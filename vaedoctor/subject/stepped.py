@@ -74,7 +74,7 @@ class Stepped:
         at = user_frame(error)
         inside = at is not None and at[0].f_code.co_name != "<module>"
         own = is_of_own(self.followed.step, self.followed.holders)
-        return own and inside and isinstance(error, RuntimeError | ValueError)
+        return own and inside and isinstance(error, RuntimeError | ValueError | IndexError)
 
     def objective(self) -> Objective:
         """What the loop goes backward from."""
@@ -304,6 +304,8 @@ class _Cut:
                 found |= self._kept([read], at)
             elif read == name or self._last(read, at) != self._last(read, end):
                 return None
+            elif not self._is_bare(read) and _fields(read, list(self.after)):
+                return None  # what is taken from a loader's batch is prepared, as its other parts
             elif read not in others:
                 further = self._derived(read, others)
                 if further is None:
