@@ -102,7 +102,7 @@ def _tried(batch: Batch, model: nn.Module, seed: int, *, limited: bool) -> Trial
 
 
 def _is_refused(trial: Trial) -> bool:
-    """Whether a layer of the model refuses the size of what it is given, or a number it looks up."""
+    """Whether a layer of the model refuses the size or the indices of what it is given."""
     said = str(trial.error)
     of_size = isinstance(trial.error, RuntimeError) and _OF_SIZE.search(said)
     of_index = isinstance(trial.error, IndexError) and _OF_INDEX.search(said)
