@@ -58,6 +58,11 @@ ALIVE = {
         "rec + vars(self.hparams)['kl_weight'] * kl",
     ),
     "handed on whole": ("self.cfg = Config()", "weigh(rec, kl, self.cfg)"),
+    "the bound of a warm-up": (
+        "self.most_beta, self.beta = 0.5, 0.1",
+        "rec + self.beta * kl\n\n    def later(self):\n"
+        "        self.beta = min(self.beta + 0.1, self.most_beta)",
+    ),
     "for another step": (
         "self.loss_factor = loss_factor",
         "rec + kl if x is not None else self.loss_factor",

@@ -76,9 +76,9 @@ def dead_weights(
 ) -> Iterator[DeadWeight]:
     """Double every such attribute on its own and run the same step again.
 
-    The bounds of a schedule (`beta_max`) and what the step itself sets are no weights. A weight in
-    a container, and one that is not called the KL's, is one only if no code reads it: others may
-    be for another step.
+    The bounds of a schedule (`beta_max`, or what another weight is made from) and what the step
+    itself sets are no weights. A weight in a container, and one that is not called the KL's, is
+    one only if no code reads it: others may be for another step.
     """
     for kept in _kept(subject.model):
         with suppress(AttributeError, TypeError):  # a frozen configuration
@@ -126,7 +126,8 @@ def _kept(model: nn.Module) -> Iterator[_Kept]:
             found = [_Kept(module, value, n, v, container) for n, v in _numbers_in(value)]
             for kept in [_Kept(module, module, attribute, value)] if _is_number(value) else found:
                 of_kl = _WEIGHT.fullmatch(kept.name.lower())
-                if (of_kl and not kept.container) or (
+                direct = of_kl and not kept.container
+                if (direct and not _bounds_another(module, kept.name)) or (
                     (of_kl or _OF_A_TERM.fullmatch(kept.name.lower()))
                     and not _is_read(module, kept.name, kept.container or kept.name)
                 ):
@@ -147,6 +148,21 @@ def _numbers_in(value: Any) -> list[tuple[str, float]]:
     ):
         held = getattr(value, "__dict__", {})
     return [(k, v) for k, v in held.items() if isinstance(k, str) and _is_number(v)]
+
+
+def _bounds_another(module: nn.Module, name: str) -> bool:
+    """Whether a method makes another weight from this one: `self.beta = min(t, self.most_beta)`."""
+    for method in methods_of(type(module)):
+        for node in ast.walk(method.node):
+            match node:
+                case (
+                    ast.Assign(targets=[ast.Attribute(attr=made)], value=value)
+                    | ast.AugAssign(target=ast.Attribute(attr=made), value=value)
+                ) if made != name and _WEIGHT.fullmatch(made.lower()):
+                    read = (n.attr for n in ast.walk(value) if isinstance(n, ast.Attribute))
+                    if name in read:
+                        return True
+    return False
 
 
 def _is_read(module: nn.Module, name: str, kept_as: str) -> bool:

@@ -30,9 +30,9 @@ def loss_weight_dead(examination: Examination) -> Iterator[Finding]:
     Multiply the KL by it, or remove the setting.
 
     ## False alarms
-    The bounds of a schedule (`beta_max`) and a weight that the step sets itself are left
-    alone. Only with the user's own loss; a weight that something else than this step reads is
-    reported too, hence a warning.
+    The bounds of a schedule (`beta_max`, or what another weight is made from) and a weight that
+    the step sets itself are left alone. Only with the user's own loss; a weight that something
+    else than this step reads is reported too, hence a warning.
     """
     examination.require_objective()
     for weight in examination.dead_weights:
