@@ -386,3 +386,21 @@ def test_a_variance_for_a_learned_priors_scale() -> None:
     (told,) = (f for f in report.findings if f.code == "VAE701")
     # By hand: with B = b/2 the loss holds 2 B + apart / (2 exp(2 B)), where a KL has one B.
     assert told.measured["weight of the prior's logarithm"] == pytest.approx(2, abs=1e-2)
+
+
+def test_a_learned_prior_that_is_trained_at_another_rate_is_no_wrong_kl() -> None:
+    right = between(2, 2)
+
+    def balanced(m: Tensor, s: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        of_q = right(m, s, a.detach(), b.detach())
+        return 0.8 * right(m.detach(), s.detach(), a, b) + 0.2 * of_q
+
+    assert not found(Ladder(balanced), rows()) & {"VAE701", "VAE303"}
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 0.5])
+def test_a_scale_that_a_kl_to_a_learned_prior_reads_otherwise(power: float) -> None:
+    right = between(2, 2)
+    model = Ladder(lambda m, s, a, b: right(m, power * s, a, b))
+    codes = {"VAE303"} if power != 1 else set()
+    assert found(model, rows()) & {"VAE303", "VAE701"} == codes

@@ -39,7 +39,8 @@ class LearnedPrior:
     `distance` is the power of b that divides the squared distance of the locations, `ratio` that
     of s/b in the scale's term; `factor` the weight of the first over that of the second. `least`
     is b over the scale that the prior's layers give: √½ or √2 where a half is missing. `logarithm`
-    is the weight of log b beside the rest in what the prior itself is taught.
+    is the weight of log b beside the rest in what the prior itself is taught. `known` says that a
+    tensor holds the b of a KL that means a power of the sampler's scale.
     """
 
     latent: Latent
@@ -49,6 +50,8 @@ class LearnedPrior:
     at: Span | None
     least: float = 1.0
     logarithm: float = 1.0
+    sampled_at: Span | None = None
+    known: bool = False
 
     @property
     def exact(self) -> bool:
@@ -58,8 +61,17 @@ class LearnedPrior:
         return powers and alike and self.least == 1
 
     @property
+    def misread(self) -> float:
+        """The power of the sampler's scale that is the standard deviation in the KL; 0 if none."""
+        power = self.ratio / 2
+        fits = self.distance == self.ratio != 2 and abs(self.factor * power - 1) < EXACT
+        return power if fits and self.known else 0.0
+
+    @property
     def slip(self) -> str:
         """Which slip it is; empty where it is right, or weighed in a way that may be meant."""
+        if self.misread:
+            return ""
         if self.ratio != 2:
             return "root" if self.ratio == 1 else "fourth power"
         if self.distance != 2:
@@ -94,11 +106,16 @@ def learned_prior(
         if found is None:
             continue
         weight, scale = found
-        for distance in (2, 1, 0):
+        for distance in (4, 2, 1, 0) if ratio == 4 else (2, 1, 0):
             factors = curvature * scale**distance / weight
             if spread(factors) < LEARNED:
                 factor = float(factors.mean())
                 least = logarithm = 1.0
+                if distance == ratio != 2:
+                    b = (scale ** (ratio / 2)).reshape(first.location.shape)
+                    held = any(abs(m.off) < LEARNED for m in _made(anatomy, b))
+                    made_of = (of.latent, distance, ratio, factor, of.at)
+                    return LearnedPrior(*made_of, sampled_at=of.sampled_at, known=held)
                 if distance == ratio == 2 and abs(factor - 1) < EXACT:
                     made = list(_made(anatomy, scale.reshape(first.location.shape)))
                     least = _least(made)
@@ -191,7 +208,7 @@ def _spans(made: Tensor, scale: Tensor) -> bool:
 
 def _scale(of: Divergence, power: int) -> tuple[float, Tensor] | None:
     """The weight and the prior's scales for which the gradient at log s is w ((s/b)^power - 1)."""
-    low, high = of.settings
+    high, low = sorted(of.settings, key=lambda s: -s.scale)  # the larger loses fewer digits below
     a, b = low.scale**power, high.scale**power
     if abs(a - b) < EXACT:
         return None
@@ -199,8 +216,8 @@ def _scale(of: Divergence, power: int) -> tuple[float, Tensor] | None:
     weight = float(weights.mean())
     if weight <= 0 or spread(weights) > LEARNED:
         return None
-    size = low.slopes / weight + 1
+    size = high.slopes / weight + 1
     if bool((size <= 0).any()):
         return None
-    scale = (a / size) ** (1 / power)
+    scale = (b / size) ** (1 / power)
     return (weight, scale) if spread(scale) > _APART else None

@@ -32,8 +32,9 @@ def scale_misread(examination: Examination) -> Iterator[Finding | Verified]:
 
     ## False alarms
     Judged by agreement of sampler and loss alone: log-std, softplus or variance heads are fine
-    when both use them so. Other priors than N(0, I) are recognised by an uneven weight and
-    skipped.
+    when both use them so. Beside a learned Gaussian prior the KL has to be exactly that of
+    a power of the sampled scale, and the model has to compute the prior's scale that this gives.
+    Other priors are recognised by an uneven weight and skipped.
 
     ## References
     Kingma and Welling, Auto-Encoding Variational Bayes, 2014, appendix B.
@@ -70,7 +71,20 @@ def scale_misread(examination: Examination) -> Iterator[Finding | Verified]:
                 measured={"sampled scale": [*q.sampled], "scale in log q": [*q.meant]},
                 causes=frozenset({"latent", "scale"}),
             )
-    if not wrong and any(d.judgeable and d.exact for d in judged):
+    learned = [p for p in examination.learned_priors if p.misread]
+    for p in learned:
+        yield Finding(
+            f"the KL means the sampler's scale to the power of {p.misread:.3g}",
+            help="sample with the scale that the KL means, or change the KL",
+            at=p.sampled_at,
+            measured={
+                "power of the scales' ratio": p.ratio,
+                "power of the prior's scale": p.distance,
+                "means' weight / scales' weight": p.factor,
+            },
+            causes=frozenset({"latent", "scale"}),
+        )
+    if not wrong and not learned and any(d.judgeable and d.exact for d in judged):
         low, high = judged[0].settings
         yield Verified(
             "sampler and KL mean the same scale",
