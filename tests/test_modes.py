@@ -108,6 +108,24 @@ def test_two_calls_of_an_embedding(method: Callable[[Any, Tensor], Any], noisy: 
     assert bool(found.draw) is noisy or found.draw == "randn_like"
 
 
+class Counting(Embedder):
+    """What `encode` returns moves with each call, and nothing is drawn."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda m, s: m)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def encode(self, x: Tensor) -> Any:
+        self.calls += 1
+        return super().encode(x) + self.calls
+
+
+def test_an_embedding_that_moves_without_a_draw_is_no_sample() -> None:
+    with examined(Counting(), X) as examination:
+        (found,) = examination.embeddings
+    assert found.difference == 0
+
+
 class Conditional(nn.Module):
     def __init__(self, use: Callable[[Any, Tensor, Tensor], Tensor]) -> None:
         super().__init__()

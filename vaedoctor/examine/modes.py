@@ -336,7 +336,7 @@ class Embedding:
 
 
 def embeddings(subject: Subject, seed: int, rewind: Callable[[], None]) -> list[Embedding]:
-    """Call every embedding method twice in evaluation mode with the generators running on."""
+    """Call every embedding method twice in evaluation mode, with two seeds."""
     model, found = subject.model, []
     args = subject.batch.args or tuple(subject.batch.kwargs.values())
     for name in EMBEDS:
@@ -347,8 +347,7 @@ def embeddings(subject: Subject, seed: int, rewind: Callable[[], None]) -> list[
         count = _takes(getattr(model, name))
         if count is None or count > len(args):
             continue
-        pair = _two_calls(subject, name, args[: max(1, count)], seed)
-        rewind()
+        pair = _two_calls(subject, name, args[: max(1, count)], seed, rewind)
         if pair is None:
             continue
         first, second, draw = pair
@@ -384,22 +383,29 @@ def _takes(method: Callable[..., object]) -> int | None:
 
 
 def _two_calls(
-    subject: Subject, name: str, args: tuple[object, ...], seed: int
+    subject: Subject,
+    name: str,
+    args: tuple[object, ...],
+    seed: int,
+    rewind: Callable[[], None],
 ) -> tuple[list[Tensor], list[Tensor], Op | None] | None:
+    """Two calls that differ in their seed alone: a state that the first changes is put back."""
     model = subject.model
-    set_mode(model, False)
-    seed_everything(seed)
     results, draw, known = [], None, inventory(subject)
-    for _ in range(2):
+    for i in range(2):
+        set_mode(model, False)
+        seed_everything(seed + i)
         recorder = Recorder(model, leaf_names(known, subject, subject.batch), known.paths)
         try:
             with torch.no_grad(), recorder:
                 output = run_recorded_method(model, name, args)
         except Exception:  # a method that is not meant to be called like this
+            rewind()
             return None
         results.append([t.detach().clone() for _, t in named_tensors(output)])
         draw = draw or next((op for op in recorder.recording.ops if op.noise is not None), None)
         recorder.recording.release()
+        rewind()
     return results[0], results[1], draw
 
 

@@ -18,8 +18,8 @@ def embedding_is_sampled(examination: Examination) -> Iterator[Finding | Verifie
 
     ## What it checks
     `encode`, `embed`, `predict`, `transform` and their kin are called twice on the same input in
-    evaluation mode with the generators running on. The note is given when everything they return
-    differs.
+    evaluation mode, from the same state and with two seeds. The note is given when everything they
+    return differs.
 
     ## Why it matters
     Embeddings then carry the posterior's noise: nearest neighbours, metrics and plots change from
