@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -185,3 +186,53 @@ def test_a_constant_is_that_of_one_row_however_many_samples_are_averaged(one: fl
         (offset,) = examination.kl_offsets
     assert offset.total == pytest.approx(0.5 * (1 - one) * UNITS, abs=1e-3)
     assert offset.per_unit == pytest.approx(0.5 * (1 - one), abs=1e-3)
+
+
+class Stacked(Weighted):
+    """The heads are repeated for K samples of each row, a likelihood with a scale of its own."""
+
+    def __init__(self, mixed: bool = False, regrouped: bool = False, doubled: bool = False) -> None:
+        super().__init__()
+        self.mixed, self.regrouped, self.doubled = mixed, regrouped, doubled
+        self.noise = nn.Parameter(torch.linspace(-0.5, 0.5, 16))
+
+    def log_px(self, logits: Tensor, x: Tensor) -> Tensor:
+        return log_normal((2 * x - 1).repeat_interleave(K, 0), logits, self.noise)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        mu, logvar = self.posterior(x)
+        mu = mu.repeat_interleave(K, 0)
+        logvar = logvar.repeat(K, 1) if self.mixed else logvar.repeat_interleave(K, 0)
+        z = self.sample(mu, logvar)
+        return self.decoder(z), z, mu, logvar
+
+    def loss(self, x: Tensor) -> Tensor:
+        logits, z, mu, logvar = self(x)
+        log_px, log_pz = self.log_px(logits, x), log_normal(z, 0.0, 0.0)
+        log_q = log_normal(z, mu, logvar) - (0.5 * logvar.sum(-1) if self.doubled else 0.0)
+        log_w = log_px + log_pz - log_q
+        log_w = log_w.view(K, -1).t() if self.regrouped else log_w.view(-1, K)
+        return -(log_w.logsumexp(1) - math.log(K)).mean()
+
+
+@pytest.mark.parametrize(
+    ("slip", "code", "line"),
+    [
+        ("", "", ""),
+        ("regrouped", "VAE720", "log_w.view(K, -1).t()"),
+        ("mixed", "VAE504", "return mu + (0.5 * logvar).exp()"),
+        ("doubled", "VAE701", "return -0.5 * (math.log(2 * math.pi)"),
+    ],
+)
+def test_samples_of_a_row_that_are_repeated_beside_each_other(
+    slip: str, code: str, line: str
+) -> None:
+    torch.manual_seed(0)
+    model = Stacked(**({slip: True} if slip else {}))
+    report = vaedoctor.check(model, batch(), objective=lambda m, x: m.loss(x))
+    told = [f for f in report.findings if f.severity.value == "error"]
+    assert [f.code for f in told] == ([code] if code else [])
+    lines = Path(__file__).read_text(encoding="utf-8").splitlines()
+    assert all(f.at is not None and line in lines[f.at.line - 1] for f in told)
+    (outcome,) = (o for o in report.outcomes if o.code == "VAE720")
+    assert slip or any("log-mean-exp over the samples" in v.text for v in outcome.verified)

@@ -17,6 +17,7 @@ from .anatomy import Anatomy
 from .families import fits
 from .flow import RESHAPES
 from .latents import ADDS, MULS
+from .likelihood import Pulled, beside
 from .recording import Op, Value
 
 CLOSE = 1e-3
@@ -28,8 +29,9 @@ MOST = 40  # values that are looked at, those next to the loss first
 class Aggregation:
     """How log-weights of K samples are joined.
 
-    `axis` is "samples", "rows", "both", "units" (every unit by itself) or "none" (a mean of logs
-    behind an exponential that is undone); `detached` says that no gradient passes normalised
+    `axis` is "samples", "rows", "both", "units" (every unit by itself), "none" (a mean of logs
+    behind an exponential that is undone) or "strangers" (log-weights of several rows, regrouped as
+    if they were one's); `detached` says that no gradient passes normalised
     weights, `rewards` that a better reconstruction raises the weights.
     """
 
@@ -60,9 +62,42 @@ def aggregations(anatomy: Anatomy, rows: int | None) -> Iterator[Aggregation]:
         if rewards is None or op is None:
             continue
         name, detached = joined or ("none", True)
+        if name == "samples" and weights.tensor.dim() == 2 and _strangers(anatomy, weights, axis):
+            name, op = "strangers", _grouping(weights) or op
         if name not in seen:
             seen.add(name)
             yield Aggregation(op, weights.shape[axis], rows, name, rewards, detached)
+
+
+def _strangers(anatomy: Anatomy, weights: Value, axis: int) -> bool:
+    """Whether log-weights that stand in one row are those of another.
+
+    A log-weight moves with what the encoder makes of its own row, and batch statistics apart with
+    no other. Judged at two of them: the first and the last one that lie in another row's place
+    where rows are repeated one way and regrouped the other.
+    """
+    flow, rows = anatomy.flow, weights.shape[1 - axis]
+    behind = flow.ancestors(weights)
+    known = (
+        v.edge
+        for v in flow.recording.values
+        if v.index in behind and v.edge is not None and len(v.shape) > 1 and v.shape[0] == rows
+        if flow.posterior(v) and not flow.noise[v.index]
+    )
+    made = next(known, None)
+    if made is None or anatomy.x is None or anatomy.x.shape[:1] != (rows,):
+        return False
+    by_row = weights.tensor if axis == 1 else weights.tensor.t()
+    for row, sample in ((rows - 1, 0), (0, by_row.shape[1] - 1)):
+        (gradient,) = torch.autograd.grad(
+            by_row[row, sample], [made], retain_graph=True, allow_unused=True
+        )
+        if gradient is None:
+            return False
+        moves = gradient.flatten(1).abs().amax(1) > 0
+        if int(moves.sum()) == 1 and not bool(moves[row]):
+            return True
+    return False
 
 
 def _candidates(anatomy: Anatomy, loss: Tensor, x_hat: Value, rows: int) -> list[tuple[Value, int]]:
@@ -133,6 +168,14 @@ def _undone(anatomy: Anatomy, weights: Value) -> Op | None:
     return None
 
 
+def _grouping(weights: Value) -> Op | None:
+    """The operation that gave the log-weights their axis of samples."""
+    op = weights.op
+    while op is not None and op.name in RESHAPES and op.reads and len(op.reads[0].shape) > 1:
+        op = op.reads[0].op
+    return op
+
+
 def _reader(anatomy: Anatomy, loss: Tensor, weights: Value) -> Op | None:
     """The operation that joins the weights: the first that reads them on the way to the loss."""
     flow = anatomy.flow
@@ -165,7 +208,9 @@ def _rewards(anatomy: Anatomy, weights: Value) -> bool | None:
         found = [weight for _, weight, _ in fits(gradient, made, target)]
         if found:
             return found[0] < 0
-    return None
+    compared = [t for t in beside(anatomy) if t.numel() == made.numel()]
+    pull = Pulled(gradient, made, compared)
+    return True if pull.away else False if Pulled(-gradient, made, compared).away else None
 
 
 def _targets(given: Tensor, made: Tensor) -> Iterator[Tensor]:

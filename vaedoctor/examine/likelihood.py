@@ -119,7 +119,7 @@ def pulled(anatomy: Anatomy) -> Pulled | None:
     gradient = _of_steps(anatomy.flow, loss, x_hat) if gradient is None else gradient
     if gradient is None:
         return None
-    targets = [given, *(t for t in _targets(anatomy) if t.numel() == made.numel())]
+    targets = [given, *(t for t in beside(anatomy) if t.numel() == made.numel())]
     return Pulled(gradient, made, targets)
 
 
@@ -216,7 +216,7 @@ def meeting(anatomy: Anatomy) -> Op | None:
     return None
 
 
-def _targets(anatomy: Anatomy) -> Iterator[Tensor]:
+def beside(anatomy: Anatomy) -> Iterator[Tensor]:
     """What the loss compares with the reconstruction where that is no more x itself: `2 * x - 1`.
 
     Layers and noise play no part in it.

@@ -302,16 +302,21 @@ def _unbounded(flow: Flow, value: Value) -> bool:
 
 
 def _kl_line(flow: Flow, probe: Probe, loss: Value, terms: Set[int]) -> Span | None:
-    """The first line beside the sampler's own where the loss reads location and scale together."""
+    """The first line beside the sampler's own where the loss reads location and scale together.
+
+    One that reads them around the sample, as log q does, goes before one that reads the sample.
+    """
     sampler = flow.ancestors(probe.latent.z)
     both = (flow.descendants(probe.mu) & flow.descendants(probe.h) & terms) - sampler
     held_back = [v for op in probe.pins for v in op.makes]
-    for op in flow.recording.ops:
-        taken_apart = probe.mu is probe.h and op.name in SLICES | RESHAPES
-        if not op.makes or op.out.index not in both or taken_apart or op in probe.pins:
-            continue
-        if {probe.mu.index, probe.h.index} <= flow.ancestors(op.out, stop=held_back):
-            return op.span
+    for stop in ([*held_back, *(x.z for x in probe.alike)], held_back):
+        for op in flow.recording.ops:
+            if not op.makes or op.out.index not in both or op in probe.pins:
+                continue
+            if probe.mu is probe.h and op.name in SLICES | RESHAPES:
+                continue  # taken apart
+            if {probe.mu.index, probe.h.index} <= flow.ancestors(op.out, stop=stop):
+                return op.span
     return loss.op.span if loss.op is not None else None
 
 

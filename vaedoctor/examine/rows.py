@@ -6,6 +6,7 @@ Where it is discrete, one row is exchanged for another and no other row of x_hat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -141,13 +142,16 @@ def _by_gradient(
     with differentiable(x):
         try:
             x_hat = _reconstructed(subject, anatomy, seed)
-            where = axis_in(tuple(x_hat.shape), tuple(x.shape), axis, rows)
-            if where is None:
+            layouts = _by_row(x_hat, tuple(x.shape), axis, rows)
+            if not layouts:
                 raise Unavailable("x_hat has no axis of the batch's size")
             chosen = sorted({0, rows // 2, rows - 1})
-            tables = [_dependence(x_hat, x, where, axis, row) for row in chosen]
-            found = _largest(tables, chosen, rows)
-            group = _group(tables, chosen, rows)
+            tried = []
+            for layout in layouts:
+                tables = [_dependence(layout, x, axis, row) for row in chosen]
+                tried.append((_largest(tables, chosen, rows), tables))
+            found, tables = min(tried, key=lambda t: t[0].off if t[0] is not None else math.inf)
+            group = _group(tables, chosen, rows) if len(layouts) == 1 else rows
             if found is not None and found.mixed and group < rows:
                 raise Unavailable(
                     f"rows depend on each other in groups of {group}, as frames of one sample do: "
@@ -161,6 +165,20 @@ def _by_gradient(
             return found
         finally:
             rewind()
+
+
+def _by_row(x_hat: Tensor, shape: tuple[int, ...], axis: int, rows: int) -> list[Tensor]:
+    """The reconstruction with its rows in front, in every layout that it may have.
+
+    Several samples of a row lie beside each other, or one batch after the other.
+    """
+    where = axis_in(tuple(x_hat.shape), shape, axis, rows)
+    if where is not None:
+        return [x_hat.movedim(where, 0)]
+    if axis or not x_hat.dim() or x_hat.shape[0] <= rows or x_hat.shape[0] % rows:
+        return []
+    rest = x_hat.shape[1:]
+    return [x_hat.reshape(rows, -1, *rest), x_hat.reshape(-1, rows, *rest).transpose(0, 1)]
 
 
 def _reconstructed(subject: Subject, anatomy: Anatomy, seed: int) -> Tensor:
@@ -192,7 +210,7 @@ def _found(recording: Recording, anatomy: Anatomy) -> Value:
     return x_hat
 
 
-def _dependence(x_hat: Tensor, x: Tensor, where: int, axis: int, row: int) -> Tensor | None:
+def _dependence(x_hat: Tensor, x: Tensor, axis: int, row: int, where: int = 0) -> Tensor | None:
     """How much one row of x_hat depends on each row of x; None where no gradient arrives."""
     part = x_hat.select(where, row)
     if not part.requires_grad:
@@ -215,8 +233,7 @@ def _largest(tables: list[Tensor | None], chosen: list[int], rows: int) -> Isola
     for row, table in zip(chosen, tables, strict=True):
         if table is None:
             continue
-        others = table.clone()
-        others[row] = 0
+        others = _others(table, row)
         found = Isolation(
             rows,
             float(table[row]),
@@ -230,6 +247,13 @@ def _largest(tables: list[Tensor | None], chosen: list[int], rows: int) -> Isola
     if best is None or best.own == best.off == 0:
         return None
     return best
+
+
+def _others(table: Tensor, row: int) -> Tensor:
+    """The table with 0 at one row."""
+    others = table.clone()
+    others[row] = 0
+    return others
 
 
 def _group(tables: list[Tensor | None], chosen: list[int], rows: int) -> int:
@@ -254,7 +278,7 @@ def _sequence_first(x_hat: Tensor, x: Tensor, axis: int) -> bool:
         return False
     columns = x.shape[1]
     chosen = sorted({0, columns // 2, columns - 1})
-    tables = [_dependence(x_hat, x, 1, 1, column) for column in chosen]
+    tables = [_dependence(x_hat, x, 1, column, where=1) for column in chosen]
     found = _largest(tables, chosen, columns)
     return found is not None and not found.mixed and found.own > 0
 
@@ -331,13 +355,11 @@ def _exchange(
     if not _comparable(usual, other):
         return None
     shape = anatomy.x.shape if anatomy.x is not None else ()
-    where = axis_in(x_hat.shape, shape, axis, rows)
-    if where is None:
-        return None
     moved = (other.values[x_hat.index].tensor - x_hat.tensor).detach().abs()
-    table = moved.movedim(where, 0).flatten(1).amax(1)
-    others = table.clone()
-    others[source] = 0
+    tables = [m.flatten(1).amax(1) for m in _by_row(moved, shape, axis, rows)]
+    if not tables:
+        return None
+    table, others = min(((t, _others(t, source)) for t in tables), key=lambda t: float(t[1].max()))
     own, off = float(table[source]), float(others.max())
     mixed = off > 1e-5 * max(own, float(x_hat.tensor.detach().abs().max()))
     op = _mixing(usual, other, x_hat, rows, source) if mixed else None

@@ -22,8 +22,9 @@ def importance_weights_misaggregated(examination: Examination) -> Iterator[Findi
     and the loss joins one number per sample and row, be it by `logsumexp`, `log(mean(exp(w)))` or
     normalised weights: the loss's gradient at these log-weights is minus their softmax over the
     axis that is joined, which has to be that of the samples; the log-weights rise as the
-    reconstruction gets better; normalised weights are detached; and an exponential is not undone
-    by a logarithm before the mean over the samples.
+    reconstruction gets better; normalised weights are detached; an exponential is not undone by a
+    logarithm before the mean over the samples; and log-weights that are joined have a gradient at
+    their own row of what the encoder makes, not at another alone.
 
     ## Why it matters
     Over the batch's axis the rows compete with each other, and only the easiest one trains.
@@ -69,10 +70,13 @@ def _judge(a: Aggregation) -> tuple[str, str]:
         "rows": f"the log-weights are joined over the {a.rows} rows, not the {a.samples} samples",
         "both": f"the log-weights are joined over all {a.rows} rows and {a.samples} samples",
         "units": f"the {a.samples} samples are joined for every unit by itself, not for a row",
+        "strangers": f"the {a.samples} log-weights that are joined belong to different rows",
         "none": f"the {a.samples} samples are a mean of logs: the exponential is undone before it",
     }
     if a.axis == "units":
         return joined[a.axis], "sum the log-weights over units before the `logsumexp`"
+    if a.axis == "strangers":
+        return joined[a.axis], "regroup the log-weights in the order in which rows are repeated"
     if a.axis in joined:
         return joined[a.axis], over_samples
     if not a.rewards:
