@@ -201,6 +201,40 @@ def test_steps_at_an_end_are_an_offset() -> None:
         assert examination.coverage.missing == (2, 3)
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_half_of_a_symmetric_matrix_says_all_of_it(symmetric: bool) -> None:
+    class Edges(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(25, 25)
+
+        def forward(self, x: Tensor) -> Any:
+            return (self.layer(x.flatten(1)).view(x.shape),)
+
+    def upper(out: Any, x: Tensor) -> Tensor:
+        i, j = torch.triu_indices(5, 5, offset=1)
+        total: Tensor = (out[0][:, i, j] - x[:, i, j]).pow(2).sum()
+        return total
+
+    x = torch.rand(8, 5, 5)
+    with examined(Edges(), x + x.mT if symmetric else x, loss=upper) as examination:
+        assert bool(examination.coverage.missing) is not symmetric
+
+
+def test_what_is_left_out_lies_beside_the_last_slice_before_it() -> None:
+    def loss(out: Any, x: Tensor) -> Tensor:
+        first = (out[0][:, :2] - x[:, :2]).pow(2).sum()
+        total: Tensor = first + (out[0][:, 2:4] - x[:, 2:4]).pow(2).sum()
+        return total
+
+    with examined(VAE(lambda m, s: m), X, loss=loss) as examination:
+        found = examination.coverage
+    assert found.missing == (4, 5)
+    assert found.op is not None
+    assert found.op.span is not None
+    assert found.op.span.line == loss.__code__.co_firstlineno + 2
+
+
 def test_without_the_users_loss_nothing_is_left_out() -> None:
     with (
         examined(VAE(lambda m, s: m), X) as examination,

@@ -97,7 +97,6 @@ def _covered(
         rewind()
         if other is not None and other.shape == first.shape:
             seen.append(_touched(other))
-    op = _reader(anatomy, value)
     for axis in _axes(first):
         touched = torch.stack([t[axis - 1] for t in seen]).any(0)
         missing = (~touched).nonzero().flatten().tolist()
@@ -105,8 +104,10 @@ def _covered(
             missing
             and len(missing) < len(touched)
             and not _edge(missing, len(touched), axis, first)
+            and not _mirrored(anatomy, value, first)
             and _unread(subject, anatomy, value, (axis, missing), seed, rewind)
         ):
+            op = _reader(anatomy, value, axis, missing)
             return Coverage(axis, tuple(missing), len(touched), len(seen), op)
     return Coverage(0, (), 0, len(seen), None)
 
@@ -142,6 +143,21 @@ def _unread(
         if not ran.same or float(ran.loss.detach().sum()) != own:
             return False
     return True
+
+
+def _mirrored(anatomy: Anatomy, value: Value, gradient: Tensor) -> bool:
+    """Whether all that is left out is the mirror of what is scored, or lies on the diagonal.
+
+    One half says all of the symmetric adjacency of a graph without loops.
+    """
+    if gradient.dim() < 3 or gradient.shape[-1] != gradient.shape[-2]:
+        return False
+    alike = [v.tensor.detach() for v in (value, *inputs_of(anatomy.recording))]
+    if not any(t.shape == gradient.shape and torch.equal(t, t.mT) for t in alike):
+        return False
+    scored = (gradient != 0).flatten(0, -3).any(0)
+    diagonal = torch.eye(len(scored), dtype=torch.bool, device=scored.device)
+    return bool((scored | scored.mT | diagonal).all())
 
 
 def _instead(changed: Tensor, _: Tensor) -> Tensor:
@@ -234,9 +250,25 @@ def _edge(missing: list[int], size: int, axis: int, gradient: Tensor) -> bool:
     return inner == list(range(inner[0], inner[-1] + 1))
 
 
-def _reader(anatomy: Anatomy, value: Value) -> Op | None:
-    """The first operation of the loss that reads x_hat."""
+def _reader(anatomy: Anatomy, value: Value, axis: int, missing: list[int]) -> Op | None:
+    """The operation of the loss that reads x_hat next to what is left out; else the first one."""
     end = anatomy.recording.forward_end
     readers = anatomy.flow.consumers.get(value.index, [])
-    later = [op for op in readers if op.index >= end]
-    return next(iter(later or readers), None)
+    readers = [op for op in readers if op.index >= end] or readers
+    for beside in (missing[0] - 1, missing[-1] + 1):
+        for op in reversed(readers):
+            read = _columns_read(op, value, axis)
+            if read and beside in read and not read.intersection(missing):
+                return op
+    return next(iter(readers), None)
+
+
+def _columns_read(op: Op, value: Value, axis: int) -> set[int]:
+    """Which slices of a value an operation reads."""
+    made = op.out.tensor if op.makes else None
+    if made is None or value.edge is None or not made.requires_grad:
+        return set()
+    (found,) = torch.autograd.grad(made.sum(), [value.edge], allow_unused=True, retain_graph=True)
+    if found is None:
+        return set()
+    return set(_touched(found)[axis - 1].nonzero().flatten().tolist())

@@ -31,8 +31,8 @@ def output_without_gradient(examination: Examination) -> Iterator[Finding | Veri
 
     ## False alarms
     Steps and pixels at an end (teacher forcing, a crop) and batches with a mask are not judged, nor
-    is a loss that matches two sets and picks its entries by their values; columns left out on
-    purpose make it a *warning*.
+    is a loss that matches two sets and picks its entries by their values, nor half of a symmetric
+    matrix whose other half is scored; columns left out on purpose make it a *warning*.
     """
     found = examination.coverage
     if found.missing:
