@@ -283,6 +283,17 @@ class ExaminedObjective(ExaminedSampling):
         return compared.span if compared is not None else self.loss_at
 
     @property
+    def reconstruction_turned_at(self) -> Span | None:
+        """Where the sign of the reconstruction term is turned, or where it is compared."""
+        kl_too = False
+        with suppress(Unavailable):
+            kl_too = any(d.standard and d.weight < 0 for d in self.require_divergences())
+        found = None
+        if self.failure is None:
+            found = summands.reconstruction_turned_at(self.anatomy, kl_too)
+        return found or self.compared_at
+
+    @property
     def loss_cut(self) -> paths.Cut | None:
         """The operation between x_hat (or else a parameter) and the loss that cuts the gradient."""
         loss, x_hat = self.recording.loss, self.anatomy.x_hat

@@ -166,6 +166,34 @@ def turned_at(anatomy: Anatomy, latent: Latent) -> Span | None:
     return op.span if op is not None else None
 
 
+def reconstruction_turned_at(anatomy: Anatomy, kl_too: bool) -> Span | None:
+    """Where the sign of the reconstruction term is turned, if the loss is a plain sum.
+
+    In its sum with the rest, or before, as a sign of the whole is right for the rest. `kl_too` says
+    that the rest has the wrong sign as well: then it is the sum that lacks one.
+    """
+    flow, loss = anatomy.flow, anatomy.recording.loss
+    value = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
+    compared = predictions(anatomy)
+    reaches = flow.descendants(*compared) if compared else frozenset()
+    turned = join = None
+    while value is not None and value.op is not None and value.index in reaches:
+        op = value.op
+        parents = [p for p in flow.parents(value) if p.index in reaches]
+        if op.name not in THROUGH | ADDS | MULS or len(parents) != 1:
+            break
+        others = [v for v in op.reads if v is not parents[0] and flow.data[v.index]]
+        if op.name in MULS and others:
+            break
+        if others and join is None:
+            join, turned = op, turned if kl_too else None
+        if turned is None and not (join and kl_too) and turns_sign(op, parents[0]):
+            turned = op
+        (value,) = parents
+    found = (turned or join) if kl_too else turned
+    return found.span if found is not None else None
+
+
 def _turning(flow: Flow, term: Value, latent: Latent) -> Op | None:
     """The operation inside a term that turns its sign; its innermost reduction where none does."""
     reaches = flow.descendants(*_heads(latent))

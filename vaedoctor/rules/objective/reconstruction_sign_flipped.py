@@ -57,7 +57,7 @@ def reconstruction_sign_flipped(examination: Examination) -> Iterator[Finding | 
             "the loss rewards a worse reconstruction: every element of x_hat is pulled away "
             "from its target",
             help="change the sign of the reconstruction term",
-            at=examination.compared_at,
+            at=examination.reconstruction_turned_at,
             measured={"elements pulled away": away, "towards": 0},
             causes=frozenset({"reconstruction"}),
         )
@@ -66,7 +66,7 @@ def reconstruction_sign_flipped(examination: Examination) -> Iterator[Finding | 
         yield Finding(
             f"the loss rewards a worse reconstruction: its weight is {likelihood.weight:.3g}",
             help="change the sign of the reconstruction term",
-            at=examination.compared_at,
+            at=examination.reconstruction_turned_at,
             measured={"reconstruction weight a row": likelihood.weight},
             causes=frozenset({"reconstruction"}),
         )
