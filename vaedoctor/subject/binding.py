@@ -132,8 +132,13 @@ class _Names:
         apart = () not in self.slots and taken_apart(self.function, p.name)
         entries = bool(read & keys) or reads_attributes(self.function, p.name, keys)
         named = apart and _WHOLE.fullmatch(p.name) is not None
-        if entries or named or declared(p, self.binding.output):
+        if entries or named or declared(p, self.binding.output, self._returned()):
             self._take_whole(p.name)
+
+    def _returned(self) -> Any:
+        """What forward is annotated to return."""
+        forward = type(self.binding.model).forward
+        return getattr(forward, "__annotations__", {}).get("return")
 
     def _take_whole(self, name: str) -> None:
         self.needs_output = self.whole = True

@@ -34,6 +34,7 @@ from .fitting import fits, has_layers, is_misfit, is_too_much
 from .keyed import by_names, names_of, takes_names
 from .layers import KNOWN, TABLES, Layers
 from .losses import candidates, parameters_of
+from .meant import made_when_missing, words
 from .refusals import rows_held_fast
 from .repairs import Repairs
 from .revisions import (
@@ -233,7 +234,11 @@ class Guesser:
                 continue
             is_label = re.search("label|target", p.name.lower()) is not None
             asked = p.default is p.empty or p.name in self._for_the_loss
-            if asked or (optional and not is_label):
+            if p.default is p.empty and (known := words(self.model, p.name)):
+                state[p.name] = Slot(kind="plain", value=known[0])
+                continue
+            missing = optional and not is_label and not made_when_missing(self.model, p.name)
+            if asked or missing:
                 graph = of_one_graph(p.name, [q.name for q in self.parameters], main)
                 beside = graph or companion(p.name, main, self.layers)
                 state[p.name] = beside if beside.kind == "plain" else plain(p) or beside
@@ -345,6 +350,7 @@ class Guesser:
             return
         repairs = itertools.chain(
             self.revisions.without_none(state, seen),
+            self.revisions.in_other_words(state),
             flipped(state, seen),
             self.repairs.of(state, seen),
         )

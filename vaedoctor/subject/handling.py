@@ -30,10 +30,15 @@ def taken_apart(function: Callable[..., Any], name: str) -> bool:
     return False
 
 
-def declared(p: inspect.Parameter, output: Any) -> bool:
-    """Whether a parameter is annotated with what forward returned: its class, or a mapping."""
+def declared(p: inspect.Parameter, output: Any, returned: Any = None) -> bool:
+    """Whether a parameter is annotated with what forward returned: its class, or a mapping.
+
+    Or as forward says that it returns it (`returned`), of a plain dict a `TypedDict`.
+    """
     if isinstance(output, Tensor) or p.annotation is p.empty:
         return False
+    if isinstance(output, dict) and p.annotation == returned:
+        return True
     said = p.annotation if isinstance(p.annotation, str) else inspect.formatannotation(p.annotation)
     kind = said.partition("[")[0].rpartition(".")[2]
     return kind == type(output).__name__ or (isinstance(output, dict) and kind in _MAPPINGS)

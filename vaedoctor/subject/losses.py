@@ -7,13 +7,14 @@ import re
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from .callees import tree_of
 from .roles import role
-from .source import is_library, source_of
+from .source import file_of, is_library, source_of
 from .statements import is_costly
 
 _LOSS = re.compile(
@@ -105,9 +106,9 @@ def candidates(model: nn.Module, namespace: Mapping[str, Any]) -> Iterator[Loss]
                 yield Loss(getattr(model, name), name, f"found: method `{name}`", is_method=True)
     for name, thing in list(namespace.items()):
         if isinstance(thing, types.FunctionType) and name not in seen and is_total(name):
-            source = source_of(thing)
-            if source is not None:
-                yield Loss(thing, name, f"found: `{name}` in {source.path.name}")
+            beside = thing.__module__ == type(model).__module__  # of a library's model too
+            if source_of(thing) is not None or beside:
+                yield Loss(thing, name, f"found: `{name}` in {Path(file_of(thing)).name}")
 
 
 def nameless(model: nn.Module, namespace: Mapping[str, Any]) -> Iterator[Loss]:

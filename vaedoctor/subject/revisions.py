@@ -14,6 +14,7 @@ from .companions import (
     companion,
 )
 from .layers import Layers
+from .meant import words
 from .slots import Slot, State, changed, reshaped, slots_of
 from .trial import leaves
 from .witness import Observed
@@ -49,6 +50,13 @@ class Revisions:
             yield {**state, p.name: companion(p.name, main, self.layers)}
         if len(lacking) > 1:
             yield {**state, **{p.name: companion(p.name, main, self.layers) for p in lacking}}
+
+    def in_other_words(self, state: State) -> Iterator[State]:
+        """An argument that is compared with strings as another one of them."""
+        for name, node in state.items():
+            if isinstance(node, Slot) and node.kind == "plain" and isinstance(node.value, str):
+                for word in words(self.model, name):
+                    yield {**state, name: Slot(kind="plain", value=word)}
 
     def joined_after_all(self, state: State, seen: Observed) -> Iterator[State]:
         """An optional argument as wide as what a layer lacks: it was built for two that are joined.
