@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .handling import (
     declared,
     hands_to_forward,
+    iterated,
     keys_read,
     parts_of,
     reads_attributes,
@@ -80,6 +81,7 @@ class _Names:
     def recipe(self) -> Recipe:
         for step in (
             self._whole,
+            self._several,
             self._exact,
             self._inputs,
             self._roles,
@@ -143,6 +145,23 @@ class _Names:
     def _take_whole(self, name: str) -> None:
         self.needs_output = self.whole = True
         self.bound[name] = lambda m, b, out: out
+
+    def _several(self, p: inspect.Parameter) -> None:
+        """A list among the outputs, for a function that goes through it: a sample each."""
+        output = self.binding.output
+        lists = [
+            (k,) for k, v in items(output) if isinstance(v, list | tuple) and len(list(leaves(v)))
+        ]
+        if not lists or not iterated(self.function, p.name):
+            return
+        named = {path: _slot_name(path, self.binding.names) for path in lists}
+        alike = [path for path, name in named.items() if name and _bare(name) == _bare(p.name)]
+        free = [path for path in lists if any(s[:1] == path for s in self.slots)]
+        for path in alike or (free if len(free) == 1 else []):
+            for inner in [s for s in self.slots if s[:1] == path]:
+                self.slots.pop(inner)
+            self._take_output(p.name, path)
+            return
 
     def _exact(self, p: inspect.Parameter) -> None:
         if () not in self.slots and taken_apart(self.function, p.name):

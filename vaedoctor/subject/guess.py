@@ -237,8 +237,9 @@ class Guesser:
             if p.default is p.empty and (known := words(self.model, p.name)):
                 state[p.name] = Slot(kind="plain", value=known[0])
                 continue
-            missing = optional and not is_label and not made_when_missing(self.model, p.name)
-            if asked or missing:
+            if p.default is None and made_when_missing(self.model, p.name):
+                continue
+            if asked or (optional and not is_label):
                 graph = of_one_graph(p.name, [q.name for q in self.parameters], main)
                 beside = graph or companion(p.name, main, self.layers)
                 state[p.name] = beside if beside.kind == "plain" else plain(p) or beside

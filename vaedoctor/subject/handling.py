@@ -68,6 +68,17 @@ def reads_attributes(function: Callable[..., Any], name: str, keys: set[str]) ->
     )
 
 
+def iterated(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function goes through a parameter: `for one in samples`, `zip(samples, ...)`."""
+    tree = function_tree(function)
+    for node in ast.walk(tree) if tree is not None else ():
+        if isinstance(node, ast.For | ast.comprehension):
+            over = [node.iter, *(node.iter.args if isinstance(node.iter, ast.Call) else ())]
+            if any(isinstance(one, ast.Name) and one.id == name for one in over):
+                return True
+    return False
+
+
 def parts_of(function: Callable[..., Any], name: str) -> int:
     """Into how many parts a function unpacks a parameter: 2 for `x, _ = batch`.
 

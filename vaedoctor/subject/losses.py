@@ -23,7 +23,7 @@ _LOSS = re.compile(
     re.IGNORECASE,
 )
 _PARTIAL = re.compile(
-    r"rec|kl|bce|mse|reg_|perc|adv|gan|disc|class|mmd|focal|print|plot|log_loss|save|train_|test_|val"
+    r"rec|kl|bce|mse|reg_|regular|perc|adv|gan|disc|class|mmd|focal|print|plot|log_loss|save|train_|test_|val"
     r"|huber|l1|l2|cross_entropy|backward",
     re.IGNORECASE,
 )
