@@ -35,7 +35,7 @@ class Tried:
     """An objective with how its trial ended.
 
     `foreign`: the file's own data takes part, beside a batch that is made up. `loose`: a parameter
-    took what was left over.
+    took what was left over. `recipe` made the arguments of a loss that raised.
     """
 
     objective: Objective
@@ -50,6 +50,7 @@ class Tried:
     ran: bool = True
     foreign: bool = False
     loose: bool = False
+    recipe: Recipe | None = None
 
     @property
     def useful(self) -> bool:
@@ -133,6 +134,7 @@ class Attempts:
                 ran=ran,
                 foreign=foreign,
                 loose=recipe.loose,
+                recipe=recipe,
             )
         trains = scalar.requires_grad
         elsewhere = trains and not reached_by(scalar, model)

@@ -77,6 +77,8 @@ class _Names:
         self.ones: list[str] = []
         self.needs_output = False
         self.whole = self.loose = False
+        self.written: dict[str, str] = {}
+        self.unknown: list[str] = []
 
     def recipe(self) -> Recipe:
         for step in (
@@ -110,19 +112,31 @@ class _Names:
 
         ones = [*keys, *self.ones]
         unweighed = next((name for name in ones if role(name) == "weight"), None)
-        return Recipe(arguments, needs_output=needs, unweighed=unweighed, loose=self.loose)
+        return Recipe(
+            arguments,
+            needs_output=needs,
+            unweighed=unweighed,
+            loose=self.loose,
+            written=self.written,
+            unknown=tuple(self.unknown),
+        )
 
     def _take_output(self, name: str, path: tuple[Any, ...]) -> None:
         self.slots.pop(path, None)
         self.needs_output = True
         self.bound[name] = lambda m, b, out: pick(out, path)
+        self.written[name] = "output" + "".join(f"[{key!r}]" for key in path)
 
     def _take_input(self, name: str, key: int | str) -> None:
         def take(model: nn.Module, batch: Batch, output: Any) -> Any:
-            return batch.kwargs[key] if isinstance(key, str) else batch.args[key]
+            return pick_input(batch, key)
 
         self.bound[name] = take
         self.given.add(name)
+        called = next(n for n, slot in self.inputs.items() if slot == key)
+        self.written[name] = called
+        if called in self._made_up():
+            self.unknown.append(name)
 
     def _whole(self, p: inspect.Parameter) -> None:
         """The output or a loader's dict as it is, for a function that takes it apart."""
@@ -137,6 +151,20 @@ class _Names:
         if entries or named or declared(p, self.binding.output, self._returned()):
             self._take_whole(p.name)
 
+    def _take_all(self, name: str) -> None:
+        self.needs_output = True
+        self.bound[name] = lambda m, b, out: out
+        self.written[name] = "output"
+
+    def _made_up(self) -> set[str]:
+        """The inputs of which nobody told what they are: real numbers beside the data."""
+        batch = self.binding.batch
+        if not batch.guessed:
+            return set()
+        values = {n: pick_input(batch, slot) for n, slot in self.inputs.items()}
+        real = [n for n, v in values.items() if isinstance(v, Tensor) and v.is_floating_point()]
+        return set(real[1:])
+
     def _returned(self) -> Any:
         """What forward is annotated to return."""
         forward = type(self.binding.model).forward
@@ -145,6 +173,7 @@ class _Names:
     def _take_whole(self, name: str) -> None:
         self.needs_output = self.whole = True
         self.bound[name] = lambda m, b, out: out
+        self.written[name] = "output"
 
     def _several(self, p: inspect.Parameter) -> None:
         """A list among the outputs, for a function that goes through it: a sample each."""
@@ -257,11 +286,9 @@ class _Names:
             if (path := self._like_input()) is not None:
                 self._take_output(p.name, path)
             elif _WHOLE.fullmatch(p.name):
-                self.needs_output = True
-                self.bound[p.name] = lambda m, b, out: out
+                self._take_all(p.name)
         elif _WHOLE.fullmatch(p.name) and wanted is None:
-            self.needs_output = True
-            self.bound[p.name] = lambda m, b, out: out
+            self._take_all(p.name)
         elif wanted in {"mu", "logvar"}:
             other = {"mu": "logvar", "logvar": "mu"}[wanted]
             if not self.heads:
@@ -276,11 +303,14 @@ class _Names:
             return
         if p.name in {"model", "vae", "net", "module", "network"}:
             self.bound[p.name] = lambda m, b, out: m
+            self.written[p.name] = "model"
         elif role(p.name) == "weight":
             self.ones.append(p.name)
             self.bound[p.name] = lambda m, b, out: 1.0
+            self.written[p.name] = "1.0"
         elif role(p.name) == "step":
             self.bound[p.name] = lambda m, b, out: 0
+            self.written[p.name] = "0"
         elif _PADDING.fullmatch(p.name) and (index := _padding(self.binding.model)) is not None:
             self.bound[p.name] = lambda m, b, out: index
 
@@ -306,6 +336,7 @@ class _Names:
         if len(left) != 1 or role(left[0].name) is not None:
             return
         self.loose = True
+        self.unknown.append(left[0].name)
         if not self.given and self.inputs:
             self._take_input(left[0].name, next(iter(self.inputs.values())))
         elif self.needs_output and not self.whole and (path := self._like_input()) is not None:
@@ -354,6 +385,11 @@ class _Names:
     def _is_input(self, path: tuple[Any, ...]) -> bool:
         value = pick(self.binding.output, path)
         return any(value is a for a in self.binding.batch.args)
+
+
+def pick_input(batch: Batch, key: int | str) -> Any:
+    """The item of a batch in a place, or of a name."""
+    return batch.kwargs[key] if isinstance(key, str) else batch.args[key]
 
 
 def _input_slots(binding: Binding) -> dict[str, int | str]:

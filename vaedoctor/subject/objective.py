@@ -33,6 +33,7 @@ from .total import total
 from .trial import forward_parameters, leaves
 from .unlike import never_comes_out
 from .unpacking import takes_apart
+from .untold import is_untold, untold
 
 _BEFORE = re.compile(r"pre_?train|warm_?up", re.IGNORECASE)
 _BOUND = re.compile(r"^(?!.*(neg|minus|nelbo|loss|objective|criterion)).*elbo", re.IGNORECASE)
@@ -107,6 +108,8 @@ class _Finder:
                 return tried[-1].objective
         # A bound loss that raises is for the examination to explain; one with a guess is not.
         certain = [t for t in tried if t.own_call or unbound is None]
+        if certain and is_untold(certain[0]):
+            raise untold(certain[0], self.model, self.batch)
         if certain and not certain[0].ran:
             return certain[0].objective
         raise cannot_bind(loss, unbound, tried[0].error if tried else None)
@@ -309,6 +312,11 @@ class _Finder:
         if at is not None:
             where = f" ({self.source.line(at.line) if self.source else f'line {at.line}'})"
         given = f" with {tried.given}" if tried.given else ""
+        hint = f"`--objective {loss.name}` examines why, `--objective NAME` names another"
+        if is_untold(tried):
+            assert tried.recipe is not None
+            unknown = ", ".join(f"`{n}`" for n in tried.recipe.unknown)
+            hint = f"Nothing tells what {unknown} is: `--objective {loss.name}` says what to type"
         if tried.ran and isinstance(error, ValueError):  # said by `total`
             return (
                 f"loss: `{loss.name}`{where} is not used: {error}; "
@@ -322,8 +330,7 @@ class _Finder:
             what = "with the file's own data beside a batch that is made up, called"
         return (
             f"loss: `{loss.name}`{where} is not used: {what}{given} it raised "
-            f"{summary(error)}; reconstruction + KL stand in. `--objective {loss.name}` examines "
-            "why, `--objective NAME` names another"
+            f"{summary(error)}; reconstruction + KL stand in. {hint}"
         )
 
     def _named(self, name: str) -> Loss:

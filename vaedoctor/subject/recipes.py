@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -32,6 +32,8 @@ class Recipe:
     `unweighed` names a weight that nothing tells and that is therefore 1; `beside` says that data
     of the file's own takes part, which need not go with a batch that is made up; `loose` that a
     parameter took what nothing else was left for.
+    `written` says by parameter what it takes, as an expression of `model`, the batch's names and
+    `output`; `unknown` are those that nothing but what was left over, or made up, tells.
     """
 
     arguments: Callable[[nn.Module, Batch, Any], Arguments]
@@ -41,6 +43,8 @@ class Recipe:
     unweighed: str | None = None
     beside: bool = False
     loose: bool = False
+    written: Mapping[str, str] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,12 @@ from .objective import find_objective
 from .optimizers import backwards_in, optimizers_of
 from .own_batch import own_batch, runs_alone
 from .process import unchanged_process
+from .refilled import Search, refilled
 from .resolving import only_candidate, resolve
 from .smaller import most_parameters
 from .source import Source, source_of, span_of
 from .stepped import Stepped
-from .subject import Objective, Subject
+from .subject import Batch, Objective, Subject
 from .supported import within_the_support
 from .surroundings import Surroundings
 from .trial import attempt
@@ -225,7 +226,7 @@ def _subject(
         )
         if isinstance(calling.parts, Stepped) and objective is None:
             search = partial(search, stepped=calling.parts.objective())
-        chosen, notes = search(found, refusing=refusing)
+        found, chosen, notes = _searched(model, found, partial(search, refusing=refusing), seed)
         if refusing and (other := within_the_support(model, found, refusing[0], seed)) is not None:
             found = other
             chosen, notes = search(found)
@@ -250,6 +251,21 @@ def _subject(
         made_there=source is not None and cuda.is_default(source.tree),
         backwards=backwards_in(source),
     )
+
+
+def _searched(
+    model: nn.Module, batch: Batch, search: Search, seed: int
+) -> tuple[Batch, Objective | None, tuple[str, ...]]:
+    """The objective; with the made-up batch filled otherwise where it only runs on that."""
+    try:
+        chosen, notes = search(batch)
+    except TargetError:
+        if (other := refilled(model, batch, search, seed)) is None:
+            raise
+        return other
+    if chosen is None and any("is not used" in note for note in notes):
+        return refilled(model, batch, search, seed) or (batch, None, notes)
+    return batch, chosen, notes
 
 
 def _split(target: str) -> tuple[str, str]:
