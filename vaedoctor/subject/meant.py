@@ -41,11 +41,7 @@ def made_when_missing(model: nn.Module, name: str) -> bool:
 
     Then it replaces what the model would do, and a made-up one would leave that idle.
     """
-    return any(
-        _fills(node, own)
-        for tree, own in _readers(model, name)
-        for node in ast.walk(tree)
-    )
+    return any(_fills(node, own) for tree, own in _readers(model, name) for node in ast.walk(tree))
 
 
 def _fills(node: ast.AST, name: str) -> bool:

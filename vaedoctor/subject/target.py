@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from . import cuda
 from .build import Built
 from .calling import typed_arguments

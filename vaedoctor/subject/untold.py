@@ -33,7 +33,8 @@ def is_untold(tried: Tried) -> bool:
 def untold(tried: Tried, model: nn.Module, batch: Batch) -> TargetError:
     """Which argument could not be known, what was tried, and the function that says it."""
     recipe, loss = tried.recipe, tried.loss
-    assert recipe is not None and tried.error is not None
+    assert recipe is not None
+    assert tried.error is not None
     unknown = ", ".join(f"`{n}`" for n in recipe.unknown)
     signature = ", ".join(str(p) for p in parameters_of(loss.function))
     called = f"called with {tried.given} " if tried.given else ""
@@ -77,7 +78,7 @@ def _objective(tried: Tried, names: list[str]) -> Iterator[str]:
         yield f"    output = model({', '.join(names)})"
     for name in recipe.unknown:
         tried_so = recipe.written.get(name, "the batch")
-        yield f"    {name} = ...  # a row for each row of {names[0]}; {tried_so} does not fit"
+        yield f"    {name} = ...  # a row for each of {names[0]}, on its device; not {tried_so}"
     known = {n: n if n in recipe.unknown else e for n, e in recipe.written.items()}
     needed = [p.name for p in parameters_of(loss.function) if p.name in known]
     handed = ", ".join(f"{n}={known[n]}" for n in needed)
