@@ -220,6 +220,31 @@ def vae_loss(recon_x, x, mu, logvar):
     assert subject.objective.origin == "found: `vae_loss` in models.py"
 
 
+def test_what_another_method_sets_is_there_in_the_epoch_of_the_model(tmp_path: Path) -> None:
+    body = """
+    def forward(self, x):
+        mu, logvar = self.encode(x)
+        return self.down(self.draw(mu, logvar)), mu, logvar
+
+    def prepare(self, lr):
+        self.criterion = nn.MSELoss(reduction="sum")
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=lr)
+
+    def train_epoch(self, loader):
+        for batch in loader:
+            inputs, _ = batch
+            x_hat, mu, logvar = self(inputs)
+            loss = self.criterion(x_hat, inputs) / len(inputs) + KL
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+    """
+    subject = loaded(tmp_path, body)
+    assert subject.objective is not None, subject.notes
+    assert subject.objective.run(subject.model, subject.batch).requires_grad
+    assert not hasattr(subject.model, "criterion")
+
+
 def test_what_the_hub_downloads_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

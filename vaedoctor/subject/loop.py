@@ -145,7 +145,9 @@ class Loop:
         space = {**self._space(model), **known, _ROWS: partial(_as_many, batch)}
         space |= self._known(model, batch, tree.body, space)
         space |= {_argument(place): value for place, value in made.items()}
-        exec(compile(tree, str(self.source.path), "exec"), space)
+        owner = step.owner if self.setting.owner is None else None
+        with self.setting.prepared(model, owner, list(body)):
+            exec(compile(tree, str(self.source.path), "exec"), space)
         return space[_RESULT]
 
     def _space(self, model: nn.Module) -> Mapping[str, Any]:

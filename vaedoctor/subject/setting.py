@@ -6,7 +6,7 @@ import ast
 import builtins
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,30 @@ class Setting:
             if isinstance(thing, Tensor) and id(thing) not in own:
                 cuda.mark_moved(thing)
         return space
+
+    @contextmanager
+    def prepared(
+        self, model: nn.Module, owner: ast.ClassDef | None, statements: list[ast.AST]
+    ) -> Iterator[None]:
+        """Lend the model what another method of its class sets before: `self.criterion`."""
+        lacking = {a for a in read_of_self(statements) if not hasattr(model, a)}
+        given = assignments(owner) if owner is not None and lacking else {}
+        lent: dict[str, Any] = {}
+        with generators_restored(), cuda.moves_ignored():
+            for attr in sorted(lacking & set(given)):
+                making = _Making(self, model)
+                for value, method in given[attr]:
+                    with suppress(Unknown):
+                        lent[attr] = making.scope(method, value.lineno, 1).value(value)
+                        break
+        for attr, value in lent.items():
+            object.__setattr__(model, attr, value)
+        try:
+            yield
+        finally:
+            for attr in lent:
+                with suppress(AttributeError):
+                    object.__delattr__(model, attr)
 
 
 class _Making:
@@ -144,7 +168,7 @@ class _Making:
         for around in self._inside_out(function):
             if (local := _written_in(around, name)) is not None:
                 return self._executed(local, around)
-        scope = self._scope(function, line, depth)
+        scope = self.scope(function, line, depth)
         handed = is_parameter(function, name) and not is_rebound(function, name, line)
         if handed:
             with suppress(Unknown):
@@ -166,7 +190,8 @@ class _Making:
             return found
         raise Unknown(name)
 
-    def _scope(self, function: Function | None, line: int, depth: int) -> Scope:
+    def scope(self, function: Function | None, line: int, depth: int) -> Scope:
+        """The names at a line of a function, arguments as the file's own calls give them."""
         setting = self.setting
         scope = OpenScope(setting.source, self.space, function, line)
         place = next((p for p in setting.source.places if p.stmt is function), None)
@@ -206,7 +231,7 @@ class _Making:
                     return self._name(expr.id, place.function, place.stmt.lineno, depth + 1)
                 if owner is not None or depth >= _DEEPEST:
                     continue
-                scope = self._scope(place.function, place.stmt.lineno, depth + 1)
+                scope = self.scope(place.function, place.stmt.lineno, depth + 1)
                 return scope.value(expr)
         raise Unknown(name)
 
@@ -258,7 +283,7 @@ class _Making:
                     continue
                 for value, method in given.get(attr, ()):
                     with suppress(Unknown):
-                        found[attr] = self._scope(method, value.lineno, 1).value(value)
+                        found[attr] = self.scope(method, value.lineno, 1).value(value)
                         break
                 else:
                     if role(attr) == "weight":
