@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from vaedoctor.checkup import examine_subject
+from vaedoctor.finding import Severity
 from vaedoctor.subject.errors import TargetError
 from vaedoctor.subject.process import unchanged_process
 from vaedoctor.subject.target import load
@@ -243,6 +245,30 @@ def test_what_another_method_sets_is_there_in_the_epoch_of_the_model(tmp_path: P
     assert subject.objective is not None, subject.notes
     assert subject.objective.run(subject.model, subject.batch).requires_grad
     assert not hasattr(subject.model, "criterion")
+
+
+@pytest.mark.parametrize("reduced", [".sum(-1).mean()", ".sum()", ".mean()"])
+@pytest.mark.parametrize("scale", ["(logvar / 2)", "logvar"])
+def test_a_kl_that_forward_returns_is_judged_and_no_reconstruction(
+    scale: str, reduced: str, tmp_path: Path
+) -> None:
+    body = f"""
+    def forward(self, x):
+        mu, logvar = self.encode(x)
+        kl_loss = self.kl_loss(mu, logvar)
+        return self.down(mu + {scale}.exp() * torch.randn_like(mu)), kl_loss
+
+    def kl_loss(self, mu, logvar):
+        return -0.5 * (1 + logvar - mu ** 2 - logvar.exp()){reduced}
+    """
+    subject = loaded(tmp_path, body)
+    assert subject.objective is not None, subject.notes
+    assert subject.objective.origin.startswith("found: `kl_loss` in the output; a squared error")
+    report = examine_subject(subject)
+    errors = {f.code for f in report.findings if f.severity is not Severity.NOTE}
+    assert errors == (set() if scale == "(logvar / 2)" else {"VAE303"})
+    verified = " ".join(v.text for o in report.outcomes for v in o.verified)
+    assert "reduced alike" not in verified
 
 
 def test_what_the_hub_downloads_is_not_kept(

@@ -237,8 +237,15 @@ class ExaminedObjective(ExaminedSampling):
         except (Unavailable, RuntimeError):
             return None
 
+    @property
+    def reconstruction_stands_in(self) -> bool:
+        """Whether the reconstruction in the loss is ours, beside a KL of the user's."""
+        return self.subject.objective is not None and self.subject.objective.stands_in
+
     @cached_property
     def _likelihood(self) -> likelihood.Likelihood | None:
+        if self.reconstruction_stands_in:
+            return None
         return likelihood.likelihood(self.anatomy)
 
     @property
@@ -249,6 +256,8 @@ class ExaminedObjective(ExaminedSampling):
     def require_likelihood(self) -> likelihood.Likelihood:
         """The reconstruction term, or `Unavailable` where it fits no plain likelihood."""
         self.require_objective()
+        if self.reconstruction_stands_in:
+            raise Unavailable("forward returns a KL and no reconstruction; supply --objective")
         if self._likelihood is None:
             raise Unavailable("the reconstruction term fits no plain likelihood")
         return self._likelihood
@@ -256,7 +265,8 @@ class ExaminedObjective(ExaminedSampling):
     @property
     def pulled_away(self) -> int:
         """How many elements of x_hat the loss pulls away from the target, if all; else 0."""
-        known = likelihood.pulled(self.anatomy) if not self.composed else None
+        ours = self.composed or self.reconstruction_stands_in
+        known = likelihood.pulled(self.anatomy) if not ours else None
         return known.away if known is not None else 0
 
     @cached_property
@@ -271,6 +281,8 @@ class ExaminedObjective(ExaminedSampling):
         """Operations of the loss that compare the input with the model's output."""
         if self.failure is not None:
             return list(likelihood.compared_in(self.recording, self.flow, None))
+        if self.reconstruction_stands_in:
+            return []
         x_hat = self.anatomy.x_hat
         return list(likelihood.compared_in(self.recording, self.flow, x_hat))
 
@@ -308,7 +320,7 @@ class ExaminedObjective(ExaminedSampling):
     def batch_reduction(self) -> reduction.Reduction | None:
         """How KL and reconstruction scale with the batch; None where not measured."""
         full, recon = self.require_pulls()[0], self._likelihood
-        if self.subject.batch_axis != 0:
+        if self.subject.batch_axis != 0 or self.reconstruction_stands_in:
             return None
         run = (self.subject, self.anatomy, full, recon, self.seed, self._rewind)
         found = reduction.batch_reduction(*run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from .source import Source, source_of, span_of
 from .subject import Batch, Objective
 from .trial import items, leaves, pick
 
+_KL = re.compile(r"(.*_)?kl(d|l)?_?(loss|div(ergence)?|term|z|out)?", re.IGNORECASE)
 _REDUCTIONS = tuple("Mean Sum Mul Div Neg View Reshape Squeeze Unsqueeze Select".split())
 
 
@@ -25,11 +27,7 @@ def returned_loss(model: nn.Module, output: Any) -> tuple[Objective | None, bool
     if _is_loss(output):
         origin = "found: forward returns the loss"
         return Objective(lambda m, b: b.run(m), "forward", origin), True
-    named: list[tuple[Any, Any, Any]] = [(k, k, v) for k, v in items(output)]
-    names = return_names(model)
-    if isinstance(output, tuple | list) and len(names) == len(output):
-        named = [(str(n), i, v) for i, (n, v) in enumerate(zip(names, output, strict=True))]
-    for name, key, value in named:
+    for name, key, value in _named(model, output):
         if str(name).lower() in {"loss", "total_loss"} and _is_loss(value):
             origin = f"found: `{name}` in the output"
             at = span_of(type(model))
@@ -58,6 +56,50 @@ def total_loss(model: nn.Module, output: Any) -> Objective | None:
     origin = f"found: output {shown} is computed from all others"
     at = span_of(type(model))
     return Objective(lambda m, b: pick(b.run(m), path), f"output{shown}", origin, at)
+
+
+def returned_kl(model: nn.Module, output: Any, x: Any) -> Objective | None:
+    """The KL that forward returns beside x_hat, with a squared error in the reconstruction's place.
+
+    None unless both together reach every parameter of which anything that comes out is made. A KL
+    is never negative: of one that is below 0 nothing tells whether the user subtracts it.
+    """
+    named = _named(model, output)
+    terms = [(k, v) for n, k, v in named if _KL.fullmatch(n) and _is_loss(v)]
+    like = [
+        k
+        for _, k, v in named
+        if _trains(v) and isinstance(x, Tensor) and v is not x and v.numel() == x.numel() > 1
+    ]
+    if len(terms) != 1 or len(like) != 1 or not x.is_floating_point():
+        return None
+    (key, kl), place = terms[0], like[0]
+    if kl.item() < 0:
+        return None
+    parts = dict(items(output))
+    learned = [v for _, v in leaves(output) if _trains(v)]
+    reached = reached_by(kl, model) | reached_by(parts[place], model)
+    if not reached >= {p for v in learned for p in reached_by(v, model)}:
+        return None
+
+    def run(model: nn.Module, batch: Batch) -> Tensor:
+        parts = dict(items(batch.run(model)))
+        x = next(a for a in (*batch.args, *batch.kwargs.values()) if isinstance(a, Tensor))
+        error = parts[place].reshape(x.shape) - x
+        loss: Tensor = 0.5 * error.square().sum() / len(x) + parts[key].reshape(())
+        return loss
+
+    name = next(n for n, k, _ in named if k == key)
+    origin = f"found: `{name}` in the output; a squared error stands in for the reconstruction"
+    return Objective(run, name, origin, span_of(type(model)), stands_in=True)
+
+
+def _named(model: nn.Module, output: Any) -> list[tuple[str, Any, Any]]:
+    """The entries of the output: the name, the key and the value of each."""
+    names = return_names(model)
+    if isinstance(output, tuple | list) and len(names) == len(output):
+        return [(str(n), i, v) for i, (n, v) in enumerate(zip(names, output, strict=True))]
+    return [(str(k), k, v) for k, v in items(output)]
 
 
 def total_among(output: Any) -> tuple[Any, ...] | None:

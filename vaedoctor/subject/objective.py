@@ -16,7 +16,7 @@ from ..spelling import did_you_mean
 from .attempts import Attempts, Tried, cannot_bind, is_frameworks, lacks_key
 from .calling import has_forward
 from .composing import is_pyro_pair, pyro_loss
-from .contained import minimized_loss, reached_by, returned_loss, total_loss
+from .contained import minimized_loss, reached_by, returned_kl, returned_loss, total_loss
 from .errors import TargetError, summary
 from .loop import Loop, loops
 from .losses import (
@@ -127,6 +127,10 @@ class _Finder:
         objective, notes = self._searched()
         if objective is None and contained is not None:
             return contained, ()
+        given = [*self.batch.args, *self.batch.kwargs.values()]
+        if notes == (_NO_LOSS,) and len(given) == 1:
+            kl = returned_kl(self.model, self.attempts.output(), given[0])
+            return kl, () if kl is not None else notes
         return objective, notes
 
     def _climbed(self, contained: Objective) -> Objective | None:

@@ -75,7 +75,8 @@ class Objective:
     `run(model, batch)` does one forward pass through `model` and returns whatever the user's loss
     returns: a scalar, or a tuple or dict that holds one. `settled` is False where nothing says that
     it is minimised: a method `elbo` that no code calls may be a bound, to be maximised.
-    `unweighed` names a parameter of the loss, a weight, that nothing tells: it is 1.
+    `unweighed` names a parameter of the loss, a weight, that nothing tells: it is 1. `stands_in`
+    says that the reconstruction in it is ours, beside a KL of the user's: only the KL is judged.
     """
 
     run: Callable[[nn.Module, Batch], Any]
@@ -84,6 +85,7 @@ class Objective:
     at: Span | None = None
     settled: bool = True
     unweighed: str | None = None
+    stands_in: bool = False
 
 
 @dataclass(frozen=True, slots=True)
