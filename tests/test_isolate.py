@@ -153,6 +153,12 @@ def test_a_killed_process_is_told_with_a_guess_at_memory(dies):
     assert "memory" in error.next_step
 
 
+def test_what_a_hung_child_put_aside_is_gone(dies, folder, monkeypatch):
+    """The folder's fixture sees that no temporary file is left."""
+    monkeypatch.setenv("TMPDIR", str(folder.parent / "temporary"))
+    dies("import tempfile\ntempfile.mkdtemp()\nwhile True: pass", timeout=1)
+
+
 def test_a_hang_is_stopped_and_shown_where_it_is(dies):
     start = time.monotonic()
     error = dies("def wait():\n    while True: pass\nwait()", timeout=1)

@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Mapping
 from dataclasses import replace
@@ -43,6 +44,7 @@ def child(folder: str) -> NoReturn:
     fault = (place / "fault").open("w", encoding="utf-8")
     faulthandler.enable(file=fault)
     faulthandler.dump_traceback_later(request["timeout"], exit=True, file=fault)
+    tempfile.tempdir = folder  # the parent removes it, however this process ends
     told = spared()
     try:
         _write(place / "report.json", _examine(request, place))
