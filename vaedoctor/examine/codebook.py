@@ -50,8 +50,13 @@ class Codebook:
 
     @property
     def name(self) -> str:
-        """The user's name of the table."""
-        return self.table.name or path_of(self.read) or "the codebook"
+        """The user's name of the table, or of the layer that reads it; empty if there is none."""
+        return self.table.name or path_of(self.read)
+
+    @property
+    def called(self) -> str:
+        """What a sentence calls the table."""
+        return f"the codebook `{self.name}`" if self.name else "the codebook"
 
     @property
     def causes(self) -> frozenset[str]:

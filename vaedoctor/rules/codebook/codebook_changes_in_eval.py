@@ -37,7 +37,7 @@ def codebook_changes_in_eval(examination: Examination) -> Iterator[Finding | Ver
         edit = changes.edits.get(name)
         book = next(b for b in books if b.name == name)
         yield Finding(
-            f"a forward pass in evaluation mode changes the codebook `{name}`",
+            f"a forward pass in evaluation mode changes {book.called}",
             help="put the update behind `if self.training:`",
             at=edit.span if edit is not None else book.read.span,
             measured={"largest change": changes.evaluation[name]},

@@ -48,7 +48,7 @@ def codebook_without_gradient(examination: Examination) -> Iterator[Finding | Ve
         average = examination.code_changes.averages.get(name)
         beside = f": `{average.name}` is kept and never copied to it" if average else ""
         yield Finding(
-            f"the codebook `{name}` gets no gradient and no update{beside}",
+            f"{book.called} gets no gradient and no update{beside}",
             help=f"copy the average to it, divided by its counts: `self.{_last(name)}.copy_(…)`"
             if average
             else "add the codebook term `F.mse_loss(z_q, z_e.detach())` or a moving average",
