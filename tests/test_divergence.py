@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -167,6 +168,16 @@ class TestSlips:
         assert d.meaning == name
         assert list(d.meant) == pytest.approx(
             [float(meant(torch.tensor(s.head))) for s in d.settings], rel=1e-5
+        )
+
+    def test_a_head_that_is_halved_in_place_before_the_kl_reads_it(self) -> None:
+        def halved(h: Tensor) -> Tensor:
+            return h.mul_(0.5).exp()
+
+        d = isolated(lambda mu, h, s, z: exact(mu, h, torch.exp(0.5 * h), z), halved)
+        assert d.meaning == "exp(h / 2)"
+        assert [s.scale for s in d.settings] == pytest.approx(
+            [math.exp(s.head) for s in d.settings], rel=1e-5
         )
 
     def test_a_factor_two_at_the_logarithm(self) -> None:

@@ -32,7 +32,7 @@ def edited(
     old = outs[position]
     new = edit(old)
     if inplace and not old._is_view():
-        with torch.no_grad():
+        with torch.set_grad_enabled(new.requires_grad and torch.is_grad_enabled()):
             old.detach_().copy_(new)
         return out, outs
     replaced = [new if item is old else item for item in outs]
