@@ -58,6 +58,10 @@ ALIVE = {
         "rec + vars(self.hparams)['kl_weight'] * kl",
     ),
     "handed on whole": ("self.cfg = Config()", "weigh(rec, kl, self.cfg)"),
+    "handed on by the constructor": (
+        "cfg = Config(); self.cfg = cfg; self.part = lambda *terms: weigh(*terms, cfg)",
+        "self.part(rec, kl)",
+    ),
     "the bound of a warm-up": (
         "self.most_beta, self.beta = 0.5, 0.1",
         "rec + self.beta * kl\n\n    def later(self):\n"

@@ -187,15 +187,25 @@ def _is_read(module: nn.Module, name: str, kept_as: str) -> bool:
 
 
 def _passes_on(method: Method, name: str, kept_as: str) -> bool:
-    """Whether a method does more with its parameter than to store it."""
+    """Whether a method does more with its parameter than to store it.
+
+    With the setting itself anything, with the configuration that holds it: hand it on whole.
+    """
     stored = {
         id(n)
         for s in ast.walk(method.node)
         if isinstance(s, ast.Assign | ast.AnnAssign | ast.Expr) and _stores(s, name, kept_as)
         for n in ast.walk(s)
     }
+    in_part = {
+        id(n.value)
+        for n in ast.walk(method.node)
+        if isinstance(n, ast.Attribute | ast.Subscript) and name != kept_as
+    }
     return any(
-        isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load) and n.id == name
+        isinstance(n, ast.Name)
+        and isinstance(n.ctx, ast.Load)
+        and (n.id == name or (n.id == kept_as and id(n) not in in_part))
         for n in ast.walk(method.node)
         if id(n) not in stored
     )

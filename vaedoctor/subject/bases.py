@@ -12,7 +12,7 @@ import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +24,7 @@ from .source import Function, file_of, is_foreign, is_library
 
 _MOST_READ = 200
 _MOST_NAMED = 5
+_ABSTRACT = frozenset({"NotImplementedError"})
 
 
 def left_open(kind: type, asked: Iterable[str] = ()) -> set[str]:
@@ -36,7 +37,7 @@ def left_open(kind: type, asked: Iterable[str] = ()) -> set[str]:
 
 def only_raises(kind: type, name: str) -> bool:
     """Whether a method is there to say that it is not to be called."""
-    return _only_raises(_tree(kind, name), of_any_kind=True)
+    return _only_raises(_tree(kind, name), _ABSTRACT | {"RuntimeError"})
 
 
 def inheriting(kind: type) -> list[type]:
@@ -108,13 +109,13 @@ def _tree(kind: type, name: str) -> Function | None:
     return None if owner is None or is_library(owner) else tree_of(vars(owner)[name])
 
 
-def _only_raises(tree: Function | None, *, of_any_kind: bool = False) -> bool:
+def _only_raises(tree: Function | None, kinds: Set[str] = _ABSTRACT) -> bool:
     body = tree.body if tree is not None else []
     if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
         body = body[1:]
     match body:
         case [ast.Raise(exc=ast.Name(id=name) | ast.Call(func=ast.Name(id=name)))]:
-            return of_any_kind or name == "NotImplementedError"
+            return name in kinds
     return False
 
 
