@@ -417,6 +417,23 @@ def test_guards_are_silent(kind: type[nn.Module]) -> None:
     assert found.literals == ()
 
 
+def test_a_step_that_raises_anyway_does_so_for_no_processor_it_asks_for() -> None:
+    class Wide(nn.Module):
+        def __init__(self, place: str) -> None:
+            super().__init__()
+            self.layer, self.place = nn.Linear(5, 2), place
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.cpu() if self.place == "cpu" else x.cuda()
+            made: Tensor = self.layer(x)
+            return made
+
+    for place, asked in (("cpu", []), ("cuda", ["cuda"])):
+        found = moved(Wide(place))
+        assert found.error is not None
+        assert [one.device.partition(":")[0] for one in found.literals] == asked
+
+
 def test_the_model_is_as_it_was() -> None:
     model = Vae()
     before = {n: (p.data_ptr(), p.device, p.dtype) for n, p in model.named_parameters()}

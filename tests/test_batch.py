@@ -389,6 +389,49 @@ def test_data_that_the_file_makes_reaches_forward(tmp_path: Path, use: str, rows
     assert bool((batch.args[0] < 0).any())
 
 
+GRAPH = """
+import torch
+from torch import nn
+
+
+class Graph(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(5, 6), nn.Linear(3, 5)
+
+    def forward(self, x, edges):
+        h = self.up(x).index_add(0, edges[1], self.up(x)[edges[0]])
+        mu, s = h.chunk(2, 1)
+        return self.down(mu + s.exp() * torch.randn_like(mu)), mu, s
+
+
+def graph(n=40):
+    first = torch.arange(n)
+    return torch.rand(n, 5), torch.stack([first, first.flip(0)])
+
+
+def train(model, x, edges):
+    x_hat, mu, s = model(x, edges)
+    loss = (x_hat - x).square().sum() + (0.5 * (mu**2 + (2 * s).exp() - 1) - s).sum()
+    loss.backward()
+
+
+if __name__ == "__main__":
+    x, edges = graph()
+    model = Graph()
+    for _ in range(3):
+        train(model, x, edges)
+"""
+
+
+def test_nodes_that_edges_name_are_not_left_out(tmp_path: Path) -> None:
+    (tmp_path / "graph.py").write_text(GRAPH)
+    batch = load(f"{tmp_path / 'graph.py'}:Graph").batch
+    assert batch.ran
+    assert [tuple(a.shape) for a in batch.args] == [(40, 5), (2, 40)]
+    assert batch.origin.startswith("your own data")
+
+
 PAIR = """
 import torch
 from torch import nn

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from steps import Bare, examined, subject
 from torch import Tensor, nn
 
-from vaedoctor.examine.batches import _usual, axis_in, with_rows
+import vaedoctor
+from vaedoctor.examine.batches import _usual, axes_in, with_rows
 from vaedoctor.examine.broadcasts import _joint, outer_products
 from vaedoctor.examine.evaluation import returned, run_forward, run_quickly
 from vaedoctor.rule import Unavailable
@@ -245,10 +246,36 @@ class TestBatch:
             with_rows(Batch((object(),)), [0], 0, 4)
 
     @pytest.mark.parametrize(
-        ("shape", "axis"), [((4, 6), 0), ((5, 4, 6), 1), ((6, 4), None), ((3, 2), None)]
+        ("shape", "axes"),
+        [((4, 6), [0]), ((5, 4, 6), [1]), ((6, 4), []), ((3, 2), []), ((4, 4, 6), [0, 1])],
     )
-    def test_the_axis_of_an_output(self, shape: tuple[int, ...], axis: int | None) -> None:
-        assert axis_in(shape, (4, 6), 0, 4) == axis
+    def test_the_axis_of_an_output(self, shape: tuple[int, ...], axes: list[int]) -> None:
+        assert axes_in(shape, (4, 6), 0, 4) == axes
+
+    @pytest.mark.parametrize("front", [True, False])
+    def test_as_many_samples_as_rows_are_no_rows(self, front: bool) -> None:
+        class Several(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.up, self.down = nn.Linear(6, 4), nn.Linear(2, 6)
+
+            def forward(self, x: Tensor) -> Any:
+                mu, s = self.up(x).chunk(2, -1)
+                mu, s = (v.unsqueeze(0 if front else 1) for v in (mu, s))
+                eps = torch.randn((8, *mu.shape[1:]) if front else (len(x), 8, 2))
+                return self.down(mu + s.exp() * eps), mu, s
+
+        def bound(out: Any, x: Tensor) -> Tensor:
+            x_hat, mu, s = out
+            kl = 0.5 * (mu**2 + (2 * s).exp() - 1) - s
+            rec = (x_hat - x.unsqueeze(0 if front else 1)).square().sum(-1)
+            total: Tensor = rec.mean() + kl.sum(-1).mean()
+            return total
+
+        x = torch.rand(8, 6, generator=torch.Generator().manual_seed(0))
+        report = vaedoctor.check(Several(), x, objective=bound, select=["VAE504", "VAE505"])
+        assert [f.message for f in report.findings] == []
+        assert [v for o in report.outcomes for v in o.verified] != []
 
     def test_still_noise_is_each_draws_centre(self) -> None:
         def draws(x: Tensor) -> Any:

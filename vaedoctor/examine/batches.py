@@ -79,14 +79,19 @@ def _has_rows(item: Any, axis: int, rows: int) -> bool:
     return isinstance(item, Tensor) and item.dim() > axis and item.shape[axis] == rows
 
 
-def axis_in(shape: tuple[int, ...], x: tuple[int, ...], axis: int, rows: int) -> int | None:
-    """The batch axis of a value beside the input's: the same, or behind new leading axes."""
-    if len(shape) > axis and shape[axis] == rows:
-        return axis
-    extra = len(shape) - len(x)
-    if extra > 0 and shape[extra + axis] == rows:
-        return extra + axis
-    return None
+def axes_in(shape: tuple[int, ...], x: tuple[int, ...], axis: int, rows: int) -> list[int]:
+    """Where the batch may lie in a value beside the input: as there, or behind new leading axes.
+
+    Two of them where as many samples of a row as there are rows may be in front.
+    """
+    extra = max(0, len(shape) - len(x))
+    return [i for i in sorted({axis, extra + axis}) if len(shape) > i and shape[i] == rows]
+
+
+def _axis_of(axes: list[int], usual: tuple[int, ...], found: tuple[int, ...]) -> int:
+    """The one of several axes whose length follows the number of rows; the first if none does."""
+    moved = [i for i in axes if len(found) == len(usual) and found[i] != usual[i]]
+    return (moved or axes)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +143,8 @@ def _quick(
     rows, axis, largest = rows_of(subject, anatomy), subject.batch_axis or 0, 0.0
     kept, landmark = _usual(subject, anatomy, seed, rewind)
     x = anatomy.x.shape if anatomy.x is not None else ()
-    where = axis_in(tuple(kept.shape), x, axis, rows) if kept is not None else None
-    if kept is None or where is None:
+    axes = axes_in(tuple(kept.shape), x, axis, rows) if kept is not None else []
+    if kept is None or not axes:
         return None
     for size, index in trials.items():
         batch = with_rows(subject.batch, index, axis, rows)
@@ -148,8 +153,11 @@ def _quick(
             subject, anatomy, seed=seed, batch=batch, whole=whole, landmark=landmark
         )
         rewind()
+        if found is None:
+            return None
+        where = _axis_of(axes, tuple(kept.shape), tuple(found.shape))
         wanted = kept.index_select(where, torch.tensor(index, device=kept.device))
-        if found is None or found.shape != wanted.shape:
+        if found.shape != wanted.shape:
             return None
         scale = float(kept.abs().max()) or 1.0
         largest = max(largest, float((found - wanted).abs().max()) / scale)
@@ -246,9 +254,10 @@ def _judged(
         return SizeFault(size, kind, text, _written_at(op, rows) or at or _raised_at(run)), 0.0
     found = reconstruction_in(run, anatomy)
     x = anatomy.x.shape if anatomy.x is not None else ()
-    where = axis_in(tuple(kept.shape), x, axis, rows)
-    if found is None or where is None:
+    axes = axes_in(tuple(kept.shape), x, axis, rows)
+    if found is None or not axes:
         return None, 0.0
+    where = _axis_of(axes, tuple(kept.shape), found.shape)
     wanted = kept.index_select(where, torch.tensor(index, device=kept.device))
     if found.shape != tuple(wanted.shape):
         op = _odd_shape(run, reference, rows, size) or found.op

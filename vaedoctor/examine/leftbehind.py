@@ -82,7 +82,8 @@ def examine_move(
     if (error := first.recording.error) is not None:
         if "type torch.cuda." in str(error) and (at := raised_at(error)) is not None:
             literals.append(Literal("cuda", at))  # `torch.cuda.FloatTensor`
-        return Moved(tuple(found.values()), tuple(literals), (), error)
+        missing = tuple(one for one in literals if not one.device.startswith("cpu"))
+        return Moved(tuple(found.values()), missing, (), error)
     for name, run in () if stuck else method_calls(subject, latent, CUDA):
         batch = subject.batch
         if latent is not None:

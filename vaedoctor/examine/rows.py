@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..rule import Unavailable
 from ..subject.subject import Subject
 from .anatomy import Anatomy
-from .batches import axis_in, rows_of, with_rows
+from .batches import axes_in, rows_of, with_rows
 from .conditions import exchanged
 from .evaluation import (
     differentiable,
@@ -172,9 +172,8 @@ def _by_row(x_hat: Tensor, shape: tuple[int, ...], axis: int, rows: int) -> list
 
     Several samples of a row lie beside each other, or one batch after the other.
     """
-    where = axis_in(tuple(x_hat.shape), shape, axis, rows)
-    if where is not None:
-        return [x_hat.movedim(where, 0)]
+    if axes := axes_in(tuple(x_hat.shape), shape, axis, rows):
+        return [x_hat.movedim(where, 0) for where in axes]
     if axis or not x_hat.dim() or x_hat.shape[0] <= rows or x_hat.shape[0] % rows:
         return []
     rest = x_hat.shape[1:]

@@ -69,7 +69,7 @@ def find_batch(
     if source is not None:
         own = own_examples(source, model, namespace or {}, seed)
         for example in itertools.chain(stepped, own, fed(source, model, namespace or {}, seed)):
-            stops = stops or example.stops
+            stops, refused = stops or example.stops, None
             for batch in () if example.stops else _rows(example, batch_size, model, seed):
                 trial = _tried(batch, model, seed, limited=example.few)
                 if isinstance(trial.error, TooMuchWork):
@@ -77,9 +77,12 @@ def find_batch(
                 if trial.ran or _OF_VALUES in str(trial.error):
                     # Data that fits, of which the model makes what no distribution takes.
                     return replace(batch, ran=trial.ran)
+                stopped = replace(batch, ran=False)
                 if example.sure and _is_refused(trial) and not invented:
-                    return replace(batch, ran=False)
-                tried = tried or replace(batch, ran=False)
+                    refused = refused or stopped
+                tried = tried or stopped
+            if refused is not None:
+                return refused
     made = _made_up(model, hints or {}, batch_size, seed, patient)
     if tried is not None and (made is None or not made.trial.ran or _comes_out_larger(made)):
         return tried
