@@ -118,3 +118,25 @@ def test_the_files_own_step_is_judged_on_its_own_batch(tmp_path: Path, loop: str
 )
 def test_a_slip_in_it_is_told(tmp_path: Path, loop: str, slip: dict[str, str], code: str) -> None:
     assert codes(report(tmp_path, loop, **slip)) == [code]
+
+
+MADE = """
+def make(n):
+    t = torch.randint(0, 3, (n,))
+    return (torch.rand(n, 12) < 0.3 + 0.1 * t[:, None]).float(), t
+
+def train():
+    model = VAE()
+    optimizer = torch.optim.Adam(model.parameters())
+    for step in range(10):
+        x, t = make(8)
+        u, _ = make(24)
+        loss = model.loss(x, t, u)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+"""
+
+
+def test_data_that_the_loop_makes_is_no_part_of_the_step(tmp_path: Path) -> None:
+    assert codes(report(tmp_path, MADE)) == []

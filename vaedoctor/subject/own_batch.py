@@ -112,8 +112,10 @@ def _step(loop: Loop, model: nn.Module, namespace: Mapping[str, Any]) -> _Step:
     data: dict[str, Tensor] = {}
     places: dict[int | str, str] = {}
     for place, name, expr in _arguments(entry, model):
-        if isinstance(expr, ast.Name | ast.Constant) or ast.unparse(expr) in setting.models:
+        if isinstance(expr, ast.Constant) or ast.unparse(expr) in setting.models:
             continue
+        if isinstance(expr, ast.Name) and (expr.id in loop.reads or expr.id not in scope.known):
+            continue  # of those that the step itself makes, as by a function of data, the rest
         value = scope.value(expr)
         if isinstance(value, Tensor) and name not in data:
             data[name], places[place] = value, name
