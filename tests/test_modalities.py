@@ -89,6 +89,12 @@ def test_a_density_with_a_scale_is_judged_too(tmp_path: Path) -> None:
     assert found(tmp_path, f"rec + kl - {SCALED}") == []
 
 
+def test_it_is_told_also_where_x_hat_has_no_plain_likelihood(tmp_path: Path) -> None:
+    odd = "((recon - x).abs() ** 1.3).sum(1).mean()"
+    (finding,) = found(tmp_path, f"{odd} + kl - {BAG}")
+    assert "beside x_hat" in finding.message
+
+
 @pytest.mark.parametrize("term", [BAG, KIND])
 def test_an_adversary_is_meant_to_get_worse(tmp_path: Path, term: str) -> None:
     wrong = f"rec + kl - {term}"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..finding import Span
+from ..finding import Number, Span
 from ..subject.subject import Subject
 from .anatomy import Anatomy
 from .divergence import EXACT, LEARNED, Divergence
@@ -59,6 +59,14 @@ class LearnedPrior:
         powers = self.distance == 2 and self.ratio == 2
         alike = abs(self.factor - 1) < EXACT and abs(self.logarithm - 1) < EXACT
         return powers and alike and self.least == 1
+
+    @property
+    def powers(self) -> dict[str, Number]:
+        """The powers at the two terms, as a report names them."""
+        return {
+            "power of the prior's scale": self.distance,
+            "power of the scales' ratio": self.ratio,
+        }
 
     @property
     def misread(self) -> float:

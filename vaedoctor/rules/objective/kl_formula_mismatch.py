@@ -169,16 +169,15 @@ def _laplaces(found: list[LaplaceKL]) -> Iterator[Finding | Verified]:
 def _learned(found: list[LearnedPrior]) -> Iterator[Finding | Verified]:
     """KLs to priors that are learned."""
     for p in found:
-        measured = {"power of the prior's scale": p.distance, "power of the scales' ratio": p.ratio}
         if p.exact:
-            yield Verified("the KL to the learned prior is that of two normals", measured)
+            yield Verified("the KL to the learned prior is that of two normals", p.powers)
         elif p.slip:
             yield Finding(
                 _SLIPS[p.slip].format(least=p.least, factor=p.factor, logarithm=p.logarithm),
                 help="N(a, b²) as prior: `log(b / s) + (s**2 + (mu - a)**2) / (2 * b**2) - .5`",
                 at=p.at,
                 measured={
-                    **measured,
+                    **p.powers,
                     "means' weight / scales' weight": p.factor,
                     "least at this many prior's scales": p.least,
                     "weight of the prior's logarithm": p.logarithm,

@@ -36,31 +36,15 @@ def reconstruction_sign_flipped(examination: Examination) -> Iterator[Finding | 
     beside x_hat nothing is judged where the file goes backward, or steps, more than once, nor where
     the optimizer does not own the predictor; without an optimizer only what the encoder is given.
     """
-    yield from _beside(examination)
+    beside = list(_beside(examination))
+    yield from beside
     try:
         likelihood = examination.require_likelihood()
     except Unavailable:
-        away = examination.pulled_away
-        for a in examination.turned_likelihoods:
-            yield Finding(
-                "the log-weights of the samples fall as the reconstruction gets better",
-                help="add `log p(x|z)` to the log-weights, not its negative",
-                at=examination.compared_at or a.op.span,
-                measured={"samples": a.samples, "rows": a.rows},
-                causes=frozenset({"reconstruction"}),
-            )
-        if examination.turned_likelihoods:
-            return
-        if not away:
+        found = list(_of_no_plain_likelihood(examination))
+        yield from found
+        if not (beside or found):
             raise
-        yield Finding(
-            "the loss rewards a worse reconstruction: every element of x_hat is pulled away "
-            "from its target",
-            help="change the sign of the reconstruction term",
-            at=examination.reconstruction_turned_at,
-            measured={"elements pulled away": away, "towards": 0},
-            causes=frozenset({"reconstruction"}),
-        )
         return
     if likelihood.weight < 0:
         yield Finding(
@@ -74,6 +58,27 @@ def reconstruction_sign_flipped(examination: Examination) -> Iterator[Finding | 
         yield Verified(
             f"the reconstruction term is {likelihood.kind}",
             {"weight a row": likelihood.weight},
+        )
+
+
+def _of_no_plain_likelihood(examination: Examination) -> Iterator[Finding]:
+    """Log-weights of several samples, or else elements that are pulled away from their target."""
+    for a in examination.turned_likelihoods:
+        yield Finding(
+            "the log-weights of the samples fall as the reconstruction gets better",
+            help="add `log p(x|z)` to the log-weights, not its negative",
+            at=examination.compared_at or a.op.span,
+            measured={"samples": a.samples, "rows": a.rows},
+            causes=frozenset({"reconstruction"}),
+        )
+    if examination.pulled_away and not examination.turned_likelihoods:
+        yield Finding(
+            "the loss rewards a worse reconstruction: every element of x_hat is pulled away "
+            "from its target",
+            help="change the sign of the reconstruction term",
+            at=examination.reconstruction_turned_at,
+            measured={"elements pulled away": examination.pulled_away, "towards": 0},
+            causes=frozenset({"reconstruction"}),
         )
 
 

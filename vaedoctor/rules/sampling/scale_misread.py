@@ -60,6 +60,19 @@ def scale_misread(examination: Examination) -> Iterator[Finding | Verified]:
             causes=frozenset({"latent", "scale"}),
             plots=(_plot(curve, d.meaning),) if curve is not None else (),
         )
+    yield from _densities(examination)
+    learned = list(_learned(examination))
+    yield from learned
+    if not wrong and not learned and any(d.judgeable and d.exact for d in judged):
+        low, high = judged[0].settings
+        yield Verified(
+            "sampler and KL mean the same scale",
+            {"R": [low.ratio, high.ratio], "scale": [low.scale, high.scale]},
+        )
+
+
+def _densities(examination: Examination) -> Iterator[Finding]:
+    """Log q of another scale than the sample's, whatever the prior is."""
     for q in examination.densities.values():
         if q.apart:
             sampled = " and ".join(f"{abs(s):.3g}" for s in q.sampled)
@@ -71,25 +84,19 @@ def scale_misread(examination: Examination) -> Iterator[Finding | Verified]:
                 measured={"sampled scale": [*q.sampled], "scale in log q": [*q.meant]},
                 causes=frozenset({"latent", "scale"}),
             )
-    learned = [p for p in examination.learned_priors if p.misread]
-    for p in learned:
-        yield Finding(
-            f"the KL means the sampler's scale to the power of {p.misread:.3g}",
-            help="sample with the scale that the KL means, or change the KL",
-            at=p.sampled_at,
-            measured={
-                "power of the scales' ratio": p.ratio,
-                "power of the prior's scale": p.distance,
-                "means' weight / scales' weight": p.factor,
-            },
-            causes=frozenset({"latent", "scale"}),
-        )
-    if not wrong and not learned and any(d.judgeable and d.exact for d in judged):
-        low, high = judged[0].settings
-        yield Verified(
-            "sampler and KL mean the same scale",
-            {"R": [low.ratio, high.ratio], "scale": [low.scale, high.scale]},
-        )
+
+
+def _learned(examination: Examination) -> Iterator[Finding]:
+    """KLs to a learned prior that mean a power of the sampler's scale."""
+    for p in examination.learned_priors:
+        if p.misread:
+            yield Finding(
+                f"the KL means the sampler's scale to the power of {p.misread:.3g}",
+                help="sample with the scale that the KL means, or change the KL",
+                at=p.sampled_at,
+                measured={**p.powers, "means' weight / scales' weight": p.factor},
+                causes=frozenset({"latent", "scale"}),
+            )
 
 
 def _plot(curve: KLCurve, meaning: str) -> Plot:
