@@ -223,12 +223,16 @@ def _callings(model: nn.Module, wanted: Wanted) -> Iterator[Calling]:
     known = set[str]()
     if isinstance(composed, EncodeDecode):
         known = {composed.encode, composed.sample, composed.decode}
-    fuller = [s for s in steps if composed is None or (len(s.methods) > 1 and {*s.methods} - known)]
+    fuller = [s for s in steps if composed is None or _is_fuller({*s.cut.methods}, known)]
     yield from (Calling(parts=s, way=s.way) for s in fuller)
     if composed is not None or not steps:
         yield plain
     rest = [s for s in steps if s not in fuller]
     yield from (Calling(parts=s, way=s.way) for s in rest)
+
+
+def _is_fuller(methods: set[str], known: set[str]) -> bool:
+    return len(methods) > 1 and not methods <= known
 
 
 def _called(built: Built, calling: Calling, given: Any, wanted: Wanted, patient: bool) -> Chosen:
