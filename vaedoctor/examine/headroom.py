@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -110,27 +109,10 @@ def scaled(subject: Subject, factor: float) -> Batch:
         quantity = t.is_floating_point() and bool(((t != 0) & (t != 1)).any())
         return t.detach() * factor if quantity and id(t) not in kept else t
 
-    return mapped(batch, grow)
+    return batch.mapped(grow)
 
 
 def _joins(matrix: Tensor, nodes: Tensor) -> bool:
     """Whether a square matrix has a row and a column for every node of another input."""
     square = matrix.dim() in (2, 3) and matrix.shape[-1] == matrix.shape[-2]
     return square and nodes is not matrix and nodes.shape[:-1] == matrix.shape[:-1]
-
-
-def mapped(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
-    """The batch with every tensor changed."""
-
-    def one(item: Any) -> Any:
-        if isinstance(item, Tensor):
-            return change(item)
-        if isinstance(item, dict):
-            return {k: one(v) for k, v in item.items()}
-        if isinstance(item, (list, tuple)) and not hasattr(item, "_fields"):
-            return type(item)(one(v) for v in item)
-        return item
-
-    args = tuple(one(a) for a in batch.args)
-    kwargs = {k: one(v) for k, v in batch.kwargs.items()}
-    return replace(batch, args=args, kwargs=kwargs)

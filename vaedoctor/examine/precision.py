@@ -15,7 +15,6 @@ from ..subject.subject import Batch, Subject
 from .census import hiding_places
 from .edits import Edits
 from .flow import Flow
-from .headroom import mapped
 from .leftbehind import hidden_owners
 from .recording import Op, Recording, Value
 from .step import run_recorded, runs_unrecorded
@@ -56,7 +55,7 @@ def _cast(subject: Subject, dtype: torch.dtype) -> Batch:
     for tensor in (*subject.model.parameters(), *subject.model.buffers()):
         if tensor.is_floating_point():
             tensor.data = tensor.data.to(dtype)
-    cast = mapped(subject.batch, lambda t: t.detach().to(dtype) if t.is_floating_point() else t)
+    cast = subject.batch.mapped(lambda t: t.detach().to(dtype) if t.is_floating_point() else t)
     return cast
 
 

@@ -8,7 +8,6 @@ import torch
 
 from ..subject import cuda
 from ..subject.subject import Subject
-from .headroom import mapped
 from .recording import Recording
 from .step import run_recorded
 
@@ -32,7 +31,7 @@ def refused(
     """
     with cuda.visible():
         subject.model.to(device)
-        batch = mapped(subject.batch, lambda t: t.detach().to(device))
+        batch = subject.batch.mapped(lambda t: t.detach().to(device))
         recording = run_recorded(subject, seed=seed, batch=batch)
     found = _about_devices(recording)
     rewind()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -66,6 +66,21 @@ class Batch:
     def run(self, model: nn.Module) -> Any:
         """One forward pass."""
         return model(*self.args, **{k: v for k, v in self.kwargs.items() if k not in self.beside})
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with every tensor changed."""
+
+        def one(item: Any) -> Any:
+            if isinstance(item, Tensor):
+                return change(item)
+            if isinstance(item, dict):
+                return {k: one(v) for k, v in item.items()}
+            if isinstance(item, (list, tuple)) and not hasattr(item, "_fields"):
+                return type(item)(one(v) for v in item)
+            return item
+
+        args = tuple(one(a) for a in self.args)
+        return replace(self, args=args, kwargs={k: one(v) for k, v in self.kwargs.items()})
 
 
 @dataclass(frozen=True, slots=True)
