@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaedoctor.examine.edits import Edit
 from vaedoctor.examine.examination import Examination
-from vaedoctor.examine.flow import Flow
-from vaedoctor.examine.recording import Op, Recording, Value
-from vaedoctor.examine.step import run_recorded
+from vaedoctor.examine.runs.edits import Edit
+from vaedoctor.examine.runs.flow import Flow
+from vaedoctor.examine.runs.recording import Op, Recording, Value
+from vaedoctor.examine.runs.step import run_recorded
 from vaedoctor.subject.subject import Batch, Objective, Subject
-from vaedoctor.subject.trace import leaves_no_trace
+from vaedoctor.subject.trials.trace import leaves_no_trace
 
 
 class Bare(nn.Module):

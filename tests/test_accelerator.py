@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.distributions import Independent, MultivariateNormal, Normal
 
 from vaedoctor.checkup import examine_subject
-from vaedoctor.examine.accelerator import CUDA, OTHER, Pretence, pretend
-from vaedoctor.examine.leftbehind import Moved, examine_move
-from vaedoctor.examine.realmove import refused
+from vaedoctor.examine.device.accelerator import CUDA, OTHER, Pretence, pretend
+from vaedoctor.examine.device.leftbehind import Moved, examine_move
+from vaedoctor.examine.device.realmove import refused
 from vaedoctor.subject.target import load
-from vaedoctor.subject.trace import leaves_no_trace
+from vaedoctor.subject.trials.trace import leaves_no_trace
 
 Body = Callable[[Tensor], Any]
 SHAPE = (3, 4)

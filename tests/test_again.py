@@ -7,9 +7,9 @@ import torch
 from steps import subject
 from torch import Tensor, nn
 
-from vaedoctor.examine.again import Again, run_again
-from vaedoctor.examine.inventory import inventory
-from vaedoctor.examine.step import run_recorded
+from vaedoctor.examine.runs.again import Again, run_again
+from vaedoctor.examine.runs.inventory import inventory
+from vaedoctor.examine.runs.step import run_recorded
 from vaedoctor.subject.subject import Subject
 
 

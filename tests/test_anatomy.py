@@ -23,8 +23,8 @@ from torch.distributions import (
     RelaxedOneHotCategorical,
 )
 
-from vaedoctor.examine.anatomy import Anatomy
-from vaedoctor.examine.latents import Latent
+from vaedoctor.examine.anatomy.anatomy import Anatomy
+from vaedoctor.examine.anatomy.latents import Latent
 
 Z = 3
 X = torch.linspace(-1, 1, 4 * 6).reshape(4, 6)
@@ -214,7 +214,7 @@ def test_a_gaussian_is_found_whatever_is_done_to_its_scale(name: str) -> None:
 
 
 def _again(examination: Any, edits: Any, index: int) -> Tensor:
-    from vaedoctor.examine.step import run_recorded
+    from vaedoctor.examine.runs.step import run_recorded
 
     recording = run_recorded(examination.subject, seed=0, edits=edits)
     assert recording.error is None

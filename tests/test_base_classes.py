@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor, nn
 
-from vaedoctor.subject.bases import fitting_first, left_open, makable
+from vaedoctor.subject.construct.bases import fitting_first, left_open, makable
 from vaedoctor.subject.target import TargetError, load
 
 BASE = """

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaedoctor.subject.batch import as_batch, find_batch, parse_input
+from vaedoctor.subject.batches.batch import as_batch, find_batch, parse_input
 from vaedoctor.subject.errors import TargetError
 from vaedoctor.subject.target import load
 

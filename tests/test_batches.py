@@ -13,9 +13,9 @@ from steps import Bare, examined, subject
 from torch import Tensor, nn
 
 import vaedoctor
-from vaedoctor.examine.batches import _usual, axes_in, with_rows
-from vaedoctor.examine.broadcasts import _joint, outer_products
-from vaedoctor.examine.evaluation import returned, run_forward, run_quickly
+from vaedoctor.examine.anatomy.evaluation import returned, run_forward, run_quickly
+from vaedoctor.examine.shapes.batches import _usual, axes_in, with_rows
+from vaedoctor.examine.shapes.broadcasts import _joint, outer_products
 from vaedoctor.rule import Unavailable
 from vaedoctor.subject.subject import Batch, Objective
 

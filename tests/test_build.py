@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from vaedoctor.subject.build import build, builds
-from vaedoctor.subject.sizes import Sizes
+from vaedoctor.subject.construct.build import build, builds
+from vaedoctor.subject.construct.sizes import Sizes
 from vaedoctor.subject.target import TargetError, load
 
 Write = Callable[[str], str]

@@ -484,7 +484,7 @@ def test_a_pair_that_takes_another_batch_than_forward_is_left_alone(tmp_path: Pa
 
 
 def test_nothing_of_a_stand_in_trainer_stays_on_the_model() -> None:
-    from vaedoctor.subject.trainerless import without_trainer
+    from vaedoctor.subject.loading.trainerless import without_trainer
 
     model = torch.nn.Linear(2, 2)
     before = dict(vars(model))

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from steps import Bare, examined
 from torch import Tensor, nn
 
-from vaedoctor.examine.census import Census, branches, defined_at, hiding_places, owner_of
-from vaedoctor.examine.listing import text_of
+from vaedoctor.examine.code.listing import text_of
+from vaedoctor.examine.structure.census import Census, branches, defined_at, hiding_places, owner_of
 
 X = torch.linspace(-1, 1, 8).reshape(2, 4)
 

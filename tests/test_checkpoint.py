@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from vaedoctor.subject.checkpoint import load_checkpoint
 from vaedoctor.subject.errors import TargetError
+from vaedoctor.subject.loading.checkpoint import load_checkpoint
 from vaedoctor.subject.target import load
 
 MODEL = """

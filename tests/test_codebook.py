@@ -11,9 +11,9 @@ from steps import examined
 from torch import Tensor, nn
 
 import vaedoctor
-from vaedoctor.examine.codebook import table_gradient
-from vaedoctor.examine.codeterms import weights
-from vaedoctor.examine.gradients import Arrives
+from vaedoctor.examine.codebook.codebook import table_gradient
+from vaedoctor.examine.codebook.codeterms import weights
+from vaedoctor.examine.runs.gradients import Arrives
 from vaedoctor.rule import Unavailable
 
 X = torch.linspace(-1, 1, 24).reshape(4, 6)

@@ -15,7 +15,7 @@ from steps import examined
 from torch import Tensor, nn
 from torch.distributions import Independent, Laplace, Normal, kl_divergence
 
-from vaedoctor.examine.divergence import Divergence
+from vaedoctor.examine.objective.divergence import Divergence
 from vaedoctor.rule import Unavailable
 
 Std = Callable[[Tensor], Tensor]

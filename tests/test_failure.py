@@ -13,10 +13,10 @@ from steps import Bare, examined, subject
 from torch import Tensor, nn
 
 from vaedoctor.checkup import examine_subject
+from vaedoctor.examine.code.listing import text_of
 from vaedoctor.examine.examination import Examination
-from vaedoctor.examine.failure import Failure
-from vaedoctor.examine.listing import text_of
-from vaedoctor.subject.trace import leaves_no_trace
+from vaedoctor.examine.shapes.failure import Failure
+from vaedoctor.subject.trials.trace import leaves_no_trace
 
 
 class Two(nn.Module):

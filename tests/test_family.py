@@ -16,8 +16,8 @@ from test_rules import examine
 from torch import Tensor, nn
 
 from vaedoctor import check
-from vaedoctor.examine.family import Family
-from vaedoctor.examine.noises import LEVELS, QUANTILES, nearest
+from vaedoctor.examine.anatomy.noises import LEVELS, QUANTILES, nearest
+from vaedoctor.examine.picture.family import Family
 
 FAMILIES = {
     "seed": ("gaussian", "high"),

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from vaedoctor import check
 from vaedoctor.checkup import examine_subject
-from vaedoctor.subject.batch import Batch, find_batch
-from vaedoctor.subject.inventing import Inventor
-from vaedoctor.subject.sizes import Sizes
+from vaedoctor.subject.batches.batch import Batch, find_batch
+from vaedoctor.subject.construct.inventing import Inventor
+from vaedoctor.subject.construct.sizes import Sizes
 from vaedoctor.subject.target import TargetError, load
 
 

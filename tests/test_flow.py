@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from steps import Bare, contents, examined, flow_of, moved, op_named, step
 from torch import Tensor, nn
 
-from vaedoctor.examine.flow import Flow
-from vaedoctor.examine.recording import Value
+from vaedoctor.examine.runs.flow import Flow
+from vaedoctor.examine.runs.recording import Value
 
 Body = Callable[[Tensor], Any]
 

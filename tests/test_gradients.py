@@ -12,8 +12,8 @@ from steps import Bare, examined, flow_of, op_named, step
 from torch import Tensor, nn
 
 import vaedoctor
-from vaedoctor.examine.gradients import Arrives, gradient_between, kind_of, parameter_gradients
-from vaedoctor.examine.survey import NUDGE, nudge, take_survey
+from vaedoctor.examine.gradients.survey import NUDGE, nudge, take_survey
+from vaedoctor.examine.runs.gradients import Arrives, gradient_between, kind_of, parameter_gradients
 
 Body = Callable[[Tensor], Tensor]
 STEP = 1e-6

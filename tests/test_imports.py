@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from vaedoctor.subject.errors import TargetError
-from vaedoctor.subject.stubs import package_of
-from vaedoctor.subject.surroundings import _file
+from vaedoctor.subject.loading.stubs import package_of
+from vaedoctor.subject.loading.surroundings import _file
 from vaedoctor.subject.target import load
 
 IMPORTS = "import torch\nfrom torch import nn\n"

@@ -11,7 +11,7 @@ from steps import Bare, examined
 from torch import Tensor, nn
 from torch.distributions import Laplace, kl_divergence
 
-from vaedoctor.examine.laplace import LaplaceKL
+from vaedoctor.examine.objective.laplace import LaplaceKL
 
 X = torch.randn(8, 6, generator=torch.Generator().manual_seed(1))
 Sampler = Callable[[Tensor, Tensor], Tensor]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from traces import differences, photograph
 
 import vaedoctor
-from vaedoctor.subject.trace import leaves_no_trace
+from vaedoctor.subject.trials.trace import leaves_no_trace
 
 Loss = Callable[[nn.Module, Tensor], Tensor]
 

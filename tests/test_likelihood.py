@@ -14,8 +14,8 @@ from steps import examined
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Laplace, Normal
 
-from vaedoctor.examine.likelihood import Likelihood
-from vaedoctor.examine.reduction import Reduction
+from vaedoctor.examine.objective.likelihood import Likelihood
+from vaedoctor.examine.objective.reduction import Reduction
 from vaedoctor.rule import Unavailable
 
 Loss = Callable[[Tensor, Tensor], Tensor]

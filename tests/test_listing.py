@@ -11,7 +11,7 @@ import pytest
 import specimens
 from torch import nn
 
-from vaedoctor.examine.listing import (
+from vaedoctor.examine.code.listing import (
     assigned_at,
     calls_in,
     class_span,
@@ -22,7 +22,7 @@ from vaedoctor.examine.listing import (
     text_of,
     walks_children,
 )
-from vaedoctor.examine.readers import reads_of
+from vaedoctor.examine.code.readers import reads_of
 from vaedoctor.finding import Span
 
 Written = Callable[[str], ModuleType]

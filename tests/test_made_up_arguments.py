@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaedoctor.subject.given import given_arguments
-from vaedoctor.subject.making import Call, arguments, namespace_of, realised
-from vaedoctor.subject.reading import uses_of
+from vaedoctor.subject.construct.given import given_arguments
+from vaedoctor.subject.construct.making import Call, arguments, namespace_of, realised
+from vaedoctor.subject.construct.reading import uses_of
+from vaedoctor.subject.construct.unbuildable import factory
 from vaedoctor.subject.subject import Subject
 from vaedoctor.subject.target import TargetError, load
-from vaedoctor.subject.unbuildable import factory
 
 HEAD = """
 import enum, torch

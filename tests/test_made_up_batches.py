@@ -15,13 +15,13 @@ from torch.distributions import Bernoulli, Normal, Poisson
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from vaedoctor.subject.batch import find_batch
+from vaedoctor.subject.batches.batch import find_batch
+from vaedoctor.subject.batches.layers import Layers
+from vaedoctor.subject.batches.resizing import Resizing
 from vaedoctor.subject.errors import TargetError
-from vaedoctor.subject.layers import Layers
-from vaedoctor.subject.resizing import Resizing
-from vaedoctor.subject.slots import Slot, slots_of
 from vaedoctor.subject.target import from_instance, load
-from vaedoctor.subject.witness import Failed, Operand
+from vaedoctor.subject.trials.slots import Slot, slots_of
+from vaedoctor.subject.trials.witness import Failed, Operand
 
 
 class Of(nn.Module):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vaedoctor.subject.marks import documented
+from vaedoctor.subject.construct.marks import documented
 from vaedoctor.subject.target import TargetError, load
 
 

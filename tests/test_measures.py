@@ -14,12 +14,12 @@ from steps import Bare, examined, step
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from vaedoctor.examine.gradients import Arrives, kind_of
-from vaedoctor.examine.heads import _overlap
-from vaedoctor.examine.latents import Head
-from vaedoctor.examine.listing import text_of
-from vaedoctor.examine.objective import compose
-from vaedoctor.examine.shapes import _rows_are_cut
+from vaedoctor.examine.anatomy.latents import Head
+from vaedoctor.examine.code.listing import text_of
+from vaedoctor.examine.objective.objective import compose
+from vaedoctor.examine.runs.gradients import Arrives, kind_of
+from vaedoctor.examine.sampling.heads import _overlap
+from vaedoctor.examine.shapes.shapes import _rows_are_cut
 from vaedoctor.rule import Unavailable
 
 X = torch.linspace(-1, 1, 24).reshape(4, 6)
@@ -538,7 +538,7 @@ class TestNoise:
 
 
 def test_the_other_batch_keeps_its_range_its_labels_and_its_structure() -> None:
-    from vaedoctor.examine.noise import perturbed
+    from vaedoctor.examine.sampling.noise import perturbed
     from vaedoctor.subject.subject import Batch
 
     image, label = torch.rand(4, 6), torch.arange(4)

@@ -16,13 +16,13 @@ from traces import differences, photograph
 
 import vaedoctor
 from vaedoctor.checkup import examine_subject
-from vaedoctor.examine.halves import IN_FLOAT32, HalfPrecision, half_runs
-from vaedoctor.examine.numerics import first_non_finite
-from vaedoctor.examine.precision import replay, run_in
-from vaedoctor.examine.reach import _sweep
-from vaedoctor.examine.recorder import Recorder
-from vaedoctor.examine.step import run_recorded
-from vaedoctor.subject.trace import leaves_no_trace
+from vaedoctor.examine.numerics.halves import IN_FLOAT32, HalfPrecision, half_runs
+from vaedoctor.examine.numerics.numerics import first_non_finite
+from vaedoctor.examine.numerics.precision import replay, run_in
+from vaedoctor.examine.numerics.reach import _sweep
+from vaedoctor.examine.runs.recorder import Recorder
+from vaedoctor.examine.runs.step import run_recorded
+from vaedoctor.subject.trials.trace import leaves_no_trace
 
 Body = Callable[[Tensor], Tensor]
 

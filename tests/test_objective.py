@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vaedoctor.subject.batch import as_batch
-from vaedoctor.subject.contained import total_among
-from vaedoctor.subject.objective import find_objective
-from vaedoctor.subject.roles import role
+from vaedoctor.subject.batches.batch import as_batch
+from vaedoctor.subject.code.roles import role
+from vaedoctor.subject.loss.contained import total_among
+from vaedoctor.subject.loss.objective import find_objective
 from vaedoctor.subject.subject import Batch, Objective
 from vaedoctor.subject.target import TargetError, from_instance, load
 from vaedoctor.subject.target import loaded as open_target

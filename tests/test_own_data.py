@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vaedoctor.checkup import examine_subject
-from vaedoctor.subject.pictures import NotFollowed, Picture, Pictures, transform_called
+from vaedoctor.subject.script.pictures import NotFollowed, Picture, Pictures, transform_called
 from vaedoctor.subject.target import load
 
 MODEL = """

@@ -12,10 +12,10 @@ from steps import Bare, examined
 from torch import Tensor, nn
 from torch.distributions import Beta, Dirichlet, Gamma, Independent, Normal
 
+from vaedoctor.examine.code.listing import text_of
 from vaedoctor.examine.examination import Examination
-from vaedoctor.examine.gradients import Arrives
-from vaedoctor.examine.listing import text_of
-from vaedoctor.examine.paths import Cut, cut_between, entry_of, straight_through
+from vaedoctor.examine.gradients.paths import Cut, cut_between, entry_of, straight_through
+from vaedoctor.examine.runs.gradients import Arrives
 
 Sampler = Callable[[Tensor, Tensor], Tensor]
 

@@ -169,7 +169,7 @@ def test_a_file_that_is_no_toml_is_refused(refused):
 
 
 def test_the_snippet_of_an_error_message_can_be_pasted(write):
-    from vaedoctor.subject.unbuildable import configuration
+    from vaedoctor.subject.construct.unbuildable import configuration
 
     made = {"d": 16, "sizes": [1, 2], "name": 'we"ird', "pair": (1, 2), "flag": True}
     text = configuration('we"ird.py:VAE', made)

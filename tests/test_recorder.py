@@ -14,10 +14,10 @@ from steps import Bare, failed, flow_of, op_named, step
 from torch import Tensor, nn
 from torch.nn.modules import module as module_hooks
 
-from vaedoctor.examine.listing import text_of
-from vaedoctor.examine.places import is_user_file
-from vaedoctor.examine.recording import tensors_in
-from vaedoctor.examine.repeat import Counter
+from vaedoctor.examine.code.listing import text_of
+from vaedoctor.examine.code.places import is_user_file
+from vaedoctor.examine.runs.recording import tensors_in
+from vaedoctor.examine.runs.repeat import Counter
 
 X = torch.arange(6.0).reshape(2, 3)
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaedoctor.subject.batch import find_batch
-from vaedoctor.subject.inventing import Inventor
-from vaedoctor.subject.sizes import Sizes
+from vaedoctor.subject.batches.batch import find_batch
+from vaedoctor.subject.construct.inventing import Inventor
+from vaedoctor.subject.construct.sizes import Sizes
 from vaedoctor.subject.target import TargetError, from_instance, load
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vaedoctor.checkup import examine_subject
-from vaedoctor.subject.solving import Outcome, gap_of, sizes_in, solve, with_size
+from vaedoctor.subject.construct.solving import Outcome, gap_of, sizes_in, solve, with_size
 from vaedoctor.subject.target import TargetError, load
 
 HEAD = """

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vaedoctor.subject.batch import find_batch
-from vaedoctor.subject.smaller import Shrinking, TooLarge, at_most, outlined
+from vaedoctor.subject.batches.batch import find_batch
+from vaedoctor.subject.construct.smaller import Shrinking, TooLarge, at_most, outlined
 from vaedoctor.subject.target import from_instance, load
-from vaedoctor.subject.witness import TooMuchWork, observe
+from vaedoctor.subject.trials.witness import TooMuchWork, observe
 
 LARGE = """
 import torch

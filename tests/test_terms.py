@@ -14,8 +14,8 @@ from test_divergence import PARAMETRISATIONS, VAE, exact
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from vaedoctor.examine.categorical import misuses
-from vaedoctor.examine.listing import text_of
+from vaedoctor.examine.code.listing import text_of
+from vaedoctor.examine.objective.categorical import misuses
 
 X = torch.linspace(-1, 1, 48).reshape(8, 6)
 

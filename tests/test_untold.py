@@ -13,7 +13,7 @@ import torch
 from vaedoctor.checkup import examine_subject
 from vaedoctor.finding import Severity
 from vaedoctor.subject.errors import TargetError
-from vaedoctor.subject.process import unchanged_process
+from vaedoctor.subject.loading.process import unchanged_process
 from vaedoctor.subject.target import load
 
 MODEL = """

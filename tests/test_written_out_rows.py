@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vaedoctor.checkup import examine_subject
-from vaedoctor.subject.batch import find_batch
-from vaedoctor.subject.refusals import rows_held_fast
+from vaedoctor.subject.batches.batch import find_batch
+from vaedoctor.subject.batches.refusals import rows_held_fast
 from vaedoctor.subject.target import from_instance
 
 

@@ -18,13 +18,13 @@ from torch.nn.parameter import is_lazy
 
 from .config import parse_severity, select_rules, severities
 from .examine.examination import Examination
-from .examine.picture import draw
+from .examine.picture.picture import draw
 from .finding import Finding, Number, Outcome, Report, Severity, fold
 from .rule import Rule, left_out
 from .span import Span, in_its_cell
 from .subject.subject import Batch, Subject
 from .subject.target import from_instance
-from .subject.trace import leaves_no_trace
+from .subject.trials.trace import leaves_no_trace
 from .suppress import apply_suppressions
 
 
@@ -134,7 +134,7 @@ def examine_subject(
         place = examination.place
         hunted = None
         if hunt:
-            from .examine.hunt import hunt as search  # imports hypothesis: only when asked
+            from .examine.numerics.hunt import hunt as search  # imports hypothesis: only when asked
 
             hunted = search(subject, seed, rewind)
     outcomes = [_placed(outcome, place) for outcome in outcomes]
@@ -281,7 +281,7 @@ def _environment(subject: Subject, seed: int) -> dict[str, Number]:
 
 
 def _shapes(batch: Batch) -> str:
-    from .examine.recording import tensors_in
+    from .examine.runs.recording import tensors_in
 
     shapes = ["×".join(map(str, t.shape)) for t in tensors_in((batch.args, dict(batch.kwargs)))]
     return ", ".join(shapes)

@@ -6,30 +6,16 @@ from contextlib import suppress
 from functools import cached_property
 
 from ..rule import Unavailable
-from . import (
-    anomaly,
-    backward,
-    batches,
-    broadcasts,
-    dead,
-    density,
-    digits,
-    halves,
-    headroom,
-    leftbehind,
-    numerics,
-    ownership,
-    paths,
-    precision,
-    reach,
-    reload,
-    rows,
-    scale,
-    underflow,
-)
+from .device import leftbehind
 from .examined_objective import ExaminedObjective
-from .gradients import is_zero
-from .recording import Op
+from .gradients import anomaly, backward, dead, paths, scale
+from .numerics import digits, halves, headroom, numerics, precision, reach
+from .objective import density
+from .runs.gradients import is_zero
+from .runs.recording import Op
+from .sampling import underflow
+from .shapes import batches, broadcasts, rows
+from .structure import ownership, reload
 
 
 class Examination(ExaminedObjective):

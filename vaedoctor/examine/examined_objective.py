@@ -12,14 +12,16 @@ from torch import Tensor
 
 from ..finding import Span
 from ..rule import Unavailable
-from . import (
+from .anatomy import hierarchy
+from .anatomy.latents import Latent, same_posterior
+from .examined_sampling import ExaminedSampling
+from .gradients import paths
+from .objective import (
     categorical,
-    coverage,
     curves,
     density,
     discrete,
     divergence,
-    hierarchy,
     importance,
     laplace,
     learned,
@@ -27,19 +29,16 @@ from . import (
     logdet,
     mixture,
     modalities,
-    noisefamily,
     offset,
-    paths,
     reduction,
-    shapes,
     summands,
     swapped,
     transport,
     weights,
 )
-from .examined_sampling import ExaminedSampling
-from .latents import Latent, same_posterior
-from .pulls import Pull
+from .objective.pulls import Pull
+from .sampling import noisefamily
+from .shapes import coverage, shapes
 
 if TYPE_CHECKING:
     from .examination import Examination

@@ -8,28 +8,17 @@ from typing import TYPE_CHECKING, cast
 
 from ..finding import Span
 from ..rule import Unavailable
-from . import (
-    bounds,
-    codebook,
-    codeterms,
-    conditions,
-    curves,
-    decoding,
-    discarded,
-    evaluation,
-    heads,
-    modes,
-    noise,
-    paths,
-    pins,
-    saturation,
-    shapes,
-    swaps,
-)
+from .anatomy import evaluation
+from .anatomy.latents import Latent
+from .codebook import codebook, codeterms
 from .examined_step import ExaminedStep
-from .gradients import Arrives
-from .latents import Latent
-from .recording import Op
+from .gradients import paths
+from .latent import conditions, modes, pins, swaps
+from .objective import curves
+from .runs.gradients import Arrives
+from .runs.recording import Op
+from .sampling import bounds, decoding, discarded, heads, noise, saturation
+from .shapes import shapes
 
 if TYPE_CHECKING:
     from .examination import Examination

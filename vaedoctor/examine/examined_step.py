@@ -13,25 +13,23 @@ from ..finding import Span
 from ..rule import Unavailable
 from ..subject.subject import Subject
 from ..subject.total import maximised
-from ..subject.trace import versions_kept
-from . import (
-    family,
-    noise,
-    survey,
-)
-from .again import Again, run_again
-from .anatomy import Anatomy, anatomize
-from .bound import rewards_likeness
-from .census import Census, defined_at, take_census
-from .failure import Failure, explain
-from .flow import Flow
-from .gradients import Gradients, parameter_gradients
-from .inventory import registered
-from .latents import Latent
-from .listing import class_span
-from .objective import compose
-from .recording import Recording
-from .step import run_recorded, runs_unrecorded
+from ..subject.trials.trace import versions_kept
+from .anatomy.anatomy import Anatomy, anatomize
+from .anatomy.latents import Latent
+from .code.listing import class_span
+from .gradients import survey
+from .objective.bound import rewards_likeness
+from .objective.objective import compose
+from .picture import family
+from .runs.again import Again, run_again
+from .runs.flow import Flow
+from .runs.gradients import Gradients, parameter_gradients
+from .runs.inventory import registered
+from .runs.recording import Recording
+from .runs.step import run_recorded, runs_unrecorded
+from .sampling import noise
+from .shapes.failure import Failure, explain
+from .structure.census import Census, defined_at, take_census
 
 if TYPE_CHECKING:
     from .examination import Examination

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..spelling import did_you_mean
-from .bases import only_raises
+from .code.source import is_library
 from .composing import EncodeDecode, GuideModel, Parts, is_pyro_pair
+from .construct.bases import only_raises
 from .errors import TargetError
-from .source import is_library
-from .trial import attempt
+from .trials.trial import attempt
 
 if TYPE_CHECKING:
     from .subject import Batch

@@ -11,23 +11,23 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .bases import meant_below
-from .batch import NotGuessed, find_batch, parse_input
-from .build import Built
+from .batches.batch import NotGuessed, find_batch, parse_input
 from .calling import Calling, calling_of, has_forward
+from .code.source import Source
 from .composing import EncodeDecode, is_pyro_pair
+from .construct.bases import meant_below
+from .construct.build import Built
+from .construct.gaps import with_gaps
+from .construct.inventing import calls_what_nobody_gave, given_too, stands_in
+from .construct.parts import holds_written, returning
+from .construct.solving import Outcome, Values, as_wide_as_given, sizes_in, solve, with_size
+from .construct.unbuildable import cannot_compose, cannot_run, factory
 from .errors import TargetError
 from .forwardless import meant_as_forward, without_forward
-from .gaps import with_gaps
-from .inventing import calls_what_nobody_gave, given_too, stands_in
-from .parts import holds_written, returning
-from .solving import Outcome, Values, as_wide_as_given, sizes_in, solve, with_size
-from .source import Source
-from .stepped import Stepped, stepped
+from .script.stepped import Stepped, stepped
 from .subject import Batch
-from .trial import Trial, attempt, leaves
-from .unbuildable import cannot_compose, cannot_run, factory
-from .witness import TooMuchWork, user_frame
+from .trials.trial import Trial, attempt, leaves
+from .trials.witness import TooMuchWork, user_frame
 
 _MOST_MADE_UP = 6
 _MOST_ANSWERS = 8

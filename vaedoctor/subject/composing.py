@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from .trial import leaves
+from .trials.trial import leaves
 
 
 @dataclass(frozen=True, slots=True)

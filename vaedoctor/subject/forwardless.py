@@ -10,8 +10,8 @@ from torch import nn
 
 from ..spelling import listed
 from .calling import has_forward
+from .code.source import function_tree, is_library, source_of
 from .errors import TargetError
-from .source import function_tree, is_library, source_of
 
 _ALIKE = 0.8
 

@@ -14,27 +14,27 @@ from typing import Any
 
 from torch import nn
 
-from . import cuda
-from .build import Built
+from .batches.supported import within_the_support
 from .calling import typed_arguments
 from .choosing import Wanted, first_that_runs
+from .code import cuda
+from .code.source import Source, source_of, span_of
+from .construct.build import Built
+from .construct.models import built_from, models_of, trained
+from .construct.optimizers import backwards_in, optimizers_of
+from .construct.smaller import most_parameters
 from .errors import TargetError, summary, user_traceback
-from .lacking import lacking
-from .loading import Loaded, existing, is_file, load_file, load_module
-from .models import built_from, models_of, trained
-from .objective import find_objective
-from .optimizers import backwards_in, optimizers_of
-from .own_batch import own_batch, runs_alone
-from .process import unchanged_process
-from .refilled import Search, refilled
-from .resolving import only_candidate, resolve
-from .smaller import most_parameters
-from .source import Source, source_of, span_of
-from .stepped import Stepped
+from .loading.lacking import lacking
+from .loading.loading import Loaded, existing, is_file, load_file, load_module
+from .loading.process import unchanged_process
+from .loading.resolving import only_candidate, resolve
+from .loading.surroundings import Surroundings
+from .loss.objective import find_objective
+from .loss.own_batch import own_batch, runs_alone
+from .loss.refilled import Search, refilled
+from .script.stepped import Stepped
 from .subject import Batch, Objective, Subject
-from .supported import within_the_support
-from .surroundings import Surroundings
-from .trial import attempt
+from .trials.trial import attempt
 
 __all__ = ["TargetError", "from_instance", "guarded_call", "load", "load_object", "loaded"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .subject import Batch, Objective
-from .trial import items
+from .trials.trial import items
 
 TOTAL_KEYS = ("loss", "total_loss", "total", "objective", "elbo", "nelbo", "negative_elbo")
 

@@ -9,8 +9,8 @@ from ...finding import Finding, Number, Severity, Verified, where
 from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
+    from ...examine.device.leftbehind import Stayed
     from ...examine.examination import Examination
-    from ...examine.leftbehind import Stayed
 
 _MESSAGES = {
     "noise": "the noise of `{name}` is made on the CPU",

@@ -10,7 +10,7 @@ from ...rule import rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
-    from ...examine.reach import Reached
+    from ...examine.numerics.reach import Reached
 
 
 @rule("VAE803", Severity.ERROR, before=("VAE802",))

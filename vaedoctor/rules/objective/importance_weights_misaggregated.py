@@ -10,7 +10,7 @@ from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
-    from ...examine.importance import Aggregation
+    from ...examine.objective.importance import Aggregation
 
 
 @rule("VAE720", Severity.ERROR, before=("VAE703", "VAE707", "VAE803"))

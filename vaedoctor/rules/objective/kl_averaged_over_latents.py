@@ -11,7 +11,7 @@ from ...rule import rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
-    from ...examine.pulls import Pull
+    from ...examine.objective.pulls import Pull
 
 _EXACT = 0.01
 _ALIKE = 2.5  # up to here the two weigh alike, as VAE705 says

@@ -11,10 +11,10 @@ from ...plot import kl_plot
 from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
-    from ...examine.divergence import Divergence
     from ...examine.examination import Examination
-    from ...examine.laplace import LaplaceKL
-    from ...examine.learned import LearnedPrior
+    from ...examine.objective.divergence import Divergence
+    from ...examine.objective.laplace import LaplaceKL
+    from ...examine.objective.learned import LearnedPrior
     from ...finding import Number
 
 

@@ -11,8 +11,8 @@ from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
-    from ...examine.logdet import LogDet
-    from ...examine.transport import Transport
+    from ...examine.objective.logdet import LogDet
+    from ...examine.objective.transport import Transport
 
 CLOSE = 0.01  # of a factor of ±1
 

@@ -9,8 +9,8 @@ from ...finding import Finding, Number, Severity, Verified
 from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
-    from ...examine.conditions import Condition
     from ...examine.examination import Examination
+    from ...examine.latent.conditions import Condition
 
 
 @rule("VAE715", Severity.WARNING)

@@ -9,8 +9,8 @@ from ...finding import Finding, Severity, Verified
 from ...rule import rule
 
 if TYPE_CHECKING:
-    from ...examine.bounds import Reach
     from ...examine.examination import Examination
+    from ...examine.sampling.bounds import Reach
 
 SLACK = 1e-3  # of a limit that is reached only as the head goes to infinity
 RELU = frozenset({"relu", "relu_", "relu6"})

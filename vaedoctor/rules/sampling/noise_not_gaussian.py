@@ -10,7 +10,7 @@ from ...rule import rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
-    from ...examine.noisefamily import Misfit
+    from ...examine.sampling.noisefamily import Misfit
 
 
 @rule("VAE304", Severity.ERROR, before=("VAE303", "VAE311", "VAE701", "VAE202"))

@@ -9,8 +9,8 @@ from ...finding import Curve, Finding, Plot, Severity, Verified
 from ...rule import rule
 
 if TYPE_CHECKING:
-    from ...examine.curves import KLCurve
     from ...examine.examination import Examination
+    from ...examine.objective.curves import KLCurve
 
 
 @rule("VAE303", Severity.ERROR, before=("VAE701", "VAE311"))

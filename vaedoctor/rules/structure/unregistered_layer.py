@@ -9,8 +9,8 @@ from ...finding import Finding, Severity, Verified, where
 from ...rule import rule
 
 if TYPE_CHECKING:
-    from ...examine.census import Hidden
     from ...examine.examination import Examination
+    from ...examine.structure.census import Hidden
 
 
 @rule("VAE101", Severity.ERROR, before=("VAE202", "VAE204"))

@@ -9,9 +9,9 @@ from ...finding import Finding, Severity, Verified, where
 from ...rule import rule
 
 if TYPE_CHECKING:
-    from ...examine.census import Place
     from ...examine.examination import Examination
-    from ...examine.recording import Op, Value
+    from ...examine.runs.recording import Op, Value
+    from ...examine.structure.census import Place
 
 
 @rule("VAE102", Severity.ERROR, before=("VAE108", "VAE202", "VAE204", "VAE606"))

@@ -1,0 +1,379 @@
+"""What the loss pulls the latent to: read off the loss's terms that do not see the reconstruction.
+
+Which parameters they read, whether the sample passes through layers on the way, whether rows know
+each other: so a flow, a mixture, pseudo-inputs, a discriminator and a kernel are told apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ...rule import Unavailable
+from ..runs.flow import Flow
+from ..runs.recording import Op, Value
+from .anatomy import Anatomy
+from .latents import Latent, path_of
+
+if TYPE_CHECKING:
+    from ..examination import Examination
+
+Found = tuple[str, str, str]
+_ROUNDING = 1e-4  # of the second derivative through x_hat, which cancels up to float32
+_ELEMENTWISE = frozenset(
+    "add sub mul div add_ sub_ mul_ div_ rsub xlogy mse_loss l1_loss smooth_l1_loss kl_div "
+    "binary_cross_entropy binary_cross_entropy_with_logits gaussian_nll_loss poisson_nll_loss "
+    "pow".split()
+)
+_MIXES = frozenset("logsumexp log_softmax softmax logaddexp".split())
+
+
+@dataclass
+class _Terms:
+    """The part of the loss that does not pass through x_hat, as seen from a latent or code."""
+
+    anatomy: Anatomy
+    loss: Value
+    code: Value
+
+    @property
+    def flow(self) -> Flow:
+        return self.anatomy.flow
+
+    @cached_property
+    def behind(self) -> frozenset[int]:
+        """What the loss reads on ways around x_hat."""
+        x_hat = self.anatomy.x_hat
+        stop = [x_hat] if x_hat is not None else []
+        return self.flow.ancestors(self.loss, stop=stop)
+
+    @cached_property
+    def after(self) -> Set[int]:
+        """What is computed from the code for those terms, and not for the decoder."""
+        x_hat, around = self.anatomy.x_hat, set(self.behind) - self._decoded - {self.code.index}
+        compared = self.flow.descendants(x_hat) if x_hat is not None else set()
+        return (self.flow.descendants(self.code) & around) - compared
+
+    @cached_property
+    def _decoded(self) -> frozenset[int]:
+        x_hat = self.anatomy.x_hat
+        return self.flow.ancestors(x_hat) if x_hat is not None else frozenset()
+
+    def ops(self) -> Iterator[Op]:
+        """The operations on the code that belong to those terms."""
+        for op in self.anatomy.recording.ops:
+            if op.makes and any(m.index in self.after for m in op.makes):
+                yield op
+
+    def layers(self) -> list[Op]:
+        """Learned layers that the code passes through on its way to the loss alone."""
+        own = self.flow.ancestors(self.code)
+        return [
+            op
+            for op in self.ops()
+            if self.flow.layer(op)
+            and op.name not in _MIXES
+            and any(v.index in self.after or v is self.code for v in op.reads)
+            and any(
+                v.source in ("parameter", "stray") and v.index not in own for v in self._leaves(op)
+            )
+            and _product(op)
+            and not self._predicts(op)
+        ]
+
+    def keeps_its_size(self, layers: list[Op]) -> bool:
+        """Whether the code comes out of layers in its own shape, as from a flow."""
+        made = self.flow.descendants(*(op.out for op in layers))
+        values = self.anatomy.recording.values
+        return any(values[i].shape == self.code.shape for i in made & self.after)
+
+    def _predicts(self, op: Op) -> bool:
+        """Whether what a layer makes is compared with data: a second decoder, a classifier."""
+        after = self.flow.descendants(op.out)
+        latent = self.flow.descendants(self.code)
+        for reader in self.anatomy.recording.ops:
+            made = [v for v in reader.reads if v.index in after]
+            others = (v for v in reader.reads if v.index not in latent)
+            if made and any(self._is_target(v, made[0]) for v in others):
+                return True
+        return False
+
+    def _is_target(self, value: Value, made: Value) -> bool:
+        """Whether a value is data, or features of data, that a prediction is compared with."""
+        rows = self.code.shape[0] if self.code.shape else 0
+        features = self.flow.data[value.index] and value.tensor.numel() > rows
+        leaves = (self.anatomy.recording.values[i] for i in self.flow.ancestors(value))
+        given = [v for v in leaves if v.op is None and v.source in ("input", "condition")]
+        label = bool(given) and not self.flow.learned[value.index]
+        return label or (features and value.tensor.numel() == made.tensor.numel())
+
+    def _leaves(self, op: Op) -> Iterator[Value]:
+        for read in op.reads:
+            if not self.flow.data[read.index]:
+                for i in self.flow.ancestors(read):
+                    yield self.anatomy.recording.values[i]
+
+    def parameters(self) -> list[Value]:
+        """Parameters that meet the posterior in those terms and that nothing else is made from."""
+        heads = [v for f in self.anatomy.latents for v in (f.loc, f.scale, f.z) if v is not None]
+        own = self.flow.ancestors(*heads, self.code) | self._decoded
+        x_hat = self.anatomy.x_hat
+        compared = self.flow.descendants(x_hat) if x_hat is not None else set()
+        near = self.flow.descendants(*heads) & set(self.behind)
+        made = [
+            op.out
+            for op in self.anatomy.recording.ops
+            if op.makes
+            and op.out.index in near
+            and (op.out.index in self.after or (_product(op) and op.out.index not in own))
+            and self.flow.layer(op)
+            and self._predicts(op)
+        ]
+        if made:  # a second decoder, or a projection onto given features
+            compared = compared | self.flow.descendants(*made)
+        met = near - self._decoded - compared
+        values = self.anatomy.recording.values
+        behind = self.flow.ancestors(*(values[i] for i in met)) if met else frozenset()
+        return [
+            v
+            for v in values
+            if v.source in ("parameter", "stray") and v.op is None and v.index in behind - own
+        ]
+
+
+def _product(op: Op) -> bool:
+    return op.name not in _ELEMENTWISE
+
+
+def _terms(anatomy: Anatomy, code: Value) -> _Terms | None:
+    loss = anatomy.recording.loss
+    if not isinstance(loss, Tensor) or not loss.requires_grad:
+        return None
+    end = anatomy.recording.value_of(loss)
+    return _Terms(anatomy, end, code) if end is not None else None
+
+
+def prior(examination: Examination, latents: list[Latent]) -> Found | None:
+    """What stands in place of the standard normal prior; None where it is that, or not known."""
+    anatomy = examination.anatomy
+    latent = latents[-1]
+    flowed = _flow_posterior(anatomy, latents)
+    if flowed is not None:
+        return flowed
+    terms = _terms(anatomy, latent.z)
+    if terms is None:
+        return None
+    pseudo = _pseudo_inputs(anatomy, latent, terms)
+    if pseudo is not None:
+        return pseudo
+    mixed = _mixture(anatomy, terms)
+    if mixed is not None:
+        return mixed
+    layers = terms.layers()
+    pulled = _pulled(anatomy, latent)
+    if layers and pulled:
+        name = path_of(layers[0])
+        shown = (
+            f"the sample passes through `{name}`" if name else "the sample passes through layers"
+        )
+        if not terms.keeps_its_size(layers):
+            return "adversarial", "high", f"{shown}, to a judge beside the KL"
+        return "flow prior", "high", f"{shown} on its way to the KL, and not to x_hat"
+    if not pulled:
+        return matched(anatomy, latent.z)
+    if terms.after and not _standard(examination, latent) and _rows_interact(terms):
+        shown = "a term of the loss compares samples of different rows, beside a KL"
+        return "rows compared (mmd or total correlation)", "high", shown
+    learned = terms.parameters() if len(latents) == 1 and not layers else []
+    if learned and not _standard(examination, latent):
+        return _learned(anatomy, learned)
+    return None
+
+
+def _learned(anatomy: Anatomy, parameters: list[Value]) -> Found:
+    """A prior with parameters of its own, computed from a condition or from nothing else."""
+    name = parameters[0].name
+    flow = anatomy.flow
+    shown = f"the KL reads `{name}`, from which neither the posterior nor x_hat is computed"
+    given = [
+        op
+        for op in anatomy.recording.ops
+        if parameters[0] in op.reads
+        and flow.layer(op)
+        and _product(op)
+        and any(flow.data[v.index] or flow.given[v.index] for v in op.reads)
+        and not any(flow.noise[v.index] for v in op.reads)
+    ]
+    return ("conditional prior" if given else "learned prior"), "high", shown
+
+
+def _standard(examination: Examination, latent: Latent) -> bool:
+    """Whether the isolated KL is known to be one to N(0, I)."""
+    try:
+        found = examination.divergence_of(latent)
+    except Unavailable:
+        return False
+    return found is not None and found.standard
+
+
+def _pulled(anatomy: Anatomy, latent: Latent) -> bool:
+    """Whether the loss reads the posterior around the sample, as a KL or an entropy does."""
+    scale = latent.scale if latent.scale is not None else latent.loc
+    loss = anatomy.recording.loss
+    end = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
+    if end is None or scale is None:
+        return True
+    stop = [latent.z, *([anatomy.x_hat] if anatomy.x_hat is not None else [])]
+    around = anatomy.flow.ancestors(end, stop=stop)
+    made = latent.scale_head or latent.loc_head
+    head = made.value if made is not None else scale
+    return bool({scale.index, head.index} & around)
+
+
+def _flow_posterior(anatomy: Anatomy, latents: list[Latent]) -> Found | None:
+    """Whether a learned map of the sample's own shape lies between the draw and all its readers."""
+    flow, x_hat = anatomy.flow, anatomy.x_hat
+    if x_hat is None:
+        return None
+    for latent in latents:
+        behind, after = flow.ancestors(x_hat), flow.descendants(latent.z)
+        own = flow.ancestors(latent.z)
+        terms = _terms(anatomy, latent.z)
+        if terms is None:
+            continue
+        for value in anatomy.recording.values:
+            fits = value.shape == latent.z.shape and value is not latent.z
+            if not fits or value.index not in behind or value.index not in after:
+                continue
+            if value.index not in terms.behind or value.op is None:
+                continue
+            fresh = [
+                i
+                for i in flow.ancestors(value)
+                if i not in own and anatomy.recording.values[i].source in ("parameter", "stray")
+            ]
+            around = latent.z.index in flow.ancestors(x_hat, stop=[value])
+            if fresh and not around and value is not x_hat:
+                return (
+                    "flow posterior",
+                    "high",
+                    "all that the decoder sees of the sample passes a learned map of its own size, "
+                    "whose result the loss judges too",
+                )
+    return None
+
+
+def _pseudo_inputs(anatomy: Anatomy, latent: Latent, terms: _Terms) -> Found | None:
+    """Whether the encoder runs a second time, on parameters in place of data, for the loss."""
+    flow, head = anatomy.flow, latent.loc_head
+    if head is None or not head.path:
+        return None
+    weights = {v.index for v in head.op.reads if not flow.data[v.index]}
+    for op in anatomy.recording.ops:
+        if op is head.op or not op.makes or op.out.index not in terms.behind:
+            continue
+        same = weights & {v.index for v in op.reads}
+        learned = [v for v in op.reads if flow.learned[v.index] and v.index not in weights]
+        invented = any(flow.data[v.index] or flow.noise[v.index] for v in op.reads)
+        if same and learned and not invented:  # fakes are made from noise
+            shown = f"`{head.path}` runs again for the loss, on parameters in place of x"
+            return "vamp prior", "high", shown
+    return None
+
+
+def _mixture(anatomy: Anatomy, terms: _Terms) -> Found | None:
+    """Whether the loss joins densities of the sample over an axis that the sample does not have."""
+    flow = anatomy.flow
+    rows = terms.code.shape[0] if terms.code.shape else 0
+    for op in terms.ops():
+        read = op.reads[0] if op.reads else None
+        if op.name != "logsumexp" or read is None or len(read.shape) < 2:
+            continue
+        behind = flow.ancestors(read)
+        x_hat = anatomy.x_hat
+        if x_hat is not None and x_hat.index in behind:
+            continue  # importance weights
+        size = read.tensor.numel() // max(1, op.out.tensor.numel())
+        own = flow.ancestors(terms.code)
+        learned = [
+            i
+            for i in behind
+            if anatomy.recording.values[i].source in ("parameter", "stray", "buffer")
+            and i not in own
+        ]
+        if size > 1 and rows and learned and size in _sizes(anatomy, learned):
+            shown = f"the loss joins {size} learned densities of the sample by a logsumexp"
+            return "mixture prior", "high", shown
+    return None
+
+
+def _sizes(anatomy: Anatomy, indices: list[int]) -> set[int]:
+    return {size for i in indices for size in anatomy.recording.values[i].shape}
+
+
+def matched(anatomy: Anatomy, code: Value) -> Found | None:
+    """How a loss without a KL shapes the distribution of codes: by a kernel or a discriminator."""
+    terms = _terms(anatomy, code)
+    if terms is None or not terms.after:
+        return None
+    layers = terms.layers()
+    if layers:
+        name = path_of(layers[0])
+        by = f"`{name}`" if name else "layers"
+        return "adversarial", "high", f"the code passes through {by}, a judge that x_hat never sees"
+    if _rows_interact(terms):
+        return "mmd (wae)", "high", "a term of the loss compares codes of different rows"
+    return "regularised", "medium", "a term of the loss reads the code row by row, without a KL"
+
+
+def _rows_interact(terms: _Terms) -> bool:
+    """Whether the gradient at one row's code depends on another's, through those terms alone."""
+    code, loss, x_hat = terms.code, terms.loss.tensor, terms.anatomy.x_hat
+    x, edge = terms.anatomy.x, code.edge
+    if x is not None and x.shape[:1] != code.shape[:1]:
+        return False  # draws of one row may stand in front, which an importance bound compares
+    if edge is None or len(code.shape) < 2 or code.shape[0] < 2:
+        return False
+    if code.tensor.grad_fn is not edge.node:
+        return False
+    direction = torch.rand(code.shape[1:], generator=torch.Generator().manual_seed(0)) + 0.5
+
+    def again(gradient: Tensor | None) -> Tensor:
+        """The derivative by all rows' codes of one row's gradient."""
+        second = None
+        if gradient is not None and gradient.requires_grad:
+            (second,) = torch.autograd.grad(
+                (gradient[0] * direction.to(gradient)).sum(),
+                [edge],
+                retain_graph=True,
+                allow_unused=True,
+            )
+        return torch.zeros_like(code.tensor) if second is None else second
+
+    try:
+        edges = [edge, *([x_hat.edge] if x_hat is not None and x_hat.edge else [])]
+        whole, *by_output = torch.autograd.grad(
+            loss.sum(), edges, create_graph=True, retain_graph=True, allow_unused=True
+        )
+        through = None
+        if x_hat is not None and by_output and by_output[0] is not None:
+            # Not the gradient of a product: the loss's gradient at x_hat is no factor of it.
+            (through,) = torch.autograd.grad(
+                [x_hat.tensor],
+                [edge],
+                grad_outputs=[by_output[0]],
+                create_graph=True,
+                retain_graph=True,
+                allow_unused=True,
+            )
+        rounded = again(through)
+        second = again(whole) - rounded
+    except RuntimeError:
+        return False
+    own, noise = float(second[0].abs().max()), float(rounded.abs().max())
+    return float(second[1:].abs().max()) > max(1e-6 * max(own, 1e-12), _ROUNDING * noise)

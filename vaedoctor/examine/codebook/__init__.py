@@ -1,0 +1,1 @@
+"""Vector quantisation: the table of codes and the terms that move it."""

@@ -1,0 +1,349 @@
+"""Vector quantisation: the table of codes, its gradient, its updates, the straight-through step.
+
+A look-up is an index of the smallest distance (or largest similarity) to a table that is then read
+at that index. A class label embedded by `argmax` is none: its scores do not come from the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ...finding import Span
+from ...subject.subject import Subject
+from ..anatomy.anatomy import Anatomy
+from ..anatomy.evaluation import run_forward
+from ..anatomy.latents import path_of
+from ..code.listing import writes_attribute
+from ..runs.flow import CUTS, JOINS, RESHAPES, Flow
+from ..runs.gradients import Arrives, gradient_between, kind_of
+from ..runs.recording import Op, Recording, Value
+from ..sampling.noise import perturbed
+
+_INDEX = frozenset("argmin argmax topk min max sort argsort".split())
+_READ = frozenset(
+    "embedding __getitem__ index_select gather take_along_dim matmul mm bmm einsum linear".split()
+)
+_TABLES = ("parameter", "buffer", "attribute", "stray")
+
+
+@dataclass(frozen=True, slots=True)
+class Codebook:
+    """One look-up: the index, the read, the table, the encoder's vector before it.
+
+    `table` is the leaf that holds the codes, `codes` what is read at the index: the table, or what
+    a layer makes of it; `arrives` is the reconstruction's gradient at the encoder's vector (None
+    where the encoder does not train, or where the decoder does not move with the codes either);
+    `first` says that no other look-up comes before it on the way.
+    """
+
+    index: Op
+    read: Op
+    table: Value
+    codes: Value
+    encoded: Value | None
+    arrives: Arrives | None
+    first: bool
+
+    @property
+    def name(self) -> str:
+        """The user's name of the table, or of the layer that reads it; empty if there is none."""
+        return self.table.name or path_of(self.read)
+
+    @property
+    def called(self) -> str:
+        """What a sentence calls the table."""
+        return f"the codebook `{self.name}`" if self.name else "the codebook"
+
+    @property
+    def causes(self) -> frozenset[str]:
+        """Tokens of the table and of the layers it belongs to."""
+        path = self.table.name
+        parts = path.split(".")
+        layers = [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
+        return frozenset({f"codebook:{path}", *(f"layer:{p}" for p in layers)})
+
+
+def find_codebooks(anatomy: Anatomy) -> list[Codebook]:
+    """Every look-up of a nearest code that reaches the reconstruction."""
+    flow = anatomy.flow
+    behind = flow.ancestors(anatomy.x_hat) if anatomy.x_hat is not None else frozenset()
+    found: list[Codebook] = []
+    for op in anatomy.recording.ops:
+        if op.name not in _INDEX or not any(flow.data[v.index] for v in op.reads):
+            continue
+        looked_up = _looked_up(flow, op, behind)
+        if looked_up is None or not any(flow.learned[v.index] for v in op.reads):
+            continue
+        read, table, codes = looked_up
+        if any(c.read is read for c in found):
+            continue
+        earlier = {m.index for c in found for m in c.read.makes}
+        first = not (flow.ancestors(*op.reads) & earlier)
+        encoded = _encoded(flow, op, table)
+        arrives = _arrival(anatomy, encoded, read)
+        if arrives is Arrives.ZERO and not _decoder_listens(anatomy, read):
+            arrives = None
+        found.append(Codebook(op, read, table, codes, encoded, arrives, first))
+    return found
+
+
+def _looked_up(flow: Flow, index: Op, behind: frozenset[int]) -> tuple[Op, Value, Value] | None:
+    """The operation that reads a table at the index, the table that was scored, the codes."""
+    scored = flow.ancestors(*index.reads)
+    memory = {flow.recording.values[i].memory for i in scored} - {0}
+    leaves = {
+        v.index
+        for v in flow.recording.values
+        if v.op is None
+        and v.source in _TABLES
+        and (v.index in scored or (v.memory in memory and v.shape))
+    }
+    waiting, seen = list(index.makes), set()
+    while waiting:
+        value = waiting.pop(0)
+        if value.index in seen:
+            continue
+        seen.add(value.index)
+        for op in flow.consumers.get(value.index, ()):
+            if op.name in _READ and op.makes and op.out.index in behind:
+                found = _table(flow, op, value, leaves)
+                if found is not None:
+                    return op, *found
+            if not flow.layer(op):
+                waiting.extend(op.makes)
+    return None
+
+
+def _table(flow: Flow, op: Op, value: Value, scored: set[int]) -> tuple[Value, Value] | None:
+    """The leaf behind the operand that is read at the index, and that operand.
+
+    The leaf must have been scored too.
+    """
+    for operand in op.reads:
+        if operand is value:
+            continue
+        same = _same_storage(flow, operand, scored)
+        # A table whose averages were updated before it is read was computed from the index too.
+        if not same and value.index in flow.ancestors(operand):
+            continue
+        read = [flow.recording.values[i] for i in flow.ancestors(operand) if i in scored]
+        behind = same if flow.data[operand.index] else read or same
+        tables = [v for v in behind if len(v.shape) >= 2]
+        if tables:
+            wide = operand.shape[-1]
+            leaf = max(tables, key=lambda v: (v.shape[-1] == wide, v.tensor.numel()))
+            return leaf, operand
+    return None
+
+
+def _same_storage(flow: Flow, operand: Value, scored: set[int]) -> list[Value]:
+    """Leaves whose memory an operand shows after an update in place."""
+    here = operand.memory
+    leaves = [flow.recording.values[i] for i in sorted(scored)]
+    return [v for v in leaves if here and v.memory == here]
+
+
+def _encoded(flow: Flow, index: Op, table: Value) -> Value | None:
+    """The encoder's vectors: what is compared with the table, where it still carries a gradient."""
+    from_table = flow.descendants(table)
+    behind = flow.ancestors(*index.reads)
+    candidates: list[Value] = []
+    for op in flow.recording.ops:
+        if not any(m.index in behind and m.index in from_table for m in op.makes):
+            continue
+        candidates += [v for v in op.reads if flow.data[v.index] and v.index not in from_table]
+    for value in candidates:
+        root = _raw(flow, value)
+        if root is not None:
+            return root
+    return None
+
+
+def _raw(flow: Flow, value: Value) -> Value | None:
+    """Back through moves, cuts and arithmetic on the vector itself to what the encoder made."""
+    while value.op is not None and not flow.layer(value.op):
+        parents = {p.index: p for p in flow.parents(value) if flow.data[p.index]}
+        moved = value.op.name in RESHAPES | CUTS | JOINS or not value.requires_grad
+        norms = value.op.name in ("sum", "pow", "normalize", "square", "mul")
+        if len(parents) != 1 or not (moved or norms):
+            break
+        (value,) = parents.values()
+    return value if flow.learned[value.index] else None
+
+
+def _arrival(anatomy: Anatomy, encoded: Value | None, read: Op) -> Arrives | None:
+    if encoded is None or encoded.edge is None or anatomy.x_hat is None:
+        return None
+    flow, decoded = anatomy.flow, [anatomy.x_hat]
+    found = _strongest(gradient_between(decoded, _up_to_layer(flow, encoded)))
+    if found is Arrives.NONE and _strongest(gradient_between(decoded, read.makes)) is found:
+        # The step may be taken around layers that lead to the codes and back from them.
+        before = (flow.recording.values[i] for i in flow.ancestors(encoded))
+        learned = [v for v in before if v.edge is not None and flow.posterior(v)]
+        found = _strongest(gradient_between(decoded, learned))
+    return found
+
+
+def _decoder_listens(anatomy: Anatomy, read: Op) -> bool:
+    """Whether the reconstruction has a gradient at what is made of the codes before a layer."""
+    flow = anatomy.flow
+    waiting, before = list(read.makes), dict[int, Value]()
+    while waiting:
+        value = waiting.pop()
+        if value.index in before:
+            continue
+        before[value.index] = value
+        for op in flow.consumers.get(value.index, ()):
+            if not flow.layer(op):
+                waiting.extend(op.makes)
+    decoded = [] if anatomy.x_hat is None else [anatomy.x_hat]
+    return _strongest(gradient_between(decoded, list(before.values()))) is Arrives.YES
+
+
+def _up_to_layer(flow: Flow, value: Value) -> list[Value]:
+    """A value and what it is made of without a layer: a way past it leaves from one of these."""
+    waiting, found = [value], dict[int, Value]()
+    while waiting:
+        value = waiting.pop()
+        if value.index in found or value.edge is None or not flow.posterior(value):
+            continue
+        found[value.index] = value
+        if value.op is not None and not flow.layer(value.op):
+            waiting.extend(flow.parents(value))
+    return list(found.values())
+
+
+def _strongest(gradients: Iterable[Tensor | None]) -> Arrives:
+    kinds = {kind_of(g) for g in gradients}
+    return next((k for k in (Arrives.YES, Arrives.ZERO) if k in kinds), Arrives.NONE)
+
+
+def table_gradient(anatomy: Anatomy, book: Codebook) -> Arrives:
+    """What the user's loss gives the table, or the codes that a layer makes of a fixed table."""
+    loss = anatomy.recording.loss
+    edges = [v.edge for v in (book.table, book.codes) if v.edge is not None]
+    if not isinstance(loss, Tensor) or not loss.requires_grad or not edges:
+        return Arrives.NONE
+    return _strongest(torch.autograd.grad(loss, edges, allow_unused=True, retain_graph=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Average:
+    """A buffer beside a table, of its shape, that training forwards move; and where they do.
+
+    `copied` says that code of the class writes to the table, though not in these forwards.
+    """
+
+    name: str
+    at: Span | None
+    copied: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """How far each table moves (by name) in training forwards and in an evaluation forward.
+
+    `averages` are the averages of its codes that are kept beside a table that does not move.
+    """
+
+    training: dict[str, float]
+    evaluation: dict[str, float]
+    edits: dict[str, Op]
+    averages: dict[str, Average]
+
+
+def changes(
+    subject: Subject, books: list[Codebook], seed: int, rewind: Callable[[], None]
+) -> Changes:
+    """Two training forwards, then one in evaluation mode, without putting the model back."""
+    names = {b.name: b.table for b in books}
+    before, kept = _contents(subject.model, names), _buffers(subject.model)
+    first = run_forward(subject, seed=seed, train=True)
+    averages = _averages(subject.model, names, kept, first)
+    run_forward(subject, seed=None, train=True)
+    trained = _contents(subject.model, names)
+    recording = run_forward(subject, seed=seed, batch=perturbed(subject.batch))
+    after = _contents(subject.model, names)
+    edits = {n: op for n, v in names.items() if (op := _edit(recording, v)) is not None}
+    rewind()
+    moved = _moved(before, trained)
+    still = {n: a for n, a in averages.items() if not moved[n]}
+    return Changes(moved, _moved(trained, after), edits, still)
+
+
+def _buffers(model: nn.Module) -> dict[str, Tensor]:
+    return {n: b.detach().clone() for n, b in model.named_buffers()}
+
+
+def _averages(
+    model: nn.Module, names: Mapping[str, Value], before: dict[str, Tensor], recording: Recording
+) -> dict[str, Average]:
+    """Of each table the buffer of its shape, in the same module, that the run has moved."""
+    found: dict[str, Average] = {}
+    flow = Flow(recording)
+    for name, now in model.named_buffers():
+        for table, value in names.items():
+            beside = table != name and table.rpartition(".")[0] == name.rpartition(".")[0]
+            if not beside or now.shape != value.shape or torch.equal(now, before[name]):
+                continue
+            here = now.untyped_storage().data_ptr()
+            made = [v for op in recording.ops for v in op.makes if v.memory == here]
+            if made and made[-1].op is not None and flow.data[made[-1].index]:
+                module, _, attribute = table.rpartition(".")
+                written = writes_attribute(type(model.get_submodule(module)), attribute)
+                found[table] = Average(name, made[-1].op.span, written)
+    return found
+
+
+def _contents(model: nn.Module, names: dict[str, Value]) -> dict[str, Tensor]:
+    """The tables as the model holds them now: a buffer may have been assigned anew."""
+    held = {**dict(model.named_buffers()), **dict(model.named_parameters())}
+    return {n: held.get(n, v.tensor).detach().clone() for n, v in names.items()}
+
+
+def _moved(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, float]:
+    return {
+        n: float((a[n].float() - b[n].float()).abs().max()) if a[n].shape == b[n].shape else 1.0
+        for n in a
+    }
+
+
+def _edit(recording: Recording, table: Value) -> Op | None:
+    """The operation that wrote to the table's memory."""
+    here = table.memory
+    for op in recording.ops:
+        if here and op.inplace and any(v.memory == here for v in op.makes):
+            return op
+    return None
+
+
+INTEGERS = frozenset("byte int long short char bool".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """A rounding of the encoder's output on the way to x_hat, and the gradient across it."""
+
+    op: Op
+    arrives: Arrives
+
+
+def rounding(anatomy: Anatomy) -> Rounding | None:
+    """The first `round` or `sign` between a trained encoder and the reconstruction."""
+    op = anatomy.quantizer if not anatomy.latents else None
+    if op is None or op.name not in ("round", "round_", "sign", "floor") or not op.reads:
+        return None
+    after = anatomy.flow.consumers.get(op.out.index, []) if op.makes else []
+    if any(reader.name in INTEGERS for reader in after):
+        return None  # a code to be stored: nobody trains through it
+    value = op.reads[0]
+    while value.edge is None and value.op is not None and value.op.name in RESHAPES | CUTS:
+        value = value.op.reads[0]
+    arrives = _arrival(anatomy, value, op)
+    if arrives is Arrives.ZERO and not _decoder_listens(anatomy, op):
+        arrives = None
+    return None if arrives is None else Rounding(op, arrives)

@@ -1,0 +1,1 @@
+"""Moves to an accelerator, virtual and real, and what stays behind."""

@@ -1,0 +1,1 @@
+"""Which gradients arrive, how large they are, and what cuts them off."""

@@ -1,0 +1,160 @@
+"""How large the gradients of encoder and decoder are, relative to their weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Set
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+
+from ...finding import Span
+from ...rule import Unavailable
+from ..anatomy.anatomy import Anatomy
+from ..anatomy.latents import path_of
+from ..runs.gradients import Gradients
+from ..runs.recording import Value
+
+
+@dataclass(frozen=True, slots=True)
+class GradientScale:
+    """Median ratio of gradient norm to weight norm in the layers before and after the sample.
+
+    `least` is the encoder's smallest, that of `smallest`; `growth` the gradient's norm at the
+    sample over that at the decoder's end (0 where there is none); `by_layer` holds the ratio
+    of each weight matrix, in the order in which the step met them.
+    """
+
+    encoder: float
+    decoder: float
+    smallest: str
+    largest: str
+    least: float
+    growth: float
+    by_layer: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def ratio(self) -> float:
+        """Encoder over decoder."""
+        return self.encoder / self.decoder
+
+    @property
+    def faintest(self) -> float:
+        """The encoder's smallest over decoder."""
+        return self.least / self.decoder
+
+
+def gradient_scale(anatomy: Anatomy, gradients: Gradients) -> GradientScale:
+    """Measure every weight matrix; raises Unavailable where one side has no nonzero gradient."""
+    before = _encoder(anatomy)
+    sides: dict[bool, dict[str, float]] = {True: {}, False: {}}
+    for name, value in gradients.values.items():
+        gradient = gradients.by_name.get(name)
+        if gradient is None or value.tensor.dim() < 2:
+            continue
+        size, weight = float(gradient.norm()), float(value.tensor.detach().norm())
+        if size > 0 and weight > 0 and size != float("inf") and size == size:
+            sides[value.index in before][name] = size / weight
+    if not sides[True] or not sides[False]:
+        raise Unavailable("encoder or decoder has no weight matrix with a nonzero gradient")
+    encoder = sides[True]
+    smallest, largest = min(encoder, key=encoder.__getitem__), max(encoder, key=encoder.__getitem__)
+    return GradientScale(
+        median(encoder.values()),
+        median(sides[False].values()),
+        smallest,
+        largest,
+        encoder[smallest],
+        _growth(anatomy, gradients),
+        tuple(
+            (name, sides[side][name])
+            for name in gradients.values
+            for side in (True, False)
+            if name in sides[side]
+        ),
+    )
+
+
+def _encoder(anatomy: Anatomy) -> Set[int]:
+    operands = ((found.loc, found.scale) for found in anatomy.affine)
+    heads = [v for pair in operands for v in pair if v is not None]
+    if not heads:
+        raise Unavailable("no sampled latent separates encoder from decoder")
+    return anatomy.flow.ancestors(*heads)
+
+
+def _growth(anatomy: Anatomy, gradients: Gradients) -> float:
+    """How much longer the gradient of the reconstruction is at the samples than behind them.
+
+    Than at the decoder's last layer and at x_hat: what only a change of units does, as that to
+    counts, is done between the two.
+    """
+    last, x_hat, loss = _last_layer(anatomy), anatomy.x_hat, gradients.loss
+    samples = [x.z.edge for x in anatomy.sampled if x.z.edge is not None]
+    if loss is None or last is None or x_hat is None or not samples:
+        return 0.0
+    grown = []
+    for end in (last, x_hat):
+        if end.edge is None:
+            return 0.0
+        (behind,) = torch.autograd.grad(loss, [end.edge], allow_unused=True, retain_graph=True)
+        if behind is None or not bool((behind != 0).any()):
+            return 0.0
+        found = torch.autograd.grad(
+            [end.edge], samples, grad_outputs=[behind], allow_unused=True, retain_graph=True
+        )
+        grown.append(
+            max((float(g.norm() / behind.norm()) for g in found if g is not None), default=0.0)
+        )
+    return min(grown)
+
+
+def _last_layer(anatomy: Anatomy) -> Value | None:
+    flow, x_hat = anatomy.flow, anatomy.x_hat
+    behind = flow.ancestors(x_hat) if x_hat is not None else frozenset()
+    made = [o.out for o in anatomy.recording.ops if o.makes and o.out.index in behind]
+    return next((v for v in reversed(made) if v.op is not None and flow.layer(v.op)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Steepest:
+    """The lines at which the gradient loses, and gains, the most on its way back.
+
+    In the encoder, or in the decoder where it grows there; and a layer that runs in each.
+    """
+
+    shrinks_at: Span | None = None
+    grows_at: Span | None = None
+    shrinks_in: str = ""
+    grows_in: str = ""
+
+
+def steepest(anatomy: Anatomy, gradients: Gradients, *, decoder: bool = False) -> Steepest:
+    """Ask the gradient at every value of the encoder, or between the samples and x_hat."""
+    flow, within = anatomy.flow, _encoder(anatomy)
+    if decoder and anatomy.x_hat is not None:
+        within = flow.ancestors(anatomy.x_hat) - within
+    values = [v for v in flow.recording.values if v.index in within and v.edge is not None]
+    if gradients.loss is None or not values:
+        return Steepest()
+    edges = [v.edge for v in values if v.edge is not None]
+    found = torch.autograd.grad(gradients.loss, edges, allow_unused=True, retain_graph=True)
+    size = {
+        v.index: float(g.norm() / g.numel() ** 0.5)
+        for v, g in zip(values, found, strict=True)
+        if g is not None and g.numel()
+    }
+    gain: dict[Span, float] = {}
+    layer: dict[Span, str] = {}
+    for op in flow.recording.ops:
+        made = max((size.get(m.index, 0.0) for m in op.makes), default=0.0)
+        read = [size[v.index] for v in op.reads if v.index in size and flow.data[v.index]]
+        if op.span is not None and made > 0 and read and max(read) > 0:
+            gain[op.span] = gain.get(op.span, 0.0) + math.log(max(read) / made)
+            if not layer.get(op.span):
+                layer[op.span] = path_of(op)
+    if not gain:
+        return Steepest()
+    least, most = min(gain, key=gain.__getitem__), max(gain, key=gain.__getitem__)
+    return Steepest(least, most, layer[least], layer[most])

@@ -1,0 +1,1 @@
+"""What the latents carry: to the reconstruction, beside conditions, in evaluation mode."""

@@ -1,0 +1,178 @@
+"""The step again in other number types, on the same noise: float64 and bfloat16."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ...finding import Span
+from ...subject.subject import Batch, Subject
+from ..device.leftbehind import hidden_owners
+from ..runs.edits import Edits
+from ..runs.flow import Flow
+from ..runs.recording import Op, Recording, Value
+from ..runs.step import run_recorded, runs_unrecorded
+from ..structure.census import hiding_places
+
+_CASTS = frozenset("to type float double half bfloat16".split())
+
+
+@dataclass(frozen=True, slots=True)
+class FixedType:
+    """A tensor of fixed number type that keeps the model from another: where it is made."""
+
+    ran_in: str
+    dtype: str
+    name: str
+    kind: str
+    op: Op
+    at: Span | None
+    causes: frozenset[str]
+
+
+def run_in(
+    subject: Subject,
+    recording: Recording | None,
+    dtype: torch.dtype,
+    seed: int,
+) -> Recording:
+    """The step with parameters, buffers and batch in another type, on the noise of `recording`.
+
+    The caller rewinds when it has looked: until then the parameters keep that type.
+    """
+    batch = _cast(subject, dtype)
+    edits = replay(recording) if recording is not None else None
+    return run_recorded(subject, seed=seed, batch=batch, edits=edits)
+
+
+def _cast(subject: Subject, dtype: torch.dtype) -> Batch:
+    """The batch in another type, and the model's parameters and buffers too, until the rewind."""
+    for tensor in (*subject.model.parameters(), *subject.model.buffers()):
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
+    cast = subject.batch.mapped(lambda t: t.detach().to(dtype) if t.is_floating_point() else t)
+    return cast
+
+
+class _Asking(TorchFunctionMode):
+    """Notes whether a call names the type of its result."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.found = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if isinstance(out, Tensor) and out.dtype is self.dtype:
+            self.found |= _names(getattr(func, "__name__", ""), args, kwargs, self.dtype)
+        return out
+
+
+def replay(recording: Recording) -> Edits:
+    """Edits that give every draw the noise it had, in the type that is asked for."""
+
+    def same(noise: Tensor) -> Callable[[Tensor], Tensor]:
+        def put(drawn: Tensor) -> Tensor:
+            return noise.to(drawn.dtype) if noise.shape == drawn.shape else drawn
+
+        return put
+
+    return {
+        (op.index, 0): same(op.noise)
+        for op in recording.ops
+        if op.noise is not None and op.noise.is_floating_point() and not op.out.requires_grad
+    }
+
+
+def fixed_type(
+    subject: Subject, seed: int, rewind: Callable[[], None]
+) -> tuple[FixedType | None, str]:
+    """What fails in float64, or in bfloat16 where something asks for float32; and what ran."""
+    model = subject.model
+    types = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    if types != {torch.float32}:
+        return None, ""
+    asking = _Asking(torch.float32)
+    with asking:
+        ran = runs_unrecorded(subject, seed=seed, batch=_cast(subject, torch.float64), grad=False)
+    rewind()
+    if ran and not asking.found:
+        return None, "float64"
+    if ran and runs_unrecorded(subject, seed=seed, batch=_cast(subject, torch.bfloat16)):
+        rewind()
+        return None, "float64"
+    rewind()
+    double = run_in(subject, None, torch.float64, seed)
+    found = _judged(model, double, torch.float64)
+    rewind()
+    if double.error is not None:
+        return found, ""
+    if not any(_asks(op, torch.float32) for op in double.ops):
+        return None, "float64"
+    half = run_in(subject, None, torch.bfloat16, seed)
+    found = _judged(model, half, torch.bfloat16)
+    rewind()
+    return (found if found and found.kind == "asked" else None), "float64"
+
+
+def _asks(op: Op, dtype: torch.dtype) -> bool:
+    """Whether a call names the type of its result."""
+    if not op.makes or op.out.tensor.dtype is not dtype:
+        return False
+    return _names(op.name, op.args, op.kwargs, dtype)
+
+
+def _names(name: str, args: Iterable[Any], kwargs: Mapping[str, Any], dtype: torch.dtype) -> bool:
+    asked = any(a is dtype for a in args) or kwargs.get("dtype") is dtype
+    return asked or name in ("float", "double", "half", "bfloat16")
+
+
+def _judged(model: nn.Module, recording: Recording, dtype: torch.dtype) -> FixedType | None:
+    """The operation that failed over unlike types, and where the odd one comes from."""
+    error = recording.error
+    failed = next((o for o in reversed(recording.ops) if error and o.error is error), None)
+    if failed is None:
+        return None
+    floats = [v for v in failed.reads if v.tensor.is_floating_point()]
+    odd = [v for v in floats if v.tensor.dtype != dtype]
+    if not odd or len({v.tensor.dtype for v in floats}) < 2:
+        return None
+    flow = Flow(recording)
+    value = odd[0]
+    while value.op is not None:
+        parents = [p for p in flow.parents(value) if p.tensor.is_floating_point()]
+        shaped = [p for p in value.op.shapes if p.tensor.is_floating_point()]
+        same = [p for p in (*parents, *shaped) if p.tensor.dtype == value.tensor.dtype]
+        if not same or _asks(value.op, value.tensor.dtype):
+            break
+        value = same[0]
+    return _origin(model, value, failed, dtype)
+
+
+def _origin(model: nn.Module, value: Value, failed: Op, dtype: torch.dtype) -> FixedType | None:
+    ran, kept = (str(t).removeprefix("torch.") for t in (dtype, value.tensor.dtype))
+    if value.op is not None:
+        op = value.op
+        kind = "asked" if _asks(op, value.tensor.dtype) or op.name in _CASTS else "default"
+        return FixedType(ran, kept, op.name, kind, failed, op.span, _line(op.span))
+    places = dict(hiding_places(model))
+    hidden = hidden_owners(model, value.tensor) if failed.grad_mode else []
+    place = next((places[id(t)] for t in (*hidden, value.tensor) if id(t) in places), None)
+    if place is None or (value.source == "stray" and not hidden):
+        return None  # made elsewhere, or a frozen network that is cast by hand
+    causes = {f"module:{id(m)}" for m in hidden} | {f"tensor:{id(value.tensor)}"}
+    at = place.at or failed.span
+    return FixedType(ran, kept, place.expression, "kept", failed, at, frozenset(causes) | _line(at))
+
+
+def _line(at: Span | None) -> frozenset[str]:
+    return frozenset({f"line:{at.file}:{at.line}"} if at is not None else ())

@@ -1,0 +1,1 @@
+"""The loss: its terms isolated, their weights, the distributions they compare."""

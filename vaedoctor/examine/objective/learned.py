@@ -1,0 +1,231 @@
+"""The KL to a Gaussian prior that is learned, N(a, b²): whether location and scale agree about b.
+
+With decoder and prior held, KL(q || p) has the gradient w (s²/b² - 1) at log s and the second
+derivative w/b² at the location, b of each element. Two settings of the scale give w and b, two
+of the location the second derivative: for a KL the two are one. They are not where a square or a
+division is forgotten, and what was forgotten is read off the form that does fit every element.
+
+The prior's own gradient at log b is w (1 - (s² + (m - a)²)/b²): the 1 is that of its logarithm,
+which the posterior knows nothing of. It is 2 where b stands for b² in all but the logarithm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...finding import Number, Span
+from ...subject.subject import Subject
+from ..anatomy.anatomy import Anatomy
+from ..anatomy.latents import Latent
+from ..anatomy.pinning import loss_value
+from ..runs.recording import Value
+from .divergence import EXACT, LEARNED, Divergence
+from .probe import Probe, spread
+
+_APART = 0.05  # the priors' own scales have to differ by more than that to tell the forms apart
+
+_POWERS = (1.0, 0.5, -1.0, -0.5, 0.25, -0.25)  # of b, its square, and one taken for its square
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedPrior:
+    """What the KL makes of the prior's scale b: the powers at the two terms, 2 in a right one.
+
+    `distance` is the power of b that divides the squared distance of the locations, `ratio` that
+    of s/b in the scale's term; `factor` the weight of the first over that of the second. `least`
+    is b over the scale that the prior's layers give: √½ or √2 where a half is missing. `logarithm`
+    is the weight of log b beside the rest in what the prior itself is taught. `known` says that a
+    tensor holds the b of a KL that means a power of the sampler's scale.
+    """
+
+    latent: Latent
+    distance: int
+    ratio: int
+    factor: float
+    at: Span | None
+    least: float = 1.0
+    logarithm: float = 1.0
+    sampled_at: Span | None = None
+    known: bool = False
+
+    @property
+    def exact(self) -> bool:
+        """Whether this is the KL to a normal prior."""
+        powers = self.distance == 2 and self.ratio == 2
+        alike = abs(self.factor - 1) < EXACT and abs(self.logarithm - 1) < EXACT
+        return powers and alike and self.least == 1
+
+    @property
+    def powers(self) -> dict[str, Number]:
+        """The powers at the two terms, as a report names them."""
+        return {
+            "power of the prior's scale": self.distance,
+            "power of the scales' ratio": self.ratio,
+        }
+
+    @property
+    def misread(self) -> float:
+        """The power of the sampler's scale that is the standard deviation in the KL; 0 if none."""
+        power = self.ratio / 2
+        fits = self.distance == self.ratio != 2 and abs(self.factor * power - 1) < EXACT
+        return power if fits and self.known else 0.0
+
+    @property
+    def slip(self) -> str:
+        """Which slip it is; empty where it is right, or weighed in a way that may be meant."""
+        if self.misread:
+            return ""
+        if self.ratio != 2:
+            return "root" if self.ratio == 1 else "fourth power"
+        if self.distance != 2:
+            return "not squared" if self.distance == 1 else "not divided"
+        if self.least != 1:
+            return "no half" if self.least < 1 else "one half more"
+        if any(abs(self.logarithm - n) < EXACT for n in (2.0, 0.5, 0.0)):
+            return "logarithm"
+        return "weight" if any(abs(self.factor / n - 1) < EXACT for n in (2.0, 0.5)) else ""
+
+
+def learned_prior(
+    subject: Subject,
+    anatomy: Anatomy,
+    of: Divergence,
+    seed: int,
+    rewind: Callable[[], None],
+) -> LearnedPrior | None:
+    """Compare the terms of a KL to a learned prior; None where they are not those of any."""
+    first = of.settings[0]
+    probe = Probe(subject, anatomy, of.latent, seed, rewind)
+    again = probe.measure(first.head, reach=2.0)
+    moved = (again.location - first.location).double().flatten()
+    known = (len(first.pulls), len(again.pulls), len(first.slopes), len(of.settings[1].slopes))
+    if set(known) != {moved.numel()} or not probe.apart or bool((moved == 0).any()):
+        return None
+    curvature = (again.pulls - first.pulls) / moved
+    if bool((curvature <= 0).any()) or not torch.allclose(again.slopes, first.slopes, rtol=LEARNED):
+        return None
+    for ratio in (2, 1, 4):
+        found = _scale(of, ratio)
+        if found is None:
+            continue
+        weight, scale = found
+        for distance in (4, 2, 1, 0) if ratio == 4 else (2, 1, 0):
+            factors = curvature * scale**distance / weight
+            if spread(factors) < LEARNED:
+                factor = float(factors.mean())
+                least = logarithm = 1.0
+                if distance == ratio != 2:
+                    b = (scale ** (ratio / 2)).reshape(first.location.shape)
+                    held = any(abs(m.off) < LEARNED for m in _made(anatomy, b))
+                    made_of = (of.latent, distance, ratio, factor, of.at)
+                    return LearnedPrior(*made_of, sampled_at=of.sampled_at, known=held)
+                if distance == ratio == 2 and abs(factor - 1) < EXACT:
+                    made = list(_made(anatomy, scale.reshape(first.location.shape)))
+                    least = _least(made)
+                    if least == 1:
+                        logarithm = _logarithm(probe, of, made, weight, scale)
+                return LearnedPrior(of.latent, distance, ratio, factor, of.at, least, logarithm)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A value of the model of which log b is `power` times the logarithm, or itself, and `off`."""
+
+    value: Value
+    power: float
+    off: float
+    logged: bool
+
+
+def _logarithm(
+    probe: Probe, of: Divergence, made: list[_Made], weight: float, scale: Tensor
+) -> float:
+    """The weight of log b in the prior's own gradient; 1 where that is no KL's, or not known.
+
+    Read at the first value that holds b: all that the loss makes of b comes from it.
+    """
+    first = of.settings[0]
+    held = next((m for m in made if m.value.shape == first.location.shape), None)
+    if held is None or held.value.op is None or not held.value.requires_grad:
+        return 1.0
+    mu, h = probe.leaves(first.head, 1.0)
+    slopes = torch.zeros_like(scale)
+    for level in (1.0, -1.0):
+        run = probe.forced(mu, h, level, held.value)
+        given = run.tensors[held.value.index]
+        if not given.requires_grad or not run.loss.requires_grad:
+            return 1.0
+        (slope,) = torch.autograd.grad(run.loss.sum(), [given], allow_unused=True)
+        if slope is None:
+            return 1.0
+        by_log = slope if held.logged else slope * given.detach()
+        slopes += by_log.double().flatten() / held.power / 2
+    far = first.pulls.double() * scale**2 / weight  # m - a
+    apart = (first.scale**2 + far**2) / scale**2
+    columns = torch.stack([torch.ones_like(apart), -apart], 1)
+    one, rest = torch.linalg.lstsq(columns, slopes.unsqueeze(1)).solution.flatten().tolist()
+    left = float((columns @ slopes.new_tensor([one, rest]) - slopes).abs().max())
+    if rest <= 0 or left > LEARNED * float(slopes.abs().max()):
+        return 1.0
+    return float(one / rest)
+
+
+def _made(anatomy: Anatomy, scale: Tensor) -> Iterator[_Made]:
+    """The values behind the loss that hold b up to a factor: b, its square, inverse, logarithm."""
+    behind = anatomy.flow.ancestors(loss_value(anatomy))
+    for value in anatomy.recording.values:
+        if value.index not in behind:
+            continue
+        made = value.tensor.detach().double()
+        if not value.tensor.is_floating_point() or not _spans(made, scale):
+            continue
+        logs = [(made, True), *([(made.log(), False)] if bool((made > 0).all()) else [])]
+        for log, logged in logs:
+            for power in _POWERS:
+                apart = scale.log() - power * log
+                off = float(apart.mean())
+                if float((apart - off).abs().max()) < LEARNED:
+                    yield _Made(value, power, off, logged)
+
+
+def _least(made: list[_Made]) -> float:
+    """The KL's b over the prior's scale as it was computed: √½, √2, or 1 where that is b itself.
+
+    A loss cannot tell N(a, b²) from N(a, 2b²) with a half missing. The model can: it holds b, its
+    square, inverse or logarithm as a tensor, or, if not, one of them of √2 or √½ times b.
+    """
+    seen = {m.off for m in made}
+    if any(abs(off) < LEARNED for off in seen):
+        return 1.0
+    halves = (off for off in seen if abs(abs(off) - 0.5 * math.log(2)) < LEARNED)
+    return next((math.exp(off) for off in halves), 1.0)
+
+
+def _spans(made: Tensor, scale: Tensor) -> bool:
+    """Whether a tensor has one number for each element, or for each of a column."""
+    return made.shape == scale.shape or (
+        made.dim() > 0 and made.shape == scale.shape[-made.dim() :]
+    )
+
+
+def _scale(of: Divergence, power: int) -> tuple[float, Tensor] | None:
+    """The weight and the prior's scales for which the gradient at log s is w ((s/b)^power - 1)."""
+    high, low = sorted(of.settings, key=lambda s: -s.scale)  # the larger loses fewer digits below
+    a, b = low.scale**power, high.scale**power
+    if abs(a - b) < EXACT:
+        return None
+    weights = -(low.slopes * b - high.slopes * a) / (b - a)
+    weight = float(weights.mean())
+    if weight <= 0 or spread(weights) > LEARNED:
+        return None
+    size = high.slopes / weight + 1
+    if bool((size <= 0).any()):
+        return None
+    scale = (b / size) ** (1 / power)
+    return (weight, scale) if spread(scale) > _APART else None

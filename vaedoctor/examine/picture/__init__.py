@@ -1,0 +1,1 @@
+"""What `vaedoctor anatomy` draws and names: stations, outputs, the model's family."""

@@ -1,0 +1,1 @@
+"""The samplers: their heads, their noise, what is made of the sample."""

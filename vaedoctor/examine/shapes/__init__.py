@@ -1,0 +1,1 @@
+"""Shapes and rows: batches of other sizes, broadcasting, what the loss looks at."""

@@ -1,0 +1,274 @@
+"""Which columns, channels or steps of the reconstruction the user's loss looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ...rule import Unavailable
+from ...subject.subject import Subject
+from ..anatomy.anatomy import Anatomy, anatomize, compared_values, inputs_of
+from ..latent.conditions import MASK, tensors_of
+from ..runs.edits import Edits
+from ..runs.flow import RESHAPES, SLICES, Flow
+from ..runs.recording import Op, Recording, Value
+from ..runs.repeat import repeat
+from ..runs.step import run_recorded
+from ..sampling.noise import perturbed
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Slices of x_hat along one axis whose gradient is exactly 0 on every batch tried.
+
+    Or of another output that the decoder makes in the shape of an input. `unshifted` says that the
+    last steps are cut off and the target's last ones with them, which no shift between them needs.
+    """
+
+    axis: int
+    missing: tuple[int, ...]
+    size: int
+    batches: int
+    op: Op | None
+    unshifted: bool = False
+
+
+def coverage(subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None]) -> Coverage:
+    """Differentiate the loss at x_hat on several batches and look for slices without gradient."""
+    x_hat = anatomy.x_hat
+    if anatomy.recording.loss is None:
+        raise Unavailable("only the user's own loss can leave something out; supply --objective")
+    if x_hat is None or len(x_hat.shape) < 2:
+        raise Unavailable("no reconstruction found that the loss could look at")
+    if _masked(subject):
+        raise Unavailable("a mask among the inputs may leave parts out on purpose")
+    short = _short(anatomy)
+    if short is not None:
+        return short
+    if anatomy.x is not None and not anatomy.x.tensor.is_floating_point():
+        raise Unavailable("the loss picks entries by the tokens of the input")
+    if _gradient(anatomy.recording, x_hat) is None:
+        raise Unavailable("the loss gives the reconstruction no gradient")
+    for place, value in ((None, x_hat), *_further(anatomy)):
+        found = _covered(subject, anatomy, place, value, seed, rewind)
+        if found.missing:
+            break
+    return found
+
+
+def _further(anatomy: Anatomy) -> Iterator[tuple[int, Value]]:
+    """Other outputs that the decoder makes in the shape of an input: of mixed columns, say."""
+    flow, end = anatomy.flow, anatomy.x_hat
+    shapes = {v.shape for v in inputs_of(anatomy.recording) if v.tensor.is_floating_point()}
+    made = flow.descendants(*(latent.z for latent in anatomy.latents))
+    for place, output in enumerate(anatomy.outputs):
+        value = output.value
+        if value is not end and value.index in made and value.shape in shapes:
+            yield place, value
+
+
+def _covered(
+    subject: Subject,
+    anatomy: Anatomy,
+    place: int | None,
+    value: Value,
+    seed: int,
+    rewind: Callable[[], None],
+) -> Coverage:
+    """The coverage of one output: x_hat, or the one at a place among the outputs."""
+    first = _gradient(anatomy.recording, value)
+    seen = [_touched(first)] if first is not None else []
+    if first is None or all(bool(t.all()) for t in seen[0]):
+        return Coverage(0, (), 0, 1, None)
+    for n in range(2):
+        batch = perturbed(subject.batch)
+        for _ in range(n):
+            batch = perturbed(batch)
+        recording = run_recorded(subject, seed=seed + 1 + n, batch=batch)
+        other = None
+        if recording.error is None:
+            twin = anatomize(recording, Flow(recording))
+            same = twin.x_hat if place is None else _at(twin, place)
+            other = _gradient(recording, same)
+        rewind()
+        if other is not None and other.shape == first.shape:
+            seen.append(_touched(other))
+    for axis in _axes(first):
+        touched = torch.stack([t[axis - 1] for t in seen]).any(0)
+        missing = (~touched).nonzero().flatten().tolist()
+        if (
+            missing
+            and len(missing) < len(touched)
+            and not _edge(missing, len(touched), axis, first)
+            and not _mirrored(anatomy, value, first)
+            and _unread(subject, anatomy, value, (axis, missing), seed, rewind)
+        ):
+            op = _reader(anatomy, value, axis, missing)
+            return Coverage(axis, tuple(missing), len(touched), len(seen), op)
+    return Coverage(0, (), 0, len(seen), None)
+
+
+def _unread(
+    subject: Subject,
+    anatomy: Anatomy,
+    value: Value,
+    where: tuple[int, list[int]],
+    seed: int,
+    rewind: Callable[[], None],
+) -> bool:
+    """Whether the loss is the same whatever the slices hold.
+
+    A loss that picks entries by their values, as one that matches two sets does, gives no gradient
+    to those it does not pick, and picks them as soon as they fit.
+    """
+    if value.op is None:
+        return True
+    axis, slices = where
+    recording, given = anatomy.recording, anatomy.x
+    own = float(recording.loss.detach().sum())
+    made = value.tensor.detach()
+    alike = given is not None and given.shape == value.shape
+    fits = given.tensor.detach().to(made) if given is not None and alike else made
+    noise = torch.randn(made.shape, generator=torch.Generator().manual_seed(seed)).to(made)
+    for other in (fits, fits.flip(axis), fits.roll(1, axis), made + noise * (1 + made.std())):
+        changed = made.clone()
+        index = torch.tensor(slices, device=made.device)
+        changed.index_copy_(axis, index, other.index_select(axis, index))
+        edits: Edits = {value.place: partial(_instead, changed)}
+        ran = repeat(subject, recording, seed=seed, edits=edits, keep=(), rewind=rewind)
+        if not ran.same or float(ran.loss.detach().sum()) != own:
+            return False
+    return True
+
+
+def _mirrored(anatomy: Anatomy, value: Value, gradient: Tensor) -> bool:
+    """Whether all that is left out is the mirror of what is scored, or lies on the diagonal.
+
+    One half says all of the symmetric adjacency of a graph without loops.
+    """
+    if gradient.dim() < 3 or gradient.shape[-1] != gradient.shape[-2]:
+        return False
+    alike = [v.tensor.detach() for v in (value, *inputs_of(anatomy.recording))]
+    if not any(t.shape == gradient.shape and torch.equal(t, t.mT) for t in alike):
+        return False
+    scored = (gradient != 0).flatten(0, -3).any(0)
+    diagonal = torch.eye(len(scored), dtype=torch.bool, device=scored.device)
+    return bool((scored | scored.mT | diagonal).all())
+
+
+def _instead(changed: Tensor, _: Tensor) -> Tensor:
+    return changed.clone()  # an in-place operation may write to it
+
+
+def _short(anatomy: Anatomy) -> Coverage | None:
+    """The last steps of a series that are cut off from x_hat and from its target alike.
+
+    One of the two starts a step later where a step predicts the next one.
+    """
+    recording, flow = anatomy.recording, anatomy.flow
+    inputs = {v.index for v in inputs_of(recording)}
+    samples = [latent.z for latent in anatomy.sampled]
+    for made, op in compared_values(recording, flow, samples) if samples else ():
+        if made.op is None or made.op.name not in SLICES:
+            continue
+        decoded = flow.parents(made)[0]
+        for read in op.reads:
+            target, whole = _part(flow, read, inputs)
+            if whole is None or len(decoded.shape) != 3 or decoded.shape[:2] != whole.shape[:2]:
+                continue
+            alike = len(made.shape) == 3 and made.shape[:2] == target.shape[:2]
+            if alike and _from_the_start(made, decoded) and _from_the_start(target, whole):
+                steps = decoded.shape[1]
+                missing = tuple(range(made.shape[1], steps))
+                return Coverage(1, missing, steps, 1, op, unshifted=True)
+    return None
+
+
+def _part(flow: Flow, value: Value, inputs: Set[int]) -> tuple[Value, Value | None]:
+    """The slice of an input that a value is, and that input; None where it is none."""
+    while value.op is not None and value.op.name in RESHAPES:
+        value = flow.parents(value)[0]
+    if value.op is None or value.op.name not in SLICES:
+        return value, None
+    whole = flow.parents(value)[0]
+    return value, whole if whole.index in inputs else None
+
+
+def _from_the_start(part: Value, whole: Value) -> bool:
+    """Whether a part is what is left of a series whose last steps alone are cut off."""
+    a, b = part.tensor, whole.tensor
+    same = a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+    return same and a.storage_offset() == b.storage_offset() and a.shape[1] < b.shape[1]
+
+
+def _masked(subject: Subject) -> bool:
+    names = [str(k) for k in subject.batch.kwargs]
+    names += [str(k) for item in subject.batch.args if isinstance(item, dict) for k in item]
+    names += [str(c) for c in subject.conditions]
+    several = [t for t in tensors_of(subject.batch) if t.dtype is torch.bool]
+    return bool(several) or any(MASK.fullmatch(n) for n in names)
+
+
+def _at(anatomy: Anatomy, place: int) -> Value | None:
+    return anatomy.outputs[place].value if place < len(anatomy.outputs) else None
+
+
+def _gradient(recording: Recording, x_hat: Value | None) -> Tensor | None:
+    loss = recording.loss
+    if not isinstance(loss, Tensor) or not loss.requires_grad:
+        return None
+    if x_hat is None or x_hat.edge is None:
+        return None
+    (found,) = torch.autograd.grad(loss, [x_hat.edge], allow_unused=True, retain_graph=True)
+    if found is None or not bool((found != 0).any()):
+        return None
+    return found
+
+
+def _touched(gradient: Tensor) -> list[Tensor]:
+    """For each axis after the first, which of its slices hold a gradient that is not 0."""
+    alive = gradient != 0
+    return [alive.movedim(a, 0).flatten(1).any(1) for a in range(1, gradient.dim())]
+
+
+def _axes(gradient: Tensor) -> list[int]:
+    """Columns of a table, channels of an image, both of a sequence."""
+    return list(range(1, gradient.dim()))
+
+
+def _edge(missing: list[int], size: int, axis: int, gradient: Tensor) -> bool:
+    """Slices at an end of a step or pixel axis: an offset or a crop, as in teacher forcing."""
+    channels = axis == 1 and gradient.dim() >= 4
+    columns = axis == gradient.dim() - 1 and gradient.dim() <= 3
+    if channels or columns:
+        return False
+    inner = [i for i in range(size) if i not in missing]
+    return inner == list(range(inner[0], inner[-1] + 1))
+
+
+def _reader(anatomy: Anatomy, value: Value, axis: int, missing: list[int]) -> Op | None:
+    """The operation of the loss that reads x_hat next to what is left out; else the first one."""
+    end = anatomy.recording.forward_end
+    readers = anatomy.flow.consumers.get(value.index, [])
+    readers = [op for op in readers if op.index >= end] or readers
+    for beside in (missing[0] - 1, missing[-1] + 1):
+        for op in reversed(readers):
+            read = _columns_read(op, value, axis)
+            if read and beside in read and not read.intersection(missing):
+                return op
+    return next(iter(readers), None)
+
+
+def _columns_read(op: Op, value: Value, axis: int) -> set[int]:
+    """Which slices of a value an operation reads."""
+    made = op.out.tensor if op.makes else None
+    if made is None or value.edge is None or not made.requires_grad:
+        return set()
+    (found,) = torch.autograd.grad(made.sum(), [value.edge], allow_unused=True, retain_graph=True)
+    if found is None:
+        return set()
+    return set(_touched(found)[axis - 1].nonzero().flatten().tolist())

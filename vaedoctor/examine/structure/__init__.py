@@ -1,0 +1,1 @@
+"""What is registered on the model, and what of it is used, owned and reloaded."""

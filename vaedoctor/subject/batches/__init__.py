@@ -1,0 +1,1 @@
+"""The example input: given, the user's own, or made up by experiment."""

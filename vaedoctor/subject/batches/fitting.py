@@ -1,0 +1,57 @@
+"""How well a trial of a made-up batch went."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ..trials.trial import Trial, leaves
+from ..trials.witness import Observed, TooMuchWork
+from .keyed import OF_DICTS
+from .layers import KNOWN
+from .repairs import unpacked_paths
+
+
+def fits(output: Any, x: Tensor) -> int:
+    """2 where an output other than x itself is shaped like x, 1 where it has as many numbers."""
+    best = 0
+    for _, value in leaves(output):
+        tensor = value if isinstance(value, Tensor) else getattr(value, "mean", None)
+        if not isinstance(tensor, Tensor) or tensor is x:
+            continue
+        if tensor.shape == x.shape:
+            return 2
+        if not x.is_floating_point() and tensor.shape[: x.dim()] == x.shape:
+            return 2
+        if tensor.shape[:1] == x.shape[:1] and tensor.numel() == x.numel() and x.dim() > 1:
+            best = 1
+    return best
+
+
+def is_misfit(seen: Observed) -> bool:
+    """Whether a trial failed where the sizes of its own arguments arrived."""
+    failed = seen.failed
+    if seen.trial.ran:
+        return False
+    if failed is not None and failed.error is seen.trial.error:
+        return any(o.paths for o in failed.operands)
+    error = seen.trial.error
+    if isinstance(error, AttributeError) and isinstance(error.obj, Tensor):
+        return error.name in OF_DICTS and bool(seen.paths(error.obj))
+    running = [c for c in seen.trial.running if isinstance(c.module, KNOWN)]
+    refused = isinstance(seen.trial.error, RuntimeError | ValueError) and running
+    if refused and running[-1].first is not None and seen.operand(running[-1].first).paths:
+        return True  # recurrent layers look at what they are given before any operation does
+    return bool(unpacked_paths(seen))
+
+
+def is_too_much(seen: Observed) -> bool:
+    """Whether a trial was given up because of its size, or asked for more memory than there is."""
+    error = seen.trial.error
+    return isinstance(error, TooMuchWork | MemoryError) or "not enough memory" in str(error)
+
+
+def has_layers(trial: Trial) -> bool:
+    """Whether a trial went through a layer whose weights tell its sizes."""
+    return any(isinstance(c.module, KNOWN) for c in trial.calls)

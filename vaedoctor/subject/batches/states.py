@@ -1,0 +1,49 @@
+"""States that a guess can be in: told apart, kept small, read off a parameter."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+
+import torch
+
+from ..trials.slots import Slot, State, reshaped, slots_of
+
+
+def key(state: State) -> str:
+    """A text that is the same for two states exactly if they are."""
+    return repr(sorted(slots_of(state).items(), key=str)) + repr(_kinds(state))
+
+
+def _kinds(state: State) -> list[tuple[str, str]]:
+    return [(n, node.kind) for n, node in state.items()]
+
+
+def is_small(state: State) -> bool:
+    """Whether a state can be tried without harm."""
+    return all(
+        torch.Size(s.shape).numel() <= 30_000_000 and all(n > 0 for n in s.shape)
+        for s in slots_of(state).values()
+    )
+
+
+def halved(state: State) -> Iterator[State]:
+    """The data with half the pixels along each axis, or half the steps."""
+    path, slot = next(iter(slots_of(state).items()), ((), Slot()))
+    if slot.kind != "real" or len(slot.shape) < 3:
+        return
+    first = 2 if len(slot.shape) > 3 or slot.shape[1] < slot.shape[2] else 1
+    sides = tuple(max(n // 2, 1) if n >= 8 else n for n in slot.shape[first:])
+    yield reshaped(state, path, (*slot.shape[:first], *sides))
+    if len(slot.shape) == 5:
+        yield reshaped(state, path, (*slot.shape[:3], *sides[1:]))
+    if len(slot.shape) == 3 and first == 1:
+        yield reshaped(state, path, (slot.shape[0], sides[0], slot.shape[2]))
+
+
+def plain(parameter: inspect.Parameter) -> Slot | None:
+    """A number where the annotation asks for one."""
+    said = parameter.annotation
+    name = said if isinstance(said, str) else getattr(said, "__name__", "")
+    values = {"int": 1, "float": 1.0, "bool": False}
+    return Slot(kind="plain", value=values[name]) if name in values else None

@@ -1,0 +1,1 @@
+"""What the user's file says, read as a syntax tree and evaluated without running it."""

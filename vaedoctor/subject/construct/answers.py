@@ -1,0 +1,93 @@
+"""What an exception of the constructor says about the made-up values that it was given."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..trials.witness import user_frame
+from .sizes import Sizes
+from .solving import sizes_in, with_size
+
+Values = dict[str, Any]
+NAMES = ("a", "b")
+_DIVIDES = re.compile(
+    r"(\d+)\D{0,60}?(?:divisible|multiple|divided)\D{0,60}?(\d+)", re.IGNORECASE | re.DOTALL
+)
+_BOUND = re.compile(
+    r"(?<![\w.])(\d+)(?![\w.])\D{0,40}?\b(?:must|should|has to|needs to|cannot|can't|may not)"
+    r"\D{0,16}?\b(?:less|smaller|lower|fewer|below|greater|larger|more|higher|above|exceed|at most"
+    r"|at least)\b\D{0,40}?(?<![\w.])(\d+)(?![\w.])"
+)
+
+
+def answering(error: BaseException, made: Values) -> Iterator[Values]:
+    """The made-up values with what the exception says in their place."""
+    yield from _looked_up_by_name(error, made)
+    yield from _dividing(str(error), made)
+    yield from _bounded(str(error), made)
+
+
+def _bounded(text: str, made: Values) -> Iterator[Values]:
+    """`split (17) must be less than layers (2)`: the one within the other's bound, or moved."""
+    found = _BOUND.search(text)
+    if found is None:
+        return
+    size, bound = int(found[1]), int(found[2])
+    for old, other in ((size, bound), (bound, size)):
+        for path, number in sizes_in(made):
+            if number == old:
+                near = (other - 1, other + 1, other, 2 * other)
+                yield from (with_size(made, path, n) for n in near if n > 0 and n != old)
+
+
+def _looked_up_by_name(error: BaseException, made: Values) -> Iterator[Values]:
+    """`for name in names: widths[name]`, where both are lists: names, and a dict that has them."""
+    frame = user_frame(error)
+    if frame is None or not isinstance(error, IndexError | TypeError | KeyError):
+        return
+    held = frame[0].f_locals
+    for node in _subscripts(frame[1]):
+        index = held.get(node.slice.id) if isinstance(node.slice, ast.Name) else None
+        asked = _value(node.value, held)
+        lists = {k: v for k, v in made.items() if type(v) in (list, tuple) and v}
+        for table in [k for k, v in made.items() if type(index) is int and _same(v, asked)]:
+            for names in [k for k, v in lists.items() if index in v and k != table]:
+                sizes = Sizes(made)
+                widths = {n: sizes.one(f"{table}.{n}", "input") for n in NAMES}
+                yield {**made, names: list(NAMES), table: widths}
+
+
+def _subscripts(line: str) -> Iterator[ast.Subscript]:
+    try:
+        tree = ast.parse(line.rstrip(": "))
+    except SyntaxError:
+        return
+    yield from (n for n in ast.walk(tree) if isinstance(n, ast.Subscript))
+
+
+def _value(node: ast.expr, held: Mapping[str, Any]) -> Any:
+    match node:
+        case ast.Name(id=name):
+            return held.get(name)
+        case ast.Attribute(value=value, attr=attr):
+            return getattr(_value(value, held), attr, None)
+    return None
+
+
+def _same(made: Any, asked: Any) -> bool:
+    return type(made) in (int, list, tuple, dict) and type(made) is type(asked) and made == asked
+
+
+def _dividing(text: str, made: Values) -> Iterator[Values]:
+    """A size that is to be divisible by another: the next one that is."""
+    found = _DIVIDES.search(text)
+    if found is None:
+        return
+    size, part = int(found[1]), int(found[2])
+    for path, number in sizes_in(made):
+        if number == size and part > 0 and size % part:
+            for step in (4 * part, part):  # what each part gets is often halved again
+                yield with_size(made, path, step * (size // step + 1))

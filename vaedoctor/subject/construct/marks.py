@@ -1,0 +1,125 @@
+"""What is said at the place of an argument that the user has to fill in.
+
+Its type and what is read of it, what the class's own docstring says about it, and the classes of
+the same package that may be meant, with what they take.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import nn
+
+from ..code.callees import constructor_of
+from ..code.signatures import required, signature_of
+from ..code.uses import Use
+from .bases import fitting_first, makable, only_raises
+from .inventing import likeness
+from .making import Gap
+
+_MOST_SAID = 300
+_MOST_CLASSES = 3
+_WIDTH = 96
+_EMPTY = inspect.Parameter.empty
+
+
+def gap(thing: Callable[..., Any], name: str, about: str, hint: Any, use: Use | None) -> Gap:
+    """A place to be filled in, with all that is known about what belongs there."""
+    return Gap(about, documented(thing, name), tuple(_classes(thing, name, hint, use)))
+
+
+def comments(thing: Callable[..., Any], name: str, gaps: list[Gap]) -> list[str]:
+    """The comment lines above an argument: its docstring, and what may stand in its gaps."""
+    said = documented(thing, name)
+    found = [f"{name}: {said}"] if said else []
+    for one in gaps:
+        if one.said not in ("", said):
+            found.append(one.said)
+        if one.like:
+            found.append("such as " + " or ".join(map(_taking, one.like)))
+    return [
+        line
+        for text in dict.fromkeys(found)
+        for line in textwrap.wrap(
+            text, _WIDTH, initial_indent="# ", subsequent_indent="#   ", break_long_words=False
+        )
+    ]
+
+
+def documented(thing: Callable[..., Any], name: str) -> str:
+    """What the docstring of a class, of its constructor or of a base says about a parameter."""
+    kinds = thing.__mro__ if isinstance(thing, type) else (thing,)
+    for kind in kinds:
+        if kind is nn.Module or kind is object:
+            break
+        for owner in (kind, constructor_of(kind) if isinstance(kind, type) else None):
+            text = inspect.cleandoc(getattr(owner, "__doc__", None) or "")
+            if said := _entry(text.splitlines(), name):
+                return said
+    return ""
+
+
+def _entry(lines: list[str], name: str) -> str:
+    """`name (type): text`, `name : type` above indented text, or `:param name: text`."""
+    head = re.compile(
+        rf"(\s*)(?::param\s+(?:[\w\[\]., |]+\s)?|[-*]\s+)?[`*]{{0,2}}{re.escape(name)}[`*]{{0,2}}"
+        r"\s*(\([^:]*\))?\s*(?::(?!:)\s*(.*))?"
+    )
+    for index, line in enumerate(lines):
+        found = head.fullmatch(line)
+        if found is None:
+            continue
+        words = [found[3] or ""]
+        for later in lines[index + 1 :]:
+            if not later.strip() or len(later) - len(later.lstrip()) <= len(found[1]):
+                break
+            words.append(later.strip())
+        text = " ".join(w for w in words if w)
+        return text if len(text) <= _MOST_SAID else text[: _MOST_SAID - 4].rstrip() + " ..."
+    return ""
+
+
+def _classes(thing: Callable[..., Any], name: str, hint: Any, use: Use | None) -> Iterator[type]:
+    """The classes of the same package that may be meant: by the type, else by the name."""
+    package = str(getattr(thing, "__module__", "")).partition(".")[0]
+    several = [a for a in getattr(hint, "__args__", ()) if a is not type(None)]
+    hint = several[0] if len(several) == 1 else hint
+    kinds = [k for k in (hint, *several) if _is_of(k, package)]
+    if kinds:
+        asked = use.methods if use is not None else ()
+        whole = dict.fromkeys(m for k in kinds for m in makable(k, asked))
+        called = use.called if use is not None else None
+        yield from fitting_first(whole, called)[:_MOST_CLASSES]
+        return
+    if isinstance(hint, type) and hint.__module__ == "builtins":
+        return
+    read = (*use.attributes, *use.methods) if use is not None else ()
+    part = hint is nn.Module or (use is not None and use.called is not None)
+    bare = name.lower().replace("_", "")
+    found = {
+        k: like
+        for module in [m for n, m in sys.modules.items() if n.partition(".")[0] == package]
+        for k in list(vars(module).values())
+        if _is_of(k, package)
+        and k is not thing
+        and (like := likeness(k.__name__, bare)) >= 3
+        and issubclass(k, nn.Module) >= part
+        and not any(only_raises(k, n) for n in read)
+    }
+    yield from sorted(found, key=lambda k: -found[k])[:_MOST_CLASSES]
+
+
+def _is_of(kind: Any, package: str) -> bool:
+    return isinstance(kind, type) and kind.__module__.partition(".")[0] == package != ""
+
+
+def _taking(kind: type) -> str:
+    """`Encoder(input_dim, latent_dim, ...)`: a class with what it must be given."""
+    parameters = signature_of(kind).parameters
+    names = [p.name for p in required(signature_of(kind))]
+    return f"{kind.__name__}({', '.join([*names, *['...'] * (len(names) < len(parameters))])})"

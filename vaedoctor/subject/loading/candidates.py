@@ -1,0 +1,108 @@
+"""Which models a file offers, judged from its syntax tree."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+
+from torch import nn
+
+from ..code.source import called_name, names_read, stripped
+from .loading import Loaded
+
+_LOSSES = ("loss", "criterion", "objective")
+
+
+def candidates(loaded: Loaded) -> list[str]:
+    """The names of the models a file offers.
+
+    Classes that are components of another candidate, abstract classes and losses are left out;
+    the class the file's own code instantiates wins. Without a class, instances count.
+    """
+    own = {
+        name: thing
+        for name, thing in loaded.namespace.items()
+        if isinstance(thing, type)
+        and issubclass(thing, nn.Module)
+        and thing.__module__ == loaded.module.__name__
+        and thing.__name__ == name
+    }
+    if loaded.source is None:
+        return list(own)
+    trees = {
+        node.name: node for node in ast.walk(loaded.source.tree) if isinstance(node, ast.ClassDef)
+    }
+    parts = {n for name in own if name in trees for n in _uses(trees[name], name)}
+    whole = [n for n in own if n not in parts and not inspect.isabstract(own[n])] or list(own)
+    runnable = [
+        n
+        for n in whole
+        if own[n].forward is not nn.Module.forward and not (n in trees and _is_abstract(trees[n]))
+    ] or whole
+    kept = [n for n in runnable if not n.lower().endswith(_LOSSES)] or runnable
+    if len(kept) > 1:
+        built = [n for n in kept if n in _instantiated(loaded)]
+        if len(built) == 1:
+            return built
+    return kept or _instances(loaded)
+
+
+def commands(place: str, names: list[str]) -> str:
+    """One command for each name, to be typed as it stands."""
+    return "\n".join(f"vaedoctor check {place}:{name}" for name in names[:12])
+
+
+def _uses(tree: ast.ClassDef, name: str) -> set[str]:
+    """The names a class mentions in its body: those it is made of (not those it inherits from)."""
+    found: set[str] = set()
+    copied: set[str] = set()
+    for stmt in tree.body:
+        found |= names_read(stmt)
+    for node in ast.walk(tree):
+        # `super(VAE, self)` in a class copied from VAE does not make VAE a part of it.
+        if isinstance(node, ast.Call) and called_name(node) == "super":
+            copied |= names_read(node)
+    return found - {name} - copied
+
+
+def _is_abstract(tree: ast.ClassDef) -> bool:
+    """Whether a class has abstract methods or a forward that only says it is not implemented."""
+    for stmt in tree.body:
+        if isinstance(stmt, ast.FunctionDef):
+            if any("abstractmethod" in ast.unparse(d) for d in stmt.decorator_list):
+                return True
+            last = stmt.body[-1]
+            if stmt.name == "forward" and (
+                isinstance(last, ast.Pass) or ast.unparse(last).startswith("raise NotImpl")
+            ):
+                return True
+    return False
+
+
+def _instantiated(loaded: Loaded) -> set[str]:
+    """Classes of which the file binds an instance: `vae = VAE(...)`."""
+    assert loaded.source is not None
+    found: set[str] = set()
+    for place in loaded.source.places:
+        if place.in_class or not isinstance(place.stmt, ast.Assign):
+            continue
+        call = stripped(place.stmt.value)
+        if isinstance(call, ast.Call):
+            found.add(called_name(call))
+    return found
+
+
+def _instances(loaded: Loaded) -> list[str]:
+    """Top-level names bound to an imported model's construction."""
+    assert loaded.source is not None
+    found: list[str] = []
+    for stmt in loaded.source.tree.body:
+        match stmt:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                call = stripped(value)
+                thing = (
+                    loaded.namespace.get(called_name(call)) if isinstance(call, ast.Call) else None
+                )
+                if isinstance(thing, type) and issubclass(thing, nn.Module):
+                    found.append(name)
+    return list(dict.fromkeys(found))

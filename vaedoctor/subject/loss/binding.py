@@ -1,0 +1,424 @@
+"""Which output or input of the model each parameter of a loss means."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..code.roles import role
+from ..subject import Batch
+from ..trials.trial import forward_parameters, items, leaves, pick
+from .handling import (
+    declared,
+    hands_to_forward,
+    iterated,
+    keys_read,
+    parts_of,
+    reads_attributes,
+    taken_apart,
+)
+from .recipes import Arguments, Binding, Recipe, Unbound
+
+_WHOLE = re.compile(
+    r"outputs?|out|results?|res|preds?|ret|model_out.*|forward_out.*", re.IGNORECASE
+)
+
+
+_PADDING = re.compile(r"(pad(ding)?(_?(idx|index|id|token|token_id))?|ignore_index)", re.IGNORECASE)
+
+
+def by_names(
+    function: Callable[..., Any],
+    parameters: list[inspect.Parameter],
+    binding: Binding,
+    *,
+    paired: bool = False,
+) -> Recipe | Unbound:
+    """Bind every parameter by its name, then by shape and position.
+
+    `paired` hands a loader's `(x, label)` to a parameter `batch`, and to the first one.
+    """
+    try:
+        return _Names(function, parameters, binding, paired).recipe()
+    except Unbound as unbound:
+        return unbound
+
+
+class _Names:
+    """One parameter after the other takes an output (a path into it), an input or a constant."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        parameters: list[inspect.Parameter],
+        binding: Binding,
+        paired: bool = False,
+    ) -> None:
+        self.function = function
+        self.paired = paired
+        self.parameters = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        self.spread = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        self.spare = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
+        self.binding = binding
+        self.inputs = _input_slots(binding)
+        self.slots = {path: _slot_name(path, binding.names) for path, _ in leaves(binding.output)}
+        self.objects = {
+            _slot_name((key,), binding.names): key
+            for key, value in items(binding.output)
+            if hasattr(value, "__dict__") and not list(leaves(value))
+        }
+        self.bound: dict[str, Callable[[nn.Module, Batch, Any], Any]] = {}
+        self.heads: list[tuple[Any, ...]] = []
+        self.given: set[str] = set()
+        self.ones: list[str] = []
+        self.needs_output = False
+        self.whole = self.loose = False
+        self.written: dict[str, str] = {}
+        self.unknown: list[str] = []
+
+    def recipe(self) -> Recipe:
+        for step in (
+            self._whole,
+            self._several,
+            self._exact,
+            self._inputs,
+            self._roles,
+            self._shapes,
+            self._constants,
+        ):
+            for p in self.parameters:
+                if p.name not in self.bound and not isinstance(p.default, str):
+                    step(p)
+        self._in_order()
+        self._left_over()
+        self._check()
+        # A loss that is given nothing reads what the forward pass left on the model.
+        bound, needs = dict(self.bound), self.needs_output or self.spread or not self.bound
+        keys = keys_read(self.function, self.spare) if self.spare else set()
+        positional = [p.name for p in self.parameters if p.kind is not p.KEYWORD_ONLY]
+        spread = self.spread
+
+        def arguments(model: nn.Module, batch: Batch, output: Any) -> Arguments:
+            values = {name: take(model, batch, output) for name, take in bound.items()}
+            if spread:
+                parts = list(output) if isinstance(output, tuple | list) else [output]
+                args = [values.pop(n) for n in positional if n in values]
+                return [*args, *parts], {**values, **dict.fromkeys(keys, 1.0)}
+            return [], {**values, **dict.fromkeys(keys, 1.0)}
+
+        ones = [*keys, *self.ones]
+        unweighed = next((name for name in ones if role(name) == "weight"), None)
+        return Recipe(
+            arguments,
+            needs_output=needs,
+            unweighed=unweighed,
+            loose=self.loose,
+            written=self.written,
+            unknown=tuple(self.unknown),
+        )
+
+    def _take_output(self, name: str, path: tuple[Any, ...]) -> None:
+        self.slots.pop(path, None)
+        self.needs_output = True
+        self.bound[name] = lambda m, b, out: pick(out, path)
+        self.written[name] = "output" + "".join(f"[{key!r}]" for key in path)
+
+    def _take_input(self, name: str, key: int | str) -> None:
+        def take(model: nn.Module, batch: Batch, output: Any) -> Any:
+            return pick_input(batch, key)
+
+        self.bound[name] = take
+        self.given.add(name)
+        called = next(n for n, slot in self.inputs.items() if slot == key)
+        self.written[name] = called
+        if called in self._made_up():
+            self.unknown.append(name)
+
+    def _whole(self, p: inspect.Parameter) -> None:
+        """The output or a loader's dict as it is, for a function that takes it apart."""
+        read = keys_read(self.function, p.name)
+        if read and read <= set(self.binding.batch.kwargs):
+            self.bound[p.name] = lambda m, b, out: dict(b.kwargs)
+            return
+        keys = {str(path[0]) for path in self.slots if path and isinstance(path[0], str)}
+        apart = () not in self.slots and taken_apart(self.function, p.name)
+        entries = bool(read & keys) or reads_attributes(self.function, p.name, keys)
+        named = apart and _WHOLE.fullmatch(p.name) is not None
+        if entries or named or declared(p, self.binding.output, self._returned()):
+            self._take_whole(p.name)
+
+    def _take_all(self, name: str) -> None:
+        self.needs_output = True
+        self.bound[name] = lambda m, b, out: out
+        self.written[name] = "output"
+
+    def _made_up(self) -> set[str]:
+        """The inputs of which nobody told what they are: real numbers beside the data."""
+        batch = self.binding.batch
+        if not batch.guessed:
+            return set()
+        values = {n: pick_input(batch, slot) for n, slot in self.inputs.items()}
+        real = [n for n, v in values.items() if isinstance(v, Tensor) and v.is_floating_point()]
+        return set(real[1:])
+
+    def _returned(self) -> Any:
+        """What forward is annotated to return."""
+        forward = type(self.binding.model).forward
+        return getattr(forward, "__annotations__", {}).get("return")
+
+    def _take_whole(self, name: str) -> None:
+        self.needs_output = self.whole = True
+        self.bound[name] = lambda m, b, out: out
+        self.written[name] = "output"
+
+    def _several(self, p: inspect.Parameter) -> None:
+        """A list among the outputs, for a function that goes through it: a sample each."""
+        output = self.binding.output
+        lists = [
+            (k,) for k, v in items(output) if isinstance(v, list | tuple) and len(list(leaves(v)))
+        ]
+        if not lists or not iterated(self.function, p.name):
+            return
+        named = {path: _slot_name(path, self.binding.names) for path in lists}
+        alike = [path for path, name in named.items() if name and _bare(name) == _bare(p.name)]
+        free = [path for path in lists if any(s[:1] == path for s in self.slots)]
+        for path in alike or (free if len(free) == 1 else []):
+            for inner in [s for s in self.slots if s[:1] == path]:
+                self.slots.pop(inner)
+            self._take_output(p.name, path)
+            return
+
+    def _exact(self, p: inspect.Parameter) -> None:
+        if () not in self.slots and taken_apart(self.function, p.name):
+            return
+        # The other parameter holds all outputs, or the loss makes them itself.
+        own = p.name in self.inputs and (self.whole or hands_to_forward(self.function, p.name))
+        if own:
+            self._take_input(p.name, self.inputs[p.name])
+            return
+        for path, name in self.slots.items():
+            if name and _bare(name) == _bare(p.name):
+                self._take_output(p.name, path)
+                return
+        if p.name in self.objects:  # a posterior of the user's own class
+            self._take_output(p.name, (self.objects[p.name],))
+
+    def _inputs(self, p: inspect.Parameter) -> None:
+        if self._is_reconstruction_called_input(p):
+            return
+        names = list(self.inputs)
+        if p.name in names and role(p.name) in {"input", "label", "step", "weight", None}:
+            self._take_input(p.name, self.inputs[p.name])
+        elif role(p.name) == "label" and len(names) > 1:
+            self._take_input(p.name, self.inputs[names[1]])
+        elif names and self._is_a_loaders(p) and (keys := keys_read(self.function, p.name)):
+            self._take_entries(p.name, keys)
+        elif names and self._is_a_loaders(p):
+            self._take_parts(p.name, parts_of(self.function, p.name) or 2)
+        elif role(p.name) == "input" and names:
+            self._take_input(p.name, self.inputs[names[0]])
+
+    def _is_a_loaders(self, p: inspect.Parameter) -> bool:
+        """Whether a parameter stands for what a loader gives, `(x, label)`."""
+        handed = self.paired and p.name == self.parameters[0].name
+        named = p.name == "batch" or p.name.endswith("_batch")
+        apart = parts_of(self.function, p.name) > 0 or bool(keys_read(self.function, p.name))
+        return (handed or named) and (self.paired or apart)
+
+    def _is_reconstruction_called_input(self, p: inspect.Parameter) -> bool:
+        """In `loss(input, target, ...)`, after `F.mse_loss`, the input is the reconstruction."""
+        names = {q.name.lower() for q in self.parameters}
+        first = self.parameters[0].name
+        return (
+            p.name == first
+            and p.name.lower() in {"input", "inputs"}
+            and bool(names & {"target", "targets"})
+            and not any(role(q.name) == "recon" for q in self.parameters)
+        )
+
+    def _take_parts(self, name: str, count: int) -> None:
+        """A loader's batch `(x, label)` for a function that unpacks it."""
+
+        def take(model: nn.Module, batch: Batch, output: Any) -> Any:
+            parts = [*batch.args, *batch.kwargs.values()]
+            x = next((a for a in parts if isinstance(a, Tensor)), None)
+            while len(parts) < count and x is not None:
+                parts.append(x.new_zeros(x.shape[0]).long())
+            return tuple(parts[:count])
+
+        self.bound[name] = take
+
+    def _take_entries(self, name: str, keys: set[str]) -> None:
+        """A loader's dict, for a function that reads these keys of it."""
+        inputs = self.inputs
+        told = {k: inputs[k] for k in keys if k in inputs}
+        rest = sorted(keys - set(told), key=lambda k: (role(k) != "input", k))
+        slots = [s for s in inputs.values() if s not in told.values()]
+        told |= dict(zip(rest, slots, strict=False))
+
+        def take(model: nn.Module, batch: Batch, output: Any) -> Any:
+            given: dict[int | str, Any] = dict(enumerate(batch.args))
+            given.update(batch.kwargs)
+            found = {key: given[slot] for key, slot in told.items()}
+            x = next((v for v in found.values() if isinstance(v, Tensor)), None)
+            if x is not None:
+                found |= {k: x.new_zeros(x.shape[0]).long() for k in rest if k not in found}
+            return found
+
+        self.bound[name] = take
+
+    def _roles(self, p: inspect.Parameter) -> None:
+        wanted = role(p.name)
+        if wanted is None or wanted in {"weight", "step", "input", "label"}:
+            return
+        for path, name in self.slots.items():
+            if name and role(name) == wanted:
+                self._take_output(p.name, path)
+                return
+
+    def _shapes(self, p: inspect.Parameter) -> None:
+        wanted = role(p.name)
+        if wanted == "recon" or self._is_reconstruction_called_input(p):
+            if (path := self._like_input()) is not None:
+                self._take_output(p.name, path)
+            elif _WHOLE.fullmatch(p.name):
+                self._take_all(p.name)
+        elif _WHOLE.fullmatch(p.name) and wanted is None:
+            self._take_all(p.name)
+        elif wanted in {"mu", "logvar"}:
+            other = {"mu": "logvar", "logvar": "mu"}[wanted]
+            if not self.heads:
+                known = any(role(q.name) == other and q.name in self.bound for q in self.parameters)
+                self.heads = self._pair()[: 1 if known else 2]
+            place = self.heads[0 if wanted == "mu" else -1] if self.heads else None
+            if place in self.slots:
+                self._take_output(p.name, place)
+
+    def _constants(self, p: inspect.Parameter) -> None:
+        if p.default is not p.empty:
+            return
+        if p.name in {"model", "vae", "net", "module", "network"}:
+            self.bound[p.name] = lambda m, b, out: m
+            self.written[p.name] = "model"
+        elif role(p.name) == "weight":
+            self.ones.append(p.name)
+            self.bound[p.name] = lambda m, b, out: 1.0
+            self.written[p.name] = "1.0"
+        elif role(p.name) == "step":
+            self.bound[p.name] = lambda m, b, out: 0
+            self.written[p.name] = "0"
+        elif _PADDING.fullmatch(p.name) and (index := _padding(self.binding.model)) is not None:
+            self.bound[p.name] = lambda m, b, out: index
+
+    def _in_order(self) -> None:
+        """As many parameters left as outputs left: one to one, unless a role contradicts."""
+        left = [p for p in self.parameters if p.name not in self.bound and p.default is p.empty]
+        slots = [s for s in self.slots if not self._is_input(s)]
+        if left and len(left) == len(slots):
+            for p, path in zip(left, slots, strict=True):
+                known, wanted = role(self.slots[path] or ""), role(p.name)
+                if known is None or wanted is None or known == wanted:
+                    self._take_output(p.name, path)
+
+    def _left_over(self) -> None:
+        """What is taken apart takes all outputs; the one that is then left, what no other has."""
+        left = [p for p in self.parameters if p.name not in self.bound and p.default is p.empty]
+        several = () not in self.slots and not self.needs_output
+        apart = [p for p in left if several and taken_apart(self.function, p.name)]
+        if len(apart) == 1:
+            self._take_whole(apart[0].name)
+            left.remove(apart[0])
+            self.loose = True
+        if len(left) != 1 or role(left[0].name) is not None:
+            return
+        self.loose = True
+        self.unknown.append(left[0].name)
+        if not self.given and self.inputs:
+            self._take_input(left[0].name, next(iter(self.inputs.values())))
+        elif self.needs_output and not self.whole and (path := self._like_input()) is not None:
+            self._take_output(left[0].name, path)
+        elif several and not apart:
+            self._take_whole(left[0].name)
+
+    def _check(self) -> None:
+        for p in self.parameters:
+            if p.name not in self.bound and p.default is p.empty:
+                shapes = [
+                    list(v.shape) for _, v in leaves(self.binding.output) if isinstance(v, Tensor)
+                ]
+                raise Unbound(p.name, f"forward returned tensors of shape {shapes}")
+
+    def _like_input(self) -> tuple[Any, ...] | None:
+        x = next((a for a in self.binding.batch.args if isinstance(a, Tensor)), None)
+        if x is None:
+            return next(iter(self.slots), None)
+        fits = []
+        for path in self.slots:
+            value = pick(self.binding.output, path)
+            if isinstance(value, Tensor) and value is not x:
+                if value.shape == x.shape:
+                    return path
+                if value.numel() == x.numel():
+                    fits.append(path)
+        if not fits and len(self.slots) == 1:
+            return next(iter(self.slots))
+        return fits[0] if fits else None
+
+    def _pair(self) -> list[tuple[Any, ...]]:
+        """The first two outputs left that are shaped alike and are not data."""
+        free = [s for s in self.slots if not self._is_input(s)]
+        if len(free) > 2:  # beside the two heads, which are the same in every run, the sample
+            moving = self.binding.moving()
+            still = [s for s in free if s not in moving]
+            free = still if len(still) > 1 else free
+        shapes = {s: getattr(pick(self.binding.output, s), "shape", None) for s in free}
+        for first in free:
+            others = [s for s in free if s != first and shapes[s] == shapes[first]]
+            if others:
+                return [first, others[0]]
+        return free[:1]
+
+    def _is_input(self, path: tuple[Any, ...]) -> bool:
+        value = pick(self.binding.output, path)
+        return any(value is a for a in self.binding.batch.args)
+
+
+def pick_input(batch: Batch, key: int | str) -> Any:
+    """The item of a batch in a place, or of a name."""
+    return batch.kwargs[key] if isinstance(key, str) else batch.args[key]
+
+
+def _input_slots(binding: Binding) -> dict[str, int | str]:
+    """The batch's items by forward's parameter names."""
+    found: dict[str, int | str] = {}
+    names = [p.name for p in forward_parameters(binding.model)]
+    for index, _ in enumerate(binding.batch.args):
+        found[names[index] if index < len(names) else f"arg{index}"] = index
+    return found | {key: key for key in binding.batch.kwargs}
+
+
+def _slot_name(path: tuple[Any, ...], names: list[Any]) -> str:
+    if path and isinstance(path[-1], str):
+        return path[-1]
+    node: Any = names
+    for key in path:
+        if not isinstance(node, list) or not isinstance(key, int) or key >= len(node):
+            return ""
+        node = node[key]
+    if not path and len(names) == 1:
+        node = names[0]
+    return node if isinstance(node, str) else ""
+
+
+def _padding(model: nn.Module) -> int | None:
+    """The token that an embedding of the model takes for none."""
+    tables = (m for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag))
+    return next((m.padding_idx for m in tables if m.padding_idx is not None), None)
+
+
+def _bare(name: str) -> str:
+    return name.lower().replace("_", "")

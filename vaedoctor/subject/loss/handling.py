@@ -1,0 +1,109 @@
+"""How a loss treats a parameter, read from its source: what it takes apart, and by which keys."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from ..code.source import function_tree, source_of
+from ..script.unpacking import handed_on
+
+_MAPPINGS = frozenset("Dict Mapping MutableMapping OrderedDict".split())
+
+
+def taken_apart(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function treats a parameter as a container: unpacks, spreads or subscripts it."""
+    tree = function_tree(function)
+    for node in ast.walk(tree) if tree is not None else ():
+        match node:
+            case (
+                ast.Assign(targets=[ast.Tuple()], value=ast.Name(id=found))
+                | ast.Subscript(value=ast.Name(id=found), slice=ast.Constant(value=str() | int()))
+                | ast.Starred(value=ast.Name(id=found))
+            ):
+                if found == name:
+                    return True
+    return False
+
+
+def declared(p: inspect.Parameter, output: Any, returned: Any = None) -> bool:
+    """Whether a parameter is annotated with what forward returned: its class, or a mapping.
+
+    Or as forward says that it returns it (`returned`), of a plain dict a `TypedDict`.
+    """
+    if isinstance(output, Tensor) or p.annotation is p.empty:
+        return False
+    if isinstance(output, dict) and p.annotation == returned:
+        return True
+    said = p.annotation if isinstance(p.annotation, str) else inspect.formatannotation(p.annotation)
+    kind = said.partition("[")[0].rpartition(".")[2]
+    return kind == type(output).__name__ or (isinstance(output, dict) and kind in _MAPPINGS)
+
+
+def keys_read(function: Callable[..., Any], name: str) -> set[str]:
+    """The literal keys with which a function subscripts a parameter: `batch["image"]`."""
+    found: set[str] = set()
+    tree = function_tree(function)
+    for node in ast.walk(tree) if tree is not None else ():
+        match node:
+            case ast.Subscript(value=ast.Name(id=held), slice=ast.Constant(value=str() as key)):
+                if held == name:
+                    found.add(key)
+    return found
+
+
+def reads_attributes(function: Callable[..., Any], name: str, keys: set[str]) -> bool:
+    """Whether a function reads an entry of the output as an attribute: `out.x_hat`."""
+    tree = function_tree(function) if keys else None
+    return any(
+        isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == name
+        and node.attr in keys
+        for node in (ast.walk(tree) if tree is not None else ())
+    )
+
+
+def iterated(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function goes through a parameter: `for one in samples`, `zip(samples, ...)`."""
+    tree = function_tree(function)
+    for node in ast.walk(tree) if tree is not None else ():
+        if isinstance(node, ast.For | ast.comprehension):
+            over = [node.iter, *(node.iter.args if isinstance(node.iter, ast.Call) else ())]
+            if any(isinstance(one, ast.Name) and one.id == name for one in over):
+                return True
+    return False
+
+
+def parts_of(function: Callable[..., Any], name: str) -> int:
+    """Into how many parts a function unpacks a parameter: 2 for `x, _ = batch`.
+
+    It may leave that to another function of its file.
+    """
+    tree, source = function_tree(function), source_of(function)
+    several = handed_on(source, tree, name) if tree is not None and source is not None else ()
+    for one, parameter in several:
+        for node in ast.walk(one):
+            match node:
+                case ast.Assign(targets=[ast.Tuple(elts=parts)], value=ast.Name(id=found)):
+                    if found == parameter:
+                        return len(parts)
+    return 0
+
+
+def hands_to_forward(function: Callable[..., Any], name: str) -> bool:
+    """Whether a method runs the forward pass itself on a parameter: `out = self(x)`."""
+    tree = function_tree(function)
+    for node in ast.walk(tree) if tree is not None else ():
+        match node:
+            case ast.Call(
+                func=ast.Name(id="self") | ast.Attribute(ast.Name(id="self"), "forward"),
+                args=[ast.Name(id=found), *_],
+            ):
+                if found == name:
+                    return True
+    return False

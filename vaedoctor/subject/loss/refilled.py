@@ -1,0 +1,63 @@
+"""Data that comes with the data, in another shape: the one with which the loss runs.
+
+Of a made-up batch only the data's shape is told by the layers. A state, a target beside it was
+taken to be alike, and forward may run with more than one shape of it; the loss tells which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import TargetError
+from ..subject import Batch, Objective
+from ..trials.trial import attempt, forward_parameters
+from .own_batch import runs_alone
+
+Search = Callable[[Batch], tuple[Objective | None, tuple[str, ...]]]
+Found = tuple[Batch, Objective, tuple[str, ...]]
+
+
+def refilled(model: nn.Module, batch: Batch, search: Search, seed: int) -> Found | None:
+    """The first other filling with which forward and the loss that is found run, if any."""
+    if not (batch.guessed and batch.ran):
+        return None
+    for other in _fillings(model, batch):
+        if not attempt(partial(other.run, model), model, seed=seed).ran:
+            continue
+        try:
+            chosen, notes = search(other)
+        except TargetError:
+            continue
+        if chosen is not None and runs_alone(model, other, chosen, seed):
+            return other, chosen, notes
+    return None
+
+
+def _fillings(model: nn.Module, batch: Batch) -> Iterator[Batch]:
+    """The batch with one axis less of what comes with the data, then of the data itself."""
+    names = [p.name for p in forward_parameters(model)]
+    given: dict[int | str, Any] = dict(enumerate(batch.args)) | dict(batch.kwargs)
+    reals = [k for k, v in given.items() if isinstance(v, Tensor) and v.is_floating_point()]
+    for place in reals[1:]:
+        name = place if isinstance(place, str) else names[place] if place < len(names) else ""
+        tried = {tuple(given[place].shape)}
+        for like in (given[place], given[reals[0]]):
+            for axis in range(1, like.dim()):
+                value = like.select(axis, 0).clone()
+                if value.dim() > 1 and tuple(value.shape) not in tried:
+                    tried.add(tuple(value.shape))
+                    yield _with(batch, place, name, value)
+
+
+def _with(batch: Batch, place: int | str, name: str, value: Tensor) -> Batch:
+    shape = "×".join(map(str, value.shape))
+    origin = f"{batch.origin}; `{name}` is {shape} after all, with which the loss runs"
+    if isinstance(place, str):
+        return replace(batch, kwargs={**batch.kwargs, place: value}, origin=origin)
+    args = tuple(value if i == place else a for i, a in enumerate(batch.args))
+    return replace(batch, args=args, origin=origin)
