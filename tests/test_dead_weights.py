@@ -18,6 +18,15 @@ class Config:
     kl_weight: float = 0.5
     rate: float = 1e-3
 
+@dataclass
+class Rates:
+    rate: float = 1e-3
+    kl_weight: float = 0.5
+
+class Reduced:
+    def __init__(self, cfg):
+        self.rate = cfg.rate
+
 class Base(nn.Module):
     def keep(self, **given):
         self.hparams = Namespace(**given)
@@ -26,7 +35,7 @@ def weigh(rec, kl, cfg):
     return rec + getattr(cfg, "kl_" + "weight") * kl
 
 class VAE(Base):
-    def __init__(self, kl_weight=0.5, loss_factor=2.0):
+    def __init__(self{given}):
         super().__init__()
         {kept}
         self.up, self.down = nn.Linear(12, 6), nn.Linear(3, 12)
@@ -41,11 +50,61 @@ class VAE(Base):
     def forward(self, x):
         return self.loss(x)
 """
+PARTS = {
+    "Criterion": """
+class Criterion:
+    def __init__(self, kl_weight):
+        self.kl_weight = kl_weight
+
+    def __call__(self, rec, kl):
+        return rec + kl
+""",
+    "Weighing": """
+class Weighing:
+    def __init__(self, kl_weight):
+        self.kl_weight = kl_weight
+
+    def __call__(self, rec, kl):
+        return rec + self.kl_weight * kl
+""",
+    "Ramp": """
+class Ramp:
+    def __init__(self, last=100):
+        self.step, self.last = 0, last
+
+    def __call__(self):
+        return min(1.0, self.step / self.last)
+""",
+    "added": """
+def added(rec, kl, beta=1.0):
+    return rec + kl
+""",
+    "rec_only": """
+def rec_only(rec, kl, kld_weight=1.0):
+    return rec
+
+def both(rec, kl, kld_weight=1.0):
+    return rec + kld_weight * kl
+""",
+}
+"""What only some cases need."""
 DEAD = {
     "in a namespace": ("self.hparams = Namespace(kl_weight=kl_weight)", "rec + kl", "kl_weight"),
     "in a dict": ("self.cfg = dict(kl_weight=kl_weight, rate=1)", "rec + kl", "kl_weight"),
     "in a dataclass": ("self.cfg = Config()", "rec + kl", "kl_weight"),
     "of another term": ("self.loss_factor = loss_factor", "rec + kl", "loss_factor"),
+    "by a Greek letter": ("self.gamma, self.rate = 10.0, 1", "rec + 10.0 * kl", "gamma"),
+    "on an object of the loss": (
+        "self.criteria = [Criterion(0.5)]",
+        "self.criteria[0](rec, kl)",
+        "kl_weight",
+    ),
+    "in a configuration of which a part of the same file takes the rest": (
+        "cfg = Rates(); self.cfg = cfg; self.reduced = Reduced(cfg)",
+        "rec + kl",
+        "kl_weight",
+    ),
+    "as a parameter that is ignored": ("self.rate = 1", "added(rec, kl, beta=4.0)", "added"),
 }
 ALIVE = {
     "of a namespace": ("self.keep(kl_weight=kl_weight)", "rec + self.hparams.kl_weight * kl"),
@@ -67,6 +126,24 @@ ALIVE = {
         "rec + self.beta * kl\n\n    def later(self):\n"
         "        self.beta = min(self.beta + 0.1, self.most_beta)",
     ),
+    "on an object of the loss": ("self.criteria = [Weighing(0.5)]", "self.criteria[0](rec, kl)"),
+    "at the start of a warm-up": (
+        "self.beta, self.ramp = 4.0, Ramp()",
+        "rec + self.ramp() * self.beta * kl",
+    ),
+    "behind a branch that is not taken": (
+        "self.beta, self.epoch = 4.0, 0",
+        "rec + (self.beta * kl if self.epoch > 9 else kl)",
+    ),
+    "of an average that is kept": (
+        "self.beta = 0.99; self.register_buffer('mean', torch.zeros(()))",
+        "self.mean.copy_(self.beta * self.mean + rec.detach()) * 0 + rec",
+    ),
+    "that one of several losses needs": (
+        "self.loss_of = {'ae': rec_only, 'vae': both}",
+        "self.loss_of['ae'](rec, kl, kld_weight=4.0)",
+    ),
+    "that makes a layer": ("gamma = 0.5; self.gamma = gamma; self.act = nn.ELU(gamma)", "rec + kl"),
     "for another step": (
         "self.loss_factor = loss_factor",
         "rec + kl if x is not None else self.loss_factor",
@@ -76,7 +153,14 @@ ALIVE = {
 
 def dead(tmp_path: Path, kept: str, loss: str) -> list[str]:
     """The weights that are found to do nothing."""
-    (tmp_path / "own.py").write_text(MODEL.replace("{kept}", kept).replace("{loss}", loss))
+    parts = "".join(code for name, code in PARTS.items() if name in kept + loss)
+    given = "".join(
+        f", {name}=0.5"
+        for name in ("kl_weight", "loss_factor")
+        if f"= {name}" in kept or f"={name}" in kept
+    )
+    text = MODEL.replace("class Base", f"{parts}\nclass Base").replace("{given}", given)
+    (tmp_path / "own.py").write_text(text.replace("{kept}", kept).replace("{loss}", loss))
     report = examine_subject(load(f"{tmp_path / 'own.py'}:VAE"), select=["VAE713"])
     return [f.message.split("`")[1] for f in report.findings]
 
@@ -90,3 +174,17 @@ def test_a_weight_that_no_code_reads_is_dead(tmp_path: Path, case: str) -> None:
 @pytest.mark.parametrize("case", ALIVE)
 def test_a_weight_that_something_reads_is_left_alone(tmp_path: Path, case: str) -> None:
     assert dead(tmp_path, *ALIVE[case]) == []
+
+
+@pytest.mark.parametrize(("reads", "trains"), [(False, True), (True, True), (False, False)])
+def test_a_weight_of_the_file_is_dead_where_its_own_training_ignores_it(
+    tmp_path: Path, reads: bool, trains: bool
+) -> None:
+    loss = f"{'BETA' if reads else '4.0'} * kl + rec"
+    given = MODEL.replace("class Base", "BETA = 4.0\n\nclass Base").replace("{given}", "")
+    text = given.replace("{kept}", "pass").replace("{loss}", loss)
+    if trains:
+        text += "\nfor x in torch.rand(4, 8, 12):\n    VAE().loss(x).backward()\n"
+    (tmp_path / "own.py").write_text(text)
+    report = examine_subject(load(f"{tmp_path / 'own.py'}:VAE"), select=["VAE713"])
+    assert bool(report.findings) == (trains and not reads)

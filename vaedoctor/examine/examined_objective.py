@@ -394,8 +394,23 @@ class ExaminedObjective(ExaminedSampling):
 
     @cached_property
     def dead_weights(self) -> list[weights.DeadWeight]:
-        """Loss weights kept on the model that change nothing."""
-        return list(weights.dead_weights(self.subject, self.recording, self.seed, self._rewind))
+        """Loss weights that change nothing.
+
+        One that the step does read is none where no KL is at work: its warm-up may begin at 0.
+        """
+        run = (self.subject, self.recording, self.seed, self._rewind)
+        found = list(weights.dead_weights(*run))
+        acts = False
+        with suppress(Unavailable):
+            acts = any(w.read for w in found) and any(not d.missing for d in self.require_pulls())
+        return [w for w in found if acts or not w.read]
+
+    @property
+    def weighed_at(self) -> Span | None:
+        """The sum in which the first KL joins the rest of the loss; None where it is no sum."""
+        with suppress(Unavailable):
+            return summands.joins_at(self.anatomy, self.require_pulls()[0].latent)
+        return None
 
     @cached_property
     def coverage(self) -> coverage.Coverage:

@@ -166,7 +166,7 @@ def assigned_at(kind: type, attribute: str) -> Span | None:
     return min(places, key=lambda p: p[:3])[3] if places else None
 
 
-def span_in(method: Method, node: ast.expr | ast.stmt) -> Span:
+def span_in(method: Method, node: ast.expr | ast.stmt | ast.arg) -> Span:
     """The span of a part of a function."""
     end = node.end_lineno or node.lineno
     return Span(method.file, node.lineno, node.col_offset + 1, end, (node.end_col_offset or 0) + 1)

@@ -129,6 +129,12 @@ def term_at(anatomy: Anatomy, latent: Latent, *roots: Value) -> Span | None:
     return found.term.op.span if found is not None and found.term.op is not None else None
 
 
+def joins_at(anatomy: Anatomy, latent: Latent) -> Span | None:
+    """The sum in which the term on the posterior joins the rest: where its weight belongs."""
+    found = joined(anatomy, latent, *_heads(latent))
+    return found.to.span if found is not None and found.to is not None else None
+
+
 def left_out_at(anatomy: Anatomy, latent: Latent) -> Span | None:
     """Where what is computed from location and scale, as a KL is, ends without reaching the loss.
 

@@ -1,4 +1,4 @@
-"""Settings of the model that weigh the loss, and whether they do anything."""
+"""Settings that weigh the loss, of the model and of what it is run with: do they do anything?"""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any
 
 import torch
@@ -17,39 +18,66 @@ from torch import nn
 
 from ...finding import Span
 from ...subject.subject import Subject
-from ..code.listing import Method, assigned_at, is_own_code, methods_of, span_in, tree_of
+from ..code.listing import (
+    assigned_at,
+    functions_in,
+    is_own_code,
+    methods_of,
+    span_in,
+    tree_of,
+)
+from ..code.unread import is_read, is_read_in, unread_parameters
+from ..runs.actors import Actors, actors
 from ..runs.recording import Recording
 from ..runs.step import run_recorded
 
-_WEIGHT = re.compile(
-    r"(.*_)?(beta|kld?_?(weight|coeff?|coefficient|scale|lambda|factor)|(lambda|weight)_?kld?)"
+_OF = "(weight|coeff?|coefficient|scale|lambda|factor)"
+_WEIGHT = re.compile(rf"(.*_)?(beta|kld?_?{_OF}|(lambda|weight|coeff?|w)_?kld?)")
+_TERM = r"(loss|rec(on(struction)?)?|mse|nll|bce|elbo|commit(ment)?)"
+_OF_A_TERM = re.compile(
+    rf"(.*_)?{_TERM}_?{_OF}|\w+_(weight|coeff?|coefficient|lambda)|(lambda|weight|coeff?|w)_{_TERM}"
+    r"|gamma|alpha|lam(b|bda?)?|(gamma|alpha|lambda?)_\w+|capacity"
 )
-_TERM = r"(.*_)?(loss|rec(on(struction)?)?|mse|nll|bce|elbo|commit(ment)?)"
-_OF_A_TERM = re.compile(rf"{_TERM}_?(weight|coeff?|coefficient|scale|lambda|factor)")
+"""As a setting that no code reads is named, where it is one of the loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadWeight:
-    """A number on the model, named like a loss weight, that changes nothing when doubled.
+    """A number named like a loss weight that changes nothing when doubled.
 
-    `of_kl` says that the name is that of a KL's weight, and not of another term's.
+    `of_kl` says that the name is that of a KL's weight, and not of another term's; `function`
+    names the function of which it is a parameter, if it is one. `read` says that code does read
+    it, in this step.
     """
 
     name: str
-    value: float
+    value: float | None
     at: Span | None
     of_kl: bool
+    function: str = ""
+    read: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A number by a name, on a module or in a container that it keeps as `container`."""
+    """A number by a name: of an object, in a container that it keeps, or of a file.
 
-    module: nn.Module
+    `kind` is the object's class, None of a file; `container` the name of what is kept.
+    """
+
+    kind: type | None
+    file: str
     holder: Any
     name: str
     value: float
     container: str = ""
+
+    def take(self) -> None:
+        """Take it away."""
+        if isinstance(self.holder, MutableMapping):
+            del self.holder[self.name]
+        else:
+            delattr(self.holder, self.name)
 
     def set(self, value: float) -> None:
         if isinstance(self.holder, MutableMapping):
@@ -63,28 +91,52 @@ class _Kept:
         return held[self.name] if isinstance(held, MutableMapping) else getattr(held, self.name)
 
     @property
+    def of_kl(self) -> bool:
+        """Whether it is named like the weight of a KL."""
+        return _WEIGHT.fullmatch(self.name.lower()) is not None
+
+    @property
+    def judged(self) -> bool:
+        """Whether it can be a weight: one that code reads only as the model's own beta."""
+        if self.kind is None:
+            return self.of_kl and not is_read_in(self.file, self.name)
+        if self.of_kl and not self.container:
+            return not _bounds_another(self.kind, self.name)
+        known = self.of_kl or _OF_A_TERM.fullmatch(self.name.lower()) is not None
+        return known and not is_read(self.kind, self.name, self.container or self.name)
+
+    @property
     def at(self) -> Span | None:
-        for method in methods_of(type(self.module)) if self.container else ():
+        if self.kind is None:
+            return _given_in(self.file, self.name)
+        for method in methods_of(self.kind) if self.container else ():
             for node in ast.walk(method.node):
                 if isinstance(node, ast.keyword) and node.arg == self.name:
                     return span_in(method, node.value)
-        return assigned_at(type(self.module), self.container or self.name)
+        return assigned_at(self.kind, self.container or self.name)
 
 
 def dead_weights(
     subject: Subject, recording: Recording, seed: int, rewind: Callable[[], None]
 ) -> Iterator[DeadWeight]:
-    """Double every such attribute on its own and run the same step again.
+    """Double every such setting on its own and run the same step again.
 
     The bounds of a schedule (`beta_max`, or what another weight is made from) and what the step
-    itself sets are no weights. A weight in a container, and one that is not called the KL's, is
-    one only if no code reads it: others may be for another step.
+    itself sets are no weights. One in a container, and one that is not called the KL's, is one only
+    if no code reads it: others may be for another step. Of a function's parameters, that its body
+    does not read one is proof enough.
     """
-    for kept in _kept(subject.model):
+    found = actors(subject, seed, rewind)
+    told: set[str] = set()
+    for kept in _kept(subject, found):
         with suppress(AttributeError, TypeError):  # a frozen configuration
-            if _is_dead(kept, subject, recording, seed, rewind):
-                of_kl = _WEIGHT.fullmatch(kept.name.lower()) is not None
-                yield DeadWeight(kept.name, float(kept.value), kept.at, of_kl)
+            if kept.judged and _is_dead(kept, subject, recording, seed, rewind):
+                told.add(kept.name)
+                reading = _is_read_by(found, kept.name)
+                if reading and not _is_missed(kept, subject, seed, rewind):
+                    continue  # by a branch that this step does not take
+                yield DeadWeight(kept.name, float(kept.value), kept.at, kept.of_kl, read=reading)
+    yield from (w for w in _unread(subject.model, found) if w.name not in told)
 
 
 def loss_weights(model: nn.Module) -> dict[str, float]:
@@ -117,21 +169,68 @@ def _is_dead(
     return True
 
 
-def _kept(model: nn.Module) -> Iterator[_Kept]:
-    for module in model.modules():
-        if not is_own_code(type(module)):
-            continue  # the `beta` of an `nn.Softplus` is its slope
-        for attribute, value in list(vars(module).items()):
-            container = attribute.lstrip("_")
-            found = [_Kept(module, value, n, v, container) for n, v in _numbers_in(value)]
-            for kept in [_Kept(module, module, attribute, value)] if _is_number(value) else found:
-                of_kl = _WEIGHT.fullmatch(kept.name.lower())
-                direct = of_kl and not kept.container
-                if (direct and not _bounds_another(module, kept.name)) or (
-                    (of_kl or _OF_A_TERM.fullmatch(kept.name.lower()))
-                    and not _is_read(module, kept.name, kept.container or kept.name)
-                ):
-                    yield kept
+def _is_missed(kept: _Kept, subject: Subject, seed: int, rewind: Callable[[], None]) -> bool:
+    """Whether the step raises without the setting."""
+    try:
+        kept.take()
+        return run_recorded(subject, seed=seed).error is not None
+    finally:
+        kept.set(kept.value)
+        rewind()
+
+
+def _is_read_by(found: Actors, name: str) -> bool:
+    """Whether the code of a function that ran reads an attribute or entry of that name."""
+    return any(
+        name in code.co_names or name in code.co_consts
+        for function in found.functions
+        for code in (function, *(c for c in function.co_consts if isinstance(c, CodeType)))
+    )
+
+
+def _kept(subject: Subject, found: Actors) -> Iterator[_Kept]:
+    """The numbers on the model's modules and on further objects that take part.
+
+    Of their files as well, if it is there that the training is: others import from a model's file.
+    """
+    modules = {id(m): m for m in subject.model.modules()}
+    for this in {**modules, **found.objects}.values():
+        if is_own_code(type(this)):  # the `beta` of an `nn.Softplus` is its slope
+            for name, value in list(getattr(this, "__dict__", {}).items()):
+                if _is_number(value):
+                    yield _Kept(type(this), "", this, name, value)
+                else:
+                    holder = name.lstrip("_")
+                    parts = _numbers_in(value)
+                    yield from (_Kept(type(this), "", value, n, v, holder) for n, v in parts)
+    for file, space in found.spaces.items() if subject.backwards else ():
+        for name, value in list(space.items()):
+            if _is_number(value) and _given_in(file, name) is not None:
+                yield _Kept(None, file, space, name, value)
+
+
+def _unread(model: nn.Module, found: Actors) -> Iterator[DeadWeight]:
+    """The weights among the parameters that functions of the step, and constructors, ignore."""
+    kinds = {type(m) for m in (*model.modules(), *found.objects.values()) if is_own_code(type(m))}
+    made = {vars(k)["__init__"].__code__ for k in kinds if "__init__" in vars(k)}
+    ran = {(c.co_filename, c.co_name, c.co_firstlineno) for c in {*found.functions, *made}}
+    for file in sorted({file for file, _, _ in ran}):
+        for method in functions_in(file):
+            starts = [method.node.lineno, *(d.lineno for d in method.node.decorator_list)]
+            if not any((file, method.name, line) in ran for line in starts):
+                continue
+            for arg in unread_parameters(method):
+                if _WEIGHT.fullmatch(arg.arg.lower()):
+                    yield DeadWeight(arg.arg, None, span_in(method, arg), True, method.name)
+
+
+def _given_in(file: str, name: str) -> Span | None:
+    """Where a file gives a global name a value."""
+    for node in tree_of(file).body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=found)]) if found == name:
+                return Span(file, node.lineno, node.col_offset + 1, node.lineno, 0)
+    return None
 
 
 def _is_number(value: Any) -> bool:
@@ -150,9 +249,9 @@ def _numbers_in(value: Any) -> list[tuple[str, float]]:
     return [(k, v) for k, v in held.items() if isinstance(k, str) and _is_number(v)]
 
 
-def _bounds_another(module: nn.Module, name: str) -> bool:
+def _bounds_another(kind: type, name: str) -> bool:
     """Whether a method makes another weight from this one: `self.beta = min(t, self.most_beta)`."""
-    for method in methods_of(type(module)):
+    for method in methods_of(kind):
         for node in ast.walk(method.node):
             match node:
                 case (
@@ -162,62 +261,4 @@ def _bounds_another(module: nn.Module, name: str) -> bool:
                     read = (n.attr for n in ast.walk(value) if isinstance(n, ast.Attribute))
                     if name in read:
                         return True
-    return False
-
-
-def _is_read(module: nn.Module, name: str, kept_as: str) -> bool:
-    """Whether any code may read a setting: by its name, or as a part of what is handed on whole.
-
-    That the constructor stores it, as `kept_as`, is no use of it.
-    """
-    methods = methods_of(type(module))
-    for file in {m.file for m in methods}:
-        tree = tree_of(file)
-        around = {id(c): n for n in ast.walk(tree) for c in ast.iter_child_nodes(n)}
-        for node in ast.walk(tree):
-            match node:
-                case ast.Attribute(attr=attr, ctx=ast.Load()) if attr == name:
-                    return True
-                case ast.Constant(value=text) if text == name:
-                    return True
-                case ast.Attribute(attr=attr, ctx=ast.Load()) if attr == kept_as:
-                    if not isinstance(around.get(id(node)), ast.Attribute | ast.Subscript):
-                        return True  # `criterion(self.hparams)`, `**self.hparams`
-    return any(_passes_on(m, name, kept_as) for m in methods)
-
-
-def _passes_on(method: Method, name: str, kept_as: str) -> bool:
-    """Whether a method does more with its parameter than to store it.
-
-    With the setting itself anything, with the configuration that holds it: hand it on whole.
-    """
-    stored = {
-        id(n)
-        for s in ast.walk(method.node)
-        if isinstance(s, ast.Assign | ast.AnnAssign | ast.Expr) and _stores(s, name, kept_as)
-        for n in ast.walk(s)
-    }
-    in_part = {
-        id(n.value)
-        for n in ast.walk(method.node)
-        if isinstance(n, ast.Attribute | ast.Subscript) and name != kept_as
-    }
-    return any(
-        isinstance(n, ast.Name)
-        and isinstance(n.ctx, ast.Load)
-        and (n.id == name or (n.id == kept_as and id(n) not in in_part))
-        for n in ast.walk(method.node)
-        if id(n) not in stored
-    )
-
-
-def _stores(statement: ast.stmt, name: str, kept_as: str) -> bool:
-    """`self.hparams = Namespace(beta=beta)`, `self.save_hyperparameters(...)`, `self.w = w`."""
-    match statement:
-        case ast.Assign(targets=[target]) | ast.AnnAssign(target=target):
-            kept = isinstance(target, ast.Attribute) and target.attr.lstrip("_") == kept_as
-            plain = kept_as != name or isinstance(statement.value, ast.Name)
-            return kept and plain
-        case ast.Expr(ast.Call(ast.Attribute(attr="save_hyperparameters"))):
-            return True
     return False

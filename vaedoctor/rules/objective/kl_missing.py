@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 
-@rule("VAE702", Severity.WARNING)
+@rule("VAE702", Severity.WARNING, before=("VAE713",))
 def kl_missing(examination: Examination) -> Iterator[Finding | Verified]:
     """The model samples, and no term of the loss pulls the posterior to a prior.
 
