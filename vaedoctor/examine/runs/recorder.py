@@ -18,9 +18,9 @@ from torch.nn.modules import module as module_hooks
 from torch.overrides import TorchFunctionMode
 
 from ...finding import Span
+from ..code.places import Frame, user_frames
 from .edits import Edits, by_operation, edited
 from .ledger import Ledger, wraps
-from ..code.places import Frame, user_frames
 from .recording import (
     DRAWS,
     ESCAPES,

@@ -1,0 +1,1 @@
+"""One run of the step: recorded, repeated, changed at chosen operations."""
