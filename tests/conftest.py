@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,6 +30,36 @@ def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def child(monkeypatch):
+    """Instead of a child process: `child.report` or `child.error` comes back; counts its starts."""
+    from vaedoctor import isolate
+    from vaedoctor.finding import Report
+
+    state = SimpleNamespace(
+        report=Report("m.py:VAE"), error=None, request=None, options=None, started=0
+    )
+
+    class Stub:
+        def __init__(self, request, **options):
+            state.request, state.options = request, options
+            state.started += 1
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def report(self):
+            if state.error is not None:
+                raise state.error
+            return state.report
+
+    monkeypatch.setattr(isolate, "Isolated", Stub)
+    return state
 
 
 @pytest.fixture

@@ -46,30 +46,6 @@ def rules(monkeypatch):
 
 
 @pytest.fixture
-def child(monkeypatch):
-    """Instead of a child process: `child.report` or `child.error` comes back."""
-    state = SimpleNamespace(report=Report("m.py:VAE"), error=None, request=None, options=None)
-
-    class Stub:
-        def __init__(self, request, **options):
-            state.request, state.options = request, options
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def report(self):
-            if state.error is not None:
-                raise state.error
-            return state.report
-
-    monkeypatch.setattr(isolate, "Isolated", Stub)
-    return state
-
-
-@pytest.fixture
 def run():
     def run(*words):
         return CliRunner().invoke(cli.main, words, prog_name="vaedoctor")

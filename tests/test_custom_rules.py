@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vaedoctor import rule as registry
-from vaedoctor.finding import Severity
+from vaedoctor.finding import Finding, Severity
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs" / "custom-rules.md").read_text(encoding="utf-8")
@@ -161,3 +161,14 @@ def test_our_own_rules_may_be_loaded_again():
     before = registry.all_rules()
     importlib.reload(sys.modules[before[0].check.__module__])
     assert [r.code for r in registry.all_rules()] == [r.code for r in before]
+
+
+@pytest.mark.parametrize(("before", "status"), [(True, "failed"), (False, "skipped")])
+def test_what_is_found_before_a_measurement_is_missing_stays_found(before, status):
+    def check(examination):
+        if before:
+            yield Finding("bad")
+        raise registry.Unavailable("nothing to measure")
+
+    outcome = registry.Rule("ACME101", Severity.NOTE, check).run(None)
+    assert (outcome.status, len(outcome.findings)) == (status, before)

@@ -12,23 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from texts import IMPORTS
+from texts import VAE as MODEL
 
 from vaedoctor.subject.errors import TargetError
 from vaedoctor.subject.loading.stubs import package_of
 from vaedoctor.subject.loading.surroundings import _file
 from vaedoctor.subject.target import load
-
-IMPORTS = "import torch\nfrom torch import nn\n"
-MODEL = """
-class VAE(nn.Module):
-    def __init__(self, d=20, z=4):
-        super().__init__()
-        self.e, self.d = nn.Linear(d, 2 * z), nn.Linear(z, d)
-
-    def forward(self, x):
-        mu, logvar = self.e(x).chunk(2, 1)
-        return self.d(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
-"""
 
 Write = Callable[..., Path]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from texts import VAE as MODEL
 
 from vaedoctor.checkup import examine_subject
 from vaedoctor.subject.target import TargetError, load
@@ -54,16 +55,6 @@ def test_a_script_is_examined_with_no_option_and_leaves_nothing(folder: Path, sc
 
 
 IMPORTS = "import sys\nimport torch\nfrom torch import nn\n"
-MODEL = """
-class VAE(nn.Module):
-    def __init__(self, d=20, z=4):
-        super().__init__()
-        self.e, self.d = nn.Linear(d, 2 * z), nn.Linear(z, d)
-
-    def forward(self, x):
-        mu, logvar = self.e(x).chunk(2, 1)
-        return self.d(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
-"""
 
 
 def written(folder: Path, text: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from notebooks import notebook
+from texts import VAE as MODEL
 
 from vaedoctor.finding import Report
 from vaedoctor.notebook import NotebookError, place_in, raw_line, read_notebook, source_line
@@ -19,16 +20,6 @@ from vaedoctor.subject.errors import TargetError
 from vaedoctor.subject.target import load
 
 IMPORTS = "import torch\nfrom torch import nn"
-MODEL = """
-class VAE(nn.Module):
-    def __init__(self, d=20, z=4):
-        super().__init__()
-        self.e, self.d = nn.Linear(d, 2 * z), nn.Linear(z, d)
-
-    def forward(self, x):
-        mu, logvar = self.e(x).chunk(2, 1)
-        return self.d(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
-"""
 BROKEN = MODEL.replace(
     "mu + torch.randn_like(mu) * (logvar / 2).exp()", "torch.normal(mu, logvar.exp())"
 )

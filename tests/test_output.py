@@ -4,7 +4,6 @@ import json
 import os
 import stat
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -15,28 +14,11 @@ from vaedoctor.output import replace_file
 
 
 @pytest.fixture
-def child(monkeypatch, tmp_path):
-    """Instead of a child process: an ordinary report, or `child.error`; counts its starts."""
+def child(child, monkeypatch, tmp_path):
+    """Instead of a child process: an ordinary report, or `child.error`."""
     monkeypatch.chdir(tmp_path)
-    state = SimpleNamespace(report=ordinary(tmp_path), error=None, started=0)
-
-    class Stub:
-        def __init__(self, request, **options):
-            state.started += 1
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def report(self):
-            if state.error is not None:
-                raise state.error
-            return state.report
-
-    monkeypatch.setattr(isolate, "Isolated", Stub)
-    return state
+    child.report = ordinary(tmp_path)
+    return child
 
 
 def run(*words):

@@ -1,36 +1,12 @@
 """The command in a report asks for the same examination again."""
 
 import shlex
-from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
-from vaedoctor import cli, isolate
-from vaedoctor.finding import Report
+from vaedoctor import cli
 from vaedoctor.reproduce import command
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """What the child process would be asked."""
-    state = SimpleNamespace(request=None)
-
-    class Stub:
-        def __init__(self, request, **options):
-            state.request = request
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def report(self):
-            return Report("m.py:VAE")
-
-    monkeypatch.setattr(isolate, "Isolated", Stub)
-    return state
 
 
 @pytest.mark.parametrize(
@@ -44,15 +20,15 @@ def asked(monkeypatch):
         "check m.py --batch-axis 1",
     ],
 )
-def test_the_command_asks_for_the_same_again(asked, words):
+def test_the_command_asks_for_the_same_again(child, words):
     CliRunner().invoke(cli.main, shlex.split(words))
-    first = asked.request
+    first = child.request
     again = command(first)
     assert again.startswith("vaedoctor check ")
     CliRunner().invoke(cli.main, shlex.split(again)[1:])
-    assert asked.request == first
+    assert child.request == first
 
 
-def test_defaults_are_not_spelled_out(asked):
+def test_defaults_are_not_spelled_out(child):
     CliRunner().invoke(cli.main, ["check", "m.py:VAE"])
-    assert command(asked.request) == "vaedoctor check m.py:VAE --seed 0"
+    assert command(child.request) == "vaedoctor check m.py:VAE --seed 0"

@@ -83,7 +83,10 @@ class Rule:
         return self.check.__module__.startswith(f"{__package__}.rules.")
 
     def run(self, examination: Examination) -> Outcome:
-        """Judge one examination. Never raises: a bug of ours becomes `crashed`."""
+        """Judge one examination. Never raises: a bug of ours becomes `crashed`.
+
+        What was found before a measurement turned out to be unavailable stays found.
+        """
         findings: list[Finding] = []
         verified: list[Verified] = []
         try:
@@ -96,7 +99,8 @@ class Rule:
                         replace(said, code=self.code, name=self.name, severity=severity)
                     )
         except Unavailable as why:
-            return Outcome(self.code, self.name, "skipped", reason=str(why))
+            if not findings:
+                return Outcome(self.code, self.name, "skipped", reason=str(why))
         except Exception as bug:
             reason = f"{type(bug).__name__}: {bug}"
             if not self.own:
