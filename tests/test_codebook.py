@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 from typing import Any
 
 import pytest
@@ -279,6 +280,11 @@ class NeverCopied(Averaged):
         pass
 
 
+class Dropped(Averaged):
+    def averaged(self, sums: Tensor, sizes: Tensor) -> None:
+        _ = sums / sizes[:, None]  # never copied
+
+
 class SeldomCopied(Averaged):
     def averaged(self, sums: Tensor, sizes: Tensor) -> None:
         self.steps += 1
@@ -296,6 +302,13 @@ def test_averages_that_no_code_copies_to_the_table_are_an_error() -> None:
     assert told(NeverCopied()) == [("VQ101", "error")]
     assert told(SeldomCopied()) == [("VQ101", "warning")]
     assert not told(Averaged())
+
+
+def test_an_average_that_is_never_copied_is_told_where_it_is_last_read() -> None:
+    report = vaedoctor.check(Dropped(), X, objective=loss, select=["VQ101"])
+    (found,) = report.findings
+    assert found.at is not None
+    assert "# never copied" in linecache.getline(found.at.file, found.at.line)
 
 
 def test_beside_averages_a_commitment_that_holds_no_encoder_is_told() -> None:

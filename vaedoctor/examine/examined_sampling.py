@@ -10,7 +10,7 @@ from ..finding import Span
 from ..rule import Unavailable
 from .anatomy import evaluation
 from .anatomy.latents import Latent
-from .codebook import codebook, codeterms
+from .codebook import codebook, codeplaces, codeterms
 from .examined_step import ExaminedStep
 from .gradients import paths
 from .latent import conditions, modes, pins, swaps
@@ -186,6 +186,10 @@ class ExaminedSampling(ExaminedStep):
         """What drops the gradient on every way from an operation to the reconstruction, if any."""
         x_hat = self.anatomy.x_hat
         return paths.barrier(self.flow, op.out, x_hat) if x_hat is not None else None
+
+    def handed_on_at(self, op: Op) -> Span | None:
+        """Where what is read at an index, or rounded, is handed to the decoder."""
+        return codeplaces.handed_on(self.anatomy, op)
 
     @cached_property
     def rounding(self) -> codebook.Rounding | None:

@@ -233,9 +233,10 @@ def table_gradient(anatomy: Anatomy, book: Codebook) -> Arrives:
 
 @dataclass(frozen=True, slots=True)
 class Average:
-    """A buffer beside a table, of its shape, that training forwards move; and where they do.
+    """A buffer beside a table, of its shape, that training forwards move.
 
-    `copied` says that code of the class writes to the table, though not in these forwards.
+    `at` is the last line that reads it after that, or moves it where none does. `copied` says that
+    code of the class writes to the table, though not in these forwards.
     """
 
     name: str
@@ -295,7 +296,8 @@ def _averages(
             if made and made[-1].op is not None and flow.data[made[-1].index]:
                 module, _, attribute = table.rpartition(".")
                 written = writes_attribute(type(model.get_submodule(module)), attribute)
-                found[table] = Average(name, made[-1].op.span, written)
+                last = [made[-1].op, *flow.consumers.get(made[-1].index, ())][-1]
+                found[table] = Average(name, last.span, written)
     return found
 
 

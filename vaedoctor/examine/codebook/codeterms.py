@@ -28,7 +28,25 @@ def term_at(anatomy: Anatomy, book: Codebook) -> Span | None:
     own = next((op for op, _ in compared if _moves_codes(op, book, anatomy.flow)), None)
     if own is not None:
         return own.span
-    return next((op.span for op, judged in compared if judged), book.read.span)
+    terms = [op for op, judged in compared if judged]
+    idle = [op for op in terms if not op.out.requires_grad]
+    return (idle or _heaviest(anatomy, terms) or [book.read])[0].span
+
+
+def _heaviest(anatomy: Anatomy, terms: list[Op]) -> list[Op]:
+    """Of terms that say the same the one of the greatest weight, the last: a commitment is less."""
+    loss = anatomy.recording.loss
+    edges = [op.out.edge for op in terms if op.out.edge is not None]
+    if (
+        not isinstance(loss, Tensor)
+        or not loss.requires_grad
+        or len(edges) < len(terms)
+        or not terms
+    ):
+        return terms
+    found = torch.autograd.grad(loss, edges, allow_unused=True, retain_graph=True)
+    sizes = [0.0 if g is None else float(g.norm()) for g in found]
+    return [op for op, size in zip(terms, sizes, strict=True) if size >= max(sizes) * 0.999][-1:]
 
 
 def _compared(anatomy: Anatomy, book: Codebook) -> Iterator[tuple[Op, bool]]:

@@ -40,15 +40,15 @@ def straight_through_missing(examination: Examination) -> Iterator[Finding | Ver
     broken = [a for a in arrived if a[1] != "nonzero"]
     for op, arrives, causes in broken[:1]:
         cut = examination.cut_behind(op)
-        at = cut.at if cut is not None and cut.at is not None else op.span
         by = f": {cut.label} cuts it off" if cut is not None and cut.at is not None else ""
+        at = cut.at if cut is not None and by else examination.handed_on_at(op)
         yield Finding(
             f"the reconstruction gives the encoder no gradient across the look-up{by}",
             help="feed the decoder `z_e + (z_q - z_e).detach()`",
             at=at,
             measured={"d x_hat / d z_e": arrives},
             causes=causes | {"latent", *([cut.cause] if cut is not None else [])},
-            notes=(f"the code is looked up in {where(op.span, at)}",) if by else (),
+            notes=(f"the code is looked up in {where(op.span, at)}",) if at != op.span else (),
         )
     if not broken:
         yield Verified("the gradient passes the look-up straight through")
