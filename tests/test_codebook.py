@@ -313,3 +313,49 @@ def test_an_average_that_is_never_copied_is_told_where_it_is_last_read() -> None
 
 def test_beside_averages_a_commitment_that_holds_no_encoder_is_told() -> None:
     assert told(Averaged("vectors detached")) == [("VQ103", "warning")]
+
+
+class Around(VQ):
+    """What the decoder is given beside the code: nothing, a feature as wide, or less, or x."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.short, self.after = way, nn.Linear(6, 2), nn.Linear(3, 6)
+        self.wide, self.decoder = nn.Linear(6, 3), nn.Linear(3 + (way == "less") * 2, 6)
+
+    def forward(self, x: Tensor) -> Any:
+        z = self.encoder(x)
+        q = by_embedding(self, z)
+        terms = F.mse_loss(q, z.detach()) + 0.25 * F.mse_loss(z, q.detach())
+        if self.way == "noise":
+            noise = torch.randn_like(z)
+            q = z + (z - q).norm(dim=1, keepdim=True) * noise / noise.norm(dim=1, keepdim=True)
+        else:
+            q = z + (q - z).detach()
+        if self.way == "less":
+            return self.decoder(torch.cat([q, self.short(x)], 1)), terms
+        made = self.decoder(q.relu())
+        if self.way == "as wide":
+            return made + self.after(self.wide(x)), terms
+        return made + x if self.way == "x" else made, terms
+
+
+@pytest.mark.parametrize(
+    ("way", "severities"),
+    [("", []), ("noise", []), ("less", []), ("as wide", ["warning"]), ("x", ["error"])],
+)
+def test_a_decoder_that_sees_the_input_around_the_codes(way: str, severities: list[str]) -> None:
+    report = vaedoctor.check(Around(way), X, objective=loss, select=["VAE403"])
+    assert not [o for o in report.outcomes if o.status == "crashed"]
+    assert [str(f.severity) for f in report.findings] == severities
+
+
+def test_gradients_that_grow_through_a_quantised_model_are_told() -> None:
+    model = VQ()
+    model.decoder = nn.Sequential(*(nn.Linear(3, 3, bias=False) for _ in range(6)), nn.Linear(3, 6))
+    select = ["VAE603", "VAE604"]
+    assert not vaedoctor.check(model, X, objective=loss, select=select).findings
+    for layer in model.decoder:
+        nn.init.normal_(layer.weight, std=9)
+    report = vaedoctor.check(model, X, objective=loss, select=select)
+    assert [f.code for f in report.findings] == ["VAE604"]

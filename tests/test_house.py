@@ -41,8 +41,8 @@ LAYERS = (
 PACKAGES = {
     "subject": ("code", "trials", "script", "loading", "construct", "batches", "loss"),
     "examine": (
-        *("code", "runs", "structure", "anatomy", "objective", "sampling", "gradients", "latent"),
-        *("shapes", "device", "numerics", "codebook", "picture"),
+        *("code", "runs", "structure", "anatomy", "objective", "sampling", "codebook", "gradients"),
+        *("latent", "shapes", "device", "numerics", "picture"),
     ),
 }
 RANK = {room: i for i, rooms in enumerate(LAYERS) for room in rooms}

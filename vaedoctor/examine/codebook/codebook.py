@@ -91,6 +91,13 @@ def find_codebooks(anatomy: Anatomy) -> list[Codebook]:
     return found
 
 
+def looked_up(anatomy: Anatomy) -> list[Value]:
+    """The encoder's vectors for which codes are looked up, none of which comes after another's."""
+    if anatomy.latents or anatomy.quantizer is None:
+        return []
+    return [b.encoded for b in find_codebooks(anatomy) if b.first and b.encoded is not None]
+
+
 def _looked_up(flow: Flow, index: Op, behind: frozenset[int]) -> tuple[Op, Value, Value] | None:
     """The operation that reads a table at the index, the table that was scored, the codes."""
     scored = flow.ancestors(*index.reads)

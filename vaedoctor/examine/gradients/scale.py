@@ -13,6 +13,7 @@ from ...finding import Span
 from ...rule import Unavailable
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.latents import path_of
+from ..codebook.codebook import looked_up
 from ..runs.gradients import Gradients
 from ..runs.recording import Value
 
@@ -78,7 +79,7 @@ def gradient_scale(anatomy: Anatomy, gradients: Gradients) -> GradientScale:
 
 def _encoder(anatomy: Anatomy) -> Set[int]:
     operands = ((found.loc, found.scale) for found in anatomy.affine)
-    heads = [v for pair in operands for v in pair if v is not None]
+    heads = [v for pair in operands for v in pair if v is not None] or looked_up(anatomy)
     if not heads:
         raise Unavailable("no sampled latent separates encoder from decoder")
     return anatomy.flow.ancestors(*heads)
@@ -91,7 +92,8 @@ def _growth(anatomy: Anatomy, gradients: Gradients) -> float:
     counts, is done between the two.
     """
     last, x_hat, loss = _last_layer(anatomy), anatomy.x_hat, gradients.loss
-    samples = [x.z.edge for x in anatomy.sampled if x.z.edge is not None]
+    latents = [x.z for x in anatomy.sampled] or looked_up(anatomy)
+    samples = [v.edge for v in latents if v.edge is not None]
     if loss is None or last is None or x_hat is None or not samples:
         return 0.0
     grown = []

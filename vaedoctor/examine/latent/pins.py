@@ -13,6 +13,7 @@ from ...subject.subject import Subject
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.evaluation import differentiable
 from ..anatomy.latents import ADDS, MULS, Latent
+from ..codebook.heldcodes import held_codes
 from ..runs.edits import Edits, by_operation
 from ..runs.flow import Flow
 from ..runs.gradients import gradient_between
@@ -49,10 +50,10 @@ def pin_latents(
     """Run the step again with each sample replaced by its own detached value."""
     flow, x, x_hat = anatomy.flow, anatomy.x, anatomy.x_hat
     latents = anatomy.sampled
-    if x is None or x_hat is None or not latents:
+    if x is None or x_hat is None:
         raise Unavailable("no sample reaches a reconstruction, so nothing can be pinned")
     held = [found.z for found in latents]
-    held += _transformed(anatomy, latents)
+    held += _transformed(anatomy, latents) if held else held_codes(subject, anatomy, seed, rewind)
     if x.index not in flow.ancestors(x_hat, stop=held):
         return Pinned(0.0, False, False, None, "")
     if x.index not in flow.ancestors(x_hat, stop=[*held, *_statistics(flow, x)]):
@@ -61,15 +62,18 @@ def pin_latents(
         raise Unavailable("the input is discrete, so its gradient cannot be taken")
     if any(found.z.op is None for found in latents):
         raise Unavailable("a sample is made outside torch and cannot be pinned")
-    edits: Edits = {x.z.place: _detached for x in latents if x.z.op}
+    pinned = [found.z for found in latents] or held
+    edits: Edits = {v.place: _detached for v in pinned if v.op}
     gradient, direction, steps = _derivative(subject, anatomy, seed, rewind, edits)
     rewind()
     if gradient is None:
         return Pinned(0.0, False, False, None, "")
     merge = _merge(flow, held, x_hat, x)
-    if merge is not None and _turned(flow, latents, merge):
+    if merge is not None and latents and _turned(flow, latents, merge):
         return Pinned(0.0, False, False, None, "")
     same = gradient.shape == direction.shape and bool(torch.allclose(gradient, direction))
+    if not latents and not same and _narrow(flow, held, merge, x):
+        raise Unavailable("beside the codes the decoder is given a smaller summary of x")
     return Pinned(
         float(gradient.abs().max()),
         same,
@@ -78,6 +82,15 @@ def pin_latents(
         merge.name if merge is not None else "",
         apart=_apart(anatomy, gradient),
     )
+
+
+def _narrow(flow: Flow, held: list[Value], merge: Op | None, x: Value) -> bool:
+    """Whether what comes around codes is less than they are: a speaker's vector beside phonemes."""
+    if merge is None:
+        return True
+    after, from_x = flow.descendants(*held), flow.descendants(x)
+    around = [v for v in merge.reads if v.index in from_x and v.index not in after]
+    return max(v.tensor.numel() for v in around) < held[0].tensor.numel()
 
 
 def _apart(anatomy: Anatomy, seen: Tensor) -> bool:

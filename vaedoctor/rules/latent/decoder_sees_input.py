@@ -18,7 +18,8 @@ def decoder_sees_input(examination: Examination) -> Iterator[Finding | Verified]
 
     ## What it checks
     The step is run again with every sample held fixed, and x_hat is differentiated at x. Whatever
-    arrives came around the bottleneck.
+    arrives came around the bottleneck. Of a quantised model the codes are held, and with them what
+    does not move with x then: the straight-through step.
 
     ## Why it matters
     A decoder that sees x has no reason to use z: the reconstruction is perfect, the KL falls to
@@ -31,8 +32,9 @@ def decoder_sees_input(examination: Examination) -> Iterator[Finding | Verified]
     Declared conditions are allowed (`conditions=`), other arguments of `forward` are not x, all
     stochastic nodes of a hierarchy are held, and autoregressive decoders that see only earlier
     steps, or channels, are recognised, as are flows that read x, one number a row (a library size)
-    and masks that show the decoder no entry that the loss compares. A residual connection is an
-    *error* only if x itself is added to the output.
+    and masks that show the decoder no entry that the loss compares. A summary of x that is smaller
+    than the codes (a speaker's vector) is not judged, nor noise in their place. A residual
+    connection is an *error* only if x itself is added to the output.
     """
     pinned = examination.pinned
     if pinned.statistic:
