@@ -99,6 +99,38 @@ def test_what_half_the_call_leaves_open_is_made_up(write: Write) -> None:
     assert any(n.startswith("made up: `--arg hidden_dim=") for n in subject.notes)
 
 
+def test_what_a_command_line_requires_or_gets_later_is_made_up(write: Write) -> None:
+    uses = [f"args.{n}_dim" for n in ("input", "hidden", "latent")]
+    text = with_use(
+        """
+        import argparse
+        def main():
+            parser = argparse.ArgumentParser()
+            parser.add_argument("--latent-dim", type=int, required=True)
+            parser.add_argument("--hidden-dim", type=int, default=20)
+            args = parser.parse_args()
+            args.input_dim = load_data().shape[1]
+            vae = VAE(args)
+        """
+    )
+    text = text.replace("input_dim, hidden_dim, latent_dim, act", "args, act")
+    for use in uses:
+        text = text.replace(f"({use[5:]},", f"({use},").replace(f", {use[5:]})", f", {use})")
+    subject = load(write(text))
+    made = sizes(subject.model)
+    assert made[1] == 20
+    assert subject.batch.ran
+    assert all(
+        f"{n}_dim={s}" in subject.notes[0] for n, s in zip(("input", "hidden"), made, strict=False)
+    )
+
+
+def test_a_tracked_configuration_is_what_the_run_starts_with(write: Write) -> None:
+    run = "import wandb\nwandb.init(config={'width': 20, 'code': 10})\nc = wandb.config\n"
+    use = f"{run}vae = VAE(30, c.width, c.code)"
+    assert sizes(load(write(with_use(use))).model) == (30, 20, 10)
+
+
 def test_made_up_sizes_that_must_divide(write: Write) -> None:
     text = """
         import torch

@@ -39,7 +39,7 @@ LAYERS = (
     {"anatomy", "cli", "__main__", "demo", "pytest_plugin"},
 )
 PACKAGES = {
-    "subject": ("code", "trials", "script", "loading", "construct", "batches", "loss"),
+    "subject": ("code", "trials", "script", "loading", "joining", "construct", "batches", "loss"),
     "examine": (
         *("code", "runs", "structure", "anatomy", "objective", "sampling", "codebook", "gradients"),
         *("latent", "shapes", "device", "numerics", "picture"),

@@ -219,6 +219,9 @@ def _callings(model: nn.Module, wanted: Wanted) -> Iterator[Calling]:
         yield plain
         return
     steps = stepped(model, wanted.source, wanted.namespace, wanted.seed)
+    if wanted.source is not None and wanted.source.joined == type(model).__name__ and steps:
+        yield from (Calling(parts=s, way=s.way) for s in steps)
+        return
     composed = plain.parts
     known = set[str]()
     if isinstance(composed, EncodeDecode):

@@ -113,6 +113,7 @@ class Subject:
     the subject was loaded; `at` is the class line, the place of last resort for a finding;
     `calling` is how the forward pass is called; `made_up` says that vaedoctor chose arguments of
     the constructor; `made_there` that the file makes new tensors on the accelerator by default;
+    `moves` is False where the modules that a script joins, and its tensors, never leave the CPU;
     `backwards` counts the places where the model's file goes backward from a loss;
     `memory` is where experiments keep what they need to know about the model
     again and again.
@@ -133,5 +134,6 @@ class Subject:
     calling: Calling = field(default_factory=Calling)
     made_up: bool = False
     made_there: bool = False
+    moves: bool = True
     backwards: int = 0
     memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)

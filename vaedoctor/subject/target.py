@@ -6,7 +6,7 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,16 +18,17 @@ from .batches.supported import within_the_support
 from .calling import typed_arguments
 from .choosing import Wanted, first_that_runs
 from .code import cuda
-from .code.source import Source, source_of, span_of
+from .code.source import Source, reading, source_of, span_of
 from .construct.build import Built
 from .construct.models import built_from, models_of, trained
 from .construct.optimizers import backwards_in, optimizers_of
 from .construct.smaller import most_parameters
 from .errors import TargetError, summary, user_traceback
+from .joining.joined import only_model
 from .loading.lacking import lacking
 from .loading.loading import Loaded, existing, is_file, load_file, load_module
 from .loading.process import unchanged_process
-from .loading.resolving import only_candidate, resolve
+from .loading.resolving import resolve
 from .loading.surroundings import Surroundings
 from .loss.objective import find_objective
 from .loss.own_batch import own_batch, runs_alone
@@ -130,15 +131,18 @@ def _opened(
         unchanged_process(str(path or place)),
         Surroundings(folder, whole=whole).in_force() as surroundings,
         nullcontext() if whole else cuda.hidden(),
+        ExitStack() as stack,
     ):
         with cuda.moves_ignored():
             file = _loaded(path, place, name, objective, seed, surroundings, whole)
             if not name:
-                name = only_candidate(file, place, surroundings.stubs.names)
-                if name in file.executed.missing:  # an instance, which nobody had asked for
+                name, together = only_model(file, place, surroundings.stubs.names)
+                stack.enter_context(reading(together))
+                if together is not None or name in file.executed.missing:
                     file = _loaded(path, place, name, objective, seed, surroundings, whole)
             thing = resolve(file, name, place, modules_only=modules_only)
-        yield _Found(thing, file, f"{place}:{name}", surroundings)
+        joined = file.source is not None and bool(file.source.joined)
+        yield _Found(thing, file, place if joined else f"{place}:{name}", surroundings)
 
 
 def from_instance(
@@ -251,6 +255,7 @@ def _subject(
         calling=calling,
         made_up=bool(built.made_up),
         made_there=source is not None and cuda.is_default(source.tree),
+        moves=source is None or not source.joined or cuda.is_named(source.text),
         backwards=backwards_in(source),
     )
 

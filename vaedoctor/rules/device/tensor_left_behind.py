@@ -58,6 +58,8 @@ def tensor_left_behind(examination: Examination) -> Iterator[Finding | Verified]
     ## References
     PyTorch documentation, "Tensor Attributes: torch.device"; ATen `TensorIterator`.
     """
+    if not examination.subject.moves:
+        raise Unavailable("the file moves none of the modules that its loop joins to a device")
     moved = examination.move
     behind = [s for s in moved.stayed if s.kind != "literal"]
     for stayed in behind:

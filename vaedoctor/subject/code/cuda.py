@@ -116,6 +116,11 @@ def is_default(tree: ast.AST) -> bool:
     return False
 
 
+def is_named(text: str) -> bool:
+    """Whether code says anything of a device."""
+    return any(word in text for word in ("device", "cuda", "mps", "accelerat", "fabric"))
+
+
 def mark_moved(tensor: torch.Tensor) -> None:
     """Take a tensor for one that the user's script has on the model's device."""
     _MOVED[tensor] = "to"

@@ -1,7 +1,7 @@
 """What the parameters of a script's entry point are when nothing is typed.
 
 `click` and `typer` say it in decorators and defaults, `sacred` in a function that assigns, `hydra`
-in YAML files. None of these libraries has to be installed.
+in YAML files, `wandb` where a run starts. None of these libraries has to be installed.
 """
 
 from __future__ import annotations
@@ -67,6 +67,26 @@ def hydra_config(function: Function, folder: Path) -> Config | None:
             held = _composed(folder / str(given.get("config_path") or "."), name)
             return None if held is None else Config(_resolved(held, held))
     return None
+
+
+def tracked_config(node: ast.Attribute, tree: ast.Module) -> ast.expr | None:
+    """What the file gives `wandb.init(config=...)`, where code reads `wandb.config` of it."""
+    if node.attr != "config" or not isinstance(node.value, ast.Name):
+        return None
+    runs = {"wandb"}
+    calls: list[ast.Call] = []
+    for inner in ast.walk(tree):
+        match inner:
+            case ast.Assign([ast.Name(id=name)], ast.Call() as call) if _starts_run(call):
+                runs.add(name)
+        if isinstance(inner, ast.Call) and _starts_run(inner):
+            calls.append(inner)
+    given = [k.value for c in calls for k in c.keywords if k.arg == "config"]
+    return given[0] if given and node.value.id in runs else None
+
+
+def _starts_run(call: ast.Call) -> bool:
+    return ast.unparse(call.func) == "wandb.init"
 
 
 def config_of(held: Any) -> Any:

@@ -18,9 +18,9 @@ from torch import nn
 
 from .bindings import Bindings
 from .callees import tree_of
-from .entrypoints import config_of
+from .entrypoints import config_of, tracked_config
 from .permitted import forbidden, may_be_called
-from .scope import Scope, Unknown
+from .scope import Missing, Scope, Unknown
 from .source import Function, Source, called_name, file_of, is_foreign, names_read, root_name
 from .statements import is_costly
 
@@ -74,6 +74,10 @@ class OpenScope(Scope):
             known = {n: v for n in names if (v := self._or_nothing(n, at)) is not _NOTHING}
             tree = ast.fix_missing_locations(ast.Expression(copy.deepcopy(node)))
             return eval(compile(tree, str(self._source.path), "eval"), {**self._own, **known})
+        if isinstance(node, ast.Attribute):
+            tracked = tracked_config(node, self._source.tree)
+            if tracked is not None:
+                return config_of(self._value(tracked, at))
         return super()._evaluate(node, at)
 
     def _name(self, name: str, at: Bindings) -> Any:
@@ -133,6 +137,14 @@ class OpenScope(Scope):
             return False
         tree = tree_of(function)
         return tree is None or not any(is_costly(s) for s in tree.body)
+
+
+def told(expr: ast.expr, scope: Scope) -> Any:
+    """The value of an expression; raises `Unknown` of what a missing library would give as well."""
+    value = scope.value(expr)
+    if isinstance(value, Missing):
+        raise Unknown(ast.unparse(expr))
+    return value
 
 
 _NOTHING = object()

@@ -29,6 +29,12 @@ class Unknown(Exception):
     """The value of an expression cannot be told without running the script."""
 
 
+class Missing:
+    """What stands for a name that a library would give which is not there."""
+
+    __slots__ = ()
+
+
 class Scope(MutableMapping[str, Any]):
     """Names visible at one line of a file; also a mapping, to be the locals of `eval`."""
 

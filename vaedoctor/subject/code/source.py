@@ -10,6 +10,7 @@ import sysconfig
 import tokenize
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -24,6 +25,7 @@ from ..errors import OURS, TargetError
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 _MOVES = {"to", "cuda", "cpu", "train", "eval", "float", "share_memory"}
 _FRAMEWORKS = {"torch", "lightning", "pytorch_lightning", "builtins", "abc", "typing"}
+_INSTEAD: dict[Path, Source] = {}
 _PACKAGES = ("site-packages", "dist-packages")
 _FOREIGN = tuple(
     f"{os.path.realpath(folder)}{os.sep}"
@@ -33,12 +35,16 @@ _FOREIGN = tuple(
 
 @dataclass(frozen=True)
 class Source:
-    """One file: path, text and syntax tree. Read once and shared: the tree is not to be changed."""
+    """One file: path, text and syntax tree. Read once and shared: the tree is not to be changed.
+
+    `joined` names the class that the tree has and the text has not: see `joined.py`.
+    """
 
     path: Path
     text: str = field(repr=False)
     tree: ast.Module = field(repr=False)
     notes: tuple[str, ...] = ()
+    joined: str = ""
 
     def functions_around(self, function: Function | None) -> tuple[Function, ...]:
         """A function and those it is written in, the innermost first."""
@@ -106,8 +112,23 @@ class Place:
         return next((o for o in reversed(self.owners) if not isinstance(o, ast.ClassDef)), None)
 
 
+@contextmanager
+def reading(source: Source | None) -> Iterator[None]:
+    """Inside, this is what a file is read as."""
+    if source is None:
+        yield
+        return
+    _INSTEAD[source.path] = source
+    try:
+        yield
+    finally:
+        _INSTEAD.pop(source.path, None)
+
+
 def read(path: Path) -> Source:
     """Read and parse a file; what Python cannot parse becomes a `TargetError`."""
+    if path in _INSTEAD:
+        return _INSTEAD[path]
     about = path.stat()
     return _read(path, about.st_mtime_ns, about.st_size)
 

@@ -148,6 +148,7 @@ def builds(
     read, construction = _from_file(thing, source, names)
     values = {**read, **given}
     proposals = Proposals(thing, values, names)
+    values = proposals.values
     failure: tuple[Plan, BaseException] | None = None
     built, attempts, tried, answered = False, 0, set[str](), Counter[str]()
     sets = _likeliest_first(proposals, bool(read), bool(given))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import re
 import types
@@ -17,7 +18,7 @@ from ..trials.witness import user_frame
 from .asserted import classes_asked
 from .bases import inheriting
 from .inventing import Inventor, fields_of
-from .making import Call, realised
+from .making import Call, namespace_of, realised
 from .reading import uses_of
 from .sizes import Sizes
 
@@ -36,9 +37,11 @@ class Proposals:
         self.namespace = namespace
         self.signature = signature_of(thing)
         self.uses = uses_of(thing, namespace)
+        self._told = {n: vars(v) for n, v in values.items() if self._is_incomplete(n, v)}
+        values = {n: v for n, v in values.items() if n not in self._told}
+        self.values = values
         self.hints = annotations_of(thing)
         self._added = 0
-        self._values = values
         self._known = {**defaults_of(thing), **values}
         self._named: set[str] = set()
         self.missing = [p for p in required(self.signature) if p.name not in values]
@@ -58,7 +61,7 @@ class Proposals:
             p
             for p in self._parameters()
             if p.default is None
-            and p.name not in self._values
+            and p.name not in self.values
             and (self.hints.get(p.name, p.annotation) is int or self._is_number(p.name))
         ]
 
@@ -86,7 +89,7 @@ class Proposals:
         lacking = [
             p
             for p in self._parameters()
-            if p.name not in self._values
+            if p.name not in self.values
             and (
                 (p.default is None and said_in(p.name, error))
                 or (p.default in (None, 0) and p.name in unset)
@@ -103,7 +106,7 @@ class Proposals:
 
     def _of_the_class_asked(self, error: BaseException, made: Values) -> Iterator[Values]:
         """With an object of the class that a check of the constructor's asks for."""
-        names = [p.name for p in self._parameters() if p.name not in self._values]
+        names = [p.name for p in self._parameters() if p.name not in self.values]
         inventor = self._inventor(even=False, shared=False)
         for name, kind in classes_asked(error):
             if name in names and not isinstance(realised(made.get(name)), kind):
@@ -128,7 +131,7 @@ class Proposals:
         """With what a part asserts about its own arguments, where `**kwargs` hands them on."""
         spare = next((p.name for p in self._parameters() if p.kind is p.VAR_KEYWORD), None)
         frame = user_frame(error)
-        if spare is None or spare in self._values or frame is None:
+        if spare is None or spare in self.values or frame is None:
             return
         given, inventor = made.get(spare, {}), self._inventor(even=False, shared=False)
         held, line = frame[0].f_locals, frame[1]
@@ -171,7 +174,22 @@ class Proposals:
             else:
                 hint = hint_of(self.thing, p, self.hints)
                 found[p.name] = inventor.choices(p.name, hint, self.uses.get(p.name))
+            if told := {k: v for k, v in self._told.get(p.name, {}).items() if v is not None}:
+                found[p.name] = [
+                    namespace_of({**o.values, **told}) if isinstance(o, Call) else o
+                    for o in found[p.name]
+                ]
         return found
+
+    def _is_incomplete(self, name: str, value: Any) -> bool:
+        """Whether a command line lacks what is read from it: what is required, and set later."""
+        if not isinstance(value, argparse.Namespace) or name not in self.uses:
+            return False
+        return any(
+            not hasattr(value, attr) or (getattr(value, attr) is None and (use.number or use.names))
+            for attr, use in self.uses[name].attributes.items()
+            if use.fallback is inspect.Parameter.empty and not use.may_lack and not use.tested
+        )
 
     def _inventor(self, *, even: bool, shared: bool) -> Inventor:
         known = {

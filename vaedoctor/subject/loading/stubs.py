@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from ..code.scope import Missing
 from ..errors import TargetError, is_own_frame, user_traceback
 from .trainerless import LightningModule
 
@@ -86,7 +87,7 @@ class StubUsed(ModuleNotFoundError):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Absent:
+class Absent(Missing):
     """A name that was imported from what is not there; `why` is what the import raised."""
 
     _path: str

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ...finding import Span
-from ..code.openscope import OpenScope
+from ..code.openscope import OpenScope, told
 from ..code.scope import Scope, Unknown
 from ..code.source import (
     Place,
@@ -159,7 +159,7 @@ def own_arguments(
         values, complete = [], False
     for index, node in enumerate(values):
         try:
-            value = scope.value(node) if isinstance(node, ast.expr) else node
+            value = told(node, scope) if isinstance(node, ast.expr) else node
         except Unknown:
             complete = False
             continue
@@ -171,7 +171,7 @@ def own_arguments(
             complete = False
     for keyword in construction.call.keywords:
         try:
-            value = scope.value(keyword.value)
+            value = told(keyword.value, scope)
         except Unknown:
             complete = False
             continue

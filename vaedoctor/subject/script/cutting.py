@@ -139,9 +139,11 @@ class _Cutter:
         return tuple(found)
 
     def _calls(self, statement: ast.stmt) -> bool:
-        """Whether a statement runs a part of the model, or hands it on."""
-        names = self.loop.setting.models
+        """Whether a statement runs a part of the model, hands it on, or calls what does."""
+        names, entry = self.loop.setting.models, self.loop.step.entry
         for call in (n for n in ast.walk(statement) if isinstance(n, ast.Call)):
+            if (call.lineno, call.col_offset) == (entry.lineno, entry.col_offset):
+                return True
             given = [call.func, *call.args, *(k.value for k in call.keywords)]
             if any(
                 ast.unparse(n) in names
@@ -208,7 +210,8 @@ class _Cutter:
     def _is_constant(self, statement: ast.stmt) -> bool:
         """Whether a statement makes tensors that are the same in every step: `torch.zeros(6)`."""
         calls = [n for n in ast.walk(statement) if isinstance(n, ast.Call)]
-        return all(root_name(c.func) == "torch" and called_name(c) in _MAKERS for c in calls)
+        made = all(root_name(c.func) == "torch" and called_name(c) in _MAKERS for c in calls)
+        return made and bool(calls)
 
     def _is_bare(self, name: str) -> bool:
         return isinstance(self._value(name), Tensor)

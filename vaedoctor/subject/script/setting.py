@@ -16,7 +16,7 @@ from ..code import cuda
 from ..code.callees import tree_of
 from ..code.openscope import OpenScope
 from ..code.roles import role
-from ..code.scope import Scope, Unknown
+from ..code.scope import Missing, Scope, Unknown
 from ..code.source import (
     Function,
     Source,
@@ -117,7 +117,8 @@ class _Making:
             if name in seen:
                 continue
             seen.add(name)
-            if name not in self.space:
+            held = self.space.get(name, _NOTHING)
+            if held is _NOTHING or isinstance(held, Missing):
                 with suppress(Unknown):
                     self.space[name] = self._resolved(name)
             if self._is_own(found := self.space.get(name)) and (tree := tree_of(found)) is not None:

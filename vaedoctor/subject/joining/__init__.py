@@ -1,0 +1,1 @@
+"""Scripts without a class for their model: what their loop joins is put into one."""
