@@ -16,7 +16,7 @@ from texts import IMPORTS
 from texts import VAE as MODEL
 
 from vaedoctor.subject.errors import TargetError
-from vaedoctor.subject.loading.stubs import package_of
+from vaedoctor.subject.loading.stubs import _PACKAGES, distribution_of
 from vaedoctor.subject.loading.surroundings import _file
 from vaedoctor.subject.target import load
 
@@ -120,9 +120,16 @@ class TestStandIns:
 
     def test_the_package_is_named_as_the_index_names_it(self) -> None:
         known = ("sklearn", "cv2", "PIL", "yaml", "pytorch_lightning", "einops")
-        assert [package_of(n) for n in known] == [
+        assert [distribution_of(n) for n in known] == [
             *("scikit-learn", "opencv-python", "pillow", "pyyaml", "pytorch-lightning", "einops")
         ]
+
+    def test_the_note_names_the_package_as_well(
+        self, write: Write, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(_PACKAGES, "rare_", "the-rare")
+        target = str(write(m=f"{IMPORTS}import rare_\n{MODEL}"))
+        assert any("`rare_` (`the-rare`) is not installed" in n for n in load(target).notes)
 
     def test_an_import_that_may_fail_fails(self, write: Write) -> None:
         text = """

@@ -163,6 +163,41 @@ if __name__ == "__main__":
     dec = Decoder(3, 11)
     Trainer(enc, dec).fit(torch.randn(256, 11))
 """,
+    "returned side by side": CLASSES
+    + """
+def build(latent=3):
+    encoder = Encoder(11, latent)
+    decoder = Decoder(latent, 11)
+    return encoder, decoder
+
+def main():
+    inner, outer = build()
+    inner.to(device), outer.to(device)
+    opt = torch.optim.Adam(list(inner.parameters()) + list(outer.parameters()))
+    for x in torch.randn(256, 11).split(32):
+        x = x.to(device)
+"""
+    + _step(8, "inner", "outer")
+    + """
+        loss = rec + kl
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+""",
+    "entries of a dict": CLASSES
+    + """
+nets = {"enc": Encoder(11, 3).to(device), "dec": Decoder(3, 11).to(device)}
+opt = torch.optim.Adam([p for net in nets.values() for p in net.parameters()])
+for x in torch.randn(256, 11).split(32):
+    x = x.to(device)
+"""
+    + _step(4, "nets['enc']", "nets['dec']")
+    + """
+    loss = rec + kl
+    opt.zero_grad()
+    loss.backward()
+    opt.step()
+""",
     "one class, built twice": HEAD
     + """
 class MLP(nn.Module):

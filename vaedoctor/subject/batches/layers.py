@@ -6,6 +6,7 @@ import ast
 import math
 import re
 from collections.abc import Iterator, Mapping
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 
 from ..code.source import function_tree
 from ..trials.slots import Shape, Slot
+from ..trials.trial import attempt
 
 KNOWN = (
     nn.Linear,
@@ -68,6 +70,26 @@ class Layers:
     def part(self, name: str) -> nn.Module:
         """The part of the model under a name."""
         return self._model.get_submodule(name)
+
+    @cached_property
+    def pictures(self) -> list[Shape]:
+        """What the decoders make of a row: the only telling of pictures with unlike sides.
+
+        A decoder is a chain of layers from a linear one to a convolution.
+        """
+        found: dict[Shape, None] = {}
+        for chain in (m for m in self._model.modules() if isinstance(m, nn.Sequential)):
+            ends = [m for m in chain.modules() if isinstance(m, KNOWN)]
+            if not ends or not isinstance(ends[0], nn.Linear):
+                continue
+            if not any(isinstance(m, nn.modules.conv._ConvTransposeNd) for m in ends):
+                continue
+            weight = ends[0].weight
+            row = weight.new_zeros(2, ends[0].in_features)
+            made = attempt(partial(chain, row), self._model).value
+            if isinstance(made, torch.Tensor) and made.dim() > 2:
+                found[(self.rows, *made.shape[1:])] = None
+        return list(found)
 
     def slots(self, layer: nn.Module) -> list[Slot]:
         """What a layer that is reached first may be given."""

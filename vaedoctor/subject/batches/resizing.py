@@ -206,6 +206,8 @@ class Resizing:
                 if size and not rest:
                     yield (*shape[:axis], size, *shape[axis + 1 :])
         if len(shape) > 2:
+            alike = (s for s in self.layers.pictures if s[:2] == shape[:2])
+            yield from (s for s in alike if len(s) == len(shape) and s != shape)
             yield from _rescaled(shape, wanted / got)
             yield from self._rectangles(shape, wanted)
         if got % shape[-1] == 0 and wanted % (got // shape[-1]) == 0:

@@ -18,14 +18,24 @@ _ROUNDS = 4
 class Part:
     """A module that the file builds: its name there, the statement, and what is assigned.
 
-    `learned` says that it is a tensor, or a dict of tensors.
+    `kind` is what it is made of: modules, or tensors that are learned.
     """
 
     name: str
     place: Place
     target: ast.expr
     value: ast.expr
-    learned: bool = False
+    kind: str = "module"
+
+    @property
+    def learned(self) -> bool:
+        """Whether it is a tensor, or several of them."""
+        return self.kind.startswith("tensor")
+
+    @property
+    def several(self) -> bool:
+        """Whether it is a dict or a list of modules or tensors."""
+        return isinstance(self.value, ast.Dict | ast.List)
 
     @property
     def attribute(self) -> str:
@@ -44,13 +54,15 @@ class Part:
 class Aliases:
     """The part that each name holds, by function (None is the top level) and class.
 
-    Followed through assignments and the arguments of the file's own calls. `clashes` says that one
-    name of a function holds several.
+    Followed through assignments, the arguments of the file's own calls and what they return.
+    `returned` are the parts that a function returns side by side; `clashes` says that one name of a
+    function holds several.
     """
 
     source: Source
     modules: frozenset[str]
     held: dict[int, dict[str, str]] = field(default_factory=dict)
+    returned: dict[int, tuple[str, ...]] = field(default_factory=dict)
     clashes: bool = False
 
     def follow(self) -> None:
@@ -71,6 +83,11 @@ class Aliases:
                 return self.held.get(id(owner), {}).get(f"self.{attr}", "")
         return ""
 
+    def given_back(self, call: ast.Call) -> tuple[str, ...]:
+        """The parts that a call of a function of the file returns side by side."""
+        known = (self.returned.get(id(c), ()) for c, _ in callees(self.source, called_name(call)))
+        return next(filter(None, known), ())
+
     def named(self, name: str, function: Function | None) -> str:
         """The part that a bare name means in a function."""
         for around in self.source.functions_around(function):
@@ -84,6 +101,16 @@ class Aliases:
     def _read(self, place: Place) -> None:
         function, owner = place.function, class_around(place)
         match place.stmt:
+            case ast.Return(value=ast.Tuple(elts=elts)) if function is not None:
+                parts = tuple(self.of(e, function, owner) for e in elts)
+                if all(parts) and self.returned.setdefault(id(function), parts) != parts:
+                    self.clashes = True
+            case ast.Assign(targets=[ast.Tuple(elts=elts)], value=ast.Call() as call):
+                names = [e.id for e in elts if isinstance(e, ast.Name)]
+                parts = self.given_back(call)
+                if len(names) == len(elts) == len(parts):
+                    for name, part in zip(names, parts, strict=True):
+                        self._hold(function, name, part)
             case ast.Assign(targets=[target], value=value) if part := self.of(
                 value, function, owner
             ):

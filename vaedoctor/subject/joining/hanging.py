@@ -123,9 +123,11 @@ class _Constructor(ast.NodeTransformer):
 
 
 def _registered(part: Part, value: ast.expr) -> ast.expr:
-    """A learned tensor as a parameter of the model."""
-    holder = "ParameterDict" if isinstance(part.value, ast.Dict) else "Parameter"
-    if not part.learned or (isinstance(value, ast.Call) and called_name(value) == holder):
+    """A learned tensor as a parameter of the model, dicts and lists as torch's own."""
+    holder = "Parameter" if part.learned else "Module" if part.several else ""
+    if part.several:
+        holder += "Dict" if isinstance(part.value, ast.Dict) else "List"
+    if not holder or (isinstance(value, ast.Call) and called_name(value) == holder):
         return value
     made = ast.parse(f"__import__('torch').nn.{holder}()", mode="eval").body
     assert isinstance(made, ast.Call)
@@ -199,10 +201,19 @@ class _Rewriter(ast.NodeTransformer):
     def visit_Assign(self, node: ast.Assign) -> Any:
         ones = one_by_one(node)
         targets = [t for s in ones if isinstance(s, ast.Assign) for t in s.targets]
+        if isinstance(node.value, ast.Call) and self.aliases.given_back(node.value):
+            held = ast.copy_location(ast.Name(self.name, ast.Store()), node.targets[0])
+            return ast.copy_location(ast.Assign([held], self.visit(node.value)), node)
         if any(id(t) in self.parts for t in targets):
             return self._moved(node, ones)
         if len(targets) == 1 and (part := self._of(targets[0])) and part == self._of(node.value):
             return self._held_again(node, targets[0])
+        return self.generic_visit(node)
+
+    def visit_Return(self, node: ast.Return) -> ast.AST:
+        if self.function is not None and id(self.function) in self.aliases.returned:
+            node.value = ast.copy_location(ast.Name(self.name, ast.Load()), node)
+            return node
         return self.generic_visit(node)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> Any:

@@ -110,17 +110,16 @@ def _built(source: Source, namespace: Mapping[str, Any]) -> Iterator[tuple[Home,
             name = ast.unparse(target)
             if name in parts:
                 again.add((id(home), name))
-            parts[name] = Part(name, place, target, value, made == "tensor")
+            parts[name] = Part(name, place, target, value, made)
     for home, parts in found.values():
         once = {n: p for n, p in parts.items() if (id(home), n) not in again}
+        loose = {n for n, p in once.items() if p.several}
+        loose &= {n for n in loose if any(_holds(p.value, {n}) for p in once.values())}
+        once = {n: p for n, p in once.items() if n not in loose}  # `nn.Sequential(*layers)`
         holding = {n for n, p in once.items() if _holds(p.value, set(once) - {n})}
         once = {n: p for n, p in once.items() if n not in holding}
-        if len(once) > 1 or any(map(_is_several, once.values())):
+        if len(once) > 1 or any(p.several for p in once.values()):
             yield home, once
-
-
-def _is_several(part: Part) -> bool:
-    return isinstance(part.value, ast.Dict)
 
 
 def _assigned(stmt: ast.stmt) -> Iterator[tuple[ast.expr, ast.expr]]:
@@ -136,9 +135,10 @@ def _assigned(stmt: ast.stmt) -> Iterator[tuple[ast.expr, ast.expr]]:
 def _made(value: ast.expr, source: Source, namespace: Mapping[str, Any], depth: int) -> str:
     """What an expression makes: a `module`, a `tensor` that is learned (or several), or nothing."""
     value = stripped(value)
-    if isinstance(value, ast.Dict):
-        made = {_made(v, source, namespace, depth) for v in value.values}
-        return "tensor" if made == {"tensor"} else ""
+    if isinstance(value, ast.Dict | ast.List):
+        inside = value.values if isinstance(value, ast.Dict) else value.elts
+        made = {_made(v, source, namespace, depth) for v in inside}
+        return made.pop() if len(made) == 1 else ""
     if not isinstance(value, ast.Call):
         return ""
     told = {k.arg: ast.unparse(k.value) for k in value.keywords}
@@ -202,8 +202,8 @@ def _together(source: Source, parts: Mapping[str, Part]) -> Iterator[set[str]]:
         trained = set().union(*optimized.values(), set())
         called -= {n for n in called if parts[n].learned and parts[n].attribute not in trained}
         modules = [n for n in called if not parts[n].learned]
-        tensors = len(called) > 1 or any(_is_several(parts[n]) for n in called)
-        if len(modules) > 1 or (tensors and not modules):
+        several = len(modules or called) > 1 or any(parts[n].several for n in modules or called)
+        if several:
             found.append(called)
     yield from sorted(found, key=len, reverse=True)
 

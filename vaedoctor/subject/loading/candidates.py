@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from typing import Any
 
 from torch import nn
 
@@ -93,16 +94,24 @@ def _instantiated(loaded: Loaded) -> set[str]:
 
 
 def _instances(loaded: Loaded) -> list[str]:
-    """Top-level names bound to an imported model's construction."""
+    """Top-level names bound to a library's module; those that others are made of are left out."""
     assert loaded.source is not None
-    found: list[str] = []
+    found: dict[str, ast.expr] = {}
     for stmt in loaded.source.tree.body:
         match stmt:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 call = stripped(value)
-                thing = (
-                    loaded.namespace.get(called_name(call)) if isinstance(call, ast.Call) else None
-                )
-                if isinstance(thing, type) and issubclass(thing, nn.Module):
-                    found.append(name)
-    return list(dict.fromkeys(found))
+                if isinstance(call, ast.Call) and _is_model(loaded, call.func):
+                    found[name] = call
+    parts = set().union(*(names_read(v) for v in found.values()), set())
+    return [n for n in found if n not in parts] or list(found)
+
+
+def _is_model(loaded: Loaded, made_by: ast.expr) -> bool:
+    """Whether a name or a dotted name means a module class, and no loss or activation."""
+    path = ast.unparse(made_by).split(".")
+    thing: Any = loaded.namespace.get(path[0])
+    for part in path[1:]:
+        thing = getattr(thing, part, None)
+    known = isinstance(thing, type) and issubclass(thing, nn.Module)
+    return known and (thing is nn.Sequential or not thing.__module__.startswith("torch.nn"))

@@ -19,7 +19,7 @@ from ..errors import TargetError, summary, user_traceback
 from ..trials.trace import generators_restored, seed_everything
 from .packages import enter_packages, package_of
 from .slicing import Executed, execute, execute_whole
-from .stubs import StubUsed, explain
+from .stubs import StubUsed, distribution_of, explain
 from .surroundings import Surroundings
 from .written import written_modules
 
@@ -170,7 +170,7 @@ def stopped(file: Source | Path, error: BaseException, line: int | None) -> Targ
     where = f"{at} of {path.name}" if at else path.name
     step = f"correct {where}, `python {path.name}` shows the same error"
     if isinstance(error, ModuleNotFoundError) and error.name:
-        top = error.name.partition(".")[0]
+        top = distribution_of(error.name.partition(".")[0])
         step = f"python -m pip install {top}   (into the environment vaedoctor runs in)"
     elif isinstance(error, SystemExit):
         step = f'move what ends the program in {where} under `if __name__ == "__main__":`'

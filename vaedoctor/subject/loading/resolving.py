@@ -15,7 +15,7 @@ from ..errors import TargetError, a_kind, summary, user_traceback
 from .candidates import candidates, commands
 from .lacking import unbound
 from .loading import Loaded
-from .stubs import Absent
+from .stubs import Absent, distribution_of
 
 _FACTORY = re.compile(r"make|build|create|construct|model|vae|net", re.IGNORECASE)
 
@@ -117,7 +117,7 @@ def _not_imported(name: str, place: str, error: Exception) -> TargetError:
     missing = [c.name for c in chain if isinstance(c, ModuleNotFoundError) and c.name]
     step = f'`python -c "from {place} import {name}"` shows the same error'
     if missing:
-        package = missing[0].partition(".")[0]
+        package = distribution_of(missing[0].partition(".")[0])
         step = f"python -m pip install {package}   (into the environment vaedoctor runs in)"
     return TargetError(
         f"`{place}` raised {summary(chain[-1])} while `{name}` was taken from it",

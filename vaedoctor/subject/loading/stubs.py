@@ -232,11 +232,18 @@ class StubLoader(Loader):
             return None
         whole = [n for n in self.names if "." not in n]
         be, them = ("is", "it") if len(whole) == 1 else ("are", "them")
-        said = f"{_listed(whole)} {be} not installed: stubbed"
+        named = ", ".join(_named(n) for n in whole)
+        said = f"{named} {be} not installed: stubbed"
         said += f"; install {them} if the model needs {them}"
         parts = [n for n in self.names if "." in n]
         lacked = f"{_listed(parts)}, which the installed libraries lack: stubbed"
         return "; ".join(([said] if whole else []) + ([lacked] if parts else []))
+
+
+def _named(name: str) -> str:
+    """A library, with what to install where that is called otherwise: `cv2` (`opencv-python`)."""
+    package = distribution_of(name)
+    return f"`{name}`" if package == name else f"`{name}` (`{package}`)"
 
 
 def _listed(names: list[str]) -> str:
@@ -272,7 +279,7 @@ def explain(used: StubUsed) -> TargetError:
     return TargetError(
         f"`{used.needed}` is {used.role}, but `{top}` is not installed",
         traceback=user_traceback(used),
-        next_step=f"python -m pip install {package_of(top)}   "
+        next_step=f"python -m pip install {distribution_of(top)}   "
         "(into the environment vaedoctor runs in)",
     )
 
@@ -287,7 +294,7 @@ def _place_of(error: BaseException) -> str:
     return "the import"
 
 
-def package_of(name: str) -> str:
+def distribution_of(name: str) -> str:
     """What to install for an import name: `scikit-learn` for `sklearn`."""
     return _PACKAGES.get(name, name)
 
