@@ -202,6 +202,22 @@ def test_what_autograd_raises_is_kept() -> None:
         assert fault.shape == (2, 3)
 
 
+def test_what_is_written_over_spoils_a_graph_too() -> None:
+    layer, table = nn.Linear(3, 3), nn.Embedding(4, 3)
+
+    def body(x: Tensor) -> Tensor:
+        which = torch.empty(2, dtype=torch.long).fill_(1)
+        y = layer(x) * table(which)
+        which.zero_()  # the table's backward pass has kept it
+        return y
+
+    loss = lambda y, x: y.sum()  # noqa: E731
+    with examined(Bare(body, layer=layer, table=table), torch.ones(2, 3), loss=loss) as e:
+        fault = e.backward_fault
+    assert fault is not None
+    assert fault.edit == "zero_"
+
+
 class TestSurvey:
     """Gradients on other batches and at nudged weights."""
 

@@ -65,7 +65,7 @@ def _edit(recording: Recording, shape: tuple[int, ...], function: str) -> Op | N
     edits = [
         op
         for op in recording.ops
-        if op.inplace and op.reads and any(_same(v.shape, shape) for v in (*op.reads, *op.makes))
+        if op.inplace and any(_same(v.shape, shape) for v in (*op.reads, *op.makes))
     ]
     named = [
         op
@@ -73,7 +73,8 @@ def _edit(recording: Recording, shape: tuple[int, ...], function: str) -> Op | N
         if function
         and any(v.op and function in v.op.name.replace("_", "").lower() for v in op.reads)
     ]
-    return next(iter(named or edits), None)
+    written_over = [op for op in reversed(edits) if not op.reads]  # first `empty`, then a slip
+    return next(iter(named or [op for op in edits if op.reads] or written_over), None)
 
 
 def _same(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
