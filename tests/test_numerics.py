@@ -348,6 +348,22 @@ def test_half_precision_overflows_where_the_numbers_do() -> None:
     assert torch.finfo(torch.float16).max == 65504
 
 
+@pytest.mark.parametrize("trains", [False, True])
+def test_what_is_only_logged_trains_nothing(trains: bool) -> None:
+    layer = nn.Linear(4, 4)
+
+    def body(x: Tensor) -> tuple[Tensor, Tensor]:
+        h = layer(x)
+        shares = (h if trains else h.detach()).softmax(1).mean(0).to(h.dtype) * 0
+        return h, -(shares * (shares + 1e-10).log()).sum()
+
+    model = Bare(body, layer=layer)
+    with examined(model, x(), loss=lambda out, x: (out[0] - x).square().sum()) as e:
+        found = e.half_overflow
+    assert found is not None
+    assert found.found.logged is not trains
+
+
 def test_replayed_noise_is_the_noise() -> None:
     model = sampler(lambda h: h.exp())
     first = step(model, x(), seed=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -78,7 +78,8 @@ class NonFinite:
 
     `smallest` and `largest` are its first operand's; `leaf` names a batch item or parameter that
     held the value from the start; `end` is what is not finite in the end, `raw` says that the
-    operation reads nothing but the batch.
+    operation reads nothing but the batch, `logged` that the end is an output without a gradient,
+    which trains nothing.
     """
 
     op: Op | None
@@ -89,6 +90,7 @@ class NonFinite:
     smallest: float = math.nan
     largest: float = math.nan
     raw: bool = False
+    logged: bool = False
 
 
 _COMPLAINTS = ("nan", "inf", "invalid values", "between 0 and 1", "not finite", "positive")
@@ -138,7 +140,9 @@ def first_non_finite(
     if end is None:
         return None
     value = recording.value_of(end[1])
-    return None if value is None else _begin(watch, Flow(recording), value, end[0])
+    found = None if value is None else _begin(watch, Flow(recording), value, end[0])
+    logged = recording.error is None and not end[1].requires_grad
+    return found and replace(found, logged=logged)
 
 
 def _before_error(recording: Recording, watch: Watch) -> tuple[str, Tensor] | None:

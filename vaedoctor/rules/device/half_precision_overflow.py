@@ -19,9 +19,11 @@ def half_precision_overflow(examination: Examination) -> Iterator[Finding | Veri
     ## What it checks
     The step on the same noise under autocast, with the operations that CUDA's autocast keeps in
     float32 kept there, and products of rounded operands summed in float32 as tensor cores do. Runs
-    where a number of the float32 step comes near float16's limits (65504
-    and 6e-8). Where the posterior is trained (a KL of a nat a row or more), a *note* says when half
-    precision moves its KL by more than a hundredth from float64's.
+    where a number of the float32 step comes near float16's limits (65504 and 6e-8). A *note* where
+    only an output without a gradient is hit, such as a logged perplexity.
+
+    Where the posterior is trained (a KL of a nat a row or more), a *note* says when half precision
+    moves its KL by more than a hundredth from float64's.
 
     ## Why it matters
     `mu * mu` overflows beyond 255 and `x + 1e-8` is x: mixed-precision training turns NaN, or
@@ -59,4 +61,5 @@ def half_precision_overflow(examination: Examination) -> Iterator[Finding | Veri
         at=found.at,
         measured={"smallest operand": found.smallest, "largest operand": found.largest},
         notes=(f"it reaches {found.end}",),
+        severity=Severity.NOTE if found.logged else Severity.WARNING,
     )
