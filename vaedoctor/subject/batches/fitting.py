@@ -35,7 +35,7 @@ def is_misfit(seen: Observed) -> bool:
     if seen.trial.ran:
         return False
     if failed is not None and failed.error is seen.trial.error:
-        return any(o.paths for o in failed.operands)
+        return not failed.of_weights and any(o.paths for o in failed.operands)
     error = seen.trial.error
     if isinstance(error, AttributeError) and isinstance(error.obj, Tensor):
         return error.name in OF_DICTS and bool(seen.paths(error.obj))

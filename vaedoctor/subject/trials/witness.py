@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from .slots import Path
 from .trial import Trial, attempt
+from .widths import Widths
 
 Paths = frozenset[Path]
 _NONE: Paths = frozenset()
@@ -39,13 +40,17 @@ class Operand:
 
 @dataclass(slots=True)
 class Failed:
-    """The operation that raised: its name, its tensors in order, and its other arguments."""
+    """The operation that raised: its name, its tensors in order, and its other arguments.
+
+    `of_weights` says that it refuses sizes that weights have set, whatever the input.
+    """
 
     name: str
     operands: list[Operand]
     others: list[Any]
     options: Mapping[str, Any]
     error: BaseException
+    of_weights: bool = False
 
 
 class TooMuchWork(BaseException):
@@ -113,6 +118,7 @@ class _Witness(TorchFunctionMode):
     def __init__(self, seen: Observed, most_work: float) -> None:
         self.seen = seen
         self.most_work = most_work
+        self.widths = Widths()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -125,7 +131,8 @@ class _Witness(TorchFunctionMode):
             tensors = list(tensors_in((args, kwargs)))
             others = [a for a in args if not isinstance(a, Tensor)]
             operands = [self.seen.operand(t) for t in tensors]
-            self.seen.failed = Failed(name, operands, others, kwargs, error)
+            ours = self.widths.are_refused(name, tensors, error)
+            self.seen.failed = Failed(name, operands, others, kwargs, error, ours)
             raise
         self._mark(func, args, kwargs, result)
         if self.seen.work > self.most_work:
@@ -146,6 +153,7 @@ class _Witness(TorchFunctionMode):
         if name == "squeeze" and args[1:] == (-1,) and made[0].dim() == read[0].dim() == 1:
             self.seen.columns = self.seen.columns | self.seen.paths(read[0])
         self.seen.work += _multiplications(name, read, made[0])
+        self.widths.mark(name, read, made)
         paths = frozenset(p for t in read for p in self.seen.paths(t))
         if name in _FORGETS or (name in _MIXES_LAST and read and _is_row(read)):
             # The width now comes from a weight; only further axes still follow the slots.

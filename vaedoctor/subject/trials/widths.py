@@ -1,0 +1,64 @@
+"""Axes whose size a weight has set: no other input changes it, so no input is wrong there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+Axes = frozenset[int]
+_NONE: Axes = frozenset()
+_OF_LAST = {"linear", "embedding", "lstm", "gru", "rnn_tanh"}
+_PARTS = {"chunk", "split", "tensor_split", "narrow", "__getitem__", "cat", "concat", "concatenate"}
+_MOVES = {
+    *("view", "reshape", "flatten", "unflatten", "permute", "transpose", "movedim", "swapaxes"),
+    *("einsum", "matmul", "bmm", "baddbmm", "__matmul__", "__rmatmul__", "pixel_shuffle"),
+    *("pixel_unshuffle", "fold", "unfold", "expand", "repeat", "tile", "roll", "gather"),
+}
+_OF_CHANNELS = re.compile(r"channels|should contain \d+ elements")
+_OF_AXIS = re.compile(r"at non-singleton dimension (\d+)")
+
+
+class Widths:
+    """Follows such axes of tensors with three or more of them through one pass."""
+
+    def __init__(self) -> None:
+        self._told: dict[int, tuple[Tensor, Axes]] = {}
+
+    def axes(self, tensor: Tensor) -> Axes:
+        """The axes of a tensor whose size a weight has set."""
+        return self._told[id(tensor)][1] if id(tensor) in self._told else _NONE
+
+    def mark(self, name: str, read: Sequence[Tensor], made: Sequence[Tensor]) -> None:
+        """Look at one operation: what it read, in order, and what it made."""
+        for out in made:
+            if out.dim() > 2 and (axes := self._of(name, _maps(read), out)):
+                self._told[id(out)] = (out, axes)
+
+    def _of(self, name: str, maps: list[Tensor], out: Tensor) -> Axes:
+        alike = [(t, self.axes(t)) for t in maps if t.dim() == out.dim()]
+        if name.startswith("conv"):
+            return frozenset({1})
+        if name in _MOVES:
+            return _NONE
+        if name in _PARTS:
+            return frozenset.intersection(*(a for _, a in alike)) if alike else _NONE
+        kept = frozenset(i for t, a in alike for i in a if out.shape[i] == t.shape[i] > 1)
+        return kept | {out.dim() - 1} if name in _OF_LAST else kept
+
+    def are_refused(self, name: str, read: Sequence[Tensor], error: BaseException) -> bool:
+        """Whether an operation refuses sizes that weights have set in all that it reads."""
+        maps, said = _maps(read), str(error)
+        if not maps or not isinstance(error, RuntimeError | ValueError):
+            return False
+        if name == "linear":
+            return maps[0].dim() - 1 in self.axes(maps[0])
+        if _OF_CHANNELS.search(said):
+            return all(1 in self.axes(t) for t in maps)
+        at = _OF_AXIS.search(said)
+        return at is not None and all(int(at.group(1)) in self.axes(t) for t in maps)
+
+
+def _maps(read: Sequence[Tensor]) -> list[Tensor]:
+    return [t for t in read if t.dim() > 2 and not isinstance(t, nn.Parameter)]
