@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from vaedoctor.subject.construct.build import build, builds
+from vaedoctor.subject.construct.build import builds
 from vaedoctor.subject.construct.sizes import Sizes
 from vaedoctor.subject.target import TargetError, load
 
@@ -239,7 +239,7 @@ def test_wrong_arguments(args: dict[str, str], message: str) -> None:
             super().__init__()
 
     with pytest.raises(TargetError, match=message.replace("?", r"\?")):
-        build(Small, args=args)
+        next(builds(Small, args=args))
 
 
 def test_arguments_are_converted_by_type() -> None:
@@ -253,7 +253,7 @@ def test_arguments_are_converted_by_type() -> None:
             seen.update(name=name, rate=rate, flag=flag, dims=dims, device=device)
 
     args = {"name": "12", "rate": "1", "flag": "no", "dims": "[2,3]", "device": "cpu"}
-    build(Typed, args=args)
+    next(builds(Typed, args=args))
     assert seen == {"name": "12", "rate": 1.0, "flag": False, "dims": (2, 3), "device": "cpu"}
     assert isinstance(seen["rate"], float)
 
@@ -277,7 +277,7 @@ def test_a_mutated_argument_does_not_spoil_the_next_instance(write: Write) -> No
 
 def test_rebuilt_models_are_equal_and_construction_leaves_the_generator_alone() -> None:
     before = torch.get_rng_state()
-    built = build(lambda: nn.Linear(3, 4), seed=5)
+    built = next(builds(lambda: nn.Linear(3, 4), seed=5))
     assert built.rebuild is not None
     again = built.rebuild(5)
     assert torch.equal(built.model.weight, again.weight)

@@ -38,14 +38,12 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 """The closed range that an activation can reach."""
 
-LOGIT_LOSSES = frozenset({"binary_cross_entropy_with_logits", "cross_entropy"})
 BERNOULLI_LOSSES = frozenset({"binary_cross_entropy", "binary_cross_entropy_with_logits"})
 ASYMMETRIC_LOSSES = BERNOULLI_LOSSES | {"cross_entropy", "nll_loss", "poisson_nll_loss"}
 CLASS_LOSSES = frozenset({"cross_entropy", "nll_loss"})
 """They take class numbers as targets, of another shape than the output."""
 SYMMETRIC_LOSSES = frozenset("mse_loss l1_loss smooth_l1_loss huber_loss gaussian_nll_loss".split())
 _MOVES = frozenset("transpose permute swapaxes movedim".split())
-PROBABILITIES = frozenset({"sigmoid", "sigmoid_", "softmax"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ how many latents there are and how they hang together, and the prior that the lo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...rule import Unavailable
@@ -138,8 +138,3 @@ def _deterministic(examination: Examination) -> Iterator[Clue]:
     matched = priors.matched(anatomy, cut.value)
     if matched is not None:
         yield Clue(*matched)
-
-
-def with_family(anatomy: Anatomy, family: Family) -> Anatomy:
-    """The anatomy under the name that was found out."""
-    return replace(anatomy, family=family.name, confidence=family.confidence)

@@ -10,8 +10,6 @@ from ..code.listing import tree_of
 from ..code.places import Frame
 from .recording import Op, Value
 
-Position = tuple[int, int, int, int]
-
 
 def local_name(value: Value) -> str:
     """The variable that holds a value first: `z` for `z = self.reparameterize(mu, logvar)`.

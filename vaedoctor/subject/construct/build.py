@@ -111,21 +111,6 @@ class Built:
     smaller: Callable[[], Iterator[Built]] = _nothing
 
 
-def build(
-    thing: Callable[..., Any],
-    *,
-    source: Source | None = None,
-    namespace: dict[str, Any] | None = None,
-    args: Mapping[str, str] | None = None,
-    seed: int = 0,
-    label: str = "",
-) -> Built:
-    """Construct a model; raises `TargetError` when it cannot be done."""
-    return next(
-        builds(thing, source=source, namespace=namespace, args=args, seed=seed, label=label)
-    )
-
-
 def builds(
     thing: Callable[..., Any],
     *,
