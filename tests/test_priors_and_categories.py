@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal, OneHotCategorical, kl_divergence
+from traps.objectives import WeightedMinibatch
 
 import vaedoctor
 
@@ -404,3 +405,21 @@ def test_a_scale_that_a_kl_to_a_learned_prior_reads_otherwise(power: float) -> N
     model = Ladder(lambda m, s, a, b: right(m, power * s, a, b))
     codes = {"VAE303"} if power != 1 else set()
     assert found(model, rows()) & {"VAE303", "VAE701"} == codes
+
+
+class SummedBesideAMinibatch(WeightedMinibatch):
+    """The reconstruction is summed over the rows, whose densities the KL is a mean of."""
+
+    def joined(self, nll: Tensor, kl: Tensor) -> Tensor:
+        return nll.sum() + kl.mean()
+
+
+@pytest.mark.parametrize("model", [WeightedMinibatch, SummedBesideAMinibatch])
+def test_a_density_over_the_batch_is_compared_with_the_reconstruction(
+    model: type[WeightedMinibatch],
+) -> None:
+    made = model()
+    report = vaedoctor.check(made, made.batch(), objective=lambda m, x: m.loss(x))
+    status = {o.code: o.status for o in report.outcomes}
+    wrong = model is SummedBesideAMinibatch
+    assert status["VAE711"] == ("failed" if wrong else "passed")

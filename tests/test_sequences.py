@@ -38,9 +38,11 @@ class Words(nn.Module):
         logits = logits.softmax(-1) if self.squashed else logits
         nll = F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
         inside = torch.arange(1, tokens.shape[1])[None] < lengths[:, None]
-        nll = (nll * inside).sum(1) if self.masked else nll.sum(1)
         kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1)
-        return {"logits": logits, "loss": (nll + kl).mean()}
+        return {"logits": logits, "loss": self.joined(nll, inside, kl)}
+
+    def joined(self, nll: Tensor, inside: Tensor, kl: Tensor) -> Tensor:
+        return (((nll * inside) if self.masked else nll).sum(1) + kl).mean()
 
 
 def sentences() -> tuple[Tensor, Tensor]:
@@ -56,6 +58,23 @@ def test_padding_that_counts_in_a_shifted_prediction() -> None:
 
 def test_cross_entropy_of_a_softmax() -> None:
     assert "VAE710" in codes(Words(masked=True, squashed=True), *sentences())
+
+
+class WordsByToken(Words):
+    """The cross-entropy is a mean over the words that are no padding; the KL is `reduced`."""
+
+    def __init__(self, reduced: str) -> None:
+        super().__init__(masked=True)
+        self.reduced = reduced
+
+    def joined(self, nll: Tensor, inside: Tensor, kl: Tensor) -> Tensor:
+        divergence: Tensor = getattr(kl, self.reduced)()
+        return (nll * inside).sum() / inside.sum() + 0.1 * divergence
+
+
+@pytest.mark.parametrize("reduced", ["mean", "sum"])
+def test_a_mean_over_words_beside_a_kl(reduced: str) -> None:
+    assert ("VAE711" in codes(WordsByToken(reduced), *sentences())) is (reduced == "sum")
 
 
 class Frames(nn.Module):

@@ -35,7 +35,10 @@ class WeightedMinibatch(Gaussian):
         log_prod = (pair.logsumexp(1) - n).sum(1)
         log_p = Normal(torch.zeros_like(z), 1.0).log_prob(z).sum(1)
         kl = (logq - log_qz) + 6 * (log_qz - log_prod) + (log_prod - log_p)
-        return (0.5 * (r - x).pow(2).sum(1) + kl).mean()
+        return self.joined(0.5 * (r - x).pow(2).sum(1), kl)
+
+    def joined(self, nll, kl):
+        return (nll + kl).mean()
 
 
 class DensityRatio(Gaussian):

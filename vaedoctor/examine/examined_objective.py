@@ -146,6 +146,10 @@ class ExaminedObjective(ExaminedSampling):
         """Where the term on a latent is made that joins the rest; None where there is no sum."""
         return summands.term_at(self.anatomy, latent)
 
+    def coefficients(self, latent: Latent) -> list[float]:
+        """What the term on a latent is multiplied by where it joins the rest of the loss."""
+        return list(summands.coefficients(self.anatomy, latent))
+
     def left_out_at(self, latent: Latent) -> Span | None:
         """Where a KL that was computed of a latent ends without reaching the loss."""
         return summands.left_out_at(self.anatomy, latent)

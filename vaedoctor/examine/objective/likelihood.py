@@ -16,6 +16,7 @@ from ...finding import Span
 from ..anatomy.anatomy import Anatomy
 from ..runs.flow import RESHAPES, SLICES, Flow
 from ..runs.recording import Op, Recording, Value
+from .backwards import gradient_at
 from .families import EVEN, class_weight, fits
 from .spreads import with_scale
 
@@ -43,7 +44,6 @@ ASYMMETRIC_LOSSES = BERNOULLI_LOSSES | {"cross_entropy", "nll_loss", "poisson_nl
 CLASS_LOSSES = frozenset({"cross_entropy", "nll_loss"})
 """They take class numbers as targets, of another shape than the output."""
 SYMMETRIC_LOSSES = frozenset("mse_loss l1_loss smooth_l1_loss huber_loss gaussian_nll_loss".split())
-_MOVES = frozenset("transpose permute swapaxes movedim".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,44 +105,17 @@ def _pulled_to(gradient: Tensor, error: Tensor) -> tuple[float, int] | None:
 
 def pulled(anatomy: Anatomy) -> Pulled | None:
     """The loss's gradient at x_hat with what may be its target; None where either is missing."""
-    loss, x_hat, x = anatomy.recording.loss, anatomy.x_hat, anatomy.x
-    if not isinstance(loss, Tensor) or x_hat is None or x is None or x_hat.edge is None:
+    x_hat, x = anatomy.x_hat, anatomy.x
+    if x_hat is None or x is None:
         return None
     made, given = x_hat.tensor.detach(), x.tensor.detach()
-    if made.numel() != given.numel() or not given.is_floating_point() or not loss.requires_grad:
+    if made.numel() != given.numel() or not given.is_floating_point():
         return None
-    (gradient,) = torch.autograd.grad(
-        loss.sum(), [x_hat.edge], allow_unused=True, retain_graph=True
-    )
-    gradient = _of_steps(anatomy.flow, loss, x_hat) if gradient is None else gradient
+    gradient = gradient_at(anatomy)
     if gradient is None:
         return None
     targets = [given, *(t for t in beside(anatomy) if t.numel() == made.numel())]
     return Pulled(gradient, made, targets)
-
-
-def _of_steps(flow: Flow, loss: Tensor, x_hat: Value) -> Tensor | None:
-    """The gradient where the loss scores every step by itself, and x_hat is put together of them.
-
-    Laid out as x_hat is; None where that is no mere joining of the steps, or one is not scored.
-    """
-    moves: list[Op] = []
-    while x_hat.op is not None and x_hat.op.name in _MOVES:
-        moves.append(x_hat.op)
-        (x_hat,) = flow.parents(x_hat)
-    op = x_hat.op
-    if op is None or op.name not in ("stack", "cat"):
-        return None
-    edges = [v.edge for v in op.reads if v.edge is not None]
-    if len(edges) < len(op.reads):
-        return None
-    parts = torch.autograd.grad(loss.sum(), edges, allow_unused=True, retain_graph=True)
-    if any(part is None for part in parts):
-        return None
-    joined: Tensor = getattr(torch, op.name)(parts, *op.args[1:], **op.kwargs)
-    for move in reversed(moves):
-        joined = getattr(joined, move.name)(*move.args[1:], **move.kwargs)
-    return joined
 
 
 def likelihood(anatomy: Anatomy) -> Likelihood | None:

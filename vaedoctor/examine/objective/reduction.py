@@ -1,7 +1,9 @@
 """How KL and reconstruction scale with the batch: both weights at the batch and at half of it.
 
 Where the reconstruction fits no plain likelihood its gradient at the first rows is compared with
-itself: x_hat and what feeds the decoder are put back, in half the batch, to what they were.
+itself: x_hat and what feeds the decoder are put back, in half the batch, to what they were. What
+half of the batch does not tell, as beside padding or a density over the batch, is asked of a batch
+that holds every row twice.
 """
 
 from __future__ import annotations
@@ -29,14 +31,14 @@ from ..runs.step import run_recorded
 from .density import Density, density
 from .discrete import discrete_kl, is_discrete
 from .divergence import Divergence, isolate, one_setting
+from .doubling import Twice, times
 from .laplace import is_laplace, laplace_kl
 from .likelihood import Likelihood, likelihood, pulled
-from .probe import EVEN, spread
+from .probe import EVEN
 from .pulls import Pull
 
 FEW = 4  # rows: of as many half is still a batch
 _POWER = 0.05  # of the exponent
-_LEAST = 1e-3  # of the largest gradient: below it the quotient is rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +71,43 @@ def batch_reduction(
     three rows is doubled instead: half of it may be too few for a normalisation.
     """
     few = full.rows < FEW
-    if not weight_of(full) or (few if recon is None else recon.weight == 0):
+    found = None
+    if weight_of(full) and not (few if recon is None else recon.weight == 0):
+        other = replace(subject, batch=(doubled if few else halved)(subject.batch, full.rows))
+        recording = run_recorded(other, seed=seed)
+        rewind()
+        try:
+            found = _exponents(other, recording, whole, full, recon, seed, rewind)
+        finally:
+            recording.release()
+    return found or _repeated(subject, whole, full, seed, rewind)
+
+
+def _repeated(
+    subject: Subject, whole: Anatomy, full: Pull, seed: int, rewind: Callable[[], None]
+) -> Reduction | None:
+    """The exponents by a batch of repeated rows; None where they cannot be measured there."""
+    if not isinstance(full, Divergence | Density) or full.missing:
         return None
-    other = replace(subject, batch=(doubled if few else halved)(subject.batch, full.rows))
+    other = replace(subject, batch=doubled(subject.batch, full.rows))
     recording = run_recorded(other, seed=seed)
     rewind()
     try:
-        return _exponents(other, recording, whole, full, recon, seed, rewind)
+        anatomy = anatomize(recording, Flow(recording)) if recording.error is None else None
+        if anatomy is None or len(anatomy.latents) != len(whole.latents):
+            return None
+        which = next(i for i, x in enumerate(whole.sampled) if x is full.latent)
+        run = Twice(subject, whole, other, anatomy, seed, rewind)
+        kl, recon = run.kl(which), run.reconstruction()
+    except Unavailable:
+        return None
     finally:
         recording.release()
+    exponents = [_exponent(n, 2) if n else None for n in (kl, recon)]
+    of_kl, of_recon = exponents
+    if of_kl is None or of_recon is None:
+        return None
+    return Reduction(of_kl, of_recon, None, False, full.at)
 
 
 def _exponents(
@@ -149,11 +179,7 @@ def _pulled_more(
     if now is None:
         return 0.0
     then = before.gradient[:rows]
-    known = then.abs() > _LEAST * then.abs().max()
-    if bool(((now == 0) != (then == 0)).any()) or not bool(known.any()):
-        return 0.0
-    times = now.double()[known] / then.double()[known]
-    return float(times.mean()) if spread(times) < EVEN else 0.0
+    return times(now, then)
 
 
 def _put_back(kept: Tensor) -> Edit:

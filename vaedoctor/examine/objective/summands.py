@@ -135,6 +135,27 @@ def joins_at(anatomy: Anatomy, latent: Latent) -> Span | None:
     return found.to.span if found is not None and found.to is not None else None
 
 
+def coefficients(anatomy: Anatomy, latent: Latent) -> Iterator[float]:
+    """What the term on the posterior is multiplied by before it joins the rest: 0.5, 0.5 * 4, ...
+
+    From the outermost factor inwards as far as one value is made of another; only positive ones.
+    """
+    flow = anatomy.flow
+    found = joined(anatomy, latent, *_heads(latent))
+    reaches, product = flow.descendants(*_heads(latent)), 1.0
+    value = found.term if found is not None else None
+    while value is not None and value.op is not None and value.op.name in THROUGH | MULS:
+        parents = [p for p in flow.parents(value) if p.index in reaches]
+        if len(parents) != 1:
+            return
+        for factor in _constants(value.op, parents[0]) if "mul" in value.op.name else ():
+            if factor <= 0:
+                return
+            product *= factor
+            yield product
+        (value,) = parents
+
+
 def left_out_at(anatomy: Anatomy, latent: Latent) -> Span | None:
     """Where what is computed from location and scale, as a KL is, ends without reaching the loss.
 

@@ -12,6 +12,8 @@ from ...rule import Unavailable, rule
 if TYPE_CHECKING:
     from ...examine.examination import Examination
 
+_ALIKE = 2.5
+
 
 @rule("VAE705", Severity.WARNING)
 def reconstruction_averaged_while_kl_summed(
@@ -21,7 +23,8 @@ def reconstruction_averaged_while_kl_summed(
 
     ## What it checks
     The weight of the isolated KL over the weight of the reconstruction, which is the observation
-    variance at which the loss is an ELBO. It is exactly D_x (or D_x/2 for `mse_loss`).
+    variance at which the loss is an ELBO. It is exactly D_x (or D_x/2 for `mse_loss`), or that
+    times a factor that the loss multiplies the KL by.
 
     ## Why it matters
     The mean over D_x features divides the likelihood by D_x, so the KL outweighs it by that
@@ -33,10 +36,10 @@ def reconstruction_averaged_while_kl_summed(
     len(x)`.
 
     ## False alarms
-    Only the exact ratio is reported. A large beta that is meant: declare it with `beta=`. With a
-    declared one so small that the KL weighs less all the same, as in latent diffusion's
-    autoencoders, nothing is reported. Nor where the weight is a parameter of the loss that nothing
-    tells.
+    Only the exact ratio is reported. A large beta that is meant: declare it with `beta=`. With one
+    so small, declared or in the loss, that the KL weighs less all the same, as in latent
+    diffusion's autoencoders, nothing is reported. Nor where the weight is a parameter of the loss
+    that nothing tells.
 
     ## References
     Rybkin, Daniilidis and Levine, Simple and Effective VAE Training with Calibrated Decoders,
@@ -49,14 +52,18 @@ def reconstruction_averaged_while_kl_summed(
         if not d.standard or likelihood.weight <= 0 or likelihood.features < 4:
             continue
         beta = examination.subject.beta
-        variance = d.weight / (beta or 1.0) / likelihood.weight
-        weighs_less = beta is not None and d.weight <= likelihood.weight
-        if likelihood.averaged(variance) and not weighs_less:
+        meant = [beta] if beta else [1.0, *examination.coefficients(d.latent)]
+        variance = d.weight / likelihood.weight
+        times = next((b for b in meant if likelihood.averaged(variance / b)), None)
+        alike = _ALIKE if beta is None else 1.0  # a factor in the loss may be to make up for it
+        weighs_less = (beta or times) != 1 and d.weight <= alike * likelihood.weight
+        if times is not None and not weighs_less:
+            variance = d.weight / (beta or 1.0) / likelihood.weight
             if unweighed is not None:
                 raise Unavailable(f"nothing tells the loss's `{unweighed}`; supply --objective")
             yield Finding(
                 f"the reconstruction is averaged over {likelihood.features} features, so the KL "
-                f"weighs {variance:.3g} times too much",
+                f"weighs {variance:.3g} times {_than(beta, times)}",
                 help='use `reduction="sum"` and divide by the batch size',
                 at=examination.compared_at or d.at,
                 measured={
@@ -68,8 +75,15 @@ def reconstruction_averaged_while_kl_summed(
                 causes=frozenset({"reduction"}),
                 plots=(weight_plot(d.weight, likelihood.weight),),
             )
-        elif 0.4 < variance < 2.5:
+        elif 1 / _ALIKE < variance / (beta or 1.0) < _ALIKE:
             yield Verified(
                 "KL and reconstruction are reduced alike",
-                {"implied observation variance": variance},
+                {"implied observation variance": variance / (beta or 1.0)},
             )
+
+
+def _than(beta: float | None, times: float) -> str:
+    """Against what the KL weighs so much: against the right loss, or where it has a factor too."""
+    if beta is not None or times == 1:
+        return "too much"
+    return f"as much as it, with its own factor {times:.3g}"
