@@ -434,3 +434,26 @@ def test_counts_of_words_are_shares_of_a_row(case: str, sign: int) -> None:
         found = examination.require_likelihood()
     assert found.kind == kind
     assert found.weight == pytest.approx(sign, rel=1e-2)
+
+
+def counts(share: Tensor, x: Tensor, sign: int) -> Tensor:
+    """The negative log-likelihood of counts, written out, times a sign: rates are x_hat's share."""
+    rate, spread = share * x.sum(1, keepdim=True), 2.0
+    log_p = (
+        torch.lgamma(x + spread)
+        - torch.lgamma(x + 1)
+        + spread * (spread / (spread + rate)).log()
+        + x * (rate / (spread + rate)).log()
+    )
+    return -sign * log_p.sum()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_rates_that_are_made_of_shares_are_pulled_to_the_counts(sign: int) -> None:
+    x = torch.poisson(torch.full((8, 12), 4.0), generator=torch.Generator().manual_seed(2))
+
+    def loss(out: Any, x: Tensor) -> Tensor:
+        return counts(out[0], x, sign) + kl(*out[1:]).sum()
+
+    with examined(VAE(lambda h: h.softmax(-1), 12), x, loss=loss) as examination:
+        assert examination.pulled_away == (0 if sign > 0 else x.numel())

@@ -19,6 +19,7 @@ from .gradients import paths
 from .objective import (
     categorical,
     curves,
+    decoded,
     density,
     discrete,
     divergence,
@@ -267,10 +268,13 @@ class ExaminedObjective(ExaminedSampling):
 
     @property
     def pulled_away(self) -> int:
-        """How many elements of x_hat the loss pulls away from the target, if all; else 0."""
-        ours = self.composed or self.reconstruction_stands_in
-        known = likelihood.pulled(self.anatomy) if not ours else None
-        return known.away if known is not None else 0
+        """How many elements that are decoded the loss pulls away from the data, if all; else 0."""
+        if self.composed or self.reconstruction_stands_in:
+            return 0
+        known = likelihood.pulled(self.anatomy)
+        if known is not None and (known.away or known.towards):
+            return known.away
+        return decoded.pulled_away(self.anatomy)
 
     @cached_property
     def turned_beside(self) -> list[modalities.Turned]:

@@ -83,14 +83,21 @@ class Pulled:
         Every likelihood of a location, whatever its scale, pulls each element to its target, in
         the units of the data or behind a link. Elements must lie on both sides of it.
         """
-        most = 0
-        for target in (t.reshape(self.made.shape) for t in self.targets):
-            links = (self.made, torch.sigmoid(self.made), self.made.exp())
-            shares = [_pulled_to(self.gradient, link - target) for link in links]
-            if any(share is not None and share[0] == 1 for share in shares):
-                return 0
-            most = max(most, *(s[1] for s in shares if s is not None and s[0] == 0), 0)
-        return most
+        shares = self._shares()
+        if any(share == 1 for share, _ in shares):
+            return 0
+        return max((count for share, count in shares if share == 0), default=0)
+
+    @property
+    def towards(self) -> bool:
+        """Whether every element is pulled to the target, in the units of the data or by a link."""
+        return any(share == 1 for share, _ in self._shares())
+
+    def _shares(self) -> list[tuple[float, int]]:
+        links = (self.made, torch.sigmoid(self.made), self.made.exp())
+        targets = [t.reshape(self.made.shape) for t in self.targets]
+        found = [_pulled_to(self.gradient, link - t) for t in targets for link in links]
+        return [share for share in found if share is not None]
 
 
 def _pulled_to(gradient: Tensor, error: Tensor) -> tuple[float, int] | None:

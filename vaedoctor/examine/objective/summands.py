@@ -197,13 +197,14 @@ def reconstruction_turned_at(anatomy: Anatomy, kl_too: bool) -> Span | None:
     """Where the sign of the reconstruction term is turned, if the loss is a plain sum.
 
     In its sum with the rest, or before, as a sign of the whole is right for the rest. `kl_too` says
-    that the rest has the wrong sign as well: then it is the sum that lacks one.
+    that the rest has the wrong sign as well: then it is the sum that lacks one. Where nothing turns
+    it the term lacks a sign, and is told itself.
     """
     flow, loss = anatomy.flow, anatomy.recording.loss
     value = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
     compared = predictions(anatomy)
     reaches = flow.descendants(*compared) if compared else frozenset()
-    turned = join = None
+    turned = join = term = None
     while value is not None and value.op is not None and value.index in reaches:
         op = value.op
         parents = [p for p in flow.parents(value) if p.index in reaches]
@@ -214,10 +215,11 @@ def reconstruction_turned_at(anatomy: Anatomy, kl_too: bool) -> Span | None:
             break
         if others and join is None:
             join, turned = op, turned if kl_too else None
+            term = parents[0].op if any(flow.learned[v.index] for v in others) else None
         if turned is None and not (join and kl_too) and turns_sign(op, parents[0]):
             turned = op
         (value,) = parents
-    found = (turned or join) if kl_too else turned
+    found = (turned or join) if kl_too else (turned or term)
     return found.span if found is not None else None
 
 

@@ -19,7 +19,8 @@ def reconstruction_sign_flipped(examination: Examination) -> Iterator[Finding | 
     ## What it checks
     The weight of the reconstruction term, dL/dx_hat over the gradient of the likelihood it fits,
     is negative. Where it fits no plain likelihood, as with a learned variance or counts: the
-    gradient pulls every single element away from its target, above and below it. Of K samples
+    gradient pulls every single element of x_hat, or of a rate that is made of it, away from the
+    data, above and below it. Of K samples
     that are joined by importance weights: these fall as the reconstruction gets better, and the
     KL in them has the right sign.
     The same of what else is decoded: a second modality, a class.
@@ -73,8 +74,8 @@ def _of_no_plain_likelihood(examination: Examination) -> Iterator[Finding]:
         )
     if examination.pulled_away and not examination.turned_likelihoods:
         yield Finding(
-            "the loss rewards a worse reconstruction: every element of x_hat is pulled away "
-            "from its target",
+            "the loss rewards a worse reconstruction: every element that is decoded is pulled away "
+            "from the data",
             help="change the sign of the reconstruction term",
             at=examination.reconstruction_turned_at,
             measured={"elements pulled away": examination.pulled_away, "towards": 0},
