@@ -8,6 +8,7 @@ rate to its count. Values in between are pulled one way here and the other way t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -39,7 +40,9 @@ def pulled_away(anatomy: Anatomy) -> int:
         known = Pulled(gradient, value.tensor.detach(), [given])
         if known.towards:
             return 0
-        most = max(most, known.away)
+        constant = replace(known, targets=[torch.full_like(given, float(given.mean()))])
+        if not constant.away:  # else it is the value's own sign that tells, and not the data
+            most = max(most, known.away)
     return most
 
 
