@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 import sys
@@ -12,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from .code.callees import tree_of
 from .trials.trial import leaves
 
 
@@ -36,13 +38,14 @@ class EncodeDecode:
         encode = getattr(model, self.encode)
         own = len(_parameters(encode)) if _further(encode, decode) else None
         encoded = encode(*args[:own], **kwargs)
+        named = _optional(decode, {**dict(zip(_names(encode), args, strict=False)), **kwargs})
         refused: Exception | None = None
         for i, (name, draw) in enumerate(_draws(encoded, sample)):
             if plan is not None and i != plan:
                 continue
             try:
                 z, extra = draw()
-                made = decode(z, *_conditions(decode, args[1:]))
+                made = decode(z, *_conditions(decode, args[1:]), **named)
             except Exception as error:
                 if plan is not None:
                     raise
@@ -58,19 +61,31 @@ class EncodeDecode:
             return self.fitting(model, args, kwargs, plan)[2]
 
         encode, decode = getattr(model, self.encode), getattr(model, self.decode)
-        bare = encode.forward if isinstance(encode, nn.Module) else encode
-        signature = inspect.signature(bare)
-        taken = [*signature.parameters.values(), *_further(encode, decode)]
-        forward.__signature__ = signature.replace(parameters=taken)  # type: ignore[attr-defined]
+        taken = [*_parameters(encode), *_further(encode, decode)]
+        forward.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
         return forward
 
 
 def _parameters(part: Callable[..., Any]) -> list[inspect.Parameter]:
     bare = part.forward if isinstance(part, nn.Module) else part
     try:
-        return list(inspect.signature(bare).parameters.values())
+        found = list(inspect.signature(bare).parameters.values())
     except (TypeError, ValueError):
         return []
+    open_ = all(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in found)
+    inner = _handed_on(bare) if found and open_ else None
+    return found if inner is None else _parameters(inner)
+
+
+def _handed_on(method: Any) -> nn.Module | None:
+    """The part that a method hands all of its arguments to: `self.encoder(*args, **kwargs)`."""
+    tree = tree_of(getattr(method, "__func__", method))
+    for node in ast.walk(tree) if tree is not None else ():
+        match node:
+            case ast.Call(func=ast.Attribute(ast.Name("self"), attr), args=[ast.Starred(), *_]):
+                part = getattr(method.__self__, attr, None)
+                return part if isinstance(part, nn.Module) else None
+    return None
 
 
 def _needed(decode: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -91,6 +106,16 @@ def _further(encode: Callable[..., Any], decode: Callable[..., Any]) -> list[ins
 def _conditions(decode: Callable[..., Any], others: tuple[Any, ...]) -> tuple[Any, ...]:
     """What else the decoder asks for: the conditions that the encoder was given, and its own."""
     return others[: len(_needed(decode))]
+
+
+def _names(part: Callable[..., Any]) -> list[str]:
+    return [p.name for p in _parameters(part)]
+
+
+def _optional(decode: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the encoder was given under a name that the decoder may be given too: `y=None`."""
+    may = [p.name for p in _parameters(decode)[1:] if p.default is not p.empty]
+    return {name: given[name] for name in may if name in given}
 
 
 Draw = Callable[[], tuple[Any, tuple[Any, ...]]]

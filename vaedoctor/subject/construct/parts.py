@@ -20,7 +20,7 @@ from ..trials.slots import Group
 from ..trials.trial import Trial
 from ..trials.witness import user_frame
 from .making import WRITTEN, Call
-from .tables import tables_in
+from .tables import is_table, tables_in
 
 Values = dict[str, Any]
 Returned = str | Group  # a name for one tensor, or what holds several
@@ -52,6 +52,18 @@ def gives(made: Mapping[str, Any]) -> list[str]:
 def is_written(thing: Any) -> bool:
     """Whether a class was written here."""
     return isinstance(thing, type) and "returned" in vars(thing)
+
+
+def stands_in(values: Any) -> bool:
+    """Whether a layer of torch's stands in the place of a part among made-up values."""
+    if is_table(values):
+        return True
+    if isinstance(values, Call):
+        plain = values.thing in (nn.Linear, nn.Embedding) or is_written(values.thing)
+        return plain or stands_in(dict(values.values))
+    if isinstance(values, Mapping):
+        return any(map(stands_in, values.values()))
+    return isinstance(values, list | tuple) and any(map(stands_in, values))
 
 
 def holds_written(value: Any) -> bool:
