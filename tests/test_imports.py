@@ -383,3 +383,25 @@ def test_inside_a_package_a_library_is_not_the_sibling_of_its_name(
     (package / "net.py").write_text(f"{IMPORTS}from colorsys import rgb_to_hsv{body}")
     turn: Any = load(f"{package / 'net.py'}:VAE").model.turn
     assert (turn(0.0, 0.0, 0.0) == (0.0, 0.0, 0.0)) if packaged else (turn == "its own")
+
+
+def test_what_a_librarys_own_modules_lack_is_stood_in_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the model does not need it; afterwards nothing holds the stand-in."""
+    folder = tmp_path / "site-packages" / "library_with_plots"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("from . import plots\n")
+    (folder / "plots.py").write_text("from nosuchplots.fast import draw\n")
+    (folder / "net.py").write_text(
+        "from torch import nn\n\n\nclass AE(nn.Sequential):\n    def __init__(self):\n"
+        "        super().__init__(nn.Linear(20, 4), nn.Linear(4, 20))\n"
+    )
+    monkeypatch.syspath_prepend(str(folder.parent))
+    subject = load("library_with_plots.net:AE")
+    assert subject.batch.ran
+    assert any("`nosuchplots` is not installed: stubbed" in n for n in subject.notes)
+    assert not [n for n in sys.modules if n.startswith(("library_with_plots", "nosuchplots"))]
+    (folder / "plots.py").write_text("from nosuchplots import Base\nclass Plot(Base): ...\n")
+    with pytest.raises(TargetError, match="`nosuchplots` is not installed"):
+        load("library_with_plots.net:AE")

@@ -27,6 +27,7 @@ from .errors import TargetError, summary, user_traceback
 from .joining.joined import only_model
 from .loading.lacking import lacking
 from .loading.loading import Loaded, existing, is_file, load_file, load_module
+from .loading.pretrained import Pretrained
 from .loading.process import unchanged_process
 from .loading.resolving import resolve
 from .loading.surroundings import Surroundings
@@ -108,6 +109,7 @@ class _Found:
     file: Loaded
     label: str
     surroundings: Surroundings
+    pretrained: Pretrained
 
     def lacked(self, error: BaseException | None) -> TargetError | None:
         """A better reason for an exception, if what was not loaded is to blame."""
@@ -115,8 +117,8 @@ class _Found:
 
     def said(self) -> tuple[str, ...]:
         """How the file was loaded, as notes for the report."""
-        stubbed = self.surroundings.stubs.note()
-        return (*self.file.said(), *([stubbed] if stubbed else []))
+        notes = (self.surroundings.stubs.note(), self.pretrained.note())
+        return (*self.file.said(), *filter(None, notes))
 
 
 @contextmanager
@@ -127,11 +129,13 @@ def _opened(
     place, name = _split(target)
     path = existing(Path(place), name) if is_file(place) else None
     folder = path.parent if path is not None else Path.cwd()
+    pretrained = Pretrained()
     with (
         unchanged_process(str(path or place)),
         Surroundings(folder, whole=whole).in_force() as surroundings,
         nullcontext() if whole else cuda.hidden(),
         ExitStack() as stack,
+        nullcontext() if whole else pretrained.in_force(),
     ):
         with cuda.moves_ignored():
             file = _loaded(path, place, name, objective, seed, surroundings, whole)
@@ -142,7 +146,7 @@ def _opened(
                     file = _loaded(path, place, name, objective, seed, surroundings, whole)
             thing = resolve(file, name, place, modules_only=modules_only)
         joined = file.source is not None and bool(file.source.joined)
-        yield _Found(thing, file, place if joined else f"{place}:{name}", surroundings)
+        yield _Found(thing, file, place if joined else f"{place}:{name}", surroundings, pretrained)
 
 
 def from_instance(

@@ -113,6 +113,7 @@ def load_module(
     whole: bool = False,
 ) -> Loaded:
     """Load a module by its dotted name: the user's own like a file, a library's by importing it."""
+    surroundings.library = name.partition(".")[0]
     try:
         with generators_restored():
             origin = _origin(name, surroundings)

@@ -6,9 +6,13 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from ..errors import OURS
 
 
 @contextmanager
@@ -24,6 +28,7 @@ def unchanged_process(argv: str) -> Iterator[None]:
     sys.dont_write_bytecode, sys.argv = True, [argv]
     with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="vaedoctor-") as lent:
         try:
+            warnings.showwarning = partial(_shown, warnings.showwarning)
             os.environ["TORCH_HOME"] = _as_it_is(_torch_home(), Path(lent))
             yield
         finally:
@@ -34,6 +39,21 @@ def unchanged_process(argv: str) -> Iterator[None]:
                 os.environ.update(environment)
             with suppress(OSError):
                 os.chdir(folder)
+
+
+def _shown(
+    show: Callable[..., None],
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    *more: Any,
+    **named: Any,
+) -> None:
+    """A warning of the user's code; without its place where that is the line that called it."""
+    if OURS in Path(filename).parents:
+        sys.stderr.write(f"{category.__name__}: {message}\n")
+    else:
+        show(message, category, filename, *more, **named)
 
 
 def _torch_home() -> Path:

@@ -26,6 +26,7 @@ from .trainerless import LightningModule
 _PACKAGES = {
     "absl": "absl-py",
     "attr": "attrs",
+    "community": "python-louvain",
     "Bio": "biopython",
     "bs4": "beautifulsoup4",
     "cv2": "opencv-python",
@@ -45,8 +46,10 @@ _PACKAGES = {
     "pytorch_lightning": "pytorch-lightning",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
+    "sksurv": "scikit-survival",
     "torch_geometric": "torch-geometric",
     "umap": "umap-learn",
+    "VTK": "vtk",
     "yaml": "pyyaml",
 }
 _LOCAL = {

@@ -3,7 +3,8 @@
 `import layers` finds the file beside the target, in the working folder, in the folders above (a
 checkout whose root is not on the path, `src/`), as the user's own start of the script would. A
 module of the user's is executed without what trains, loads data or writes. A library that is not
-installed is replaced by a stand-in, unless the import expects to fail.
+installed is replaced by a stand-in, unless the import expects to fail; so is one that the target's
+own library imports.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class Surroundings(MetaPathFinder):
         self.made: set[str] = set()
         self.aliases: set[str] = set()
         self.written: dict[str, WrittenLoader] = {}
+        self.library = ""  # whose target it is: its own imports may be stood in for too
         self._path = list(sys.path)
         self._asking = False
 
@@ -79,7 +81,12 @@ class Surroundings(MetaPathFinder):
             if self in sys.meta_path:
                 sys.meta_path.remove(self)
             new = [(n, m) for n, m in sys.modules.items() if n not in before]
-            for name in [n for n, m in new if n in self.aliases or self._is_ours(m)]:
+            halved = self.library if self.stubs.names else ""  # it holds what is not there
+            for name in [
+                n
+                for n, m in new
+                if n in self.aliases or self._is_ours(m) or n.partition(".")[0] == halved
+            ]:
                 _forget(name)
             sys.modules.update(hidden)
 
@@ -142,7 +149,8 @@ class Surroundings(MetaPathFinder):
         asked = self._asking and (frame is None or is_own_frame(frame.f_code.co_filename))
         mine = asked or (frame is not None and not is_foreign(frame.f_code.co_filename))
         spec = self._inside(name, path) if path is not None else self._top(name, mine)
-        if spec is not None or asked or not mine or probing or _expects_failure(frame):
+        near = mine or (self._is_librarys(frame) and name.partition(".")[0] != self.library)
+        if spec is not None or asked or not near or probing or _expects_failure(frame):
             return spec
         if self._system(name, path) is not None:
             return None
@@ -153,6 +161,11 @@ class Surroundings(MetaPathFinder):
         if parent is None or isinstance(parent, StubModule) or is_foreign(_file(parent)):
             return self.stubs.spec(name)
         return None
+
+    def _is_librarys(self, frame: FrameType | None) -> bool:
+        """Whether a module of the target's own package imports."""
+        name = "" if frame is None else str(frame.f_globals.get("__name__", ""))
+        return self.library != "" and name.partition(".")[0] == self.library
 
     def _top(self, name: str, mine: bool) -> ModuleSpec | None:
         near = self._search(name, self._nearest()) if mine else None
