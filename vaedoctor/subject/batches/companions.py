@@ -70,6 +70,8 @@ def companion(name: str, beside: Slot, layers: Layers) -> Slot:
         return Slot((rows,), "index", rows)
     if re.fullmatch(r"(\w+_)?(coords?|coordinates|xy|xyz)", bare):
         return Slot((*shape[:2], 3 if bare.endswith("xyz") else 2))
+    if re.fullmatch(r"(current_|global_)?(epoch|step|iteration|iter|batch_idx)s?", bare):
+        return Slot(kind="plain", value=1)
     if re.fullmatch(r"t|timesteps?|time|times", bare):
         return Slot((rows,), "index", 5)
     if re.fullmatch(r"(is|use|return|with)_.*|sample|train(ing)?", bare):

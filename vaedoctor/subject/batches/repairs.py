@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..trials.slots import Group, Path, Shape, Slot, State, changed, reshaped, slots_of
 from ..trials.witness import Failed, Observed, Operand, user_frame
+from .checked import as_it_checks
 from .companions import companion
 from .keyed import OF_DICTS, as_held, as_names, as_positions
 from .layers import KNOWN, TABLES, Layers, square_images
@@ -46,6 +47,7 @@ class Repairs:
         error = seen.trial.error
         failed = seen.failed
         yield from as_it_says(state, slots, error)
+        yield from as_it_checks(state, seen, slots)
         yield from in_the_support(state, seen, slots)
         yield from of_numbers(state, slots, error, self.rows)
         yield from self._container(state, seen)

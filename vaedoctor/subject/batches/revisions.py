@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ..code.meant import words
+from ..construct.proposing import said_in
 from ..trials.slots import Slot, State, changed, reshaped, slots_of
 from ..trials.trial import leaves
 from ..trials.witness import Observed
@@ -43,9 +44,12 @@ class Revisions:
             name = error.args[0]
             if any(p.kind is p.VAR_KEYWORD for p in spare) and name not in state:
                 yield {**state, name: companion(name, main, self.layers)}
+        lacking = [p for p in self.parameters if p.default is None and p.name not in state]
+        for p in lacking:
+            if isinstance(error, ValueError) and said_in(p.name, error):
+                yield {**state, p.name: companion(p.name, main, self.layers)}
         if "None" not in str(error) and not isinstance(error, AssertionError):
             return
-        lacking = [p for p in self.parameters if p.default is None and p.name not in state]
         for p in lacking:
             yield {**state, p.name: companion(p.name, main, self.layers)}
         if len(lacking) > 1:

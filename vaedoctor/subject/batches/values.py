@@ -87,8 +87,8 @@ def of_numbers(
     elif _NUMBER_ASKED.search(text):
         for path, slot in list(slots.items())[1:]:
             if slot.kind != "plain":
-                value = slot.top if slot.kind == "length" else 1
-                yield changed(state, path, Slot(kind="plain", value=value))
+                for value in (slot.top,) if slot.kind == "length" else (1, 0):  # 0: the only part
+                    yield changed(state, path, Slot(kind="plain", value=value))
 
 
 def in_the_support(state: State, seen: Observed, slots: Mapping[Path, Slot]) -> Iterator[State]:
