@@ -15,11 +15,12 @@ from .batches.batch import NotGuessed, find_batch, parse_input
 from .calling import Calling, calling_of, has_forward
 from .code.source import Source
 from .composing import EncodeDecode, is_pyro_pair
+from .construct.after_all import calls_what_nobody_gave, given_too
 from .construct.bases import meant_below
 from .construct.build import Built
 from .construct.gaps import with_gaps
-from .construct.inventing import calls_what_nobody_gave, given_too, stands_in
-from .construct.parts import holds_written, returning
+from .construct.parts import holds_written, returning, stands_in
+from .construct.set_elsewhere import with_what_is_set
 from .construct.solving import Outcome, Values, as_wide_as_given, sizes_in, solve, with_size
 from .construct.unbuildable import cannot_compose, cannot_run, factory
 from .errors import TargetError
@@ -82,10 +83,14 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
         trial = _trial(chosen, wanted)
         if wanted.batch is None and not has_forward(built.model) and chosen[2].parts is None:
             raise without_forward(built.model, wanted.target)
-        if chosen[2].parts is not None and trial.error is not None and not _is_told(chosen, wanted):
-            raise cannot_compose(built.model, chosen[2].text, trial.error, wanted.target)
         if (whole := _with_what_it_lacks(built, trial, wanted)) is not None:
             return _as_wide_as_the_data(whole, wanted)
+        if chosen[2].parts is not None and trial.error is not None and not _is_told(chosen, wanted):
+            refused = refused or _not_composed(chosen, trial.error, wanted)
+            if not built.made_up:
+                raise refused
+            first = first or (built, trial)
+            continue
         if not (built.made_up or built.shrunk):
             error = trial.error
             if error and wanted.source is None and calls_what_nobody_gave(built.model, error):
@@ -119,13 +124,21 @@ def _without_a_forward_of_its_own(model: nn.Module, wanted: Wanted) -> TargetErr
     return None if composed else meant_below(type(model), wanted.target)
 
 
+def _not_composed(chosen: Chosen, error: BaseException, wanted: Wanted) -> TargetError:
+    built, _, calling = chosen
+    if _may_be_made_up(chosen, wanted):
+        return cannot_run(type(built.model), built.made_up, error, wanted.target)
+    return cannot_compose(built.model, calling.text, error, wanted.target)
+
+
 def _may_be_made_up(chosen: Chosen, wanted: Wanted) -> bool:
     """Whether a failure may be due to an argument that nobody gave: a part, a lack, a refusal."""
     built, error = chosen[0], _trial(chosen, wanted).error
     frame = user_frame(error)
     refuses = frame is not None and frame[1].startswith(("raise ", "assert "))
     return (
-        stands_in(built.made_up)
+        bool(built.like)
+        or stands_in(built.made_up)
         or calls_what_nobody_gave(built.model, error)
         or given_too(built, error, wanted.namespace) is not None
         or (refuses and bool(built.made_up))
@@ -264,6 +277,12 @@ def _with_what_it_lacks(built: Built, trial: Trial, wanted: Wanted) -> Chosen | 
     Or with parts that return what is asked of them.
     """
     for _ in range(_MOST_ANSWERS):
+        if (filled := with_what_is_set(built, trial.error)) is not None:
+            chosen = _with_batch(filled, wanted)
+            if chosen[1].ran:
+                return chosen
+            built, trial = filled, _trial(chosen, wanted)
+            continue
         values = given_too(built, trial.error, wanted.namespace) or returning(built.made_up, trial)
         if built.remake is None or not values:
             break

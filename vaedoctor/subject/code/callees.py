@@ -33,7 +33,12 @@ def tree_of(function: Any) -> Function | None:
 @functools.cache
 def _library_tree(code: types.CodeType) -> Function | None:
     try:
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(code))).body
+        text = inspect.getsource(code)
+        try:
+            (tree,) = ast.parse(textwrap.dedent(text)).body
+        except SyntaxError:  # a docstring's lines may stand further left than the code
+            (around,) = ast.parse(f"if True:\n{text}").body
+            tree = around.body[0]  # type: ignore[attr-defined]
     except (OSError, TypeError, SyntaxError, ValueError):
         return None
     return tree if isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef) else None

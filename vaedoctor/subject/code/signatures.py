@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import re
 import sys
 import types
 import typing
@@ -74,7 +75,7 @@ def _passes_all(function: types.FunctionType) -> ast.Call | None:
 
 def signature_text(thing: Callable[..., Any]) -> str:
     """`(input_dim, latent_dim=16)`, shortened to one line."""
-    text = str(signature_of(thing))
+    text = re.sub(r"<(?:built-in )?function (\w+)[^>]*>", r"\1", str(signature_of(thing)))
     return text if len(text) <= 200 else text[:197] + "..."
 
 
@@ -116,6 +117,8 @@ def annotations_of(thing: Callable[..., Any]) -> dict[str, Any]:
 def hint_of(thing: Any, parameter: inspect.Parameter, hints: Mapping[str, Any]) -> Any:
     """A parameter's annotation, or the narrower class that a class names for it: `config_class`."""
     hint = hints.get(parameter.name, parameter.annotation)
+    if hint is Any or inspect.isroutine(hint):  # `encoder: any` asks for nothing
+        hint = inspect.Parameter.empty
     named = getattr(thing, f"{parameter.name}_class", None)
     if not isinstance(named, type):
         return hint

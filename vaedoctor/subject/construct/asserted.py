@@ -28,7 +28,7 @@ _MOST = 6
 
 def passing(error: BaseException, made: Values) -> Iterator[Values]:
     """The made-up values with another number, for which the check that raised is passed."""
-    found = _check(error)
+    found = check_in(error)
     if found is None:
         return
     test, wanted, frame = found
@@ -46,18 +46,19 @@ def passing(error: BaseException, made: Values) -> Iterator[Values]:
 
 def equalling(error: BaseException, made: Values) -> Iterator[Values]:
     """Where `part.size == 2` failed, the made-up values with a part that is given this size."""
-    found = _check(error)
+    found = check_in(error)
     for node in ast.walk(found[0]) if found is not None else ():
         match node:
             case ast.Compare(left=left, ops=[ast.Eq() | ast.NotEq()], comparators=[right]):
                 for one, other in ((left, right), (right, left)):
                     held = {**found[2].f_globals, **found[2].f_locals} if found is not None else {}
-                    wanted = _evaluated(other, held)
+                    wanted = evaluated(other, held)
                     if isinstance(one, ast.Attribute) and type(wanted) in (int, float, bool, str):
                         yield from _with_argument(made, one.attr, wanted)
 
 
-def _evaluated(node: ast.expr, held: dict[str, Any]) -> Any:
+def evaluated(node: ast.expr, held: dict[str, Any]) -> Any:
+    """What a condition's side is, where nothing but comparing and counting is done in it."""
     if not all(isinstance(n, _EVALUATED) for n in ast.walk(node)):
         return None
     try:
@@ -81,7 +82,7 @@ def _with_argument(made: Any, name: str, value: Any) -> Iterator[Any]:
 
 def classes_asked(error: BaseException) -> list[tuple[str, type]]:
     """The names and the classes of `assert isinstance(name, Class)` where such a check raised."""
-    found = _check(error)
+    found = check_in(error)
     asked = []
     for node in ast.walk(found[0]) if found is not None else ():
         match node:
@@ -104,7 +105,7 @@ def _static(name: str, held: Mapping[str, Any]) -> Any:
     return value
 
 
-def _check(error: BaseException) -> tuple[ast.expr, bool, FrameType] | None:
+def check_in(error: BaseException) -> tuple[ast.expr, bool, FrameType] | None:
     """The condition that failed, whether it should be true, and where its names are."""
     trace, last = error.__traceback__, None
     while trace is not None:

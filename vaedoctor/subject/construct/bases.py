@@ -1,8 +1,8 @@
 """Base classes, which are not made themselves: what they leave open, and the classes that fill it.
 
-A class is a base where it is abstract, or where `forward`, or a method that `forward` calls, does
-nothing but raise `NotImplementedError`. The classes below it may stand in modules that nobody has
-imported so far.
+A class is a base where it is abstract, or where `forward`, or a method that `forward` or the
+constructor calls, does nothing but raise `NotImplementedError`. The classes below it may stand in
+modules that nobody has imported so far.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ def left_open(kind: type, asked: Iterable[str] = ()) -> set[str]:
     names = set(getattr(kind, "__abstractmethods__", ()))
     forward = _tree(kind, "forward")
     called = _own_calls(forward) if forward is not None else set()
+    for owner in kind.__mro__:  # what its own constructor calls, or that of a class below it
+        made = _tree(owner, "__init__") if "__init__" in vars(owner) else None
+        called |= _own_calls(made) if made is not None else set()
     return names | {n for n in ("forward", *called, *asked) if _only_raises(_tree(kind, n))}
 
 
@@ -58,9 +61,11 @@ def makable(kind: type, asked: Iterable[str] = ()) -> list[type]:
     if not left_open(kind, asked):
         return [kind]
     found = [k for k in inheriting(kind) if not left_open(k, asked)]
-    if not found and is_foreign(file_of(kind)):
-        _import_beside(kind)
-        found = [k for k in inheriting(kind) if not left_open(k, asked)]
+    package = kind.__module__.partition(".")[0]
+    for place in dict.fromkeys((kind.__module__.rpartition(".")[0], package)):
+        if not found and is_foreign(file_of(kind)):
+            _import_beside(kind, place)
+            found = [k for k in inheriting(kind) if not left_open(k, asked)]
     return found or ([] if inspect.isabstract(kind) else [kind])
 
 
@@ -129,9 +134,9 @@ def _own_calls(tree: Function) -> set[str]:
     return found
 
 
-def _import_beside(kind: type) -> None:
-    """Import the modules of the same package that name the class."""
-    for name in _beside(kind.__module__):
+def _import_beside(kind: type, place: str) -> None:
+    """Import the modules of a package that name the class."""
+    for name in _beside(place):
         spec = None
         with suppress(Exception):
             spec = find_spec(name)
@@ -145,9 +150,9 @@ def _import_beside(kind: type) -> None:
                 importlib.import_module(name)
 
 
-def _beside(module: str) -> Iterator[str]:
-    """The modules of the package that a module stands in."""
-    package = sys.modules.get(module.rpartition(".")[0])
+def _beside(place: str) -> Iterator[str]:
+    """The modules of a package."""
+    package = sys.modules.get(place)
     paths = getattr(package, "__path__", None)
     if package is None or paths is None:
         return

@@ -47,7 +47,8 @@ _MOST_ANSWERS = 12
 class Plan:
     """What to call, with which arguments, and the user's own call they were read from.
 
-    `shrunk` are made-up arguments in the place of defaults that make too large a model.
+    `shrunk` are made-up arguments in the place of defaults that make too large a model, and `like`
+    is where the library itself makes one, if that was followed.
     """
 
     thing: Callable[..., Any]
@@ -55,6 +56,7 @@ class Plan:
     made_up: Values = field(default_factory=dict)
     construction: Construction | None = None
     shrunk: Values = field(default_factory=dict)
+    like: str = ""
 
     @property
     def invented(self) -> Values:
@@ -97,7 +99,8 @@ class Built:
 
     `remake` builds it with other values in the place of the made-up ones; it raises what the
     constructor raises. `smaller` are its siblings with smaller defaults,
-    for a forward pass that costs too much, and `shrunk` what makes it one.
+    for a forward pass that costs too much, and `shrunk` what makes it one. `like` is the library's
+    own call that was followed.
     """
 
     model: nn.Module
@@ -108,6 +111,7 @@ class Built:
     made_up: Mapping[str, Any] = field(default_factory=dict)
     remake: Callable[[Values], Built] | None = None
     shrunk: Mapping[str, Any] = field(default_factory=dict)
+    like: str = ""
     smaller: Callable[[], Iterator[Built]] = _nothing
 
 
@@ -144,7 +148,8 @@ def builds(
             break
         attempts += 1
         kept = {} if made_up is None else values
-        plan = Plan(thing, kept, made_up or {}, construction)
+        like = proposals.origins.get(repr(made_up), "")
+        plan = Plan(thing, kept, made_up or {}, construction, like=like)
         plan, model, error = _constructed(plan, proposals, seed, most)
         if isinstance(error, TooLarge):
             for one in _smaller(plan, names, seed):
@@ -206,9 +211,13 @@ def _smaller(plan: Plan, names: dict[str, Any], seed: int) -> Iterator[Built]:
 def _likeliest_first(proposals: Proposals, read: bool, given: bool) -> Iterator[Values | None]:
     """Sets of made-up arguments; None stands for a call without the file's own arguments."""
     if proposals.missing:
-        yield from proposals.sets(proposals.missing)
+        sets = proposals.sets(proposals.missing)
+        yield from islice(sets, 1)
+        yield from proposals.as_called()
+        yield from sets
         return
     yield {}
+    yield from proposals.as_called()
     if read and not given and not required(proposals.signature):
         yield None
     # A default of None that the constructor reads attributes of: the call needs it after all.
@@ -243,7 +252,8 @@ def _built(plan: Plan, model: nn.Module, namespace: dict[str, Any], seed: int) -
     notes = []
     if rest := {k: v for k, v in plan.made_up.items() if k not in plan.shrunk}:
         said = arguments(by_name(plan.thing, rest))
-        notes.append("; ".join([f"made up: `{said}`", *gives(rest)]))
+        like = f", after {plan.like}" if plan.like else ""
+        notes.append("; ".join([f"made up{like}: `{said}`", *gives(rest)]))
     if plan.shrunk:
         said = arguments(by_name(plan.thing, plan.shrunk))
         notes.append(f"too large to be examined, so made smaller: `{said}`")
@@ -256,7 +266,16 @@ def _built(plan: Plan, model: nn.Module, namespace: dict[str, Any], seed: int) -
 
     smaller = _nothing if plan.shrunk else partial(_smaller, plan, namespace, seed)
     return Built(
-        model, rebuild, tuple(notes), hints, aftermath, plan.made_up, remake, plan.shrunk, smaller
+        model,
+        rebuild,
+        tuple(notes),
+        hints,
+        aftermath,
+        plan.made_up,
+        remake,
+        plan.shrunk,
+        plan.like,
+        smaller,
     )
 
 

@@ -18,15 +18,18 @@ WRITTEN = "make_vae"  # the module of a class that the factory brings with it
 class Call:
     """A value that is made by calling something: `Encoder(input_dim=37)`.
 
-    It is made anew for each model, so that two models never share a component.
+    It is made anew for each model, so that two models never share a component. What stands under a
+    number is given by position: `nn.Sequential(nn.Flatten(), ...)`.
     """
 
     thing: Callable[..., Any]
-    values: Mapping[str, Any]
+    values: Mapping[Any, Any]
 
     def made(self) -> Any:
         """The value; raises what the callable raises."""
-        return self.thing(**{k: realised(v) for k, v in self.values.items()})
+        given = {k: realised(v) for k, v in self.values.items()}
+        places = [v for k, v in given.items() if isinstance(k, int)]
+        return self.thing(*places, **{k: v for k, v in given.items() if not isinstance(k, int)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,10 @@ def spelled(value: Any) -> str:
 def expression(value: Any) -> str:
     """A value as Python, without spaces after commas."""
     if isinstance(value, Call):
-        inside = ",".join(f"{k}={expression(v)}" for k, v in value.values.items())
+        inside = ",".join(
+            expression(v) if isinstance(k, int) else f"{k}={expression(v)}"
+            for k, v in value.values.items()
+        )
         return f"{_name(value.thing)}({inside})"
     if isinstance(value, Gap):
         return "..."

@@ -7,7 +7,6 @@ the same package that may be meant, with what they take.
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -15,12 +14,12 @@ from typing import Any
 
 from torch import nn
 
-from ..code.callees import constructor_of
 from ..code.signatures import required, signature_of
 from ..code.uses import Use
 from .bases import fitting_first, makable, only_raises
-from .inventing import likeness
 from .making import Gap
+from .own_kinds import likeness
+from .said import entry
 
 _MOST_SAID = 300
 _MOST_CLASSES = 3
@@ -53,35 +52,9 @@ def comments(thing: Callable[..., Any], name: str, gaps: list[Gap]) -> list[str]
 
 def documented(thing: Callable[..., Any], name: str) -> str:
     """What the docstring of a class, of its constructor or of a base says about a parameter."""
-    kinds = thing.__mro__ if isinstance(thing, type) else (thing,)
-    for kind in kinds:
-        if kind is nn.Module or kind is object:
-            break
-        for owner in (kind, constructor_of(kind) if isinstance(kind, type) else None):
-            text = inspect.cleandoc(getattr(owner, "__doc__", None) or "")
-            if said := _entry(text.splitlines(), name):
-                return said
-    return ""
-
-
-def _entry(lines: list[str], name: str) -> str:
-    """`name (type): text`, `name : type` above indented text, or `:param name: text`."""
-    head = re.compile(
-        rf"(\s*)(?::param\s+(?:[\w\[\]., |]+\s)?|[-*]\s+)?[`*]{{0,2}}{re.escape(name)}[`*]{{0,2}}"
-        r"\s*(\([^:]*\))?\s*(?::(?!:)\s*(.*))?"
-    )
-    for index, line in enumerate(lines):
-        found = head.fullmatch(line)
-        if found is None:
-            continue
-        words = [found[3] or ""]
-        for later in lines[index + 1 :]:
-            if not later.strip() or len(later) - len(later.lstrip()) <= len(found[1]):
-                break
-            words.append(later.strip())
-        text = " ".join(w for w in words if w)
-        return text if len(text) <= _MOST_SAID else text[: _MOST_SAID - 4].rstrip() + " ..."
-    return ""
+    kind, said = entry(thing, name)
+    text = said if kind.startswith("(") else " ".join(w for w in (kind, said) if w)
+    return text if len(text) <= _MOST_SAID else text[: _MOST_SAID - 4].rstrip() + " ..."
 
 
 def _classes(thing: Callable[..., Any], name: str, hint: Any, use: Use | None) -> Iterator[type]:

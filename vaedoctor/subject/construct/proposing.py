@@ -6,7 +6,9 @@ import argparse
 import inspect
 import re
 import types
+import typing
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -17,14 +19,19 @@ from ..code.uses import Use
 from ..trials.witness import user_frame
 from .asserted import classes_asked
 from .bases import inheriting
-from .inventing import Inventor, fields_of
+from .inventing import Inventor
 from .making import Call, namespace_of, realised
+from .own_kinds import fields_of
+from .package_calls import package_calls
 from .reading import uses_of
+from .said import said_type
 from .sizes import Sizes
+from .templates import is_plain
 
 Values = dict[str, Any]
 _MOST_ALTERNATIVES = 12
 _MOST_ADDED = 60
+_MOST_CALLS = 3
 
 
 class Proposals:
@@ -44,6 +51,7 @@ class Proposals:
         self._added = 0
         self._known = {**defaults_of(thing), **values}
         self._named: set[str] = set()
+        self.origins: dict[str, str] = {}  # of sets that follow a call, where that stands
         self.missing = [p for p in required(self.signature) if p.name not in values]
         spare = next((p for p in self._parameters() if p.kind is p.VAR_KEYWORD), None)
         if spare is not None and spare.name not in values and self._keys(spare.name):
@@ -143,9 +151,39 @@ class Proposals:
             for option in inventor.choices(name, int)[:2]:
                 yield {**made, spare: {**given, name: option}}
 
+    def as_called(self) -> Iterator[Values]:
+        """Sets that follow the calls of the class in its own library, the rest made up."""
+        inventor = self._inventor(even=True, shared=False)
+        for told in package_calls(self.thing, partial(_invented, inventor))[:_MOST_CALLS]:
+            given = {
+                k: v for k, v in told.values.items() if k not in self.values and self._suits(k, v)
+            }
+            rest = Proposals(self.thing, {**self.values, **given}, self.namespace)
+            table = rest._table(rest.missing, even=True, shared=False)
+            if given and all(table.values()):
+                made = given | {name: options[0] for name, options in table.items()}
+                self.origins[repr(made)] = told.at
+                yield made
+
+    def _suits(self, name: str, value: Any) -> bool:
+        """Whether an object is of the class that a parameter asks for: a sibling's may not be."""
+        hint = hint_of(self.thing, self.signature.parameters[name], self.hints)
+        kind = value.thing if isinstance(value, Call) else None
+        if not isinstance(hint, type) or not isinstance(kind, type):
+            return True
+        return issubclass(kind, hint)
+
     def options(self, parameter: inspect.Parameter) -> list[Any]:
         """What one parameter may be given where nothing can be tried: sizes that fit each other."""
         return self._table([parameter], even=True, shared=True)[parameter.name]
+
+    def entries(self, parameter: inspect.Parameter) -> dict[str, Any]:
+        """What is read of a parameter by key: what can be made up, and None for what cannot."""
+        use = self.uses.get(parameter.name, Use())
+        keys = {k: u for k, u in use.keys.items() if isinstance(k, str) and not u.may_lack}
+        inventor = self._inventor(even=True, shared=True)
+        options = {k: inventor.choices(k, use=u) for k, u in keys.items()}
+        return {k: o[0] if o else None for k, o in options.items()}
 
     def completed(self, made: Values, error: BaseException) -> Values | None:
         """The arguments with the entry that a made-up configuration lacks; None if none does."""
@@ -173,7 +211,10 @@ class Proposals:
                 found[p.name] = inventor.choices(p.name, use=Use(keys=self._keys(p.name)))
             else:
                 hint = hint_of(self.thing, p, self.hints)
-                found[p.name] = inventor.choices(p.name, hint, self.uses.get(p.name))
+                use = self.uses.get(p.name)
+                found[p.name] = inventor.choices(p.name, hint, use)
+                if hint is inspect.Parameter.empty:
+                    found[p.name] = self._with_said(inventor, p.name, found[p.name])
             if told := {k: v for k, v in self._told.get(p.name, {}).items() if v is not None}:
                 found[p.name] = [
                     namespace_of({**o.values, **told}) if isinstance(o, Call) else o
@@ -190,6 +231,17 @@ class Proposals:
             for attr, use in self.uses[name].attributes.items()
             if use.fallback is inspect.Parameter.empty and not use.may_lack and not use.tested
         )
+
+    def _with_said(self, inventor: Inventor, name: str, options: list[Any]) -> list[Any]:
+        """With what the docstring's type or words give; words come first."""
+        said = said_type(self.thing, name)
+        if said is inspect.Parameter.empty:
+            return options
+        more = [o for o in inventor.choices(name, said, self.uses.get(name)) if o not in options]
+        if typing.get_origin(said) is typing.Literal:
+            known = [o for o in options if o in typing.get_args(said)]
+            return [*known, *(o for o in more if o not in known)] or options
+        return [*options, *more]
 
     def _inventor(self, *, even: bool, shared: bool) -> Inventor:
         known = {
@@ -221,6 +273,12 @@ class Proposals:
     def _is_read(self, name: str) -> bool:
         use = self.uses.get(name)
         return use is not None and bool(use.attributes or use.keys)
+
+
+def _invented(inventor: Inventor, name: str) -> Any:
+    """A value for a name in a call, by the name alone."""
+    options = [o for o in inventor.choices(name) if is_plain(o)]
+    return options[0] if options else inventor.sizes.one(name, "other")
 
 
 def _one_at_a_time(choices: Mapping[str, list[Any]]) -> Iterator[Values]:

@@ -35,6 +35,7 @@ _LIST_METHODS = {"reverse", "insert", "append", "pop", "copy", "extend"}
 _DICT_METHODS = {"items", "keys", "values"}
 _SIZED = {"len", "prod", "sum", "max", "min"}
 _TEXT_METHODS = {"lower", "upper", "startswith", "strip", "endswith", "capitalize"}
+_BUILT_IN = {"tuple": tuple, "list": list, "dict": dict, "str": str, "int": int}
 _TORCH = {"nn", "torch.nn", "F", "torch", "torch.nn.functional"}
 
 
@@ -268,6 +269,9 @@ class _Reader:
                 if uses[1] is not None:
                     uses[1].key(key).tested = True
                     return None
+        if isinstance(node.ops[0], ast.In | ast.NotIn) and uses[-1] is not None:
+            uses[-1].element()  # `if size in attn_resolutions`
+            return None
         for index, use in enumerate(uses):
             if use is None:
                 continue
@@ -305,7 +309,8 @@ class _Reader:
         elif name == "isinstance":
             if first is not None and len(node.args) == 2:
                 of = node.args[1].elts if isinstance(node.args[1], ast.Tuple) else node.args[1:]
-                first.kinds += [k for k in map(self._constant, of) if isinstance(k, type)]
+                kinds = [self._constant(n) or _BUILT_IN.get(ast.unparse(n)) for n in of]
+                first.kinds += [k for k in kinds if isinstance(k, type)]
             return None
         self._pass_on(node, uses, env)
         return result
@@ -349,6 +354,7 @@ class _Reader:
     def _pass_on(self, node: ast.Call, uses: list[Use | None], env: dict[str, Use]) -> None:
         """Tell the callee's parameters what they are, and ask it how it uses them."""
         thing, is_method = self._callee(node)
+        uses = uses[1:] if _is_unbound(node) else uses  # without `self`
         positional = positional_names(thing)[1 if is_method else 0 :]
         bound = {p: u for p, u in zip(positional, uses, strict=False) if u is not None}
         for keyword in node.keywords:
@@ -357,7 +363,8 @@ class _Reader:
                 bound[keyword.arg] = use
             elif use is not None:
                 given = {*positional[: len(node.args)], *(k.arg for k in node.keywords if k.arg)}
-                names = every_name(thing)[1:] if _is_super(node) else required_names(thing)
+                needed = required_names(thing)[1 if is_method else 0 :]
+                names = every_name(thing)[1:] if _is_super(node) else needed
                 bound |= {n: use.key(n) for n in names if n not in given}
                 if _is_super(node) and (spare := spare_name(thing)):
                     bound[spare] = use
@@ -384,6 +391,10 @@ class _Reader:
                 found = next((b for a, b in itertools.pairwise(made) if a is here), None)
                 user = isinstance(found, types.FunctionType) and not is_from_torch(found)
                 return (found, True) if user else (None, False)
+            case ast.Attribute(attr="__init__", value=base) if _is_unbound(node):
+                made = self._constant(base)
+                found = constructor_of(made) if isinstance(made, type) else None
+                return (None, False) if found is None or is_from_torch(found) else (found, True)
             case ast.Attribute(value=ast.Name(id="self"), attr=attr):
                 found = inspect.getattr_static(kind, attr, None) if kind is not None else None
                 if isinstance(found, staticmethod):
@@ -414,6 +425,14 @@ def _is_super(node: ast.Call) -> bool:
     match node.func:
         case ast.Attribute(value=ast.Call(func=ast.Name(id="super"))):
             return True
+    return False
+
+
+def _is_unbound(node: ast.Call) -> bool:
+    """Whether a call is `Base.__init__(self, ...)`."""
+    match node:
+        case ast.Call(func=ast.Attribute(attr="__init__"), args=[ast.Name(id="self"), *_]):
+            return not _is_super(node)
     return False
 
 

@@ -46,7 +46,7 @@ _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
         (Call(nn.ReLU, {}), nn.ReLU, "relu"),
     ),
     (r".*norm(_layer)?", (nn.LayerNorm, nn.BatchNorm2d, None)),
-    (r"(max_)?action(_scale|_bound|_limit)?|max_action|temp\w*", (1.0,)),
+    (r"(max_)?action(_scale|_bound|_limit)?|max_action|temp(erature\w*|_\w+)?", (1.0,)),
     (r"pad\w*_(idx|index|id|token)|pad|blank", (0,)),
     (r"(sos|bos|go|start)\w*(_?(idx|index|id|token))?|sos|bos", (1,)),
     (r"(eos|end|stop)_?(idx|index|id|token)|eos", (2,)),
@@ -62,7 +62,7 @@ _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
     (r"padding", (1, 0)),
     (r"(n_?|num_?)?(\w+_)?heads?", (2, 1)),
     (
-        r"(n_?|num_?)(\w+_)?(layers?|blocks?|levels?|stages?|res|downs?\w*|flows?)|depth",
+        r"(n_?|num_?)(\w+_)?(layers?|blocks?|levels?|stages?|res|downs?\w*|flows?)|(\w+_)?depth",
         (2, 1),
     ),
     (r"(\w+_)?(layers?|blocks?|res\w*|units)_per_\w+", (2, 1)),
@@ -78,7 +78,7 @@ _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
         r"|size|patch_grid",
         (32, 28, 64, _SIDES),
     ),
-    (r"patch_size", (4, 8)),
+    (r"(\w+_)?patch_size", (4, 8)),
     (r"((n|num)_?)?spatial_?(dims?|dimensions?|ndim)|(n_?|num_?)dimensions|dimensions", (2, 3, 1)),
     (
         r"((n|num)_)?(in|img|image|input|im|n|num)_?(ch|chans?|channels?|nc)|nc|channels?|c_in|chn"
@@ -86,7 +86,7 @@ _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
         (3, 1),
     ),
     (
-        r"(n_?|num_?|k_?)?(class|classes|labels?|categories|conditions)|class_(size|dim|num)|n_?class",
+        r"(n_?|num_?|k_?)?(class|classes|labels?|categories|conditions|domains?)|class_(size|dim|num)|n_?class",
         (5, 10),
     ),
     (
@@ -125,7 +125,7 @@ _KINDS = (
     (
         "hidden",
         re.compile(
-            r".*(hid|hidden|inner|mid|units|h_dim|nh|ngf|ndf|base|width|filters?|capacity).*|h|h\d?_?dim\d?|d_?h|ff.*"
+            r".*(hid|hidden|inner|mid|units|h_dim|nh|ngf|ndf|base|width|filters?|capacity).*|ch|h|h\d?_?dim\d?|d_?h|ff.*"
         ),
     ),
     (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,6 +25,8 @@ from .making import (
 from .marks import comments, gap
 from .proposing import Proposals
 
+_EMPTY = inspect.Parameter.empty
+
 
 def cannot_guess(
     thing: Callable[..., Any], proposals: Proposals, values: Mapping[str, Any], label: str
@@ -38,6 +41,12 @@ def cannot_guess(
             unknown.append(f"`{p.name}`")
         use = proposals.uses.get(p.name)
         made[p.name] = options[0] if options else gap(thing, p.name, known(hint, use), hint, use)
+        if not options and (entries := proposals.entries(p)):
+            told = {k: known(_EMPTY, use.keys[k]) for k in entries} if use is not None else {}
+            made[p.name] = {
+                k: Gap(f"{k}: {told[k]}" if told.get(k) else k) if v is None else v
+                for k, v in entries.items()
+            }
     made = by_name(thing, made)
     return TargetError(
         f"`{name_of(thing)}{signature_text(thing)}` needs {listed(unknown)}, "

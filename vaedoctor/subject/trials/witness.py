@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import linecache
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path as FilePath
 from types import FrameType
 from typing import Any
 
@@ -13,12 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..errors import OURS
 from .slots import Path
 from .trial import Trial, attempt
 from .widths import Widths
 
 Paths = frozenset[Path]
 _NONE: Paths = frozenset()
+_NOT_THE_USERS = ("<", f"{FilePath(torch.__file__).parent}{os.sep}", f"{OURS}{os.sep}")
 _MIXES_LAST = {"linear", "matmul", "mm", "bmm", "addmm", "__matmul__", "__rmatmul__"}
 _MATRICES = _MIXES_LAST - {"linear"} | {"baddbmm"}
 _LOOKS_UP = {
@@ -228,7 +232,7 @@ def user_frames(error: BaseException | None) -> list[tuple[FrameType, str]]:
     trace = error.__traceback__ if error is not None else None
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if "/torch/" not in file and "/vaedoctor/" not in file and not file.startswith("<"):
+        if not file.startswith(_NOT_THE_USERS):
             found.append((trace.tb_frame, linecache.getline(file, trace.tb_lineno).strip()))
         trace = trace.tb_next
     return found[::-1]
