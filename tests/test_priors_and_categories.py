@@ -13,6 +13,7 @@ from torch.distributions import Normal, OneHotCategorical, kl_divergence
 from traps.objectives import WeightedMinibatch
 
 import vaedoctor
+from vaedoctor.examine.code.listing import text_of
 
 Penalty = Callable[[Tensor], Tensor]  # of logits [rows, 3, 5]
 
@@ -240,14 +241,21 @@ class Upper(nn.Module):
         z2 = q2.rsample()
         standard = Normal(torch.zeros_like(z2), torch.ones_like(z2))
         spread = (z2.mean(0) ** 2 + (z2.var(0) - 1) ** 2).sum()
+        prior = normal(self.prior(z2))
         known = {
-            "lower": kl_divergence(q1, normal(self.prior(z2))).sum(),
+            "lower": kl_divergence(q1, prior).sum(),
+            "swapped": apart(prior.loc, prior.scale, q1.loc, q1.scale),
             "upper": kl_divergence(q2, standard).sum(),
             "sampled": (q2.log_prob(z2) - standard.log_prob(z2)).sum(),
             "matched": spread,
         }
         loss: Tensor = 0.5 * (self.decoder(z1) - x).square().sum()
         return loss + sum(known[t] for t in self.terms)
+
+
+def apart(m1: Tensor, s1: Tensor, m2: Tensor, s2: Tensor) -> Tensor:
+    """KL(N(m1, s1) || N(m2, s2)), by hand."""
+    return ((s2 / s1).log() + (s1**2 + (m1 - m2) ** 2) / (2 * s2**2) - 0.5).sum()
 
 
 def normal(h: Tensor) -> Normal:
@@ -268,6 +276,14 @@ def test_an_upper_latent_without_a_kl(terms: tuple[str, ...], missing: bool) -> 
     report = vaedoctor.check(Upper(*terms), torch.rand(8, 12))
     assert ("VAE712" in {f.code for f in report.findings}) is missing
     assert report.ok is not missing
+
+
+def test_a_prior_before_its_posterior_is_placed_at_the_call() -> None:
+    """Though that prior is made of the posterior's own sample, by way of the upper latent."""
+    report = vaedoctor.check(Upper("swapped", "upper"), torch.rand(8, 12), select=["VAE717"])
+    (found,) = report.findings
+    assert found.at is not None
+    assert text_of(found.at) == "apart(prior.loc, prior.scale, q1.loc, q1.scale)"
 
 
 class Downwards(nn.Module):

@@ -11,9 +11,10 @@ from types import CodeType
 
 from ...finding import Span
 from ..anatomy.anatomy import Anatomy
+from ..anatomy.decoders import predictions
 from ..anatomy.latents import Latent
 from ..runs.naming import parameter_of
-from ..runs.recording import Op
+from ..runs.recording import Op, Value
 
 
 def called_at(anatomy: Anatomy, latent: Latent, at: Span | None) -> Span | None:
@@ -23,23 +24,27 @@ def called_at(anatomy: Anatomy, latent: Latent, at: Span | None) -> Span | None:
     same function computes, of the reconstruction, say nothing of the order.
     """
     flow = anatomy.flow
-    heads = [h.value for h in (latent.loc_head, latent.scale_head) if h is not None]
-    own = flow.descendants(*heads) | {v.index for v in heads}
+    heads = {h.value.index for h in (latent.loc_head, latent.scale_head) if h is not None}
+
+    def own(value: Value) -> bool:
+        """Whether it is made of the posterior, not of its sample as an upper prior is."""
+        return not heads.isdisjoint(flow.ancestors(value, stop=[latent.z]))
+
     ops = anatomy.recording.ops
-    found = next((op for op in ops if op.span == at and op.makes and op.out.index in own), None)
-    if found is None or len(found.frames) < 2 or not heads:
+    found = next((op for op in ops if op.span == at and op.makes and own(op.out)), None)
+    if found is None or len(found.frames) < 2:
         return None
     function, caller = found.frames[0].code, found.frames[1]
     places: dict[bool, set[int]] = {True: set(), False: set()}
-    inner = _one_call(ops, found, function)
-    decoded = flow.descendants(latent.z)
-    made = [m for op in inner for m in op.makes if m.index in own and m.index not in decoded]
+    inner, compared = _one_call(ops, found, function), predictions(anatomy)
+    decoded = flow.descendants(*compared) if compared else frozenset()
+    made = [m for op in inner for m in op.makes if own(m) and m.index not in decoded]
     term = flow.ancestors(*made)
     for op in inner:
         for value in op.reads if any(m.index in term for m in op.makes) else ():
             inside = value.op is not None and _runs(value.op, function)
             if not inside and (place := parameter_of(op, value)) is not None:
-                places[value.index in own].add(place)
+                places[own(value)].add(place)
     posterior, prior = places[True], places[False]
     return caller.span if prior and posterior and max(prior) < min(posterior) else None
 
