@@ -457,3 +457,19 @@ def test_rates_that_are_made_of_shares_are_pulled_to_the_counts(sign: int) -> No
 
     with examined(VAE(lambda h: h.softmax(-1), 12), x, loss=loss) as examination:
         assert examination.pulled_away == (0 if sign > 0 else x.numel())
+
+
+@pytest.mark.parametrize("squashed", [True, False])
+def test_a_target_that_is_no_part_of_the_batch_is_one(squashed: bool) -> None:
+    """As a graph's adjacency beside its normalised form: a second sigmoid is told all the same."""
+    adjacency = (torch.rand(6, 6, generator=torch.Generator().manual_seed(1)) > 0.5).float()
+    weight = torch.tensor(2.0)
+
+    def loss(out: Any, x: Tensor) -> Tensor:
+        bce = F.binary_cross_entropy_with_logits(out[0], adjacency, pos_weight=weight)
+        return bce + kl(*out[1:]).sum()
+
+    last = torch.sigmoid if squashed else lambda h: h
+    with examined(VAE(last, 6), adjacency / 3, loss=loss) as examination:
+        (found,) = examination.comparisons
+    assert (found.activation == "sigmoid", found.swapped) == (squashed, False)

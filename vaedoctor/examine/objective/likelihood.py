@@ -228,13 +228,16 @@ class Comparison:
 def compared_in(recording: Recording, flow: Flow, x_hat: Value | None) -> Iterator[Comparison]:
     """Every operation that reads the input beside what the model made of it.
 
-    The input may have been normalised without learned weights.
+    The input may have been normalised without learned weights. What x_hat is compared with may be
+    no part of the batch, as a graph's adjacency beside its normalised form is.
     """
     for op in recording.ops:
         if len(op.reads) < 2:
             continue
         plain = [v for v in op.reads if _only_data(flow, v)]
         made = [v for v in op.reads if flow.posterior(v)]
+        if not plain and made and op.name != "sub" and _is_output(flow, x_hat, made[0]):
+            plain = [v for v in op.reads if v.source == "constant"]
         if not plain or not made:
             continue
         classes = op.name in CLASS_LOSSES and not plain[0].tensor.is_floating_point()
