@@ -44,7 +44,7 @@ def unread_parameters(method: Method) -> Iterator[ast.arg]:
     """
     names = [a.arg for a in _parameters(method)]
     read = _read_in(method)
-    if read & {"locals", "__class__"}:
+    if read & {"locals", "__class__"} or _keeps_all(method):
         return
     for arg in _parameters(method):
         others = (
@@ -55,6 +55,14 @@ def unread_parameters(method: Method) -> Iterator[ast.arg]:
         )
         if arg.arg not in read and not any(arg.arg in _read_in(other) for other in others):
             yield arg
+
+
+def _keeps_all(method: Method) -> bool:
+    """Whether a constructor's caller is read by name: `self.save_hyperparameters()`."""
+    return any(
+        isinstance(n, ast.Attribute) and n.attr == "save_hyperparameters"
+        for n in ast.walk(method.node)
+    )
 
 
 def _parameters(method: Method) -> list[ast.arg]:

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from .arguments import defaults
 from .bindings import Bindings, Bound, assigned, parameters
 from .entrypoints import hydra_config
+from .late import growing
 from .permitted import LARGEST_POWER, MOVES, OPERATORS, TENSOR_CALLS, may_be_called
+from .roles import role
 from .source import Function, Source, called_name, root_name, stripped
 
 
@@ -114,6 +116,8 @@ class Scope(MutableMapping[str, Any]):
     def _name(self, name: str, at: Bindings) -> Any:
         if name in self.known:
             return self.known[name]
+        if role(name) == "weight" and name in growing(self._source.tree):
+            raise Unknown(name)  # 0 before the first step is not what it is trained with
         bound = at.get(name)
         if bound is not None:
             if id(bound) not in self._memo:

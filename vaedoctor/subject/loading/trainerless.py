@@ -1,4 +1,7 @@
-"""A `training_step` without its trainer: what it logs is dropped, what it asks the trainer is 0."""
+"""A `training_step` without its trainer: what it logs is dropped, and it is late in training.
+
+What else it asks the trainer is 0.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..code.late import EPOCHS, STEPS, Late
 from ..code.source import is_library
 
 _SILENT = ("log", "log_dict", "log_metrics", "print", "toggle_optimizer", "untoggle_optimizer")
-_ASKED = ("trainer", "logger", "current_epoch", "global_step")
+_ASKED = ("logger",)
+_COUNTS = {
+    **dict.fromkeys(("current_epoch", "max_epochs"), Late(EPOCHS)),
+    **dict.fromkeys(("global_step", "max_steps", "estimated_stepping_batches"), Late(STEPS)),
+}
 
 
 class _Nothing:
     """Answers every question with itself, and counts as 0."""
 
-    def __getattr__(self, name: str) -> _Nothing:
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return self
+        return _COUNTS.get(name, self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> _Nothing:
         return self
@@ -70,6 +78,13 @@ class _Nothing:
         return 0
 
     __rmul__ = __mod__ = __truediv__ = __floordiv__ = __mul__
+
+
+class _Trainer(_Nothing):
+    """A trainer that is there, and has nothing to say."""
+
+    def __bool__(self) -> bool:
+        return True
 
 
 class LightningModule(nn.Module):
@@ -132,8 +147,10 @@ def without_trainer(model: nn.Module) -> Iterator[list[Tensor]]:
     ways["lr_schedulers"] = lambda *args, **kwargs: nothing
     inherits = any(k.__name__ == "LightningModule" for k in type(model).__mro__)
     if inherits:
-        ways["_trainer"] = nothing
-    ways |= {name: nothing for name in _ASKED if not hasattr(type(model), name)}
+        ways["_trainer"] = _Trainer()
+    asked: dict[str, Any] = {**dict.fromkeys(_ASKED, nothing), "trainer": _Trainer()}
+    asked |= {n: _COUNTS[n] for n in ("current_epoch", "global_step")}
+    ways |= {name: way for name, way in asked.items() if not hasattr(type(model), name)}
     own = {name for kind in _own_classes(model) for name in vars(kind)} | set(model._modules)
     before = dict(vars(model))
     put = {n: w for n, w in ways.items() if n not in own and (n not in before or n[0] == "_")}

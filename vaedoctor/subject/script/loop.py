@@ -269,10 +269,10 @@ class Loop:
         return value
 
     def _value(self, name: str, batch: Batch, known: Mapping[str, Any]) -> Any:
-        if role(name) == "step" or self.setting.counts(name):
-            return self._late(name)
         if role(name) == "weight":
             return 1.0
+        if role(name) == "step" or self.setting.counts(name):
+            return self._late(name)
         beside = next((t for t in self.step.targets if name in t), ())
         x = next((a for a in batch.args if isinstance(a, Tensor)), None)
         if name in batch.around and x is not None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..code import cuda
 from ..code.callees import tree_of
+from ..code.late import Late, growing
 from ..code.openscope import OpenScope
 from ..code.roles import role
 from ..code.scope import Missing, Scope, Unknown
@@ -28,7 +29,7 @@ from ..trials.trial import home
 from .datascope import DataScope, Loader, is_tensor_or_holds_one
 from .handing import handed_by_calls, is_parameter, is_rebound
 from .holders import Holders, class_around
-from .standin import Quiet, assignments, only_told, read_of_self, stand_in
+from .standin import Quiet, assignments, counted_by, only_told, read_of_self, stand_in
 
 _DEEPEST = 4
 
@@ -100,6 +101,7 @@ class _Making:
         self.aside = set(_about(setting.source, setting.models)) - _defined(setting.source)
         counted = {k for k, v in setting.namespace.items() if isinstance(v, int)}
         self.aside |= {k for k in counted if setting.counts(k)}
+        self.aside |= {n for n in growing(setting.source.tree) if role(n) == "weight"}
         self.space = {k: v for k, v in setting.namespace.items() if k not in self.aside}
         self.space |= {n: model for n in setting.models if n.isidentifier() and n != "self"}
         if "self" in setting.models:
@@ -281,6 +283,9 @@ class _Making:
                     continue
                 if attr in held:
                     found[attr] = self.model
+                    continue
+                if attr in counted_by(one):
+                    found[attr] = Late()
                     continue
                 for value, method in given.get(attr, ()):
                     with suppress(Unknown):

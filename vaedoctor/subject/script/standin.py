@@ -88,6 +88,20 @@ def read_of_self(nodes: list[ast.AST]) -> set[str]:
     }
 
 
+def counted_by(owner: ast.ClassDef) -> set[str]:
+    """The attributes of `self` that count a loop's steps: `self.step += 1`."""
+    found = set[str]()
+    for node in ast.walk(owner):
+        match node:
+            case ast.AugAssign(
+                ast.Attribute(ast.Name(id="self"), attr), ast.Add(), ast.Constant(value=1)
+            ):
+                found.add(attr)
+            case ast.For(target=ast.Attribute(ast.Name(id="self"), attr)):
+                found.add(attr)
+    return found
+
+
 def only_told(owner: ast.ClassDef, attr: str) -> bool:
     """Whether all that is done with an attribute is to call it as a statement: a log, a writer."""
     told, reads = set[int](), set[int]()
