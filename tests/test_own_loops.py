@@ -525,3 +525,32 @@ def test_the_weight_of_a_cycle_is_the_last(tmp_path: Path) -> None:
     rec = (recon - x).square().sum()
     kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum()
     assert total == pytest.approx((rec - kl).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "taken",
+    ["for x, lengths, mask in rows():\n", "for row in rows():\n        x, lengths, mask = row\n"],
+)
+def test_a_mask_and_lengths_that_nothing_tells_leave_all_in(tmp_path: Path, taken: str) -> None:
+    text = """
+class Steps(VAE):
+    def forward(self, x):
+        recon, mu, logvar = super().forward(x.mean(1))
+        return recon[:, None] + 0 * x, mu, logvar
+
+def train(model, rows, optimizer):
+    TAKEN
+        recon, mu, logvar = model(x)
+        rec = ((recon - x).square().sum(-1) * mask).sum() / (lengths > 0).sum()
+        kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum() / len(mu)
+        loss = rec - kl
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+"""
+    text = text.replace("TAKEN\n", taken)
+    (tmp_path / "own.py").write_text(MODEL.replace("{default}", "=7") + text)
+    subject = load(f"{tmp_path / 'own.py'}:Steps", input="8x5x7")
+    assert subject.objective is not None
+    assert subject.objective.name == "loss"
+    assert "VAE703" in [f.code for f in examine_subject(subject).findings]

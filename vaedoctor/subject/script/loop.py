@@ -25,7 +25,7 @@ from ..subject import Batch
 from .holders import Holders, callees
 from .setting import Setting
 from .steps import Step, free, is_of_own, one_by_one, reads, steps, writes
-from .unpacking import packed
+from .unpacking import beside_data, packed
 
 _RESULT = "__vaedoctor_loss__"
 _ARGUMENT = "__vaedoctor_argument_"
@@ -279,7 +279,7 @@ class Loop:
             return batch.around[name].beside(x)
         if beside and x is not None:
             if any(n in known for n in beside):  # `for x, y in loader`: a label not for the model
-                return torch.zeros(x.shape[:1], dtype=torch.long, device=x.device)
+                return beside_data(name, x)
             return self._unpacked(name, x, known)
         raise NameError(f"name '{name}' is not defined", name=name)
 
@@ -296,17 +296,16 @@ class Loop:
 
     def _unpacked(self, name: str, x: Tensor, known: Mapping[str, Any]) -> Any:
         """`batch` of a loop that takes it apart: `x, y = batch`, `x = batch["image"]`."""
-        label = torch.zeros(x.shape[:1], dtype=torch.long, device=x.device)
         entries: dict[str, Any] = {}
         for node in (n for s in self.step.statements for n in ast.walk(s)):
             match node:
                 case ast.Assign(targets=[ast.Tuple(elts=parts)], value=ast.Name(id=found)):
                     if found == name:
                         names = [p.id if isinstance(p, ast.Name) else "" for p in parts]
-                        return tuple(known.get(n, label) for n in names)
+                        return tuple(known[n] if n in known else beside_data(n, x) for n in names)
                 case ast.Subscript(ast.Name(id=found), ast.Constant(value=str() as key)):
                     if found == name:
-                        entries[key] = label
+                        entries[key] = beside_data(key, x)
         return entries or x
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,21 @@ def packed(
         if found is not x:
             return found
     return x
+
+
+def beside_data(name: str, x: Tensor) -> Tensor:
+    """Another item of a loader, which nothing tells: a mask that keeps all, full lengths, a label.
+
+    Of a sequence's mask there is one entry a step.
+    """
+    bare = name.lower()
+    if re.search(r"mask|valid", bare):
+        shape = x.shape[:2] if x.dim() == 3 else x.shape
+        return torch.full(shape, re.search(r"pad|missing|ignore", bare) is None, device=x.device)
+    if re.search(r"length|(^|_)lens?$", bare):
+        steps = x.shape[1] if x.dim() > 1 else 1
+        return torch.full(x.shape[:1], steps, dtype=torch.long, device=x.device)
+    return torch.zeros(x.shape[:1], dtype=torch.long, device=x.device)
 
 
 def _packed(callee: ast.AST, name: str, x: Tensor, batch: Batch, indexed: bool) -> Any:
