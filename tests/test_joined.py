@@ -295,6 +295,41 @@ def test_modules_that_no_loop_trains_together_are_asked_for(text: str, tmp_path:
         load(str(tmp_path / "script.py"))
 
 
+JUDGE = """
+class Judge(nn.Module):
+    def __init__(self, width=11):
+        super().__init__()
+        self.out = nn.Linear(width, 1)
+
+    def forward(self, x):
+        return self.out(x)
+"""
+SAMPLER = """
+class Whole(nn.Module):
+    def __init__(self, width=11, latent=3):
+        super().__init__()
+        self.encoder, self.decoder = Encoder(width, latent), Decoder(latent, width)
+
+    def forward(self, x):
+        mu, logvar = self.encoder(x)
+        return self.decoder(draw(mu, logvar)), mu, logvar
+
+def draw(mu, logvar):
+    return mu + torch.randn_like(mu) * torch.exp(0.5 * logvar)
+"""
+
+
+@pytest.mark.parametrize("names", [["Whole"], ["Whole", "Other"]], ids=["one", "two"])
+def test_the_only_model_that_draws_noise_is_meant(names: list[str], tmp_path: Path) -> None:
+    samplers = [SAMPLER.replace("Whole", n) for n in names]
+    (tmp_path / "script.py").write_text("".join([CLASSES, JUDGE, *samplers]))
+    if len(names) == 1:
+        assert type(load(str(tmp_path / "script.py")).model).__name__ == "Whole"
+    else:
+        with pytest.raises(TargetError, match="holds 3 models"):
+            load(str(tmp_path / "script.py"))
+
+
 def test_a_script_that_names_no_device_is_not_blamed_for_one(tmp_path: Path) -> None:
     lines = SHAPES["two classes, one loop"].replace(".to(device)", "").splitlines()
     text = "\n".join(line for line in lines if "device" not in line)

@@ -20,6 +20,7 @@ from torch import nn
 
 from ..code.source import Place, Source, called_name, names_read, own_expressions, stripped
 from ..errors import TargetError
+from ..loading.candidates import sampling
 from ..loading.loading import Loaded
 from ..loading.resolving import only_candidate
 from ..script.holders import Holders, callees, class_around
@@ -45,7 +46,8 @@ def only_model(loaded: Loaded, place: str, absent: Iterable[str] = ()) -> tuple[
         name = only_candidate(loaded, place, absent)
     except TargetError:
         together = joined(loaded)
-        if together is None:
+        name = sampling(loaded) if together is None else ""
+        if together is None and not name:
             raise
     else:
         together = joined(loaded, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from typing import Any
 
 from torch import nn
@@ -11,6 +12,7 @@ from torch import nn
 from ..code.source import called_name, names_read, stripped
 from .loading import Loaded
 
+_DRAWS = re.compile(r"rand(n|_like|n_like)?|r_?sample|normal_?|gumbel_softmax|bernoulli_?")
 _LOSSES = ("loss", "criterion", "objective")
 
 
@@ -46,6 +48,28 @@ def candidates(loaded: Loaded) -> list[str]:
         if len(built) == 1:
             return built
     return kept or _instances(loaded)
+
+
+def sampling(loaded: Loaded) -> str:
+    """Of several candidates the only one whose code draws noise; empty where that is no help.
+
+    Beside a VAE a file may hold its adversary, or a classifier.
+    """
+    source = loaded.source
+    if source is None:
+        return ""
+    defined = {s.name: s for s in source.tree.body if isinstance(s, ast.ClassDef | ast.FunctionDef)}
+    drawing = []
+    for name in candidates(loaded):
+        reached, waiting = set[str](), {name}
+        while waiting:
+            one = waiting.pop()
+            reached.add(one)
+            waiting |= (names_read(defined[one]) & set(defined)) - reached
+        calls = (n for d in reached for n in ast.walk(defined[d]) if isinstance(n, ast.Call))
+        if any(_DRAWS.fullmatch(called_name(c)) for c in calls):
+            drawing.append(name)
+    return drawing[0] if len(drawing) == 1 else ""
 
 
 def commands(place: str, names: list[str]) -> str:
