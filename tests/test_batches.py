@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import vaedoctor
 from vaedoctor.examine.anatomy.evaluation import returned, run_forward, run_quickly
 from vaedoctor.examine.shapes.batches import _usual, axes_in, with_rows
 from vaedoctor.examine.shapes.broadcasts import _joint, outer_products
+from vaedoctor.finding import Severity
 from vaedoctor.rule import Unavailable
 from vaedoctor.subject.subject import Batch, Objective
 
@@ -359,3 +361,45 @@ def test_a_quick_pass_finds_the_reconstruction_that_the_loss_makes() -> None:
     assert found is not None
     assert torch.allclose(found, usual[[2, 0]])
     assert torch.allclose(usual, model.decoder(model.encoder(X).chunk(2, 1)[0]))
+
+
+class Weighing(nn.Module):
+    """A softmax in the loss: of classes, over them or over the rows, or of weights of the rows."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.heads, self.decode = kind, nn.Linear(6, 8), nn.Linear(2, 6)
+        self.scores = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, logvar = self.heads(x)[:, :4].chunk(2, 1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        error = (self.decode(z) - x).square().sum(1)
+        kl = -0.5 * (1 + logvar - mu**2 - logvar.exp()).sum(1)
+        return (error + kl).mean() + self.extra(self.scores(x), error)
+
+    def extra(self, scores: Tensor, error: Tensor) -> Tensor:
+        if self.kind == "rows against rows":
+            return -(scores @ scores.t()).log_softmax(0).diagonal().mean()
+        if self.kind == "weights of rows":
+            return (scores.softmax(0) * error[:, None]).sum(0).mean()
+        if self.kind == "picked over rows":
+            return F.nll_loss(scores.log_softmax(0), torch.arange(len(scores)) % 5)
+        log_q = scores.log_softmax(0 if self.kind == "over rows" else -1)
+        return (log_q.exp() * (log_q + math.log(5))).sum(-1).mean()
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("over classes", False),
+        ("rows against rows", False),
+        ("weights of rows", False),
+        ("over rows", True),
+        ("picked over rows", True),
+    ],
+)
+def test_probabilities_of_classes_over_the_batch_are_told(kind: str, told: bool) -> None:
+    x = torch.linspace(-1, 1, 48).reshape(8, 6)
+    report = vaedoctor.check(Weighing(kind), x, select=["VAE504"])
+    assert [(f.code, f.severity) for f in report.findings] == [("VAE504", Severity.WARNING)] * told

@@ -14,7 +14,7 @@ from .objective import density
 from .runs.gradients import is_zero
 from .runs.recording import Op
 from .sampling import underflow
-from .shapes import batches, broadcasts, rows
+from .shapes import batches, broadcasts, normalised, rows
 from .structure import ownership, reload
 
 
@@ -92,6 +92,11 @@ class Examination(ExaminedObjective):
     def isolation(self) -> rows.Isolation:
         """How much a row of x_hat depends on other rows of x in evaluation mode."""
         return rows.isolate_rows(self.subject, self.anatomy, self.seed, self._rewind)
+
+    @cached_property
+    def normalised_over_rows(self) -> list[normalised.Normalised]:
+        """Softmax over the batch where the loss takes the result for classes of a row."""
+        return normalised.normalised_over_rows(self.subject, self.anatomy)
 
     @cached_property
     def sizes(self) -> batches.Sizes:

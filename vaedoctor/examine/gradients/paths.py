@@ -358,8 +358,15 @@ def _cut_from_loss(anatomy: Anatomy, gradients: Gradients, value: Value) -> tupl
         return cut_between(flow, x_hat, end), True
     cut = cut_between(flow, value, end)
     sampled = flow.descendants(*(latent.z for latent in anatomy.latents))
-    behind = cut is not None and any(v.index in sampled for v in cut.op.reads)
+    behind = cut is not None and (
+        any(v.index in sampled for v in cut.op.reads) or _cut_itself(cut, value)
+    )
     return (cut if behind else None), behind and cut is not None and _likelihood(anatomy, cut)
+
+
+def _cut_itself(cut: Cut, value: Value) -> bool:
+    """Whether a parameter itself is detached, as pseudo inputs of a prior; a number may well be."""
+    return cut.op.name in CUTS and value in cut.op.reads and value.tensor.numel() > 1
 
 
 def _likelihood(anatomy: Anatomy, cut: Cut) -> bool:

@@ -19,7 +19,8 @@ def batch_rows_mixed(examination: Examination) -> Iterator[Finding | Verified]:
     ## What it checks
     In evaluation mode, the derivative of rows of x_hat at every row of x: it must be exactly 0 at
     all others. Where x is discrete, one row is exchanged for another and no other row of x_hat may
-    move. The finding is at the operation after which a row's numbers lie no more in its row.
+    move. The finding is at the operation after which a row's numbers lie no more in its row. In the
+    loss, whether a softmax over the batch is summed over its other axis, as classes are.
 
     ## Why it matters
     The result for one sample then depends on what else is in the batch: losses look right, and a
@@ -34,7 +35,19 @@ def batch_rows_mixed(examination: Examination) -> Iterator[Finding | Verified]:
     mode, kernels between rows and one unbatched sequence are a *warning*. Where rows are nodes of
     a graph declare `batch_axis=None`, where steps come first `batch_axis=1`.
     """
+    for made in examination.normalised_over_rows:
+        yield Finding(
+            f"`{made.op.name}` makes probabilities over the {made.rows} rows of the batch, which "
+            "the loss takes for those of a row's classes",
+            help="normalise over the classes: `dim=-1`",
+            at=made.op.span,
+            measured={"sum over a row": made.total},
+            severity=Severity.WARNING,
+            causes=frozenset({"rows"}),
+        )
     found = examination.isolation
+    if not found.mixed and examination.normalised_over_rows:
+        return
     if not found.mixed:
         how = "derivative" if found.exact else "change"
         yield Verified("rows of a batch do not know each other", {f"{how} across rows": 0.0})
