@@ -403,3 +403,19 @@ def test_probabilities_of_classes_over_the_batch_are_told(kind: str, told: bool)
     x = torch.linspace(-1, 1, 48).reshape(8, 6)
     report = vaedoctor.check(Weighing(kind), x, select=["VAE504"])
     assert [(f.code, f.severity) for f in report.findings] == [("VAE504", Severity.WARNING)] * told
+
+
+def test_as_many_rows_as_units_are_no_adjacency_unless_they_read_the_same_both_ways() -> None:
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heads, self.decode = nn.Linear(6, 4), nn.Linear(2, 6)
+
+        def forward(self, x: Tensor) -> Any:
+            mu, logvar = self.heads(x).chunk(2, 1)
+            return self.decode(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
+
+    data = (torch.rand(6, 6, generator=torch.Generator().manual_seed(1)) > 0.5).float()
+    for x, status in ((data, "passed"), (data + data.t(), "skipped")):
+        report = vaedoctor.check(Plain(), x, select=["VAE504"])
+        assert [o.status for o in report.outcomes] == [status]

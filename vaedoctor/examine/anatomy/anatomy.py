@@ -11,7 +11,7 @@ from torch import Tensor
 from ..runs.flow import CUTS, JOINS, RESHAPES, SLICES, Flow
 from ..runs.outputs import Output, outputs_of
 from ..runs.recording import Op, Recording, Value
-from .latents import MULS, Head, Latent, find_latents, head
+from .latents import MULS, PRODUCTS, Head, Latent, find_latents, head
 
 POSITIVE = frozenset("exp exp_ softplus".split())
 CLASS_LOSSES = frozenset({"cross_entropy", "nll_loss"})
@@ -80,13 +80,17 @@ def anatomize(recording: Recording, flow: Flow) -> Anatomy:
 
 
 def _drawn_from_output(flow: Flow, latent: Latent, shapes: set[tuple[int, ...]]) -> bool:
-    """Whether a draw is made from the reconstruction itself, so that no layer follows it."""
+    """Whether a draw is made from the reconstruction itself, so that no layer follows it.
+
+    A product of the draw with itself, as of the nodes of a graph, is a decoder too.
+    """
     of_samples = any(v is not None and flow.noise[v.index] for v in (latent.loc, latent.scale))
     if not of_samples and latent.z.shape not in shapes:
         return False
     after = flow.descendants(latent.z)
-    layers = (op for op in flow.recording.ops if op.makes and op.out.index in after)
-    return not any(flow.layer(op) for op in layers)
+    later = [op for op in flow.recording.ops if op.makes and op.out.index in after]
+    with_itself = (op.name in PRODUCTS and all(v.index in after for v in op.reads) for op in later)
+    return not (any(with_itself) or any(flow.layer(op) for op in later))
 
 
 def _family(anatomy: Anatomy) -> tuple[str, str]:

@@ -302,7 +302,10 @@ def _head(flow: Flow, value: Value, known: dict[int, Head | None]) -> Head | Non
             return common or Head(part or value, op, path_of(op))
         if op.name in SLICES:
             part = part or value
-        (value,) = parents.values()
+        (parent,) = parents.values()
+        if not flow.learned[parent.index]:  # its weights came with a condition: `adj @ (h @ w)`
+            return Head(part or value, op, path_of(op))
+        value = parent
     return None
 
 

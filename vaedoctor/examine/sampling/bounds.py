@@ -15,7 +15,7 @@ from torch import Tensor
 from ...finding import Span
 from ...subject.subject import Subject
 from ..anatomy.anatomy import Anatomy
-from ..anatomy.latents import Head, Latent
+from ..anatomy.latents import PRODUCTS, Head, Latent, path_of
 from ..objective.likelihood import RANGES
 from ..objective.probe import AFFINE, CLAMPS
 from ..runs.edits import Edit
@@ -39,6 +39,11 @@ class Reach:
     low: float
     high: float
     activation: Op
+
+    @property
+    def path(self) -> str:
+        """The module that runs the activation."""
+        return path_of(self.activation)
 
 
 MOST_LATENTS = 3  # of a hierarchy; of a sequence each activation is looked at once
@@ -102,7 +107,8 @@ def _shared(latent: Latent) -> bool:
 
 def _activation(flow: Flow, operand: Value, head: Head, raw: Value) -> Op | None:
     """The last bounding operation between what a layer returned and the sampler; None if none."""
-    if not flow.layer(head.op):
+    mixed = head.op.name in PRODUCTS and any(flow.learned[v.index] for v in head.op.reads)
+    if not flow.layer(head.op) and not mixed:
         return None
     value, bounding = operand, None
     while value is not raw and value.op is not None:

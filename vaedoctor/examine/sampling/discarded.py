@@ -38,7 +38,7 @@ def find_discarded(anatomy: Anatomy, decoding: Decoding) -> Discarded | None:
     if decoding.dropped and any(not f.scale for f in means):
         fed = means[0]
     if fed is None:
-        return _merged(anatomy) if decoding.sampled else None
+        return (_merged(anatomy) or _unread(anatomy)) if decoding.sampled else None
     recording, flow = anatomy.recording, anatomy.flow
     loss = recording.value_of(recording.loss) if recording.loss is not None else None
     used = flow.ancestors(loss) if loss is not None else frozenset()
@@ -78,6 +78,30 @@ def _merged(anatomy: Anatomy) -> Discarded | None:
                 at = handed_over(op, latent.meeting)
                 thrown = _thrown_away(latent.meeting)
                 return Discarded(latent, path_of(op) or op.name, at, thrown or at)
+    return None
+
+
+def _unread(anatomy: Anatomy) -> Discarded | None:
+    """Beside other samples, one that nothing reads while a layer of the loss takes its location.
+
+    As a prior's network that is given the mean of the level above.
+    """
+    flow, x_hat, loss = anatomy.flow, anatomy.x_hat, anatomy.recording.loss
+    end = anatomy.recording.value_of(loss) if loss is not None else None
+    if x_hat is None or end is None:
+        return None
+    judged = flow.ancestors(end, x_hat)
+    for latent in find_latents(flow):
+        loc, head = latent.loc, latent.scale_head
+        if loc is None or head is None or head.value.index not in judged:
+            continue
+        if flow.consumers.get(latent.z.index) or latent.z.index in judged:
+            continue
+        for op in anatomy.recording.ops:
+            taken = op.makes and op.out.index in judged and flow.layer(op)
+            if taken and any(loc in fed_by(flow, read) for read in op.reads):
+                at = handed_over(op, latent.meeting)
+                return Discarded(latent, path_of(op) or op.name, at, at)
     return None
 
 
@@ -124,7 +148,7 @@ def ignored_at(anatomy: Anatomy, decoding: Decoding) -> Span | None:
     """Where the way from the sample to a reconstruction that does not depend on it breaks off.
 
     At the operation that takes the sample's shape alone or multiplies it by 0, at the weight that
-    is decoded in its place, or at the decoder's first layer.
+    is decoded in its place, or where the decoder is called.
     """
     blind, flow = decoding.blind, anatomy.flow
     if blind is None or anatomy.x_hat is None:
@@ -141,4 +165,5 @@ def ignored_at(anatomy: Anatomy, decoding: Decoding) -> Span | None:
     if operands and not given and flow.learned[operands[0].index]:
         maker = operands[0].op
         return maker.span if maker is not None else blind.span
-    return blind.span
+    made = anatomy.latents[0].meeting if anatomy.latents else None
+    return handed_over(blind, made) if made is not None else blind.span

@@ -26,7 +26,8 @@ _FACTORIES = frozenset("zeros ones full empty rand randn randint normal arange e
 def rows_of(subject: Subject, anatomy: Anatomy) -> int:
     """The number of rows of the batch, or `Unavailable` where rows are not samples.
 
-    A square beside [B, T, ...] with as many steps as rows is a mask, no adjacency.
+    A square beside [B, T, ...] with as many steps as rows is a mask, no adjacency; nor is data of
+    as many units as rows that stands alone and is not the same both ways.
     """
     axis = subject.batch_axis
     if axis is None:
@@ -39,6 +40,7 @@ def rows_of(subject: Subject, anatomy: Anatomy) -> int:
     for t in tensors:
         square = t.dim() == 2 and tuple(t.shape) == (rows, rows)
         square = square and not (len(first.shape) > 2 and first.shape[:2] == t.shape)
+        square = square and not _rows_alone(t, tensors, subject.batch.guessed)
         edges = t.dim() == 2 and t.shape[0] == 2 and t.dtype is torch.long
         if square or t.is_sparse or t.layout is torch.sparse_csr or edges:
             raise Unavailable(
@@ -77,6 +79,14 @@ def with_rows(batch: Batch, index: Sequence[int], axis: int, rows: int) -> Batch
 
 def _has_rows(item: Any, axis: int, rows: int) -> bool:
     return isinstance(item, Tensor) and item.dim() > axis and item.shape[axis] == rows
+
+
+def _rows_alone(square: Tensor, tensors: list[Tensor], guessed: bool) -> bool:
+    if guessed or len([t for t in tensors if t.dim() > 0]) > 1:
+        return False
+    edges = square != 0
+    compared = square if bool(edges.all()) else edges
+    return not torch.equal(compared, compared.t())
 
 
 def axes_in(shape: tuple[int, ...], x: tuple[int, ...], axis: int, rows: int) -> list[int]:

@@ -51,7 +51,7 @@ def activation_on_posterior_head(examination: Examination) -> Iterator[Finding |
             yield Finding(
                 said,
                 help="end the head with a plain linear layer",
-                at=reach.activation.span,
+                at=examination.built_at(reach.activation.span, reach.path),
                 measured={f"smallest {reach.part}": reach.low, f"largest {reach.part}": reach.high},
                 severity=severity,
                 causes=frozenset({"latent", reach.part}),
