@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import math
 from typing import Any
 
@@ -419,3 +420,25 @@ def test_as_many_rows_as_units_are_no_adjacency_unless_they_read_the_same_both_w
     for x, status in ((data, "passed"), (data + data.t(), "skipped")):
         report = vaedoctor.check(Plain(), x, select=["VAE504"])
         assert [o.status for o in report.outcomes] == [status]
+
+
+class Regrouped(nn.Module):
+    """Features are regrouped in such a way that each row's still stand in columns of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.heads = nn.Linear(6, 16), nn.Linear(16, 4)
+        self.decode = nn.Linear(2, 6)
+
+    def forward(self, x: Tensor) -> Any:
+        h = torch.tanh(self.features(x))
+        h = h.t().reshape(len(x), -1)  # regrouped
+        mu, logvar = self.heads(h).chunk(2, 1)
+        return self.decode(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
+
+
+def test_rows_are_mixed_where_they_are_regrouped_not_in_the_layer_behind() -> None:
+    x = torch.linspace(-1, 1, 48).reshape(8, 6)
+    (found,) = vaedoctor.check(Regrouped(), x, select=["VAE504"]).findings
+    assert found.at is not None
+    assert "# regrouped" in linecache.getline(found.at.file, found.at.line)

@@ -148,7 +148,7 @@ def ignored_at(anatomy: Anatomy, decoding: Decoding) -> Span | None:
     """Where the way from the sample to a reconstruction that does not depend on it breaks off.
 
     At the operation that takes the sample's shape alone or multiplies it by 0, at the weight that
-    is decoded in its place, or where the decoder is called.
+    is decoded in its place, or where a decoder is called without it.
     """
     blind, flow = decoding.blind, anatomy.flow
     if blind is None or anatomy.x_hat is None:
@@ -165,5 +165,9 @@ def ignored_at(anatomy: Anatomy, decoding: Decoding) -> Span | None:
     if operands and not given and flow.learned[operands[0].index]:
         maker = operands[0].op
         return maker.span if maker is not None else blind.span
-    made = anatomy.latents[0].meeting if anatomy.latents else None
-    return handed_over(blind, made) if made is not None else blind.span
+    at = blind.span
+    for call in blind.call.chain() if blind.call is not None else ():
+        if not call.path or any(v.index in sampled for v in call.inputs):
+            break
+        at = call.span or at
+    return at

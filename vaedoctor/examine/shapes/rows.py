@@ -24,7 +24,7 @@ from ..anatomy.evaluation import (
     run_quickly,
 )
 from ..latent.conditions import exchanged
-from ..runs.flow import Flow
+from ..runs.flow import RESHAPES, Flow
 from ..runs.recording import Op, Recording, Value
 from .batches import axes_in, rows_of, with_rows
 
@@ -390,16 +390,33 @@ def _mixing(usual: Recording, other: Recording, x_hat: Value, rows: int, source:
     for op in usual.ops:
         made = any(m.index in lost for m in op.makes)
         if made and not any(v.index in lost for v in op.reads):
-            return op
+            return _regrouping(flow, op, other, rows, source)
     return x_hat.op
 
 
-def _in_row(a: Tensor, b: Tensor, rows: int, row: int) -> bool:
+def _regrouping(flow: Flow, op: Op, other: Recording, rows: int, source: int) -> Op:
+    """The reshape before an operation that left a batch in front whose rows are none; else itself.
+
+    There a row's numbers still lie apart, along the axis beside: the next layer sums over it.
+    """
+    blamed, ways = op, [v for v in op.reads if flow.data[v.index]]
+    while len(ways) == 1 and ways[0].op is not None and ways[0].op.name in RESHAPES:
+        value = ways[0]
+        twin = other.values[value.index].tensor
+        if value.shape[:1] != (rows,) or _in_row(value.tensor, twin, rows, source, axes=(0,)):
+            break
+        blamed = ways[0].op
+        ways = [v for v in blamed.reads if flow.data[v.index]]
+    return blamed
+
+
+def _in_row(a: Tensor, b: Tensor, rows: int, row: int, axes: tuple[int, ...] | None = None) -> bool:
     """Whether all entries that differ belong to one row of some layout of the batch."""
     changed = (a.detach() != b.detach()) if a.shape == b.shape else None
     if changed is None or not bool(changed.any()):
         return True
-    for axis, size in enumerate(changed.shape):
+    for axis in range(changed.dim()) if axes is None else axes:
+        size = changed.shape[axis]
         if size == 0 or size % rows:
             continue
         along = changed.movedim(axis, 0).reshape(size, -1).any(1).nonzero().flatten()
