@@ -125,6 +125,25 @@ class TestLogDet:
         assert found.pull == -sign
         assert found.reported == pytest.approx([factor * t for t in found.true], rel=1e-3)
 
+    def test_what_all_steps_report_is_used_where_their_sum_meets_the_rest(self) -> None:
+        torch.manual_seed(0)
+        one, two = Linear(lambda log_det: log_det), Linear(lambda log_det: log_det)
+        heads = {"mu": nn.Linear(6, 3), "h": nn.Linear(6, 3), "out": nn.Linear(3, 6)}
+        parts = {"one": one, "two": two, **heads}
+
+        def body(x: Tensor) -> tuple[Tensor, Tensor]:
+            mu, h = parts["mu"](x), parts["h"](x)
+            z = mu + torch.exp(0.5 * h) * torch.randn_like(mu)
+            total: Any = 0.0
+            for flow in (one, two):
+                z, log_det = flow(z)
+                total = total + log_det
+            return parts["out"](z), 0.5 * mu.square().sum(1) + total
+
+        with examined(Bare(body, **parts), X, loss=recon) as examination:
+            used = {text_of(d.used_at) for d in examination.log_dets}
+        assert used == {"0.5 * mu.square().sum(1) + total"}
+
     def test_other_numbers_a_row_are_not_judged(self) -> None:
         torch.manual_seed(0)
         flow = Linear(lambda log_det: log_det.sin() + torch.linspace(0, 1, 8))

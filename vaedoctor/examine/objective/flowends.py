@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ...finding import Span
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.latents import Latent
 from ..runs.flow import Flow
@@ -67,3 +68,16 @@ def _inner(flow: Flow, latent: Latent, chain: list[Value], leaks: list[int]) -> 
         if known and v.op is not None and flow.learned[v.index]:
             return [v]
     return []
+
+
+def scored_before_at(anatomy: Anatomy, latent: Latent, end: Value) -> Span | None:
+    """Where the first sample is read beside the flow, which ends at `end`, without its location."""
+    flow, z0 = anatomy.flow, latent.z
+    taken = flow.ancestors(end)
+    for op in flow.consumers.get(z0.index, ()):
+        if not op.makes or op.out.edge is None or op.out.index in taken:
+            continue
+        beside = [v.index for v in op.reads if v is not z0]
+        if flow.ancestors(z0).isdisjoint(beside):
+            return op.span
+    return None

@@ -10,8 +10,12 @@ from torch import Tensor
 
 from ...finding import Span
 from ..anatomy.anatomy import Anatomy
-from ..runs.flow import Flow
-from ..runs.recording import Call, Value
+from ..anatomy.latents import Latent
+from ..anatomy.pinning import loss_value
+from ..runs.flow import RESHAPES, Flow
+from ..runs.recording import Call, Op, Value
+
+_JOINS = frozenset("add add_ __iadd__ __radd__ stack cat sum".split())
 
 MOST_UNITS = 64
 ROWS = 4
@@ -23,7 +27,8 @@ class LogDet:
     """One flow step: the determinants it reports and those that its Jacobian has.
 
     `factor` is reported over true, the same for all rows; `pull` the sign of the loss's gradient
-    at what is reported, 0 where there is none; `used_at` the line that reads it first.
+    at what is reported, 0 where there is none; `used_at` the sum in which what all steps report
+    meets the rest of the loss.
     """
 
     path: str
@@ -58,9 +63,29 @@ def log_dets(anatomy: Anatomy) -> Iterator[LogDet]:
         if factor is not None:
             span = made.op.span if made.op is not None else call.span
             pull = _pull(recording.loss, made)
-            readers = (op.span for op in flow.consumers.get(made.index, ()) if op.makes)
-            used = next(readers, span)
+            used = _used_at(anatomy, made, shapes) or span
             yield LogDet(call.path, own.tolist(), true.tolist(), factor, pull, span, used)
+
+
+def _used_at(anatomy: Anatomy, made: Value, shapes: set[tuple[int, ...]]) -> Span | None:
+    """Where a reported number meets what is no such number, past the sum of all of them."""
+    flow, loss = anatomy.flow, anatomy.recording.loss
+    end = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
+    behind = flow.ancestors(end) if end is not None else frozenset()
+    steps = (_step(flow, call, shapes) for call in flow.recording.calls)
+    known = {step[2].index for step in steps if step is not None} | {made.index}
+    own = {made.index}
+    for op in flow.recording.ops:
+        read = {v.index for v in op.reads if flow.learned[v.index] or flow.noise[v.index]}
+        if not op.makes or not read:
+            continue
+        mine = not read.isdisjoint(own)
+        if op.name in _JOINS | RESHAPES and read <= known:
+            known.add(op.out.index)
+            own |= {op.out.index} if mine else set()
+        elif mine and op.out.index in behind:
+            return op.span
+    return None
 
 
 def reports(flow: Flow, start: Value, end: Value) -> Iterator[tuple[Value, Value, Value]]:
@@ -136,3 +161,23 @@ def _pull(loss: object, made: Value) -> int:
     if gradient is None:
         return 0
     return 1 if bool((gradient > 0).all()) else -1 if bool((gradient < 0).all()) else 0
+
+
+def formula(number: Value) -> Op:
+    """What computes a number that a step reports, not what reshapes it."""
+    op = number.op
+    assert op is not None
+    while op.name in RESHAPES and op.reads and op.reads[0].op is not None:
+        op = op.reads[0].op
+    return op
+
+
+def summed_over_rows(anatomy: Anatomy, latent: Latent, end: Value) -> Span | None:
+    """Where a flow, up to its last sample `end`, sums a number over all rows for the loss."""
+    flow, loss = anatomy.flow, loss_value(anatomy)
+    needed = flow.ancestors(loss) - flow.ancestors(end)
+    made = flow.descendants(latent.z) - flow.descendants(end)
+    for op in flow.recording.ops:
+        if op.makes and op.out.index in needed & made and not op.out.shape:
+            return op.span
+    return None

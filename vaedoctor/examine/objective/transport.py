@@ -29,9 +29,9 @@ from ..anatomy.pinning import first_layers, held
 from ..runs.edits import Edits
 from ..runs.recording import Op, Recording, Value
 from ..runs.step import run_recorded
-from .flowends import flow_ends, passed_by_all
+from .flowends import flow_ends, passed_by_all, scored_before_at
 from .leastsquares import flat_gradient, least_squares, log_determinants
-from .logdet import reports
+from .logdet import formula, reports, summed_over_rows
 from .probe import Probe
 
 MOST_UNITS = 64
@@ -179,8 +179,8 @@ class _Reading:
         if fit.left > EXACT:
             return (
                 self._steps(run, target, columns, at)
-                or self._instead(run, target, columns, at, true)
                 or self._misreported(run, target, columns, at)
+                or self._instead(run, target, columns, at, true)
             )
         return self._read(fit.weights, run, true)
 
@@ -225,6 +225,12 @@ class _Reading:
         counted_once = abs(log_det + entropy) < CLOSE * entropy < abs(prior)
         if number is not None and not counted_once:
             at = next((op.span for op in self._on_the_way_to_the_loss(number)), at)
+        times = abs(log_det / entropy)
+        if number is None and abs(times - len(true)) < CLOSE * len(true):
+            at = summed_over_rows(self.anatomy, self.latent, self.end)
+        elif number is None and abs(times - 1) > CLOSE and times > CLOSE:
+            told = reports(self.anatomy.flow, self.latent.z, self.end)
+            at = next((formula(made).span for _, _, made in told), None)
         return Transport(
             self.latent,
             self._parts(),
@@ -232,20 +238,8 @@ class _Reading:
             prior / entropy,
             (before + analytic) / entropy,
             at=at or self._meeting(),
-            prior_at=self._scored_at(),
+            prior_at=scored_before_at(self.anatomy, self.latent, self.end) or self.probe.at,
         )
-
-    def _scored_at(self) -> Span | None:
-        """Where z0 is read beside the flow and without its location; else the line of the KL."""
-        flow, z0 = self.anatomy.flow, self.latent.z
-        taken = flow.ancestors(self.end)
-        for op in flow.consumers.get(z0.index, ()):
-            if not op.makes or op.out.edge is None or op.out.index in taken:
-                continue
-            beside = [v.index for v in op.reads if v is not z0]
-            if flow.ancestors(z0).isdisjoint(beside):
-                return op.span
-        return self.probe.at
 
     def _parts(self) -> list[Step]:
         """The flow's steps by the modules that ran them; one step where none did."""
@@ -347,8 +341,7 @@ class _Reading:
             own = number.detach().double().flatten()
             if true is None or _alike(own, true.detach()):
                 continue
-            op = made.op
-            assert op is not None
+            op = formula(made)
             step = Step(before, after, path_of(op), op.span)
             return Transport(
                 self.latent,
