@@ -528,3 +528,35 @@ def test_what_a_file_makes_on_the_accelerator_by_default_is_there(
     (tmp_path / "defaults.py").write_text(DEFAULTS.format(setting=setting))
     report = examine_subject(load(f"{tmp_path / 'defaults.py'}:VAE"), select=["VAE202"])
     assert bool(report.findings) is mixed
+
+
+SCRIPT = """
+import torch
+from torch import nn
+
+class AE(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(12, 6), nn.Linear(6, 12)
+
+    def forward(self, x):
+        z = self.up(x)
+        return self.down(z), z
+
+def train(model, optimizer, loader):
+    for x in loader:
+        {moves}
+        optimizer.zero_grad()
+        r, z = model(x)
+        prior = torch.randn(x.size(0), 6)
+        loss = ((r - x) ** 2).mean() + (torch.cdist(z, prior) - torch.cdist(prior, prior)).mean()
+        loss.backward()
+        optimizer.step()
+"""
+
+
+@pytest.mark.parametrize("moves", ["pass", "x = x.to(next(model.parameters()).device)"])
+def test_a_loop_that_moves_nothing_may_draw_on_the_cpu(tmp_path: Path, moves: str) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT.format(moves=moves))
+    report = examine_subject(load(f"{tmp_path / 'script.py'}:AE"))
+    assert [f.code for f in report.findings] == ([] if moves == "pass" else ["VAE202"])

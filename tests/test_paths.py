@@ -331,6 +331,24 @@ class TestDead:
             assert dead.operation == "relu"
             assert text_of(dead.at) == "F.relu(self.hidden(x) - 1e3)"
 
+    @pytest.mark.parametrize("bias", [0.0, -100.0])
+    def test_few_units_that_an_unlucky_draw_silenced_are_no_dead_activation(
+        self, bias: float
+    ) -> None:
+        class Squeezed(VAE):
+            def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+                h = F.relu(self.hidden(2 + x))
+                mu, logvar = self.mu(h), self.logvar(h)
+                return self.decoder(self.sampler(mu, logvar)), mu, logvar
+
+        model = Squeezed(healthy)
+        nn.init.constant_(model.hidden.weight, -0.3)
+        nn.init.constant_(model.hidden.bias, bias)
+        with examined(model, X, loss=elbo) as examination:
+            assert not examination.gradients.by_name["hidden.weight"].any()
+            assert bool(examination.dead_branches) is (bias != 0)
+        assert (model.hidden.weight == -0.3).all()
+
     def test_a_layer_behind_a_zero_initialised_one_is_alive(self) -> None:
         model = VAE(healthy)
         nn.init.zeros_(model.decoder.weight)
@@ -339,6 +357,19 @@ class TestDead:
             assert gradient is not None
             assert not gradient.any()
             assert not examination.dead_branches
+
+    @pytest.mark.parametrize("straight", [True, False])
+    def test_a_layer_fed_codes_that_round_to_zero_waits_for_them(self, straight: bool) -> None:
+        class Rounded(VAE):
+            def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+                h = F.relu(self.hidden(x))
+                mu, logvar = 0.01 * self.mu(h), self.logvar(h)
+                z = mu + (mu.round() - mu).detach() if straight else mu.round()
+                return self.decoder(z), mu, logvar
+
+        with examined(Rounded(healthy), X, loss=lambda out, x: F.mse_loss(out[0], x)) as found:
+            assert not found.gradients.by_name["decoder.weight"].any()
+            assert bool(found.dead_branches) is not straight
 
 
 DRAWN_BY_REJECTION = {

@@ -9,6 +9,7 @@ from ..rule import Unavailable
 from .device import leftbehind
 from .examined_objective import ExaminedObjective
 from .gradients import anomaly, backward, dead, paths, scale
+from .gradients.survey import alive_mirrored
 from .numerics import digits, halves, headroom, numerics, precision, reach
 from .objective import density
 from .runs.gradients import is_zero
@@ -38,7 +39,12 @@ class Examination(ExaminedObjective):
         if not zero:
             return []
         largest = self.survey.largest
-        return list(dead.dead_branches(self.anatomy, gradients, largest, self.subject.model))
+        found = dead.dead_branches(self.anatomy, gradients, largest, self.subject.model)
+        return [
+            b
+            for b in list(found)
+            if not b.narrow or not alive_mirrored(self.subject, self.seed, b.narrow, self._rewind)
+        ]
 
     @cached_property
     def gradient_scale(self) -> scale.GradientScale:

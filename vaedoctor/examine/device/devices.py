@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import linecache
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,12 @@ Ask = str | int | torch.device | Tensor
 _NAMES = re.compile(r"(cpu|cuda|mps|xpu|hpu|npu|xla)(:\d+)?")
 _MOVES = frozenset("to cuda cpu xpu type".split())
 _TENSOR_TYPE = re.compile(r"torch\.(?:(\w+)\.)?(\w+Tensor)")
+
+_GOES_SOMEWHERE = re.compile(
+    r"cuda|\bmps\b|\bxpu\b|\bxla\b|\.to\(|torch\.device\(|default_d|accelerat|lightning|fabric|"
+    r"double|float64|half|float16|autocast",
+    re.IGNORECASE,
+)
 
 FREE = frozenset(
     "to copy_ type_as expand_as view_as reshape_as set_ tensor as_tensor asarray __set__ size "
@@ -226,3 +233,11 @@ def _assigned(node: ast.expr, span: Span) -> Iterator[ast.expr]:
 def names_a_device(span: Span | None) -> bool:
     """Whether a statement says where its tensor goes: `.to(device)`, `device=…`, `.cuda()`."""
     return bool(re.search(r"\bdevice\b|\bDEVICE\b|\.to\(|\.cuda\(", text_of(span)))
+
+
+def stays_by_design(span: Span | None) -> bool:
+    """Whether a place is in a script, outside its classes, that neither moves nor casts things."""
+    if span is None or _GOES_SOMEWHERE.search("".join(linecache.getlines(span.file))):
+        return False
+    classes = (n for n in ast.walk(tree_of(span.file)) if isinstance(n, ast.ClassDef))
+    return not any(n.lineno <= span.line <= (n.end_lineno or n.lineno) for n in classes)

@@ -11,12 +11,17 @@ from torch import nn
 from ...finding import Span
 from ..anatomy.anatomy import Anatomy
 from ..runs.flow import Flow
-from ..runs.gradients import Arrives, Gradients, kind_of
+from ..runs.gradients import Arrives, Gradients, gradient_between, kind_of
 from ..runs.recording import Op, Value
 from ..structure.census import branches
 
 THRESHOLDS = frozenset("clamp clamp_min clamp_max clip max maximum relu threshold where".split())
 """Operations that bound a term of the loss from one side, as free bits do."""
+
+FEW = 8
+"""Units of one ReLU that see much the same for every row all die in one draw of 2**8, or more."""
+
+_PRODUCTS = frozenset("linear addmm conv1d conv2d conv3d".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,7 @@ class Dead:
     """Branches whose gradient is exactly zero, and the operation that makes it so.
 
     `lone` says that it is a softmax over a single entry, which is 1 whatever the entry is.
+    `narrow` is the weight of so few units that an unlucky draw may silence all of them.
     """
 
     paths: tuple[str, ...]
@@ -32,6 +38,7 @@ class Dead:
     at: Span | None
     causes: tuple[str, ...]
     lone: bool = False
+    narrow: str = ""
 
 
 def dead_branches(
@@ -46,11 +53,14 @@ def dead_branches(
     found = [b for b in branches(model, zero) if any(len(shape) > 1 for shape in b.shapes)]
     if not found:
         return
-    operations = [
-        op
+    blocked = {
+        b: _dead_operation(anatomy.flow, gradients, gradients.values[b.parameters[0]])
         for b in found
-        if (op := _dead_operation(anatomy.flow, gradients, gradients.values[b.parameters[0]]))
-    ]
+    }
+    found = [b for b, op in blocked.items() if op is None or not _resting(anatomy.flow, op)]
+    operations = [op for b in found if (op := blocked[b])]
+    if not found:
+        return
     # Layers behind a dead activation get no gradient either: the activation is the cause.
     op = min(operations, key=lambda o: (anatomy.flow.layer(o), o.index), default=None)
     if op is not None and op.name in THRESHOLDS and not _decoded(anatomy, op):
@@ -65,7 +75,38 @@ def dead_branches(
         (op.span if op else None) or found[0].at,
         tuple(causes),
         op is not None and _of_one(op),
+        _narrow(op, gradients) if op is not None else "",
     )
+
+
+def _narrow(op: Op, gradients: Gradients) -> str:
+    """The weight of the layer of few units that an operation reads, or nothing."""
+    layer = op.reads[0].op if op.reads else None
+    if layer is None or layer.name not in _PRODUCTS:
+        return ""
+    return next(
+        (
+            name
+            for name, value in gradients.values.items()
+            if any(value is r for r in layer.reads) and 1 < len(value.shape)
+            if value.shape[0] <= FEW
+        ),
+        "",
+    )
+
+
+def _resting(flow: Flow, op: Op) -> bool:
+    """Whether a layer reads only zeros which training moves, as codes rounded straight through."""
+    if not flow.layer(op):
+        return False
+    entries = [r for r in op.reads if flow.posterior(r)]
+    if not entries or any(bool((r.tensor != 0).any()) for r in entries):
+        return False
+    behind = flow.ancestors(*entries)
+    trained = [
+        v for v in flow.recording.values if v.index in behind and v.source == "parameter"
+    ]
+    return any(kind_of(g) is Arrives.YES for g in gradient_between(entries, trained))
 
 
 def _of_one(op: Op) -> bool:

@@ -53,6 +53,17 @@ def take_survey(subject: Subject, seed: int, rewind: Callable[[], None]) -> Surv
     return Survey(runs, largest)
 
 
+def alive_mirrored(subject: Subject, seed: int, weight: str, rewind: Callable[[], None]) -> bool:
+    """Whether a weight of the opposite sign, which was as likely a draw, gets a gradient."""
+    named = dict(subject.model.named_parameters())
+    if weight not in named:
+        return False
+    named[weight].data.neg_()
+    gradient = (_gradients(subject, seed, subject.batch, False) or {}).get(weight)
+    rewind()
+    return gradient is not None and bool((gradient != 0).any())
+
+
 def _gradients(
     subject: Subject, seed: int, batch: Batch, nudged: bool
 ) -> dict[str, Tensor | None] | None:

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from ...finding import Span
 from ...subject.subject import Batch, Subject
+from ..device.devices import stays_by_design
 from ..device.leftbehind import hidden_owners
 from ..runs.edits import Edits
 from ..runs.flow import Flow
@@ -162,6 +163,8 @@ def _origin(model: nn.Module, value: Value, failed: Op, dtype: torch.dtype) -> F
     ran, kept = (str(t).removeprefix("torch.") for t in (dtype, value.tensor.dtype))
     if value.op is not None:
         op = value.op
+        if stays_by_design(op.span):
+            return None
         kind = "asked" if _asks(op, value.tensor.dtype) or op.name in _CASTS else "default"
         return FixedType(ran, kept, op.name, kind, failed, op.span, _line(op.span))
     places = dict(hiding_places(model))
