@@ -113,6 +113,29 @@ def test_data_beside_the_data_has_the_shape_with_which_the_loss_runs(
     assert subject.objective.run(subject.model, subject.batch).requires_grad
 
 
+SEQUENCE = """
+def forward(self, x):
+    mu, logvar = self.encode(x)
+    return self.down(self.draw(mu, logvar)), mu, logvar
+
+def loss(self, x):
+    x_hat, mu, logvar = self(x)
+    return F.mse_loss(x_hat, x, reduction="none").sum(AXES).mean() + KL
+"""
+
+
+@pytest.mark.parametrize("named", [None, "loss"])
+@pytest.mark.parametrize("steps", [True, False])
+def test_rows_are_steps_of_a_sequence_where_the_loss_runs_on_them_alone(
+    named: str | None, steps: bool, tmp_path: Path
+) -> None:
+    text = SEQUENCE.replace("AXES", "(1, 2)" if steps else "(1, 4)")
+    subject = loaded(tmp_path, text, objective=named)
+    (x,) = subject.batch.args
+    assert x.dim() == (3 if steps else 2)
+    assert ("is 8×7×12 after all" in subject.batch.origin) is steps
+
+
 @pytest.mark.parametrize(
     "test",
     ['phase == "training"', '"test" != phase', 'phase.lower() in ("train", "fit")'],

@@ -274,8 +274,9 @@ def _searched(
         if (other := refilled(model, batch, search, seed)) is None:
             raise
         return other
-    if chosen is None and any("is not used" in note for note in notes):
-        return refilled(model, batch, search, seed) or (batch, None, notes)
+    unused = chosen is None and any("is not used" in note for note in notes)
+    if unused or (chosen is not None and not runs_alone(model, batch, chosen, seed)):
+        return refilled(model, batch, search, seed) or (batch, chosen, notes)
     return batch, chosen, notes
 
 

@@ -1,7 +1,8 @@
 """Data that comes with the data, in another shape: the one with which the loss runs.
 
 Of a made-up batch only the data's shape is told by the layers. A state, a target beside it was
-taken to be alike, and forward may run with more than one shape of it; the loss tells which.
+taken to be alike, and forward may run with more than one shape of it; the loss tells which. Of rows
+a layer tells only the width: they may be the steps of a sequence.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import TargetError
 from ..subject import Batch, Objective
 from ..trials.trial import attempt, forward_parameters
 from .own_batch import runs_alone
+
+_STEPS = 7
 
 Search = Callable[[Batch], tuple[Objective | None, tuple[str, ...]]]
 Found = tuple[Batch, Objective, tuple[str, ...]]
@@ -39,7 +43,7 @@ def refilled(model: nn.Module, batch: Batch, search: Search, seed: int) -> Found
 
 
 def _fillings(model: nn.Module, batch: Batch) -> Iterator[Batch]:
-    """The batch with one axis less of what comes with the data, then of the data itself."""
+    """The batch with one axis less of what comes with the data, then with steps of the data."""
     names = [p.name for p in forward_parameters(model)]
     given: dict[int | str, Any] = dict(enumerate(batch.args)) | dict(batch.kwargs)
     reals = [k for k, v in given.items() if isinstance(v, Tensor) and v.is_floating_point()]
@@ -52,6 +56,12 @@ def _fillings(model: nn.Module, batch: Batch) -> Iterator[Batch]:
                 if value.dim() > 1 and tuple(value.shape) not in tried:
                     tried.add(tuple(value.shape))
                     yield _with(batch, place, name, value)
+    for place in reals[:1]:
+        value = given[place]
+        if value.dim() == 2:
+            steps = torch.stack([value.roll(i, 0) for i in range(_STEPS)], 1)
+            name = place if isinstance(place, str) else (*names, "x")[place]
+            yield _with(batch, place, name, steps)
 
 
 def _with(batch: Batch, place: int | str, name: str, value: Tensor) -> Batch:
