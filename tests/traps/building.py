@@ -489,6 +489,18 @@ class WideClamp(Gaussian):
         return mu.clamp(-50, 50), lv.clamp(-30, 20)
 
 
+class UnderAutocast(Gaussian):
+    """Layers run in bfloat16 under autocast, statistics and loss in float32."""
+
+    def forward(self, x):
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            stats = self.stats(x)
+        mu, lv = (s.float() for s in stats)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            r = self.dec(self.draw(mu, lv))
+        return r.float(), mu, lv
+
+
 class UnsignedPixels(Gaussian):
     """Pixels are uint8 and made float32 in forward."""
 

@@ -240,6 +240,25 @@ class Conditional(Gaussian):
         return uniform(8, 14), F.one_hot(torch.arange(8) % 3, 3).float()
 
 
+class GuessedLabel(Gaussian):
+    """The decoder reads the classes that a softmax guesses from x, and that learns what x shows."""
+
+    def __init__(self):
+        super().__init__()
+        self.guess = nn.Linear(14, 3)
+        self.dec = nn.Sequential(nn.Linear(4 + 3, 12), nn.Tanh(), nn.Linear(12, 14))
+
+    def forward(self, x):
+        y = F.softmax(self.guess(x), 1)
+        mu, lv = self.stats(x)
+        return self.dec(torch.cat([self.draw(mu, lv), y], 1)), mu, lv, y
+
+    def loss(self, x):
+        r, mu, lv, y = self(x)
+        wrong = F.nll_loss(y.log(), x[:, :3].argmax(1))
+        return (0.5 * (r - x).pow(2).sum(1) + divergence(mu, lv)).mean() + wrong
+
+
 class MovingAverageCodebook(nn.Module):
     """A codebook of columns in a buffer, moved by moving average, with one-hot counts."""
 

@@ -32,7 +32,8 @@ class Pinned:
     `identity` whether that gradient is the direction itself (x is added to x_hat), `causal`
     whether x_hat at a step only knows earlier steps, `merge` the operation where x comes in,
     `statistic` whether all that comes in is one number a row computed without weights, `apart`
-    whether the loss compares no entry of x that comes in.
+    whether the loss compares no entry of x that comes in, `classified` whether all that comes in is
+    the probabilities of classes.
     """
 
     leak: float
@@ -42,6 +43,7 @@ class Pinned:
     through: str
     statistic: bool = False
     apart: bool = False
+    classified: bool = False
 
 
 def pin_latents(
@@ -58,6 +60,8 @@ def pin_latents(
         return Pinned(0.0, False, False, None, "")
     if x.index not in flow.ancestors(x_hat, stop=[*held, *_statistics(flow, x)]):
         return Pinned(0.0, False, False, None, "", statistic=True)
+    if x.index not in flow.ancestors(x_hat, stop=[*held, *_classes(flow, x)]):
+        return Pinned(0.0, False, False, None, "", classified=True)
     if not x.tensor.is_floating_point():
         raise Unavailable("the input is discrete, so its gradient cannot be taken")
     if any(found.z.op is None for found in latents):
@@ -145,6 +149,21 @@ def _statistics(flow: Flow, x: Value) -> list[Value]:
         and not flow.learned[v.index]
         and v.op is not None
         and 0 < v.tensor.numel() <= rows < x.tensor.numel()
+    ]
+
+
+def _classes(flow: Flow, x: Value) -> list[Value]:
+    """Probabilities of a few classes a row, as a classifier gives them where no label is known."""
+    rows = x.shape[0] if x.shape else 0
+    return [
+        op.out
+        for op in flow.recording.ops
+        if op.name == "softmax"
+        and op.makes
+        and flow.posterior(op.out)
+        and len(op.out.shape) == 2
+        and op.out.shape[0] == rows
+        and 2 * op.out.tensor.numel() <= x.tensor.numel()
     ]
 
 

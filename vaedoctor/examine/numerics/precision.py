@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ...finding import Span
+from ...rule import Unavailable
 from ...subject.subject import Batch, Subject
 from ..device.devices import stays_by_design
 from ..device.leftbehind import hidden_owners
@@ -61,18 +62,19 @@ def _cast(subject: Subject, dtype: torch.dtype) -> Batch:
 
 
 class _Asking(TorchFunctionMode):
-    """Notes whether a call names the type of its result."""
+    """Notes whether a call names the type of its result, and whether autocast chooses types."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
-        self.found = False
+        self.found = self.chosen = False
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
+        self.chosen |= torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
         if isinstance(out, Tensor) and out.dtype is self.dtype:
             self.found |= _names(getattr(func, "__name__", ""), args, kwargs, self.dtype)
         return out
@@ -106,6 +108,8 @@ def fixed_type(
     with asking:
         ran = runs_unrecorded(subject, seed=seed, batch=_cast(subject, torch.float64), grad=False)
     rewind()
+    if asking.chosen:
+        raise Unavailable("the step chooses its number types itself, by autocast")
     if ran and not asking.found:
         return None, "float64"
     if ran and runs_unrecorded(subject, seed=seed, batch=_cast(subject, torch.bfloat16)):
