@@ -96,6 +96,76 @@ def test_draws_in_front_of_the_rows_are_no_rows() -> None:
     assert report.picture.family == "gaussian, iwae (5 samples)"
 
 
+class Codes(nn.Module):
+    """Encoder, heads and decoder of a vector; what the loss makes of them is in the subclass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(12, 6), nn.Linear(3, 12)
+
+    def forward(self, x: Tensor, context: Any = None) -> tuple[Tensor, ...]:
+        mu, logvar = self.up(x).chunk(2, -1)
+        z = mu + (logvar / 2).exp() * torch.randn_like(mu)
+        return self.down(z), mu, logvar, z
+
+    def standard(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        r, mu, logvar, _ = self(x)
+        kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(-1)
+        return (0.5 * (r - x).pow(2).sum(-1) + kl).mean(), mu
+
+
+class Dynamics(Codes):
+    """The prior of each step is a linear map of the sample of the step before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = nn.Parameter(0.9 * torch.eye(3))
+
+    def loss(self, x: Tensor) -> Tensor:
+        r, mu, logvar, z = self(x)
+        log_q = -((z - mu) ** 2 / logvar.exp() + logvar).sum((1, 2)) / 2
+        moved = z[:, 1:] - z[:, :-1] @ self.step.t()
+        log_p = -(z[:, 0] ** 2).sum(1) / 2 - (moved**2).sum((1, 2)) / 2
+        return (0.5 * (r - x).pow(2).sum((1, 2)) + log_q - log_p).mean()
+
+
+class Amortised(Codes):
+    """The encoder reads a context too, which gives the prior."""
+
+    def loss(self, x: Tensor, context: Tensor) -> Tensor:
+        r, mu, logvar, _ = self(x)
+        prior, spread = self.up(context).chunk(2, -1)
+        off = (mu - prior) ** 2 / spread.exp()
+        kl = 0.5 * (off + (logvar - spread).exp() - 1 - logvar + spread).sum(-1)
+        return (0.5 * (r - x).pow(2).sum(-1) + kl).mean()
+
+
+class Consistent(Codes):
+    """A frozen copy of the encoder says where the location should lie, beside the KL."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teacher = nn.Linear(12, 6).requires_grad_(False)
+
+    def loss(self, x: Tensor) -> Tensor:
+        elbo, mu = self.standard(x)
+        return elbo + (mu - self.teacher(x + 0.1 * torch.rand_like(x))[:, :3]).square().mean()
+
+
+def test_no_prior_is_named_that_is_not_there() -> None:
+    torch.manual_seed(0)
+    x, context = torch.rand(2, 8, 12)
+    reports = {
+        "sequence gaussian, autoregressive prior": check(
+            Dynamics(), torch.rand(8, 5, 12), objective="loss"
+        ),
+        "gaussian": check(Consistent(), x, objective="loss"),
+    }
+    amortised = check(Amortised(), (x, context), objective="loss", conditions=[1])
+    assert {n: r.picture.family for n, r in reports.items()} == {n: n for n in reports}
+    assert "vamp" not in amortised.picture.family
+
+
 class Normalised(nn.Module):
     """An autoencoder whose decoder compares rows, as batch norm does in training."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import TYPE_CHECKING
 
+from ...finding import Span
 from .anatomy import Anatomy
 from .latents import Latent
 from .pinning import loss_value
@@ -17,11 +18,13 @@ def structure(anatomy: Anatomy, latents: list[Latent]) -> tuple[str, str] | None
     """The word for several latents (`hierarchical`, `sequence`) and what shows it."""
     x = anatomy.x
     steps = set(x.shape[:2]) if x is not None and len(x.shape) > 1 else set()
+    # Of a loop that scores each step, x_hat may be one step alone.
+    every = [_place(f) for f in anatomy.latents]
+    places = [_place(f) for f in latents]
+    most = max((every.count(p) for p in places), default=0)
+    if most > 2 and steps & {most - 1, most, most + 1}:
+        return "sequence", f"{most} samples come from one line, a latent a step"
     if len(latents) > 1:
-        places = [(f.draw.op.span if f.draw.op else None, _layer_of(f)) for f in latents]
-        most = max(places.count(p) for p in places)
-        if most > 2 and (most in steps or most + 1 in steps or most - 1 in steps):
-            return "sequence", f"{most} samples come from one line, a latent a step"
         flow = anatomy.flow
         for later in latents:
             heads = [v for v in (later.loc, later.scale) if v is not None]
@@ -40,8 +43,10 @@ def structure(anatomy: Anatomy, latents: list[Latent]) -> tuple[str, str] | None
     return None
 
 
-def _layer_of(latent: Latent) -> str:
-    return latent.loc_head.path if latent.loc_head is not None else ""
+def _place(latent: Latent) -> tuple[Span | None, str]:
+    """The line of a draw and the layer that makes its location."""
+    path = latent.loc_head.path if latent.loc_head is not None else ""
+    return latent.draw.op.span if latent.draw.op else None, path
 
 
 def samples(examination: Examination, latents: list[Latent]) -> tuple[str, str, str] | None:

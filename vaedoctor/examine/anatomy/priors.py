@@ -17,6 +17,7 @@ from torch import Tensor
 from ...rule import Unavailable
 from ..runs.flow import Flow
 from ..runs.recording import Op, Value
+from . import hierarchy
 from .anatomy import Anatomy
 from .latents import Latent, path_of
 
@@ -92,6 +93,18 @@ class _Terms:
         values = self.anatomy.recording.values
         return any(values[i].shape == self.code.shape for i in made & self.after)
 
+    def foretells(self, layers: list[Op]) -> bool:
+        """Whether what the layers make meets a sample, or its heads, that they did not make."""
+        made = self.flow.descendants(*(op.out for op in layers))
+        heads = [v for f in self.anatomy.latents for v in (f.loc, f.scale) if v is not None]
+        bare = self.flow.descendants(self.code, *heads) | {self.code.index}
+        return any(
+            op.name in _ELEMENTWISE
+            and any(r.index in made for r in op.reads)
+            and any(r.index in bare - made and r.shape[1:] for r in op.reads)
+            for op in self.ops()
+        )
+
     def _predicts(self, op: Op) -> bool:
         """Whether what a layer makes is compared with data: a second decoder, a classifier."""
         after = self.flow.descendants(op.out)
@@ -142,7 +155,10 @@ class _Terms:
         return [
             v
             for v in values
-            if v.source in ("parameter", "stray") and v.op is None and v.index in behind - own
+            if v.source in ("parameter", "stray")
+            and v.op is None
+            and v.requires_grad
+            and v.index in behind - own
         ]
 
 
@@ -181,6 +197,10 @@ def prior(examination: Examination, latents: list[Latent]) -> Found | None:
         shown = (
             f"the sample passes through `{name}`" if name else "the sample passes through layers"
         )
+        word = hierarchy.structure(anatomy, latents)
+        if word is not None and word[0] == "sequence" and terms.foretells(layers):
+            shown = "what layers make of earlier steps' samples is compared with a later step"
+            return "autoregressive prior", "high", shown
         if not terms.keeps_its_size(layers):
             return "adversarial", "high", f"{shown}, to a judge beside the KL"
         return "flow prior", "high", f"{shown} on its way to the KL, and not to x_hat"
@@ -274,13 +294,19 @@ def _pseudo_inputs(anatomy: Anatomy, latent: Latent, terms: _Terms) -> Found | N
     if head is None or not head.path:
         return None
     weights = {v.index for v in head.op.reads if not flow.data[v.index]}
+    own = flow.ancestors(head.value)
     for op in anatomy.recording.ops:
         if op is head.op or not op.makes or op.out.index not in terms.behind:
             continue
         same = weights & {v.index for v in op.reads}
         learned = [v for v in op.reads if flow.learned[v.index] and v.index not in weights]
-        invented = any(flow.data[v.index] or flow.noise[v.index] for v in op.reads)
-        if same and learned and not invented:  # fakes are made from noise
+        # Fakes are made from noise, and other rows of data are given.
+        invented = any(
+            flow.data[v.index] or flow.noise[v.index] or flow.given[v.index] for v in op.reads
+        )
+        fresh = {v.index for v in anatomy.recording.values if v.source in ("parameter", "stray")}
+        fresh &= flow.ancestors(*learned) - own
+        if same and fresh and not invented:
             shown = f"`{head.path}` runs again for the loss, on parameters in place of x"
             return "vamp prior", "high", shown
     return None

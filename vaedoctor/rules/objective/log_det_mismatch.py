@@ -60,6 +60,9 @@ def log_det_mismatch(examination: Examination) -> Iterator[Finding | Verified]:
     ]
     found = found or [f for t in whole if (f := _counted(t)) is not None]
     yield from found
+    whole = [t for t in whole if abs(t.log_det) > CLOSE]  # else it is a part of the decoder
+    if not (found or steps or whole):
+        raise Unavailable("no flow with a log-determinant a row found")
     if not found:
         measured: dict[str, Number] = {}
         if whole:
