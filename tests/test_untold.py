@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -315,3 +316,46 @@ def test_what_the_hub_downloads_is_not_kept(
         (held / "new.pth").touch()
     assert [p.name for p in known.iterdir()] == ["known.pth"]
     assert os.environ["TORCH_HOME"] == str(tmp_path / "home")
+
+
+TREATED = """
+def forward(self, x, t):
+    mu, logvar = self.encode(x)
+    h = t * F.pad(mu, (0, 5))
+    return self.down(self.draw(h[:, :3], logvar)), mu, logvar
+"""
+MIXED = """
+def forward(self, x, mask):
+    mu, logvar = self.encode(torch.log(x) * mask.unsqueeze(1))
+    return self.down(self.draw(mu, logvar)), mu, logvar
+
+def loss(self, x, mask):
+    x_hat, mu, logvar = self(x, mask)
+    seen = torch.distributions.Normal(x_hat, SCALE).log_prob(x[:, :WIDTH])
+    return -seen.sum(1).mean() + KL
+
+def validation_step(self, x, mask):
+    return self.loss(x, mask)
+"""
+
+
+def test_a_made_up_vector_that_may_be_a_column_proves_no_batch_size(tmp_path: Path) -> None:
+    subject = loaded(tmp_path, TREATED)
+    (judged,) = examine_subject(subject, select=["VAE505"]).outcomes
+    assert (judged.status, judged.findings) == ("skipped", ())
+    assert "may be a column" in judged.reason
+    given = replace(subject, batch=replace(subject.batch, guessed=False))
+    assert len(examine_subject(given, select=["VAE505"]).findings) == 1
+    assert subject.batch.args[1].shape == (8,)
+
+
+@pytest.mark.parametrize(
+    ("width", "scale", "used"), [("9", "1.0", False), ("12", "-1.0", True), ("12", "1.0", True)]
+)
+def test_made_up_values_that_a_distribution_refuses_are_not_the_models(
+    width: str, scale: str, used: bool, tmp_path: Path
+) -> None:
+    text = MIXED.replace("WIDTH", width).replace("SCALE", scale).replace("log(x)", "log1p(x)")
+    subject = loaded(tmp_path, text)
+    assert (subject.objective is not None) is used
+    assert used or "it raised ValueError" in str(subject.notes)

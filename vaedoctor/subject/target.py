@@ -36,6 +36,7 @@ from .loss.own_batch import own_batch, runs_alone
 from .loss.refilled import Search, refilled
 from .script.stepped import Stepped
 from .subject import Batch, Objective, Subject
+from .total import total
 from .trials.trial import attempt
 
 __all__ = ["TargetError", "from_instance", "guarded_call", "load", "load_object", "loaded"]
@@ -270,13 +271,16 @@ def _searched(
     """The objective; with the made-up batch filled otherwise where it only runs on that."""
     try:
         chosen, notes = search(batch)
-    except TargetError:
-        if (other := refilled(model, batch, search, seed)) is None:
+    except TargetError as why:
+        if (other := refilled(model, batch, search, seed, str(why))) is None:
             raise
         return other
-    unused = chosen is None and any("is not used" in note for note in notes)
-    if unused or (chosen is not None and not runs_alone(model, batch, chosen, seed)):
-        return refilled(model, batch, search, seed) or (batch, chosen, notes)
+    raised = " ".join(note for note in notes if "is not used" in note) if chosen is None else ""
+    if chosen is not None:
+        run = attempt(lambda: total(chosen.run(model, batch)), model, seed=seed)
+        raised = summary(run.error) if run.error is not None else ""
+    if raised:
+        return refilled(model, batch, search, seed, raised) or (batch, chosen, notes)
     return batch, chosen, notes
 
 

@@ -88,7 +88,7 @@ def _narrow(op: Op, gradients: Gradients) -> str:
         (
             name
             for name, value in gradients.values.items()
-            if any(value is r for r in layer.reads) and 1 < len(value.shape)
+            if any(value is r for r in layer.reads) and len(value.shape) > 1
             if value.shape[0] <= FEW
         ),
         "",
@@ -103,9 +103,7 @@ def _resting(flow: Flow, op: Op) -> bool:
     if not entries or any(bool((r.tensor != 0).any()) for r in entries):
         return False
     behind = flow.ancestors(*entries)
-    trained = [
-        v for v in flow.recording.values if v.index in behind and v.source == "parameter"
-    ]
+    trained = [v for v in flow.recording.values if v.index in behind and v.source == "parameter"]
     return any(kind_of(g) is Arrives.YES for g in gradient_between(entries, trained))
 
 

@@ -106,7 +106,10 @@ def _axis_of(axes: list[int], usual: tuple[int, ...], found: tuple[int, ...]) ->
 
 @dataclass(frozen=True, slots=True)
 class SizeFault:
-    """A batch size at which the model raises, or gives rows another result or shape."""
+    """A batch size at which the model raises, or gives rows another result or shape.
+
+    `spread` says that it raises where a vector of the batch meets as many columns.
+    """
 
     size: int
     kind: str
@@ -114,6 +117,7 @@ class SizeFault:
     at: Span | None
     difference: float = 0.0
     still: int = 0
+    spread: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +231,8 @@ def _recorded(
         rewind()
         largest = max(largest, difference)
         faults += [fault] if fault is not None else []
+    if subject.batch.guessed and any(f.spread for f in faults):
+        raise Unavailable("a vector that was made up may be a column: supply --input")
     moved = [f for f in faults if f.kind == "changes"]
     dealt = any(f.still for f in moved)  # by their place: had rows met, all would have moved
     if dealt or (moved and _unsteady(subject, anatomy, seed, rewind, kept, inside) > 0.1 * largest):
@@ -261,7 +267,8 @@ def _judged(
         at = op.span if op is not None else None
         refuses = op is None or _is_divided(run)
         kind = "loss" if in_loss else "refuses" if refuses else "raises"
-        return SizeFault(size, kind, text, _written_at(op, rows) or at or _raised_at(run)), 0.0
+        at = _written_at(op, rows) or at or _raised_at(run)
+        return SizeFault(size, kind, text, at, spread=_is_spread(run, size)), 0.0
     found = reconstruction_in(run, anatomy)
     x = anatomy.x.shape if anatomy.x is not None else ()
     axes = axes_in(tuple(kept.shape), x, axis, rows)
@@ -345,6 +352,14 @@ def _is_divided(run: Recording) -> bool:
     """Whether what raised got no rows at all: the model takes rows in groups of several."""
     failing = _failing(run)
     return failing is not None and any(0 in v.shape for v in failing.reads)
+
+
+def _is_spread(run: Recording, size: int) -> bool:
+    """Whether what raised spreads a vector of the batch, a number a row, over columns."""
+    failing = _failing(run)
+    reads = failing.reads if failing is not None else ()
+    given = [v for v in reads if v.op is None and v.source in ("input", "condition")]
+    return any(v.shape == (size,) for v in given) and any(len(v.shape) > 1 for v in reads)
 
 
 def _stuck(run: Recording, reference: Recording, rows: int) -> Op | None:

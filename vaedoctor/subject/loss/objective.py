@@ -32,7 +32,7 @@ from ..trials.trial import forward_parameters, leaves
 from .attempts import Attempts, Tried, cannot_bind, is_frameworks, lacks_key
 from .contained import minimized_loss, reached_by, returned_kl, returned_loss, total_loss
 from .recipes import Unbound, model_first
-from .unlike import never_comes_out
+from .unlike import never_comes_out, refuses_values
 from .untold import is_untold, untold
 
 _BEFORE = re.compile(r"pre_?train|warm_?up", re.IGNORECASE)
@@ -219,7 +219,7 @@ class _Finder:
 
     def _called_so(self, tried: Tried) -> bool:
         """Whether a loss is called as here: by the file, or by its framework on the given batch."""
-        if takes_apart(tried.error, self.batch):
+        if takes_apart(tried.error, self.batch) or refuses_values(tried.error, self.batch):
             return False
         stepped = tried.loss.name == "training_step" and not self.batch.guessed
         unknown = isinstance(tried.error, NameError) and is_evaluated(tried.error)

@@ -7,6 +7,7 @@ a layer tells only the width: they may be the steps of a sequence.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -21,16 +22,23 @@ from ..trials.trial import attempt, forward_parameters
 from .own_batch import runs_alone
 
 _STEPS = 7
+_TOO_FEW_AXES = re.compile("Dimension out of range|too many indices|not enough values to unpack")
 
 Search = Callable[[Batch], tuple[Objective | None, tuple[str, ...]]]
 Found = tuple[Batch, Objective, tuple[str, ...]]
 
 
-def refilled(model: nn.Module, batch: Batch, search: Search, seed: int) -> Found | None:
-    """The first other filling with which forward and the loss that is found run, if any."""
+def refilled(
+    model: nn.Module, batch: Batch, search: Search, seed: int, raised: str
+) -> Found | None:
+    """The first other filling with which forward and the loss that is found run, if any.
+
+    `raised` is what is said about the loss that does not run on the batch as it is.
+    """
     if not (batch.guessed and batch.ran):
         return None
-    for other in _fillings(model, batch):
+    steps = _in_steps(model, batch) if _TOO_FEW_AXES.search(raised) else ()
+    for other in (*_fillings(model, batch), *steps):
         if not attempt(partial(other.run, model), model, seed=seed).ran:
             continue
         try:
@@ -43,7 +51,7 @@ def refilled(model: nn.Module, batch: Batch, search: Search, seed: int) -> Found
 
 
 def _fillings(model: nn.Module, batch: Batch) -> Iterator[Batch]:
-    """The batch with one axis less of what comes with the data, then with steps of the data."""
+    """The batch with one axis less of what comes with the data, then of the data itself."""
     names = [p.name for p in forward_parameters(model)]
     given: dict[int | str, Any] = dict(enumerate(batch.args)) | dict(batch.kwargs)
     reals = [k for k, v in given.items() if isinstance(v, Tensor) and v.is_floating_point()]
@@ -56,12 +64,15 @@ def _fillings(model: nn.Module, batch: Batch) -> Iterator[Batch]:
                 if value.dim() > 1 and tuple(value.shape) not in tried:
                     tried.add(tuple(value.shape))
                     yield _with(batch, place, name, value)
-    for place in reals[:1]:
-        value = given[place]
-        if value.dim() == 2:
-            steps = torch.stack([value.roll(i, 0) for i in range(_STEPS)], 1)
-            name = place if isinstance(place, str) else (*names, "x")[place]
-            yield _with(batch, place, name, steps)
+
+
+def _in_steps(model: nn.Module, batch: Batch) -> Iterator[Batch]:
+    """The batch with rows of the data that are the steps of a sequence."""
+    names = [p.name for p in forward_parameters(model)]
+    first = next(iter(batch.args), None)
+    if isinstance(first, Tensor) and first.is_floating_point() and first.dim() == 2:
+        steps = torch.stack([first.roll(i, 0) for i in range(_STEPS)], 1)
+        yield _with(batch, 0, names[0] if names else "x", steps)
 
 
 def _with(batch: Batch, place: int | str, name: str, value: Tensor) -> Batch:

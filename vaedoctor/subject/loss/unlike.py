@@ -30,3 +30,17 @@ def never_comes_out(model: nn.Module, batch: Batch, seed: int) -> bool:
     again = torch.zeros(next(iter(shapes)), dtype=x.dtype, device=x.device)
     second = attempt(lambda: model(again, **batch.kwargs), model, seed=seed)
     return isinstance(second.error, RuntimeError) and second.completed > 0
+
+
+def refuses_values(error: BaseException | None, batch: Batch) -> bool:
+    """Whether a distribution refuses several inputs that were made up, whose meaning is a guess.
+
+    It raises over a value that it cannot have, or over a parameter that is not a number: never over
+    a scale below zero, which is the model's.
+    """
+    given = len(batch.args) + len(batch.kwargs)
+    if not (batch.guessed and given > 1 and isinstance(error, ValueError)):
+        return False
+    said = str(error)
+    unlike = "not broadcastable with batch_shape" in said or "within the support" in said
+    return unlike or ("to satisfy the constraint" in said and "nan" in said)
