@@ -152,6 +152,39 @@ class Consistent(Codes):
         return elbo + (mu - self.teacher(x + 0.1 * torch.rand_like(x))[:, :3]).square().mean()
 
 
+class Shares(Codes):
+    """Beta posteriors, which torch draws as Dirichlets of two."""
+
+    def forward(self, x: Tensor, context: Any = None) -> tuple[Tensor, ...]:
+        a, b = (nn.functional.softplus(h) + 0.5 for h in self.up(x).chunk(2, -1))
+        q, even = (torch.distributions.Beta(*of) for of in ((a, b), (a * 0 + 1, b * 0 + 1)))
+        return self.down(q.rsample()), torch.distributions.kl_divergence(q, even).sum(-1)
+
+    def loss(self, x: Tensor) -> Tensor:
+        r, kl = self(x)
+        return (0.5 * (r - x).pow(2).sum(-1) + kl).mean()
+
+
+class Levels(Codes):
+    """Five levels, of which the first codes use two."""
+
+    def forward(self, x: Tensor, context: Any = None) -> tuple[Tensor, ...]:
+        h = 0.9 * torch.tanh(self.up(x)[:, :3]) - 0.5
+        z = h + (h.round() - h).detach()
+        return self.down(z), z
+
+    def loss(self, x: Tensor) -> Tensor:
+        return (self(x)[0] - x).square().mean()
+
+
+def test_a_part_of_a_draw_and_a_few_levels_are_called_what_they_are() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(8, 12)
+    assert len(Levels()(x)[1].unique()) == 2
+    found = [check(m, x, objective="loss").picture.family for m in (Shares(), Levels())]
+    assert found == ["beta", "fsq"]
+
+
 def test_no_prior_is_named_that_is_not_there() -> None:
     torch.manual_seed(0)
     x, context = torch.rand(2, 8, 12)

@@ -57,7 +57,7 @@ def samples(examination: Examination, latents: list[Latent]) -> tuple[str, str, 
             continue
         count, rest = divmod(latent.z.tensor.numel(), head.value.tensor.numel())
         extra = len(latent.z.shape) > len(head.value.shape)
-        if rest or count < 2 or not extra:
+        if rest or count < 2 or not extra or latent.family == "dirichlet":  # parts of one draw
             continue
         joined = [a for a in examination.aggregations if a.samples == count]
         shown = f"{count} samples of each row's posterior"

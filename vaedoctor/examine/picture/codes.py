@@ -15,6 +15,7 @@ from ..runs.recording import Value
 
 Found = tuple[str, str, str]
 CLOSE = 1e-4
+_ROUNDS = frozenset("round round_ floor floor_ ceil ceil_ trunc trunc_".split())
 
 
 def discrete(anatomy: Anatomy, latent: Latent) -> Found | None:
@@ -37,6 +38,9 @@ def discrete(anatomy: Anatomy, latent: Latent) -> Found | None:
                 "every sample lies inside a simplex: positive numbers that sum to 1",
             )
         if sums and latent.family == "dirichlet":
+            readers = anatomy.flow.consumers.get(latent.z.index, [])
+            if latent.z.shape[-1] == 2 and {op.name for op in readers} == {"select"}:
+                return "beta", "high", "every number of the sample is one of two that sum to 1"
             return "dirichlet", "high", "every sample lies in a simplex, drawn directly"
         if gumbel and not sums and bool((points > 0).all()) and latent.family != "uniform":
             return "binary concrete", "high", "every number of the sample lies between 0 and 1"
@@ -89,7 +93,11 @@ def quantized(anatomy: Anatomy) -> Found:
     if any(reader.name in INTEGERS for reader in readers):
         return "autoencoder", "medium", "the code is rounded to be stored as integers"
     levels = torch.unique(made.tensor.detach())
-    if op.name in ("sign", "where") or len(levels) == 2:
+    # Of many levels the first codes may use two: bits are rounded from numbers in [0, 1].
+    scaled = op.name not in _ROUNDS or all(
+        bool(((r.tensor >= 0) & (r.tensor <= 1)).all()) for r in op.reads
+    )
+    if op.name in ("sign", "where") or (len(levels) == 2 and scaled):
         said = " and ".join(f"{float(v):g}" for v in levels[:2])
         return "lfq (bits)", "high", f"every number of the code is {said}"
     return (
