@@ -240,6 +240,28 @@ class Conditional(Gaussian):
         return uniform(8, 14), F.one_hot(torch.arange(8) % 3, 3).float()
 
 
+class PushedToNoise(Gaussian):
+    """The likelihood is a flow given z: x is pushed to noise, and nothing is reconstructed."""
+
+    def __init__(self):
+        super().__init__()
+        self.dec = nn.ModuleList(nn.Linear(7 + 4, 14) for _ in range(3))
+
+    def forward(self, x):
+        mu, lv = self.stats(x)
+        z, log_det = self.draw(mu, lv), 0.0
+        for step in self.dec:
+            kept, moved = x.chunk(2, -1)
+            s, t = step(torch.cat([kept, z], -1)).chunk(2, -1)
+            x = torch.cat([moved * s.tanh().exp() + t, kept], -1)
+            log_det = log_det + s.tanh().sum(-1)
+        return 0.5 * x.pow(2).sum(-1) - log_det, mu, lv
+
+    def loss(self, x):
+        nll, mu, lv = self(x)
+        return (nll + divergence(mu, lv)).mean()
+
+
 class GuessedLabel(Gaussian):
     """The decoder reads the classes that a softmax guesses from x, and that learns what x shows."""
 

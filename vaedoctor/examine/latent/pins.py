@@ -15,7 +15,7 @@ from ..anatomy.evaluation import differentiable
 from ..anatomy.latents import ADDS, MULS, Latent
 from ..codebook.heldcodes import held_codes
 from ..runs.edits import Edits, by_operation
-from ..runs.flow import Flow
+from ..runs.flow import JOINS, Flow
 from ..runs.gradients import gradient_between
 from ..runs.recording import Op, Value
 from ..runs.repeat import countable, counted
@@ -58,6 +58,8 @@ def pin_latents(
     held += _transformed(anatomy, latents) if held else held_codes(subject, anatomy, seed, rewind)
     if x.index not in flow.ancestors(x_hat, stop=held):
         return Pinned(0.0, False, False, None, "")
+    if latents and not _compared(anatomy, latents):
+        raise Unavailable("the loss compares nothing with x: it may be pushed through a flow")
     if x.index not in flow.ancestors(x_hat, stop=[*held, *_statistics(flow, x)]):
         return Pinned(0.0, False, False, None, "", statistic=True)
     if x.index not in flow.ancestors(x_hat, stop=[*held, *_classes(flow, x)]):
@@ -110,6 +112,27 @@ def _apart(anatomy: Anatomy, seen: Tensor) -> bool:
     if scored is None or not bool((scored != 0).any()):
         return False
     return not bool(((scored != 0) & (seen != 0)).any())
+
+
+def _compared(anatomy: Anatomy, latents: list[Latent]) -> bool:
+    """Whether the loss sets what it makes of x_hat beside something of x but for its codes."""
+    flow, x_hat, loss = anatomy.flow, anatomy.x_hat, anatomy.recording.loss
+    end = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
+    if end is None or x_hat is None:
+        return True
+    after = flow.descendants(x_hat) & flow.ancestors(end)
+    heads = [h.value for f in latents for h in (f.loc_head, f.scale_head) if h is not None]
+    coded = flow.descendants(*(f.z for f in latents), *heads)
+    return any(
+        any(
+            r.index not in after | coded and (flow.data[r.index] or flow.given[r.index])
+            for r in op.reads
+        )
+        for op in flow.recording.ops
+        if op.name not in JOINS
+        and any(m.index in after - {x_hat.index} for m in op.makes)
+        and any(r.index in after for r in op.reads)
+    )
 
 
 def _turned(flow: Flow, latents: list[Latent], merge: Op) -> bool:
