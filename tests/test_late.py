@@ -64,6 +64,19 @@ class Trainer:
 if __name__ == "__main__":
     Trainer(VAE(), torch.rand(512, 20).split(64)).fit()
 """
+SCHEDULE = """
+class Schedule:
+    def __init__(self, steps):
+        self.steps, self.done = steps, 0
+
+    def __call__(self, kl):
+        return kl * min(1.0, self.done / self.steps)
+
+    def step(self):
+        self.done += 1
+
+schedule = Schedule(100)
+"""
 SCRIPTS = {
     "epochs": LIGHTNING.format(
         given=", warmup=10, beta=2.0",
@@ -79,6 +92,8 @@ SCRIPTS = {
     "raised": LOOP.format(raised="weight += 0.02"),
     "raised up to 1": LOOP.format(raised="weight = min(1.0, weight + 0.02)"),
     "an attribute": TRAINER,
+    "a schedule": SCHEDULE
+    + LOOP.format(raised="schedule.step()").replace("weight * kl", "schedule(kl)"),
 }
 
 

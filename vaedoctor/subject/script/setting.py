@@ -29,7 +29,15 @@ from ..trials.trial import home
 from .datascope import DataScope, Loader, is_tensor_or_holds_one
 from .handing import handed_by_calls, is_parameter, is_rebound
 from .holders import Holders, class_around
-from .standin import Quiet, assignments, counted_by, only_told, read_of_self, stand_in
+from .standin import (
+    Quiet,
+    assignments,
+    counted_by,
+    late_in_training,
+    only_told,
+    read_of_self,
+    stand_in,
+)
 
 _DEEPEST = 4
 
@@ -126,6 +134,8 @@ class _Making:
             if self._is_own(found := self.space.get(name)) and (tree := tree_of(found)) is not None:
                 functions[name] = globals_read(tree)
                 waiting |= functions[name]
+        for name in names & set(self.space) - {"self"}:
+            self.space[name] = late_in_training(self.space[name], self.setting.source)
         self._rebind(functions)
         return self.space
 

@@ -7,10 +7,14 @@ on an object whose attributes are what `__init__` assigns, where that can be tol
 from __future__ import annotations
 
 import ast
+import copy
 from collections.abc import Mapping
 from typing import Any
 
-from ..code.source import Function
+from torch import nn
+
+from ..code.late import Late
+from ..code.source import Function, Source
 
 
 class Quiet:
@@ -100,6 +104,21 @@ def counted_by(owner: ast.ClassDef) -> set[str]:
             case ast.For(target=ast.Attribute(ast.Name(id="self"), attr)):
                 found.add(attr)
     return found
+
+
+def late_in_training(thing: Any, source: Source) -> Any:
+    """An object of the file, such as a schedule, whose counts are not those of the first step."""
+    owners = (s for s in source.tree.body if isinstance(s, ast.ClassDef))
+    owner = next((s for s in owners if s.name == type(thing).__name__), None)
+    held = getattr(thing, "__dict__", {})
+    if owner is None or isinstance(thing, nn.Module | type):
+        return thing
+    counts = {a for a in counted_by(owner) if type(held.get(a)) is int and held[a] in (0, 1)}
+    if not counts:
+        return thing
+    other = copy.copy(thing)
+    vars(other).update(dict.fromkeys(counts, Late()))
+    return other
 
 
 def only_told(owner: ast.ClassDef, attr: str) -> bool:
