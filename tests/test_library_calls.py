@@ -300,3 +300,47 @@ def test_an_attribute_that_only_fit_sets_is_there(tmp_path: Path) -> None:
     assert "`self.sampling = True`, as `fit` sets it" in subject.notes
     assert subject.rebuild is not None
     assert vars(subject.rebuild(1))["sampling"] is True
+
+
+ONE_ROW = """
+import torch
+from torch import nn
+
+class VAE(nn.Module):
+    def __init__(self, n_items, width, latent_dim):
+        super().__init__()
+        self.width, self.table = width, nn.Embedding(n_items, width)
+        self.place = nn.Parameter(torch.zeros(5, width))
+        self.heads, self.dec = nn.Linear(width, 2 * latent_dim), nn.Linear(latent_dim, n_items)
+
+    def forward(self, x):
+        rows, steps = x.shape
+        h = (self.table(x) + self.place).transpose(0, 1).view(rows * steps, self.width)
+        mu, logvar = self.heads(h).chunk(2, 1)
+        return self.dec(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
+"""
+
+
+def test_a_model_that_runs_row_by_row_is_examined_so(tmp_path: Path) -> None:
+    path = tmp_path / "rows.py"
+    path.write_text(ONE_ROW)
+    batch = load(f"{path}:VAE").batch
+    assert batch.ran
+    assert batch.args[0].shape[0] == 1
+
+
+class Judged(nn.Module):
+    """A model."""
+
+    def __init__(self, likelihood):  # type: ignore[no-untyped-def]
+        super().__init__()
+        self.likelihood = likelihood
+
+    def loss(self, z: Tensor, x: Tensor) -> Tensor:
+        made: Tensor = self.likelihood.log_prob(z, x)
+        return made
+
+
+def test_no_word_stands_for_what_has_methods() -> None:
+    with pytest.raises(TargetError, match="needs `likelihood`, which cannot be made up"):
+        next(builds(Judged))

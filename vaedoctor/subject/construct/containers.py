@@ -46,7 +46,8 @@ class Containers:
         if use.sized and self.of.sizes.kind(name) == "input" and not named:
             named = [(1, 28, 28), (3, 32, 32)]
         if named:
-            return named
+            typed = origin is list and inner is not _EMPTY
+            return [list(c) for c in named] if typed else named
         element = use.items or Use()
         if inner is str and not element.equals:
             return [tuple(NAMES) if origin is tuple else list(NAMES)]

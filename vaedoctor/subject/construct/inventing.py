@@ -157,6 +157,8 @@ class Inventor:
                 break
             if not is_role(other):
                 found = self.sizes.choices(other, annotation)
+        if annotation is not str and (use.methods or use.called is not None):
+            found = [f for f in found if not isinstance(f, str)]  # no word has `log_prob`
         if found or annotation is str:
             return found or [NAMES[0]]
         if annotation is float:

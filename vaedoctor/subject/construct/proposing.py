@@ -106,7 +106,7 @@ class Proposals:
         self._named = {p.name for p in lacking}
         table = self._table(lacking, even=True, shared=False)
         for name, options in table.items():
-            yield from ({**made, name: option} for option in options[:2])
+            yield from ({**made, name: option} for option in options[:3])
         if len(lacking) > 1 and all(table.values()):
             yield {**made, **{name: options[0] for name, options in table.items()}}
         yield from self._passed_on(error, made)
