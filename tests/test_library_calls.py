@@ -16,6 +16,7 @@ from vaedoctor.subject.composing import EncodeDecode
 from vaedoctor.subject.construct import package_calls as calls
 from vaedoctor.subject.construct.build import builds
 from vaedoctor.subject.construct.making import expression
+from vaedoctor.subject.construct.proposing import Proposals
 from vaedoctor.subject.construct.reading import uses_of
 from vaedoctor.subject.construct.said import said_type
 from vaedoctor.subject.loading.pretrained import Pretrained
@@ -121,6 +122,7 @@ def test_parts_in_a_call_are_made_anew(tmp_path: Path, monkeypatch: pytest.Monke
         "nn.Sequential(nn.Flatten(),nn.Linear(in_features=30,out_features=8))"
     )
     assert len(told.values["encoder"].made()) == 2
+    assert list(Proposals(kind, {}, {}).as_called()) == [told.values]
 
 
 class Keyed(nn.Module):
@@ -344,3 +346,35 @@ class Judged(nn.Module):
 def test_no_word_stands_for_what_has_methods() -> None:
     with pytest.raises(TargetError, match="needs `likelihood`, which cannot be made up"):
         next(builds(Judged))
+
+
+TWO_VIEWS = '''
+import torch
+from torch import nn
+
+class VAE(nn.Module):
+    def __init__(self, first=7, second=7):
+        super().__init__()
+        self.enc = nn.Linear(first + second, 8)
+        self.dec = nn.Linear(4, first + second)
+
+    def encode(self, views):
+        return self.enc(torch.cat((views[0], views[1]), dim=-1))
+
+    def forward(self, x):
+        """One pass.
+
+        Args:
+            x (list): the views.
+        """
+        mu, logvar = self.encode(x).chunk(2, -1)
+        return self.dec(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
+'''
+
+
+def test_views_that_a_docstring_calls_a_list_are_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "views.py"
+    path.write_text(TWO_VIEWS)
+    (views,) = load(f"{path}:VAE").batch.args
+    assert [len(v) for v in views] == [8, 8]
+    assert sum(v.shape[1] for v in views) == 14

@@ -36,7 +36,7 @@ from .companions import (
     told_width,
 )
 from .fitting import fits, has_layers, is_misfit, is_too_much
-from .keyed import by_names, names_of, takes_names
+from .keyed import by_names, names_of, said_places, takes_names
 from .layers import KNOWN, TABLES, Layers
 from .refusals import rows_held_fast
 from .repairs import Repairs
@@ -225,6 +225,8 @@ class Guesser:
         state: dict[str, Node] = {first.name: main}
         if (names := names_of(self.model)) and takes_names(self.model, first.name):
             state[first.name] = by_names(names, main, self.layers)
+        elif places := said_places(self.model, first.name):
+            state[first.name] = Group("list", dict.fromkeys(places, main))
         if first.kind is first.VAR_POSITIONAL:
             count = max((len(m) for m in self._lists()), default=1)
             state[first.name] = Group("args", dict.fromkeys(range(count), main))

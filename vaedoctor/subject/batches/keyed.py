@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import collections.abc
 import math
+import re
 import typing
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -12,12 +13,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..code.callees import tree_of
+from ..code.meant import readers
+from ..construct.said import entry
 from ..trials.slots import Group, Path, Shape, Slot, State, changed, slots_of
 from ..trials.witness import Observed
 from .layers import Layers
 
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+_LISTED = re.compile(r"\b(list|tuple|sequence)s?\b", re.IGNORECASE)
 OF_DICTS = {"items", "keys", "values", "get", "pop", "copy"}
 
 
@@ -96,16 +99,30 @@ def as_held(state: State, error: BaseException | None) -> Iterator[State]:
 
 def as_positions(state: State, model: nn.Module) -> Iterator[State]:
     """A tensor of which forward reads places by number: `x, y = batch[0], batch[1]`."""
-    tree = tree_of(type(model).forward)
-    read: dict[str, set[int]] = {}
-    for node in ast.walk(tree) if tree is not None else ():
-        match node:
-            case ast.Subscript(value=held, slice=ast.Constant(value=int(place))) if place >= 0:
-                while isinstance(held, ast.Subscript) and isinstance(held.slice, ast.Slice):
-                    held = held.value
-                if isinstance(held, ast.Name):
-                    read.setdefault(held.id, set()).add(place)
     for name, given in state.items():
-        places = read.get(name, set())
-        if isinstance(given, Slot) and places == set(range(max(places, default=0) + 1)) != {0}:
-            yield {**state, name: Group("tuple", dict.fromkeys(sorted(places), given))}
+        if isinstance(given, Slot) and (places := places_read(model, name)):
+            yield {**state, name: Group("tuple", dict.fromkeys(places, given))}
+
+
+def said_places(model: nn.Module, name: str) -> list[int]:
+    """The places of an argument that are read by number, where forward's docstring says a list."""
+    said = " ".join(entry(type(model).forward, name))
+    return places_read(model, name) if _LISTED.search(said) else []
+
+
+def places_read(model: nn.Module, name: str) -> list[int]:
+    """The places of an argument that are read by number, from the first on; not one alone.
+
+    Wherever forward hands it on to: `self.encode(x)` reads `x[0]` and `x[1]`.
+    """
+    found: set[int] = set()
+    for tree, own in readers(model, name):
+        for node in ast.walk(tree):
+            match node:
+                case ast.Subscript(value=held, slice=ast.Constant(value=int(place))) if place >= 0:
+                    while isinstance(held, ast.Subscript) and isinstance(held.slice, ast.Slice):
+                        held = held.value
+                    if isinstance(held, ast.Name) and held.id == own:
+                        found.add(place)
+    whole = set(range(max(found, default=0) + 1))
+    return sorted(found) if found == whole != {0} else []

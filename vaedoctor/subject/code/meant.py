@@ -24,7 +24,7 @@ def words(model: nn.Module, name: str) -> list[str]:
     `phase` in `if phase == "training":`, wherever forward hands it on to.
     """
     found: dict[str, None] = {}
-    for tree, own in _readers(model, name):
+    for tree, own in readers(model, name):
         for node in ast.walk(tree):
             match node:
                 case ast.Compare(left=left, comparators=[right]):
@@ -41,7 +41,7 @@ def made_when_missing(model: nn.Module, name: str) -> bool:
 
     Then it replaces what the model would do, and a made-up one would leave that idle.
     """
-    return any(_fills(node, own) for tree, own in _readers(model, name) for node in ast.walk(tree))
+    return any(_fills(node, own) for tree, own in readers(model, name) for node in ast.walk(tree))
 
 
 def _fills(node: ast.AST, name: str) -> bool:
@@ -78,7 +78,7 @@ def _strings(node: ast.AST) -> list[str]:
     return [v.value for v in values if isinstance(v, ast.Constant) and isinstance(v.value, str)]
 
 
-def _readers(model: nn.Module, name: str) -> Iterator[tuple[Function, str]]:
+def readers(model: nn.Module, name: str) -> Iterator[tuple[Function, str]]:
     """The functions that an argument of forward reaches, each with its name there."""
     seen: set[tuple[Any, str]] = set()
     waiting: list[tuple[nn.Module, Any, str, int]] = [(model, model.forward, name, 0)]

@@ -169,7 +169,8 @@ class Proposals:
         """Whether an object is of the class that a parameter asks for: a sibling's may not be."""
         hint = hint_of(self.thing, self.signature.parameters[name], self.hints)
         kind = value.thing if isinstance(value, Call) else None
-        if not isinstance(hint, type) or not isinstance(kind, type):
+        unsaid = hint is inspect.Parameter.empty or not isinstance(hint, type)
+        if unsaid or not isinstance(kind, type):
             return True
         return issubclass(kind, hint)
 
