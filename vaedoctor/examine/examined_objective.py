@@ -32,6 +32,7 @@ from .objective import (
     modalities,
     offset,
     reduction,
+    residual,
     summands,
     swapped,
     transport,
@@ -165,6 +166,11 @@ class ExaminedObjective(ExaminedSampling):
 
     def _pull(self, d: divergence.Divergence) -> Pull:
         return self.densities.get(d.latent.z.index, d)
+
+    @cached_property
+    def residuals(self) -> list[residual.Residual]:
+        """Samples whose squared distance from the location the loss weighs by their scale."""
+        return list(residual.residuals(self.anatomy))
 
     @cached_property
     def densities(self) -> dict[int, density.Density]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...finding import Curve, Finding, Plot, Severity, Verified
+from ...finding import Curve, Finding, Plot, Severity, Verified, where
 from ...rule import rule
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def scale_misread(examination: Examination) -> Iterator[Finding | Verified]:
     Judged by agreement of sampler and loss alone: log-std, softplus or variance heads are fine
     when both use them so. Beside a learned Gaussian prior the KL has to be exactly that of
     a power of the sampled scale, and the model has to compute the prior's scale that this gives.
-    Other priors are recognised by an uneven weight and skipped.
+    Other priors are recognised by an uneven weight; beside these it is the noise itself that
+    (z - m)² / σ² has to be, entry by entry.
 
     ## References
     Kingma and Welling, Auto-Encoding Variational Bayes, 2014, appendix B.
@@ -60,9 +61,13 @@ def scale_misread(examination: Examination) -> Iterator[Finding | Verified]:
             causes=frozenset({"latent", "scale"}),
             plots=(_plot(curve, d.meaning),) if curve is not None else (),
         )
-    yield from _densities(examination)
+    densities = list(_densities(examination))
+    yield from densities
     learned = list(_learned(examination))
     yield from learned
+    if not (wrong or densities or learned or any(d.exact for d in judged)):
+        learned = list(_residuals(examination))
+        yield from learned
     if not wrong and not learned and any(d.judgeable and d.exact for d in judged):
         low, high = judged[0].settings
         yield Verified(
@@ -95,6 +100,22 @@ def _learned(examination: Examination) -> Iterator[Finding]:
                 help="sample with the scale that the KL means, or change the KL",
                 at=p.sampled_at,
                 measured={**p.powers, "means' weight / scales' weight": p.factor},
+                causes=frozenset({"latent", "scale"}),
+            )
+
+
+def _residuals(examination: Examination) -> Iterator[Finding]:
+    """Squared distances that the loss divides by another scale, in a loss of any form."""
+    places = {d.latent.z.index: d.sampled_at for d in examination.require_divergences()}
+    for r in examination.residuals:
+        if r.misread:
+            at = places.get(r.latent.z.index) or r.latent.meeting.span
+            yield Finding(
+                f"log q in the loss means the sampler's scale to the power of {r.meant:.3g}",
+                help="use one standard deviation in the sampler and in log q",
+                at=at,
+                measured={"(z - m)² as weighed": f"eps² · scale^{r.power:.3g}"},
+                notes=(f"the squared distance is weighed in {where(r.at, at)}",),
                 causes=frozenset({"latent", "scale"}),
             )
 
