@@ -73,6 +73,11 @@ class Branch:
         weights = {v.shape for v in op.reads if v.source == "parameter"}
         return bool(weights) and weights == set(self.shapes)
 
+    def stands_for(self, module: nn.Module) -> bool:
+        """Whether its weights have the shapes of a module's."""
+        weights = {tuple(p.shape) for p in module.parameters()}
+        return bool(weights) and weights == {tuple(s) for s in self.shapes}
+
 
 @dataclass(frozen=True, slots=True)
 class Reuse:

@@ -18,7 +18,7 @@ LOGITS = {
 """The losses that expect logits, and what takes probabilities instead."""
 
 
-@rule("VAE710", Severity.ERROR, before=("VAE002", "VAE709", "VAE707"))
+@rule("VAE710", Severity.ERROR, before=("VAE002", "VAE605", "VAE709", "VAE707"))
 def logits_probability_confusion(examination: Examination) -> Iterator[Finding | Verified]:
     """A loss for logits gets probabilities, or its arguments are swapped.
 

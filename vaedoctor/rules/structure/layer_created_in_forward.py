@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 
-@rule("VAE103", Severity.ERROR, before=("VAE202", "VAE204"))
+@rule("VAE103", Severity.ERROR, before=("VAE202", "VAE204", "VAE104"))
 def layer_created_in_forward(examination: Examination) -> Iterator[Finding | Verified]:
     """A layer is built inside `forward`: every pass uses other random weights.
 
@@ -35,12 +35,15 @@ def layer_created_in_forward(examination: Examination) -> Iterator[Finding | Ver
     for call, at in census.created:
         kind = type(call.module).__name__
         weights = sum(p.numel() for p in call.module.parameters())
+        idle = [b.path for b in census.idle if b.stands_for(call.module)]
         yield Finding(
             f"a new {kind} is made in every forward pass, with new random weights",
-            help="create the layer in `__init__` and call it here",
+            help=f"call `{idle[0]}` here, which is never called"
+            if idle
+            else "create the layer in `__init__` and call it here",
             at=at,
             measured={"weights": weights, "passes compared": 2},
-            causes=frozenset({f"module:{id(call.module)}"}),
+            causes=frozenset({f"module:{id(call.module)}", *(f"layer:{path}" for path in idle)}),
         )
     for value, op, place in census.strays:
         if place is None and census.fresh(value):
