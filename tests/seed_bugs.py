@@ -381,7 +381,7 @@ BUGS = [
     sampled(
         "VAE306",
         "seeded",
-        "torch.manual_seed(0); eps = torch.randn_like(std)  #!; return mu + eps * std",
+        "torch.manual_seed(0)  #!; eps = torch.randn_like(std); return mu + eps * std",
     ),
     sampled(
         "VAE306",

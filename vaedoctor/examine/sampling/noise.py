@@ -26,6 +26,7 @@ from ..runs.flow import Flow
 from ..runs.recording import ESCAPES, Op, Recording, Value
 from ..runs.step import run_recorded
 from ..structure.census import hiding_places
+from .reseeding import seeded_at
 
 _ENTRIES = frozenset("tensor as_tensor asarray from_numpy new_tensor".split())
 
@@ -142,7 +143,7 @@ def perturbed(batch: Batch) -> Batch:
 
 @dataclass(frozen=True, slots=True)
 class FrozenNoise:
-    """Noise that two passes with running generators share: `cached` or reseeded, and its line."""
+    """Noise that two passes with running generators share, `cached` or reseeded, and where."""
 
     name: str
     cached: bool
@@ -176,7 +177,7 @@ def frozen_noise(anatomy: Anatomy, again: Again, model: nn.Module) -> Iterator[F
         chance = sum(map(coincidence, ops))
         if chance < RARE and not (at in differs and math.isfinite(chance)):
             numbers = sum(op.noise.numel() for op in ops if op.noise is not None)
-            yield FrozenNoise(ops[0].name, False, numbers, at)
+            yield FrozenNoise(ops[0].name, False, numbers, seeded_at(ops[0]))
     if not anatomy.latents:
         places = dict(hiding_places(model))
         for value, op in _cached_noise(anatomy):
