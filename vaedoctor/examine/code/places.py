@@ -14,7 +14,7 @@ import torch
 
 from ...finding import Span
 
-_HOME = Path(__file__).parents[1]
+_HOME = Path(__file__).parents[2]
 _OURS = f"{_HOME}{os.sep}"
 _FIXTURES = f"{_HOME / '_fixtures'}{os.sep}"
 _TORCH = f"{Path(torch.__file__).parent}{os.sep}"

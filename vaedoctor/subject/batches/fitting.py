@@ -41,8 +41,10 @@ def is_misfit(seen: Observed) -> bool:
         return error.name in OF_DICTS and bool(seen.paths(error.obj))
     running = [c for c in seen.trial.running if isinstance(c.module, KNOWN)]
     refused = isinstance(seen.trial.error, RuntimeError | ValueError) and running
-    if refused and running[-1].first is not None and seen.operand(running[-1].first).paths:
-        return True  # recurrent layers look at what they are given before any operation does
+    # Recurrent layers look at what they are given before any operation does.
+    first = running[-1].first if refused else None
+    if first is not None and seen.operand(first).paths:
+        return "input_size" not in str(error) or not seen.widths.has_told_features(first)
     return bool(unpacked_paths(seen))
 
 

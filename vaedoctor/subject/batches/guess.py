@@ -44,6 +44,7 @@ from .revisions import (
     Revisions,
     as_column,
     as_it_came_out,
+    as_sequences,
     flipped,
     not_looked_up,
     output_shapes,
@@ -143,6 +144,10 @@ class Guesser:
             if one.trial.ran and (column := self._new(as_column(state, seen))) is not None:
                 self._wanted.add(key(column))
                 self._push(column, layer, seen.progress, -1)
+                continue
+            if one.trial.ran and (several := self._new(as_sequences(state, seen))) is not None:
+                self._wanted.add(key(several))
+                self._push(several, layer, seen.progress, -1)
                 continue
             if one.trial.ran and (bare := self._new(unmasked(state, seen))) is not None:
                 self._wanted.add(key(bare))

@@ -15,10 +15,8 @@ from ..construct.proposing import said_in
 from ..trials.slots import Slot, State, changed, reshaped, slots_of
 from ..trials.trial import leaves
 from ..trials.witness import Observed
-from .companions import (
-    companion,
-)
-from .layers import Layers
+from .companions import companion
+from .layers import STEPS, Layers
 
 _JOINED = ("real", "index", "onehot")
 
@@ -104,6 +102,21 @@ def not_looked_up(state: State, seen: Observed) -> State | None:
     if first is None or first[1].kind != "index" or first[0] in seen.looked_up:
         return None
     return changed(state, first[0], Slot(first[1].shape))
+
+
+def as_sequences(state: State, seen: Observed) -> State | None:
+    """The state with several sequences where a layer took all the rows for the steps of one."""
+    path, slot = next(iter(slots_of(state).items()), ((), Slot()))
+    wide = {"real": 2, "index": 1}.get(slot.kind)
+    for call in seen.trial.calls:
+        if isinstance(call.module, nn.RNNBase | nn.MultiheadAttention):
+            if call.shape is None or len(call.shape) != 2 or len(slot.shape) != wide:
+                return None
+            rows, *width = slot.shape
+            steps = (rows, STEPS) if call.module.batch_first else (STEPS, rows)
+            several: State = reshaped(state, path, (*steps, *width))
+            return several
+    return None
 
 
 def as_column(state: State, seen: Observed) -> State | None:

@@ -80,6 +80,7 @@ class Observed:
     looked_up: set[Path] = field(default_factory=set)
     columns: set[Path] = field(default_factory=set)
     work: int = 0
+    widths: Widths = field(default_factory=Widths)
 
     def paths(self, value: Any) -> Paths:
         """The slots that decide about a tensor's size."""
@@ -122,7 +123,6 @@ class _Witness(TorchFunctionMode):
     def __init__(self, seen: Observed, most_work: float) -> None:
         self.seen = seen
         self.most_work = most_work
-        self.widths = Widths()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -135,7 +135,7 @@ class _Witness(TorchFunctionMode):
             tensors = list(tensors_in((args, kwargs)))
             others = [a for a in args if not isinstance(a, Tensor)]
             operands = [self.seen.operand(t) for t in tensors]
-            ours = self.widths.are_refused(name, tensors, error)
+            ours = self.seen.widths.are_refused(name, tensors, error)
             self.seen.failed = Failed(name, operands, others, kwargs, error, ours)
             raise
         self._mark(func, args, kwargs, result)
@@ -157,11 +157,13 @@ class _Witness(TorchFunctionMode):
         if name == "squeeze" and args[1:] == (-1,) and made[0].dim() == read[0].dim() == 1:
             self.seen.columns = self.seen.columns | self.seen.paths(read[0])
         self.seen.work += _multiplications(name, read, made[0])
-        self.widths.mark(name, read, made)
+        self.seen.widths.mark(name, args, read, made)
         paths = frozenset(p for t in read for p in self.seen.paths(t))
-        if name in _FORGETS or (name in _MIXES_LAST and read and _is_row(read)):
+        by_number = name == "one_hot" and (kwargs.get("num_classes") or args[1:])
+        looked_up = name in _FORGETS or bool(by_number)
+        if looked_up or (name in _MIXES_LAST and read and _is_row(read)):
             # The width now comes from a weight; only further axes still follow the slots.
-            paths = _NONE if read[0].dim() <= 2 - (name in _FORGETS) else paths
+            paths = _NONE if read[0].dim() <= 2 - looked_up else paths
         for tensor in made:
             self.seen.marks[id(tensor)] = (tensor, paths)
 
