@@ -15,7 +15,7 @@ from .objective import density
 from .runs.gradients import is_zero
 from .runs.recording import Op
 from .sampling import underflow
-from .shapes import batches, broadcasts, normalised, rows
+from .shapes import batches, broadcasts, given_back, normalised, rows
 from .structure import ownership, reload
 
 
@@ -116,6 +116,11 @@ class Examination(ExaminedObjective):
         return batches.try_sizes(
             self.subject, self.anatomy, self.seed, self._rewind, compare=isolated
         )
+
+    @cached_property
+    def given_back(self) -> given_back.GivenBack | None:
+        """What refuses a made-up picture of x_hat's size; None where nothing does."""
+        return given_back.given_back(self.subject, self.anatomy, self.seed, self._rewind)
 
     @cached_property
     def outer_products(self) -> list[broadcasts.Outer]:

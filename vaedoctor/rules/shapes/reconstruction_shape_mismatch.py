@@ -41,6 +41,8 @@ def reconstruction_shape_mismatch(examination: Examination) -> Iterator[Finding 
     if pair is None:
         raise Unavailable("no reconstruction found to compare with the input")
     if pair.agrees:
+        if examination.given_back is not None:
+            raise Unavailable("the input was made up, and another one is refused (VAE501)")
         yield Verified("reconstruction and input have one shape", {"shape": list(pair.x_hat)})
         return
     if examination.composed and examination.subject.made_up:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity, Verified, where
@@ -10,6 +11,7 @@ from ...rule import rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
+    from ...examine.shapes.failure import Failure
 
 
 @rule("VAE501", Severity.ERROR)
@@ -20,6 +22,9 @@ def shape_chain_broken(examination: Examination) -> Iterator[Finding | Verified]
     The operation at which the forward pass raised: which layer it belongs to, the size its
     weights were built for, the size that arrived, and which layer sent it.
 
+    Where the input was made up: if the picture that comes out has another size than the one that
+    went in, whether the model takes a picture of that size. A *warning* if a layer refuses it.
+
     ## Why it matters
     Adding a layer after the encoder changes what the next layer receives; the error message of
     the matrix product names neither.
@@ -29,36 +34,28 @@ def shape_chain_broken(examination: Examination) -> Iterator[Finding | Verified]
     before.
 
     ## False alarms
-    None known: the forward pass did raise. A made-up input that does not fit is VAE002's.
+    None known where the forward pass raised; a made-up input that does not fit is VAE002's. A
+    model that is meant to give back other sizes than it takes: name its input, `--input`.
     """
     failure = examination.failure
     if failure is None:
-        yield Verified("the shapes chain from input to reconstruction")
-        return
+        other = examination.given_back
+        if other is None:
+            yield Verified("the shapes chain from input to reconstruction")
+            return
+        sizes = " and ".join("×".join(map(str, s[1:])) for s in (other.x, other.x_hat))
+        given = f"x and x_hat have the sizes {sizes}: this is x_hat's, given as input"
+        yield replace(_broken(other.refused, given), severity=Severity.WARNING)
+    elif failure.cause == "shapes":
+        yield _broken(failure)
+
+
+def _broken(failure: Failure, *notes: str) -> Finding:
     mismatch = failure.mismatch
-    if failure.cause != "shapes":
-        return
-    if mismatch is not None and mismatch.expected != mismatch.arrived:
-        number = f"`{mismatch.parameter}` of `{mismatch.layer}` to {mismatch.arrived}"
-        line = f" in {where(mismatch.defined_at, failure.at)}" if mismatch.defined_at else ""
-        sent = f", sent by `{mismatch.sender}`" if mismatch.sender else ""
-        at = f" in {where(mismatch.sent_at, failure.at)}" if mismatch.sent_at else ""
-        yield Finding(
-            f"`{mismatch.layer}` was built for {mismatch.expected} and receives {mismatch.arrived}",
-            help=f"set {number}{line}, or make `{mismatch.sender}` give {mismatch.expected}",
-            at=failure.at,
-            measured={
-                "built for": mismatch.expected,
-                "arrived": mismatch.arrived,
-                "shape": list(mismatch.shape),
-            },
-            notes=(f"arrives with shape {list(mismatch.shape)}{sent}{at}",),
-            causes=frozenset({"failure"}),
-        )
-    else:
+    if mismatch is None or mismatch.expected == mismatch.arrived:
         shapes = " and ".join(str(list(s)) for s in failure.shapes)
         path = f" in `{failure.path}`" if failure.path else ""
-        yield Finding(
+        return Finding(
             f"`{failure.operation}` cannot combine shapes {shapes}{path}",
             help="make the shapes agree: one of the two senders below has the wrong size",
             at=failure.at,
@@ -66,3 +63,19 @@ def shape_chain_broken(examination: Examination) -> Iterator[Finding | Verified]
             notes=(*failure.senders, str(failure.error).splitlines()[0]),
             causes=frozenset({"failure"}),
         )
+    number = f"`{mismatch.parameter}` of `{mismatch.layer}` to {mismatch.arrived}"
+    line = f" in {where(mismatch.defined_at, failure.at)}" if mismatch.defined_at else ""
+    sent = f", sent by `{mismatch.sender}`" if mismatch.sender else ""
+    at = f" in {where(mismatch.sent_at, failure.at)}" if mismatch.sent_at else ""
+    return Finding(
+        f"`{mismatch.layer}` was built for {mismatch.expected} and receives {mismatch.arrived}",
+        help=f"set {number}{line}, or make `{mismatch.sender}` give {mismatch.expected}",
+        at=failure.at,
+        measured={
+            "built for": mismatch.expected,
+            "arrived": mismatch.arrived,
+            "shape": list(mismatch.shape),
+        },
+        notes=(f"arrives with shape {list(mismatch.shape)}{sent}{at}", *notes),
+        causes=frozenset({"failure"}),
+    )

@@ -76,4 +76,4 @@ class Widths:
 
 
 def _maps(read: Sequence[Tensor]) -> list[Tensor]:
-    return [t for t in read if t.dim() > 2 and not isinstance(t, nn.Parameter)]
+    return [t for t in read if not isinstance(t, nn.Parameter) and t.dim() > 2]
