@@ -156,6 +156,43 @@ def test_a_recurrent_layer_that_does_not_fit(kind: Any) -> None:
     assert text_of(failure.mismatch.defined_at) == "self.second = second"
 
 
+class Stateful(nn.Module):
+    """A decoder whose state is made of the sample, with `width` numbers; it keeps four."""
+
+    def __init__(self, kind: Any, width: int) -> None:
+        super().__init__()
+        self.state, self.decoder = nn.Linear(6, width), kind(6, 4)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.decoder(x.expand(3, -1, -1), self.state(x)[None])
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.RNN])
+def test_a_state_that_does_not_fit(kind: Any) -> None:
+    mismatch = failure_of(Stateful(kind, 5), torch.ones(2, 6)).mismatch
+    assert mismatch is not None
+    assert (mismatch.layer, mismatch.expected, mismatch.arrived) == ("decoder", 4, 5)
+    assert (mismatch.parameter, mismatch.sender) == ("hidden_size", "state")
+
+
+class Attentive(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.MultiheadAttention(4, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        h = self.first(x)
+        return self.second(h, h, h)
+
+
+def test_attention_that_does_not_fit() -> None:
+    failure = failure_of(Attentive(), torch.ones(3, 2, 6))
+    assert failure.cause == "shapes"
+    assert failure.mismatch is not None
+    assert (failure.mismatch.expected, failure.mismatch.arrived) == (4, 8)
+    assert failure.mismatch.sender == "first"
+
+
 def test_a_batch_made_up_is_not_the_users_fault() -> None:
     model = Two(nn.Linear(6, 5), nn.Identity())
     patient = subject(model, torch.ones(2, 7))

@@ -207,17 +207,20 @@ def _mismatch(model: nn.Module, flow: Flow, op: Op) -> Mismatch | None:
 
 
 def _refused(model: nn.Module, flow: Flow, call: Call | None) -> Mismatch | None:
-    """A recurrent layer looks at its input's size before any operation runs."""
+    """A recurrent layer looks at the sizes of input and state before any operation runs."""
     if call is None or not isinstance(call.module, nn.RNNBase | nn.RNNCellBase) or not call.inputs:
         return None
-    data, expected = call.inputs[0], call.module.input_size
-    if not data.shape or data.shape[-1] == expected:
-        return None
-    sender, sent_at = sender_of(flow, data)
-    at = defined_at(model, call.path) if call.path else None
-    name = call.path or type(call.module).__name__
-    arrived = data.shape[-1]
-    return Mismatch(name, expected, arrived, data.shape, sender, sent_at, at, "input_size")
+    states = 0 if getattr(call.module, "proj_size", 0) else len(call.inputs) - 1
+    built = [call.module.input_size, *[call.module.hidden_size] * states]
+    for i, (data, expected) in enumerate(zip(call.inputs, built, strict=False)):
+        if data.shape and data.shape[-1] != expected:
+            sender, sent_at = sender_of(flow, data)
+            at = defined_at(model, call.path) if call.path else None
+            name = call.path or type(call.module).__name__
+            size = "hidden_size" if i else "input_size"
+            arrived = data.shape[-1]
+            return Mismatch(name, expected, arrived, data.shape, sender, sent_at, at, size)
+    return None
 
 
 def _sizes(op: Op) -> tuple[Value, Value, int, int, str] | None:
@@ -234,6 +237,10 @@ def _sizes(op: Op) -> tuple[Value, Value, int, int, str] | None:
             return None
         expected = weight.shape[0] if "transpose" in op.name else weight.shape[1] * groups
         return data, weight, expected, data.shape[channels], "in_channels"
+    if op.name == "multi_head_attention_forward" and reads[0].shape:
+        weights = [v for v in reads if v.source == "parameter" and len(v.shape) == 2]
+        if weights:
+            return reads[0], weights[0], weights[0].shape[1], reads[0].shape[-1], "embed_dim"
     if op.name in CELLS and reads and reads[0].shape:
         weights = [v for v in reads if v.source == "parameter" and len(v.shape) == 2]
         if weights:
@@ -278,7 +285,7 @@ _SIZES = (
 
 def _is_shape_error(op: Op, mismatch: Mismatch | None) -> bool:
     """Whether the operation failed because sizes do not fit (and nothing else)."""
-    if not isinstance(op.error, RuntimeError | ValueError | IndexError):
+    if not isinstance(op.error, RuntimeError | ValueError | IndexError | AssertionError):
         return False
     if mismatch is not None:
         return mismatch.expected != mismatch.arrived
