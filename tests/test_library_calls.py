@@ -245,6 +245,7 @@ class VAE(nn.Module):
     "check",
     [
         "assert x.ndim == 4 and x.shape[-2:] == (self.size,) * 2 and x.size(1) == 3",
+        "_, channels, *sides = x.shape; assert tuple(sides) == (self.size, self.size)",
         "assert x.dim() == 4; assert (3, self.size, self.size) == x.shape[1:]",
     ],
 )

@@ -51,6 +51,16 @@ def _as_wanted(
                 yield from _with_size(state, size, -(-size // step) * step, slots)
         case ast.Name(id=name) if type(wanted) is int and type(held.get(name)) is int:
             yield from _with_size(state, held[name], wanted, slots)
+        case (
+            ast.Name(id=name)
+            | ast.Call(func=ast.Name(id="tuple" | "list"), args=[ast.Name(id=name)])
+        ):
+            sides: Any = held.get(name)  # `*_, height, width = x.shape` kept in one name
+            whole = isinstance(sides, tuple | list) and isinstance(wanted, tuple | list)
+            for path, slot in slots.items() if whole and wanted else ():
+                if slot.shape[-len(wanted) :] == tuple(sides):
+                    new = _changed(slot.shape, slice(-len(wanted), None), wanted)
+                    yield from _reshaped(state, path, slot, new)
         case _:
             value, part = _measured(node, held)
             for path in seen.paths(value) if isinstance(value, Tensor) else ():
