@@ -114,6 +114,24 @@ def test_data_beside_the_data_has_the_shape_with_which_the_loss_runs(
     assert subject.objective.run(subject.model, subject.batch).requires_grad
 
 
+FUTURE = """
+def forward(self, x, future):
+    mu, logvar = self.encode(x.mean(1) + future.mean(1))
+    return self.down(self.draw(mu, logvar)).unsqueeze(1).expand(-1, 5, -1), mu, logvar
+
+def loss(self, x, future):
+    x_hat, mu, logvar = self(x, future)
+    return (x_hat - future).square().mean() + KL
+"""
+
+
+def test_a_future_is_as_long_as_what_is_made_of_it(tmp_path: Path) -> None:
+    subject = loaded(tmp_path, FUTURE)
+    assert subject.objective is not None, subject.notes
+    assert subject.batch.args[1].shape == (8, 5, 12)
+    assert "`future` is 8×5×12 after all" in subject.batch.origin
+
+
 SEQUENCE = """
 def forward(self, x):
     mu, logvar = self.encode(x)

@@ -22,6 +22,9 @@ from ..trials.trial import attempt, forward_parameters
 from .own_batch import runs_alone
 
 _STEPS = 7
+_UNLIKE = re.compile(
+    r"tensor a \((\d+)\) must match the size of tensor b \((\d+)\) at non-singleton dimension (\d+)"
+)
 _TOO_FEW_AXES = re.compile("Dimension out of range|too many indices|not enough values to unpack")
 
 Search = Callable[[Batch], tuple[Objective | None, tuple[str, ...]]]
@@ -38,7 +41,9 @@ def refilled(
     if not (batch.guessed and batch.ran):
         return None
     steps = _in_steps(model, batch) if _TOO_FEW_AXES.search(raised) else ()
-    for other in (*_fillings(model, batch), *steps):
+    sizes = _UNLIKE.search(raised)
+    longer = _as_long(model, batch, *map(int, sizes.groups())) if sizes else ()
+    for other in (*longer, *_fillings(model, batch), *steps):
         if not attempt(partial(other.run, model), model, seed=seed).ran:
             continue
         try:
@@ -64,6 +69,22 @@ def _fillings(model: nn.Module, batch: Batch) -> Iterator[Batch]:
                 if value.dim() > 1 and tuple(value.shape) not in tried:
                     tried.add(tuple(value.shape))
                     yield _with(batch, place, name, value)
+
+
+def _as_long(model: nn.Module, batch: Batch, one: int, other: int, axis: int) -> Iterator[Batch]:
+    """The batch with what comes with the data as long as what it is compared with.
+
+    A past and a future, of which nothing tells that the future is as long as what is made of it.
+    """
+    names = [p.name for p in forward_parameters(model)]
+    for place, value in enumerate(batch.args[1:], start=1):
+        if not isinstance(value, Tensor) or not 0 < axis < value.dim():
+            continue
+        wanted = {one: other, other: one}.get(value.shape[axis])
+        if wanted is not None:
+            index = torch.arange(wanted, device=value.device) % value.shape[axis]
+            name = names[place] if place < len(names) else ""
+            yield _with(batch, place, name, value.index_select(axis, index))
 
 
 def _in_steps(model: nn.Module, batch: Batch) -> Iterator[Batch]:
