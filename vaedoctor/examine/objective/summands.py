@@ -215,12 +215,23 @@ def reconstruction_turned_at(anatomy: Anatomy, kl_too: bool) -> Span | None:
             break
         if others and join is None:
             join, turned = op, turned if kl_too else None
-            term = parents[0].op if any(flow.learned[v.index] for v in others) else None
+            term = _innermost(parents[0]) if any(flow.learned[v.index] for v in others) else None
         if turned is None and not (join and kl_too) and turns_sign(op, parents[0]):
             turned = op
         (value,) = parents
     found = (turned or join) if kl_too else (turned or term)
     return found.span if found is not None else None
+
+
+def _innermost(value: Value) -> Op | None:
+    """What is summed or averaged into a value within the function that does so."""
+    op = value.op
+    while op is not None and op.name in RESHAPES | {"sum", "mean"} and op.frames:
+        inner = op.reads[0].op if op.reads else None
+        if inner is None or not inner.frames or inner.frames[0].code is not op.frames[0].code:
+            break
+        op = inner
+    return op
 
 
 def _turning(flow: Flow, term: Value, latent: Latent) -> Op | None:
