@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 _ALIKE = 2.5
+_MADE_UP_FOR = 0.1  # below it a factor of the KL is there to make up for the mean
 
 
 @rule("VAE705", Severity.WARNING)
@@ -37,8 +38,9 @@ def reconstruction_averaged_while_kl_summed(
 
     ## False alarms
     Only the exact ratio is reported. A large beta that is meant: declare it with `beta=`. With one
-    so small, declared or in the loss, that the KL weighs less all the same, as in latent
-    diffusion's autoencoders, nothing is reported. Nor where the weight is a parameter of the loss
+    so small that the KL weighs less all the same, as in latent diffusion's autoencoders, nothing
+    is reported; nor beside a factor below 0.1 in the loss, which makes up for the mean. Beside one
+    above 1, which may be meant, it is a *note*. Nor where the weight is a parameter of the loss
     that nothing tells.
 
     ## References
@@ -52,7 +54,8 @@ def reconstruction_averaged_while_kl_summed(
         if not d.standard or likelihood.weight <= 0 or likelihood.features < 4:
             continue
         beta = examination.subject.beta
-        meant = [beta] if beta else [1.0, *examination.coefficients(d.latent)]
+        factors = [c for c in examination.coefficients(d.latent) if c >= _MADE_UP_FOR]
+        meant = [beta] if beta else [1.0, *factors]
         variance = d.weight / likelihood.weight
         times = next((b for b in meant if likelihood.averaged(variance / b)), None)
         alike = _ALIKE if beta is None else 1.0  # a factor in the loss may be to make up for it
@@ -74,6 +77,7 @@ def reconstruction_averaged_while_kl_summed(
                 },
                 causes=frozenset({"reduction"}),
                 plots=(weight_plot(d.weight, likelihood.weight),),
+                severity=Severity.NOTE if beta is None and times > 1 else Severity.WARNING,
             )
         elif 1 / _ALIKE < variance / (beta or 1.0) < _ALIKE:
             yield Verified(
