@@ -29,6 +29,7 @@ from .summands import term_at
 
 FAMILIES = frozenset({"gumbel", "categorical"})
 EVEN = 1e-3
+_ABSOLUTE = {"abs", "abs_", "absolute", "__abs__"}
 FAR = 4.0  # logits so far apart that no free-bits zone is left
 
 
@@ -204,6 +205,8 @@ def _read(
         same = kinds[0][0] if kinds[0][0] == kinds[1][0] else "other"
         kind, weights = same, [w for _, w in kinds]
     near, far = (w * rows for w in weights)
+    if far < 0 and _meets_a_capacity(anatomy, root):
+        far = 0.0
     if kind != "none" and abs(near - far) > 0.01 * abs(near):
         kind = "other"  # a clamp, or a prior that only looks uniform here
     at = term_at(anatomy, latent, root) or found.sampled_at
@@ -219,6 +222,18 @@ def _read(
         at,
         found.sampled_at,
         root=root,
+    )
+
+
+def _meets_a_capacity(anatomy: Anatomy, root: Value) -> bool:
+    """Whether the term goes through `|C - KL|`, which pulls up to C, perhaps the most there is."""
+    flow, loss = anatomy.flow, loss_value(anatomy)
+    compared = [v for v in (anatomy.x_hat,) if v is not None]
+    way = flow.descendants(root) & flow.ancestors(loss) - flow.descendants(*compared)
+    return any(
+        op.name in _ABSOLUTE and v.index in way and v.tensor.numel() <= root.tensor.shape[0]
+        for op in anatomy.recording.ops
+        for v in op.reads
     )
 
 
