@@ -54,8 +54,8 @@ def noise_discarded(examination: Examination) -> Iterator[Finding | Verified]:
         if fed_at != discarded.at:
             notes.append(f"the mean is handed over in {where(fed_at, discarded.at)}")
         yield Finding(
-            f"a sample is drawn and discarded: `{discarded.path}` decodes the mean instead",
-            help="decode the sample instead of the mean",
+            f"a sample is drawn and discarded: `{discarded.path}` takes the mean instead",
+            help=f"give `{discarded.path}` the sample instead of the mean",
             at=discarded.at,
             measured={
                 "sample shape": list(discarded.latent.z.shape),

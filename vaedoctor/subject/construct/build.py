@@ -127,7 +127,8 @@ def builds(
 ) -> Iterator[Built]:
     """Models from the likeliest arguments on; more than one only when arguments were made up.
 
-    In place of a model with more than `most` parameters come those with smaller defaults.
+    In place of a model with more than `most` parameters come those with smaller defaults. Raises
+    `TargetError` in the place of the first where none can be made.
     """
     label = label or name_of(thing)
     if inspect.isabstract(thing) and (base := meant_below(thing, label)) is not None:

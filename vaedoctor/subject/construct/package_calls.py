@@ -65,13 +65,6 @@ def package_calls(thing: Any, invent: Callable[[str], Any]) -> list[Told]:
     return sorted(found, key=lambda t: (not t.own, -len(t.values)))
 
 
-def documented_sources(thing: Any) -> Iterator[Source]:
-    """The code in a class's docstrings and in its distribution's README."""
-    for source, _, at in _documents(thing, _module_of(thing)):
-        if not at.endswith(".py"):
-            yield source
-
-
 def _sources(thing: Any) -> Iterator[tuple[Source, Mapping[str, Any], str]]:
     """Code that calls the class by its name, with what names mean there and what it is called."""
     module = _module_of(thing)

@@ -155,7 +155,6 @@ class _Rewriter(ast.NodeTransformer):
         self.moved: set[int] = set()
         # The parameters of a function change when it is visited: calls are read before.
         self.dropped = set[int]()
-        self.renamed: dict[int, str] = {}
         for place in source.places:
             owner = next((o for o in reversed(place.owners) if isinstance(o, ast.ClassDef)), None)
             for call in (n for n in ast.walk(place.stmt) if isinstance(n, ast.Call)):
