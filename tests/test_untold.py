@@ -349,7 +349,8 @@ def forward(self, x, mask):
 
 def loss(self, x, mask):
     x_hat, mu, logvar = self(x, mask)
-    seen = torch.distributions.Normal(x_hat, SCALE).log_prob(x[:, :WIDTH])
+    p = torch.distributions.Normal(x_hat, SCALE, validate_args=True)  # libraries turn it off
+    seen = p.log_prob(x[:, :WIDTH])
     return -seen.sum(1).mean() + KL
 
 def validation_step(self, x, mask):

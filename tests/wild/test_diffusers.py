@@ -495,8 +495,8 @@ def kl_shared(vae: Any) -> None:
 
 def kl_seeded(vae: Any) -> None:
     def sample(q: Any) -> Tensor:
-        torch.manual_seed(0)
-        eps = torch.randn_like(q.std)  # expect: VAE306
+        torch.manual_seed(0)  # expect: VAE306
+        eps = torch.randn_like(q.std)
         return q.mean + q.std * eps
 
     draw_by(vae, sample)

@@ -107,8 +107,8 @@ def shared(model: Any) -> None:
 
 def seeded(model: Any) -> None:
     def sample(mu: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-        torch.manual_seed(0)
-        eps = torch.randn_like(std)  # expect: VAE306
+        torch.manual_seed(0)  # expect: VAE306
+        eps = torch.randn_like(std)
         return mu + eps * std, eps
 
     model._sample_gauss = sample

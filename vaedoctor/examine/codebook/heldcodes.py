@@ -17,6 +17,7 @@ from ..sampling.noise import perturbed
 from .codebook import find_codebooks
 
 _ROUNDINGS = ("round", "round_", "sign", "floor")
+_CHOICES = {*_ROUNDINGS, "argmin", "argmax", "topk", "sort", "argsort"}
 _ROUNDED = 1e-4  # what is left of `x + (q - x)` when x moves, of the size of its operands
 
 
@@ -31,10 +32,15 @@ def held_codes(
     codes = [book.read.out for book in find_codebooks(anatomy)]
     op = anatomy.quantizer
     if not codes and op is not None and op.name in _ROUNDINGS:
-        codes = [op.out]
+        codes = [o.out for o in flow.recording.ops if o.name == op.name and o.makes]
     codes = [v for v in codes if v.tensor.is_floating_point()]
     if x_hat is None or not codes or anatomy.latents:
         raise Unavailable("no sample reaches a reconstruction, so nothing can be pinned")
+    chosen = flow.ancestors(x_hat, stop=codes) - {v.index for v in codes}
+    if any(
+        o.name in _CHOICES and any(v.index in chosen for v in o.makes) for o in flow.recording.ops
+    ):
+        raise Unavailable("further codes are chosen beside those that are held")
     if flow.noise[x_hat.index]:
         raise Unavailable("the codes are replaced by noise, which stands for them")
     edits: Edits = {v.place: _replaced(v.tensor.detach().clone()) for v in codes}

@@ -65,7 +65,7 @@ def scale_misread(examination: Examination) -> Iterator[Finding | Verified]:
     yield from densities
     learned = list(_learned(examination))
     yield from learned
-    if not (wrong or densities or learned or any(d.exact for d in judged)):
+    if not (densities or learned or any(d.judgeable for d in judged)):
         learned = list(_residuals(examination))
         yield from learned
     if not wrong and not learned and any(d.judgeable and d.exact for d in judged):
