@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -446,3 +447,21 @@ def test_a_table_that_every_step_updates_before_it_is_read_does_not_break_the_ba
     assert not _findings(report)
     report = vaedoctor.check(TooEarly(), torch.rand(8, 12), objective=moving_loss)
     assert [f.code for f in _findings(report)] == ["VAE606"]
+
+
+class Empty(nn.Module):
+    """A latent of width 0, as a size that was never set makes it."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.heads, self.decoder = nn.Linear(6, 8), nn.Linear(8, 0), nn.Linear(0, 6)
+
+    def forward(self, x):
+        mu = self.heads(self.encoder(x))
+        return self.decoder(mu + torch.randn_like(mu)), mu, mu
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_no_rule_crashes_on_a_latent_without_numbers():
+    report = vaedoctor.check(Empty(), torch.rand(5, 6))
+    assert [o.reason for o in report.outcomes if o.status == "crashed"] == []

@@ -378,3 +378,16 @@ def test_every_name_gets_a_size_of_its_own() -> None:
     assert made.choices("output_dim")[0] == made.choices("input_dim")[0]
     assert made.choices("mystery") == []
     assert made.choices("layers")[-1] == 2 < made.choices("hiddens")[-1]
+
+
+def test_no_width_is_made_up_as_nothing() -> None:
+    """What is added to a count of 0 is no count itself."""
+
+    class Batches(nn.Module):
+        def __init__(self, width: int, out_channels: int, n_batch: int = 0) -> None:
+            super().__init__()
+            self.up = nn.Linear(width, out_channels)
+            self.down = nn.Linear(out_channels + n_batch, width)
+
+    first = next(builds(Batches))
+    assert first.made_up["out_channels"] > 0

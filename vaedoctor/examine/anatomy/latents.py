@@ -60,9 +60,12 @@ class Latent:
 
 
 def find_latents(flow: Flow) -> Iterator[Latent]:
-    """Every draw that meets what the encoder computed, one latent a sample."""
+    """Every draw that meets what the encoder computed, one latent a sample.
+
+    Of a width of 0 there is nothing to be measured.
+    """
     used: set[int] = set()
-    for draw in flow.draws:
+    for draw in (d for d in flow.draws if d.value.tensor.numel()):
         latent = _direct(flow, draw) or _affine(flow, draw)
         if latent is not None and latent.z.index not in used and not _into_a_table(flow, latent.z):
             used.add(latent.z.index)

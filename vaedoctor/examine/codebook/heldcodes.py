@@ -36,6 +36,8 @@ def held_codes(
     codes = [v for v in codes if v.tensor.is_floating_point()]
     if x_hat is None or not codes or anatomy.latents:
         raise Unavailable("no sample reaches a reconstruction, so nothing can be pinned")
+    if len({o.index for o in (v.op for v in codes) if o is not None}) > 1:
+        raise Unavailable("several books of codes stand for one latent")
     chosen = flow.ancestors(x_hat, stop=codes) - {v.index for v in codes}
     if any(
         o.name in _CHOICES and any(v.index in chosen for v in o.makes) for o in flow.recording.ops

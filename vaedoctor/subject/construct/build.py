@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ..code.signatures import by_name, defaults_of, name_of, required, signature_of
 from ..code.source import Source
@@ -140,6 +141,7 @@ def builds(
     proposals = Proposals(thing, values, names)
     values = proposals.values
     failure: tuple[Plan, BaseException] | None = None
+    spare: tuple[Plan, nn.Module] | None = None
     built, attempts, tried, answered = False, 0, set[str](), Counter[str]()
     sets = _likeliest_first(proposals, bool(read), bool(given))
     while attempts < _MOST_ATTEMPTS:
@@ -175,13 +177,24 @@ def builds(
             sets = itertools.chain(told, sets)
             continue
         _check_is_model(thing, model)
+        if plan.made_up and _has_nothing(model):
+            spare = spare or (plan, model)
+            continue
         built = True
         yield _built(plan, model, names, seed)
+    if not built and spare is not None:
+        built = True
+        yield _built(*spare, names, seed)
     if not attempts:
         raise cannot_guess(thing, proposals, values, label)
     if not built and failure is not None:
         plan, error = failure
         raise cannot_construct(thing, plan.made_up, error, label) from error
+
+
+def _has_nothing(model: nn.Module) -> bool:
+    """Whether a parameter is empty: a width that nobody gave was taken for 0."""
+    return any(p.numel() == 0 for p in model.parameters() if not is_lazy(p))
 
 
 def _check_is_model(thing: Callable[..., Any], model: Any) -> None:
