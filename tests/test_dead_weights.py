@@ -1,10 +1,13 @@
 """A weight of the loss that does nothing: on the model, in its configuration, of any term."""
 
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vaedoctor.checkup import examine_subject
+from vaedoctor.examine.objective.weights import _Kept
 from vaedoctor.subject.target import load
 
 MODEL = """
@@ -188,3 +191,13 @@ def test_a_weight_of_the_file_is_dead_where_its_own_training_ignores_it(
     (tmp_path / "own.py").write_text(text)
     report = examine_subject(load(f"{tmp_path / 'own.py'}:VAE"), select=["VAE713"])
     assert bool(report.findings) == (trains and not reads)
+
+
+@pytest.mark.parametrize(
+    "held", [{"kl_weight": 0.5, "rate": 1.0}, Namespace(kl_weight=0.5, rate=1.0)]
+)
+def test_a_setting_that_is_taken_away_comes_back_to_its_place(held: Any) -> None:
+    names = held if isinstance(held, dict) else vars(held)
+    with _Kept(None, "", held, "kl_weight", 0.5).away():
+        assert list(names) == ["rate"]
+    assert list(names.items()) == [("kl_weight", 0.5), ("rate", 1.0)]

@@ -8,7 +8,7 @@ import dataclasses
 import re
 import types
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
@@ -72,12 +72,23 @@ class _Kept:
     value: float
     container: str = ""
 
-    def take(self) -> None:
-        """Take it away."""
-        if isinstance(self.holder, MutableMapping):
-            del self.holder[self.name]
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Inside, it is not there; afterwards it is, before the same others as ever."""
+        held = self.holder
+        space: Any = held if isinstance(held, MutableMapping) else vars(held)
+        later = list(space)[list(space).index(self.name) + 1 :]
+        if isinstance(held, MutableMapping):
+            del held[self.name]
         else:
-            delattr(self.holder, self.name)
+            delattr(held, self.name)
+        try:
+            yield
+        finally:
+            self.set(self.value)
+            for name in later:
+                if name in space:
+                    space[name] = space.pop(name)
 
     def set(self, value: float) -> None:
         if isinstance(self.holder, MutableMapping):
@@ -172,10 +183,9 @@ def _is_dead(
 def _is_missed(kept: _Kept, subject: Subject, seed: int, rewind: Callable[[], None]) -> bool:
     """Whether the step raises without the setting."""
     try:
-        kept.take()
-        return run_recorded(subject, seed=seed).error is not None
+        with kept.away():
+            return run_recorded(subject, seed=seed).error is not None
     finally:
-        kept.set(kept.value)
         rewind()
 
 
