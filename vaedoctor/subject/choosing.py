@@ -17,7 +17,7 @@ from .code.source import Source
 from .composing import EncodeDecode, is_pyro_pair
 from .construct.after_all import calls_what_nobody_gave, given_too
 from .construct.bases import meant_below
-from .construct.build import Built
+from .construct.built import Built
 from .construct.gaps import with_gaps
 from .construct.parts import holds_written, returning, stands_in
 from .construct.set_elsewhere import with_what_is_set

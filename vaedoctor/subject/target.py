@@ -19,7 +19,7 @@ from .calling import typed_arguments
 from .choosing import Wanted, first_that_runs
 from .code import cuda
 from .code.source import Source, reading, source_of, span_of
-from .construct.build import Built
+from .construct.built import Built
 from .construct.models import built_from, models_of, trained
 from .construct.optimizers import backwards_in, optimizers_of
 from .construct.smaller import most_parameters

@@ -18,7 +18,8 @@ from ..loading.loading import Loaded
 from ..script.construction import Aftermath, apply_following, binding_of
 from ..trials.trace import generators_restored
 from ..trials.trial import attempt
-from .build import Built, builds
+from .build import builds
+from .built import Built
 from .smaller import MOST_PARAMETERS
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..code.callees import tree_of
 from ..code.source import Function, is_library
-from .build import Built
+from .built import Built
 
 _TRAINS = re.compile(r"fit|train", re.IGNORECASE)
 
