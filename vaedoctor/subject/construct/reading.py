@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import itertools
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,9 +26,10 @@ from ..code.callees import (
     tree_of,
 )
 from ..code.signatures import signature_of
+from ..code.source import called_name
 from ..code.uses import Use
+from .standing import Standing, is_super, is_unbound, place_of
 
-_DEEPEST = 6
 _PASSED_ON = {"int", "float", "list", "tuple", "reversed", "sorted", "deepcopy", "copy", "iter"}
 _LIST_METHODS = {"reverse", "insert", "append", "pop", "copy", "extend"}
 _DICT_METHODS = {"items", "keys", "values"}
@@ -54,26 +54,21 @@ class _Reader:
     """Walks one function after the other, with what its names stand for."""
 
     def __init__(self, namespace: Mapping[str, Any]) -> None:
-        self._globals: list[Mapping[str, Any]] = [namespace]
-        self._kinds: list[type | None] = []
-        self._running: list[Any] = []
+        self._standing = Standing(namespace)
 
     def enter(self, thing: Any, bound: dict[str, Use], own: dict[str, Use] | None = None) -> None:
         """Read a class or function whose parameters are `bound`; new ones are added to it.
 
         `own` is what the attributes of `self` stand for where a method is entered.
         """
-        if len(self._running) >= _DEEPEST or thing in self._running:
+        if not self._standing.is_open_to(thing):
             return
         kind = thing if isinstance(thing, type) else None
         function = constructor_of(kind) if kind is not None else thing
         tree = tree_of(function)
         if tree is None:
             return
-        self._running.append(thing)
-        self._kinds.append(kind if own is None else self._kinds[-1])
-        self._globals.append(getattr(inspect.unwrap(function), "__globals__", {}))
-        try:
+        with self._standing.inside(thing, function, of_self=own is not None):
             names = parameters_of(tree)[0 if kind is None and own is None else 1 :]
             env = {**(own or {}), **{n: bound.setdefault(n, Use()) for n in names}}
             self._block(tree.body, env)
@@ -81,10 +76,6 @@ class _Reader:
                 self._methods(kind, env)
             elif own is not None:
                 own |= {k: v for k, v in env.items() if k.startswith("self.")}
-        finally:
-            self._running.pop()
-            self._kinds.pop()
-            self._globals.pop()
 
     def _methods(self, kind: type, env: dict[str, Use]) -> None:
         """What is kept on `self` is used in the other methods too."""
@@ -142,7 +133,7 @@ class _Reader:
     def _bind(
         self, target: ast.expr, value: ast.expr, use: Use | None, env: dict[str, Use]
     ) -> None:
-        place = _place(target)
+        place = place_of(target)
         if place is not None:
             if use is not None:
                 env[place] = use
@@ -159,11 +150,11 @@ class _Reader:
                 use.count = len(target.elts)
                 for index, one in enumerate(target.elts):
                     inner = use.key(index)
-                    inner.names.append((_place(one) or "").removeprefix("self."))
+                    inner.names.append((place_of(one) or "").removeprefix("self."))
                     self._bind(one, value, inner, env)
 
     def _loop(self, target: ast.expr, loop: ast.expr, env: dict[str, Use]) -> None:
-        name = _called(loop)
+        name = called_name(loop) if isinstance(loop, ast.Call) else ""
         if isinstance(loop, ast.Call) and name in {"zip", "enumerate"}:
             uses = [self._iterated(a, env) for a in loop.args]
             if name == "enumerate":
@@ -194,7 +185,7 @@ class _Reader:
         """The use an expression stands for; what it does to others is noted on the way."""
         match node:
             case ast.Name() | ast.Attribute(value=ast.Name(id="self")):
-                return env.get(_place(node) or "")
+                return env.get(place_of(node) or "")
             case ast.Attribute(value=value, attr=attr):
                 held = self._use(value, env)
                 return None if held is None else held.attribute(attr)
@@ -220,14 +211,7 @@ class _Reader:
                         use.number = True
                 return None
             case ast.ListComp() | ast.GeneratorExp() | ast.SetComp() | ast.DictComp():
-                inner = dict(env)
-                for one in node.generators:
-                    self._loop(one.target, one.iter, inner)
-                    for test in one.ifs:
-                        self._use(test, inner)
-                parts = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
-                for part in parts:
-                    self._use(part, inner)
+                self._comprehension(node, dict(env))
                 return None
             case ast.Starred(value=value):
                 use = self._use(value, env)
@@ -239,10 +223,23 @@ class _Reader:
                 self._use(child, env)
         return None
 
+    def _comprehension(
+        self,
+        node: ast.ListComp | ast.GeneratorExp | ast.SetComp | ast.DictComp,
+        env: dict[str, Use],
+    ) -> None:
+        for one in node.generators:
+            self._loop(one.target, one.iter, env)
+            for test in one.ifs:
+                self._use(test, env)
+        parts = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
+        for part in parts:
+            self._use(part, env)
+
     def _subscript(self, value: ast.expr, index: ast.expr, env: dict[str, Use]) -> Use | None:
         chosen = None if isinstance(index, ast.Slice) else self._use(index, env)
         if chosen is not None:  # `{"relu": nn.ReLU}[act]`
-            table = self._constant(value)
+            table = self._standing.constant(value)
             if isinstance(value, ast.Dict):
                 chosen.equals += [k.value for k in value.keys if isinstance(k, ast.Constant)]
             elif isinstance(table, Mapping):
@@ -277,13 +274,13 @@ class _Reader:
                 continue
             for other in (s for i, s in enumerate(sides) if i != index):
                 nodes = other.elts if isinstance(other, ast.Tuple | ast.List | ast.Set) else [other]
-                found = [self._constant(n) for n in nodes]
+                found = [self._standing.constant(n) for n in nodes]
                 use.equals += [f for f in found if f is not None and not callable(f)]
         return None
 
     def _call(self, node: ast.Call, env: dict[str, Use]) -> Use | None:
-        name, result = _called(node), None
-        called = env.get(_place(node.func) or "")
+        name, result = called_name(node), None
+        called = env.get(place_of(node.func) or "")
         if called is not None:
             called.called = len(node.args)
         elif isinstance(node.func, ast.Attribute):
@@ -309,7 +306,7 @@ class _Reader:
         elif name == "isinstance":
             if first is not None and len(node.args) == 2:
                 of = node.args[1].elts if isinstance(node.args[1], ast.Tuple) else node.args[1:]
-                kinds = [self._constant(n) or _BUILT_IN.get(ast.unparse(n)) for n in of]
+                kinds = [self._standing.constant(n) or _BUILT_IN.get(ast.unparse(n)) for n in of]
                 first.kinds += [k for k in kinds if isinstance(k, type)]
             return None
         self._pass_on(node, uses, env)
@@ -320,12 +317,13 @@ class _Reader:
     ) -> tuple[Use | None] | None:
         """A method of a used value: `.get("k", 1)`, `.items()`, `.pop()`; else None."""
         if name in {"get", "pop", "setdefault"} and node.args:
-            key = self._constant(node.args[0])
+            key = self._standing.constant(node.args[0])
             if isinstance(key, str):
                 inner = held.key(key)
                 inner.may_lack = inner.may_lack or len(node.args) > 1
-                if len(node.args) > 1 and (value := self._constant(node.args[1])) is not None:
-                    inner.fallback = value
+                fallback = self._standing.constant(node.args[1]) if len(node.args) > 1 else None
+                if fallback is not None:
+                    inner.fallback = fallback
                 return (inner,)
         if name in _DICT_METHODS:
             held.mapping = True
@@ -342,19 +340,19 @@ class _Reader:
         if asked is not None and ast.unparse(node.args[0]) in _TORCH:
             asked.of_torch = True
             return None
-        held, key = self._use(node.args[0], env), self._constant(node.args[1])
+        held, key = self._use(node.args[0], env), self._standing.constant(node.args[1])
         if held is None or not isinstance(key, str):
             return None
         inner = held.attribute(key)
         if len(node.args) > 2:
-            fallback = self._constant(node.args[2])
+            fallback = self._standing.constant(node.args[2])
             inner.fallback = inspect.Parameter.empty if fallback is None else fallback
         return inner
 
     def _pass_on(self, node: ast.Call, uses: list[Use | None], env: dict[str, Use]) -> None:
         """Tell the callee's parameters what they are, and ask it how it uses them."""
-        thing, is_method = self._callee(node)
-        uses = uses[1:] if _is_unbound(node) else uses  # without `self`
+        thing, is_method = self._standing.callee(node)
+        uses = uses[1:] if is_unbound(node) else uses  # without `self`
         positional = positional_names(thing)[1 if is_method else 0 :]
         bound = {p: u for p, u in zip(positional, uses, strict=False) if u is not None}
         for keyword in node.keywords:
@@ -364,9 +362,9 @@ class _Reader:
             elif use is not None:
                 given = {*positional[: len(node.args)], *(k.arg for k in node.keywords if k.arg)}
                 needed = required_names(thing)[1 if is_method else 0 :]
-                names = every_name(thing)[1:] if _is_super(node) else needed
+                names = every_name(thing)[1:] if is_super(node) else needed
                 bound |= {n: use.key(n) for n in names if n not in given}
-                if _is_super(node) and (spare := spare_name(thing)):
+                if is_super(node) and (spare := spare_name(thing)):
                     bound[spare] = use
         from_torch = is_from_torch(thing)
         for name, use in bound.items():
@@ -379,76 +377,3 @@ class _Reader:
             own = {k: v for k, v in env.items() if k.startswith("self.")} if is_method else None
             self.enter(thing, bound, own)
             env |= own or {}
-
-    def _callee(self, node: ast.Call) -> tuple[Any, bool]:
-        """What is called, and whether it is a method of the object that is being built."""
-        kind = self._kinds[-1] if self._kinds else None
-        match node.func:
-            case ast.Attribute(attr="__init__") if _is_super(node):
-                made = [f for k in getattr(kind, "__mro__", ()) if (f := vars(k).get("__init__"))]
-                running = self._running[-1]
-                here = constructor_of(running) if isinstance(running, type) else running
-                found = next((b for a, b in itertools.pairwise(made) if a is here), None)
-                user = isinstance(found, types.FunctionType) and not is_from_torch(found)
-                return (found, True) if user else (None, False)
-            case ast.Attribute(attr="__init__", value=base) if _is_unbound(node):
-                made = self._constant(base)
-                found = constructor_of(made) if isinstance(made, type) else None
-                return (None, False) if found is None or is_from_torch(found) else (found, True)
-            case ast.Attribute(value=ast.Name(id="self"), attr=attr):
-                found = inspect.getattr_static(kind, attr, None) if kind is not None else None
-                if isinstance(found, staticmethod):
-                    return found.__func__, False
-                return (found, True) if isinstance(found, types.FunctionType) else (None, False)
-        return self._constant(node.func), False
-
-    def _constant(self, node: ast.expr) -> Any:
-        """The value of a literal, or of a name or attribute of the file; None when unknown."""
-        match node:
-            case ast.Constant():
-                return node.value
-            case ast.Name(id=name):
-                return next((g[name] for g in reversed(self._globals) if name in g), None)
-            case ast.Attribute(value=value, attr=attr):
-                held = self._constant(value)
-                return None if held is None else getattr(held, attr, None)
-            case ast.List() | ast.Tuple() | ast.Dict() | ast.UnaryOp():
-                try:
-                    return ast.literal_eval(node)
-                except (ValueError, SyntaxError):
-                    return None
-        return None
-
-
-def _is_super(node: ast.Call) -> bool:
-    """Whether a call is one of a method of `super()`."""
-    match node.func:
-        case ast.Attribute(value=ast.Call(func=ast.Name(id="super"))):
-            return True
-    return False
-
-
-def _is_unbound(node: ast.Call) -> bool:
-    """Whether a call is `Base.__init__(self, ...)`."""
-    match node:
-        case ast.Call(func=ast.Attribute(attr="__init__"), args=[ast.Name(id="self"), *_]):
-            return not _is_super(node)
-    return False
-
-
-def _place(target: ast.AST) -> str | None:
-    """`name` or `self.name`: what a value can be kept in."""
-    match target:
-        case ast.Name(id=name):
-            return name
-        case ast.Attribute(value=ast.Name(id="self"), attr=attr):
-            return f"self.{attr}"
-    return None
-
-
-def _called(node: ast.expr) -> str:
-    if not isinstance(node, ast.Call):
-        return ""
-    if isinstance(node.func, ast.Name):
-        return node.func.id
-    return node.func.attr if isinstance(node.func, ast.Attribute) else ""
