@@ -16,7 +16,7 @@ from torch import nn
 
 from .batches.supported import within_the_support
 from .calling import typed_arguments
-from .choosing import Wanted, first_that_runs
+from .choosing import first_that_runs
 from .code import cuda
 from .code.source import Source, reading, source_of, span_of
 from .construct.built import Built
@@ -34,6 +34,7 @@ from .loading.surroundings import Surroundings
 from .loss.objective import find_objective
 from .loss.own_batch import own_batch, runs_alone
 from .loss.refilled import Search, refilled
+from .running import Wanted
 from .script.stepped import Stepped
 from .subject import Batch, Objective, Subject
 from .total import total
