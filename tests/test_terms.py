@@ -68,7 +68,7 @@ class TestOffset:
         assert found == ([] if each is None else [pytest.approx(each, abs=1e-4)])
 
     @pytest.mark.parametrize("returned", [True, False])
-    @pytest.mark.parametrize("constant", [0.0, math.log(5)])
+    @pytest.mark.parametrize("constant", [0.0, math.log(5), 2 * math.log(5)])
     def test_of_categories_is_the_logarithm_of_their_number(
         self, returned: bool, constant: float
     ) -> None:

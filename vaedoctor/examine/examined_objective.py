@@ -189,7 +189,7 @@ class ExaminedObjective(ExaminedSampling):
     def mixtures(self) -> list[mixture.Mixture]:
         """Priors of several components: whether these add up to one density."""
         found = []
-        for d in self.require_divergences():
+        for d in self._divergences[0]:  # of categories alone there is none
             scored = self.densities.get(d.latent.z.index)
             if scored is None:
                 continue

@@ -249,6 +249,6 @@ def _of_categories(logits: Logits, d: DiscreteKL, term: Value) -> tuple[float, f
     each = total / weight / p[..., 0].numel()
     if abs(value - total - risen) > EXACT * abs(risen):
         return None
-    if all(abs(abs(each) - known) > CONSTANT for known in (0.0, most)):
-        return None
+    if all(abs(abs(each) - known) > CONSTANT for known in (0.0, most, 2 * most)):
+        return None  # log K is not what is left out, nor of the wrong sign
     return total / weight / d.rows, each
