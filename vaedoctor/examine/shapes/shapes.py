@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,7 +45,9 @@ def posterior_shapes(examination: Examination) -> Iterator[PosteriorShapes]:
         op = next((o for o in reversed(recording.ops) if o.error is recording.error), None)
         if op is not None:
             yield from _failed(flow, op, rows)
-            yield from _cut_before(flow, op, rows)
+            yield from _cut_before(flow, op.reads, rows)
+        else:  # a distribution refuses what it is to score before any operation
+            yield from _cut_before(flow, recording.values[-1:], rows)
         return
     for latent in examination.anatomy.latents:
         loc, scale = latent.loc, latent.scale
@@ -129,9 +131,9 @@ def _drawn_like(flow: Flow, op: Op) -> tuple[Value, Value] | None:
     return None
 
 
-def _cut_before(flow: Flow, failed: Op, rows: int) -> Iterator[PosteriorShapes]:
-    """A sample that a layer refuses because its parameters were split along the batch axis."""
-    behind = flow.ancestors(*failed.reads)
+def _cut_before(flow: Flow, refused: Sequence[Value], rows: int) -> Iterator[PosteriorShapes]:
+    """A sample that is refused because its parameters were split along the batch axis."""
+    behind = flow.ancestors(*refused)
     drawn = [d for d in flow.draws if d.value.index in behind]
     for op in flow.recording.ops if drawn else ():
         if op.name not in SLICES or len(op.makes) < 2 or not op.reads or rows < 2:
