@@ -47,7 +47,8 @@ def posterior_shapes(examination: Examination) -> Iterator[PosteriorShapes]:
             yield from _failed(flow, op, rows)
             yield from _cut_before(flow, op.reads, rows)
         else:  # a distribution refuses what it is to score before any operation
-            yield from _cut_before(flow, recording.values[-1:], rows)
+            sampled = [v for v in recording.values if flow.noise[v.index] and flow.posterior(v)]
+            yield from _cut_before(flow, sampled, rows)
         return
     for latent in examination.anatomy.latents:
         loc, scale = latent.loc, latent.scale
