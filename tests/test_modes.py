@@ -235,6 +235,36 @@ def test_what_is_left_out_lies_beside_the_last_slice_before_it() -> None:
     assert found.op.span.line == loss.__code__.co_firstlineno + 2
 
 
+@pytest.mark.parametrize(
+    ("kept", "shown", "padded", "missing"),
+    [
+        (slice(0, 3), slice(0, 6), False, (3, 4, 5)),
+        (slice(2, 6), slice(0, 6), False, (0, 1)),
+        (slice(1, 5), slice(0, 6), False, ()),  # a border
+        (slice(0, 3), slice(0, 6), True, ()),
+        (slice(0, 3), slice(3, 6), False, ()),  # to be completed from the other half
+    ],
+)
+def test_one_end_of_a_picture_that_is_left_out(
+    kept: slice, shown: slice, padded: bool, missing: tuple[int, ...]
+) -> None:
+    class Pictures(VAE):
+        def forward(self, x: Tensor) -> Any:
+            part = torch.zeros_like(x)
+            part[..., shown] = x[..., shown]
+            out, mu, logvar = super().forward(part.flatten(1).unflatten(1, (2, 6)).mean(1))
+            return out.view(-1, 1, 1, 6).expand(x.shape), mu, logvar
+
+    def loss(out: Any, x: Tensor) -> Tensor:
+        total: Tensor = (out[0][..., kept] - x[..., kept]).pow(2).sum()
+        return total
+
+    x = torch.rand(4, 1, 2, 6)
+    x[..., 3:] *= not padded
+    with examined(Pictures(lambda m, s: m), x, loss=loss) as examination:
+        assert examination.coverage.missing == missing
+
+
 def test_without_the_users_loss_nothing_is_left_out() -> None:
     with (
         examined(VAE(lambda m, s: m), X) as examination,

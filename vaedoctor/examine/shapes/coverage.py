@@ -19,6 +19,7 @@ from ..runs.recording import Op, Recording, Value
 from ..runs.repeat import repeat
 from ..runs.step import run_recorded
 from ..sampling.noise import perturbed
+from .crops import cropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,10 @@ def _covered(
         if (
             missing
             and len(missing) < len(touched)
-            and not _edge(missing, len(touched), axis, first)
+            and not (
+                _edge(missing, len(touched), axis, first)
+                and not cropped(subject, anatomy, value, axis, missing, seed, rewind)
+            )
             and not _mirrored(anatomy, value, first)
             and _unread(subject, anatomy, value, (axis, missing), seed, rewind)
         ):

@@ -30,9 +30,10 @@ def output_without_gradient(examination: Examination) -> Iterator[Finding | Veri
     Let the slices handed to the likelihoods cover every column.
 
     ## False alarms
-    Steps and pixels at an end (teacher forcing, a crop) and batches with a mask are not judged, nor
-    is a loss that matches two sets and picks its entries by their values, nor half of a symmetric
-    matrix whose other half is scored; columns left out on purpose make it a *warning*.
+    Steps at an end (teacher forcing), the border of a picture and batches with a mask are not
+    judged; nor is one end of a picture where it is padding or the encoder is shown it alone, a loss
+    that matches two sets and picks its entries by their values, or half of a symmetric matrix whose
+    other half is scored; columns left out on purpose make it a *warning*.
     """
     found = examination.coverage
     if found.missing:
