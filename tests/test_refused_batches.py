@@ -175,6 +175,124 @@ def test_a_refusal_ends_with_a_function_that_makes_the_same_model() -> None:
     assert text.endswith("vaedoctor check make_vae.py:make_vae --input data.py:one_batch")
 
 
+class Signal(nn.Module):
+    """Both parts of a complex signal, side by side inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Conv1d(2, 4, 3, padding=1), nn.Conv1d(4, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = torch.view_as_real(x).swapaxes(-1, -2)
+        y = self.down(self.up(parts)).swapaxes(-1, -2)
+        return torch.view_as_complex(y.contiguous())
+
+
+class Pairs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(7, 4), nn.Linear(4, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.down(self.up(torch.view_as_complex(x).abs()))
+        return torch.stack((y, y), -1)
+
+
+def test_complex_numbers_and_their_parts_are_made_where_an_operation_takes_no_others() -> None:
+    signal, pairs = find_batch(Signal()), find_batch(Pairs())
+    assert (signal.ran, signal.args[0].dtype, signal.args[0].dim()) == (True, torch.complex64, 2)
+    assert "complex" in signal.origin
+    assert (pairs.ran, tuple(pairs.args[0].shape)) == (True, (8, 7, 2))
+
+
+class OneWalk(nn.Module):
+    """A sequence without rows beside the row that it is told with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.write = nn.GRU(5, 6, batch_first=True), nn.GRU(9, 5, batch_first=True)
+
+    def forward(self, x: Tensor, c: Tensor, seq_len: int) -> Tensor:
+        _, h = self.read(x)
+        z = torch.cat((h.squeeze(0).unsqueeze(0), c), dim=1)
+        y: Tensor = self.write(z.unsqueeze(1).repeat(1, seq_len, 1))[0]
+        return y
+
+
+def test_a_sequence_that_is_taken_alone_has_steps_and_no_rows() -> None:
+    batch = find_batch(OneWalk())
+    x, c, seq_len = batch.args
+    assert (batch.ran, batch.axis, x.dim(), tuple(c.shape)) == (True, None, 2, (1, 3))
+    assert len(x) == seq_len > 1
+    assert "more do not run" in batch.origin
+
+
+class Cells(nn.Module):
+    """The batch of each cell is read with `get`, the KL's weight from a default that lacks it."""
+
+    def __init__(self, n_genes: int, n_batches: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(n_genes, 4), nn.Linear(4, n_genes)
+        self.bias = nn.Parameter(torch.randn(n_batches, n_genes))
+
+    def forward(self, data: dict[str, Tensor], options: dict[str, float] = {}) -> Any:  # noqa: B006
+        x = data["cells"] / data["library_size"]
+        h = self.up(x)
+        y = self.down(h) + self.bias[data.get("batch_indices")]
+        return y, h.square().mean() * options["kl_weight"]
+
+
+def test_entries_that_are_got_or_that_a_default_lacks_are_given() -> None:
+    batch = from_instance(Cells).batch
+    data, options = batch.args
+    assert batch.ran
+    assert (data["batch_indices"].shape, data["batch_indices"].dtype) == ((8,), torch.int64)
+    assert options == {"kl_weight": 1.0}
+
+
+class Expands(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(7, 4), nn.Linear(4, 7)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        scale: Tensor = self.down(self.up(x)).exp()
+        return scale * y.unsqueeze(1).expand(*x.shape)
+
+
+def test_a_row_that_is_expanded_over_the_columns_is_one_number_for_each() -> None:
+    batch = find_batch(Expands())
+    assert (batch.ran, tuple(batch.args[1].shape), batch.args[1].dtype) == (
+        *(True, (8,)),
+        torch.float32,
+    )
+
+
+class Epochs(nn.Module):
+    """One prior for each time, read off a sequence that is as long as there are times."""
+
+    def __init__(self, num_times: int, vocab_size: int) -> None:
+        super().__init__()
+        self.num_times = num_times
+        self.read, self.down = nn.Linear(vocab_size, 4), nn.Linear(4, vocab_size)
+
+    def forward(self, bows: Tensor, times: Tensor, history: Tensor, num_docs: int) -> Tensor:
+        past = self.read(history)
+        states = [past[0]]
+        for t in range(1, self.num_times):
+            states.append(states[-1] + past[t])
+        prior = torch.stack(states)[times]
+        y: Tensor = self.down(prior + self.read(bows)) * (num_docs / len(bows))
+        return y
+
+
+def test_a_loop_that_runs_beyond_the_rows_tells_which_argument_is_no_row() -> None:
+    subject = from_instance(Epochs)
+    bows, _, history, num_docs = subject.batch.args
+    assert subject.batch.ran
+    assert (len(bows), len(history), type(num_docs)) == (8, subject.model.num_times, int)
+
+
 def test_the_depth_of_an_encoder_is_a_number() -> None:
     found = Inventor(Sizes(), {}).choices("enc_depth")
     assert all(isinstance(f, int) for f in found)

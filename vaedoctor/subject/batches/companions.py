@@ -22,6 +22,9 @@ _ONE_HOT_NAMES = r"(c|a|cond|att|attr)|.*(cond|one_?hot|attr|ctx|context).*"
 _TOKEN_NAMES = r".*(token|caption|text|input_ids|word|tgt|trg|src|sentence|seq_out|decoder_input).*"
 _NUMBERS = r"beta|temp|temperature|tau|alpha|kl_weight|.*_weight|scale|.*factor|.*ratio|gamma|rate"
 _COUNTS = r"epoch|step|iteration|iter|global_step|batch_idx|n_samples?|k|num_samples|.*_steps"
+_TOTALS = (
+    r"(n|num|total)_(docs?|documents|data|train\w*|items|rows)|(data_?(set)?|train)_?(size|len)"
+)
 _STEPS = r"(max|target|tgt|trg|out|output|gen|pred)_?(seq(uence)?_?)?(len|length)"
 _ONE_TOKEN = r"(sos|bos|eos|pad|unk|start|end|go|stop|mask|padding)(_?token)?_?(id|idx|index|token)"
 _ADJACENCY = (
@@ -64,6 +67,8 @@ def companion(name: str, beside: Slot, layers: Layers) -> Slot:
         return Slot(kind="plain", value=0.1)
     if re.fullmatch(_COUNTS, bare):
         return Slot(kind="plain", value=1)
+    if re.fullmatch(_TOTALS, bare):
+        return Slot(kind="plain", value=10 * rows)  # of all data, of which this is a part
     if re.fullmatch(r"ts|tt|t_?(span|grid|eval)|time_?(points|grid|stamps)", bare):
         return Slot((layers.steps(),))
     if re.fullmatch(r"(row_|sample_|data_)?(idx|index|indices)", bare):

@@ -48,6 +48,15 @@ def is_misfit(seen: Observed) -> bool:
     return bool(unpacked_paths(seen))
 
 
+def blamed_in(seen: Observed) -> frozenset[str]:
+    """The arguments of forward whose sizes met in the operation that raised, or came into it."""
+    failed = seen.failed
+    if failed is None or failed.error is not seen.trial.error:
+        return frozenset()
+    by_size = {str(p[0]) for o in failed.operands for p in o.paths}
+    return frozenset(by_size or {str(p[0]) for o in failed.operands for p in o.sources})
+
+
 def is_too_much(seen: Observed) -> bool:
     """Whether a trial was given up because of its size, or asked for more memory than there is."""
     error = seen.trial.error

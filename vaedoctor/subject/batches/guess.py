@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from ..code.losses import candidates, parameters_of
 from ..code.meant import made_when_missing, words
-from ..trials.slots import Group, Node, Path, Slot, State, made, reshaped, slots_in, slots_of, told
+from ..trials.slots import Group, Node, Path, Slot, State, made, slots_in, slots_of, told
 from ..trials.trial import Trial, forward_parameters, home
 from ..trials.witness import Observed, calls_none, observe
 from .companions import (
@@ -35,10 +35,10 @@ from .companions import (
     of_one_graph,
     told_width,
 )
-from .fitting import fits, has_layers, is_misfit, is_too_much
+from .fitting import blamed_in, fits, has_layers, is_misfit, is_too_much
 from .keyed import by_names, names_of, said_places, takes_names
 from .layers import KNOWN, TABLES, Layers
-from .refusals import rows_held_fast
+from .other_rows import with_other_rows
 from .repairs import Repairs
 from .revisions import (
     Revisions,
@@ -63,7 +63,10 @@ _FEW = 32
 
 @dataclass(slots=True)
 class Made:
-    """A made-up batch and how its trial ended; a misfit failed where its own sizes arrived."""
+    """A made-up batch and how its trial ended; a misfit failed where its own sizes arrived.
+
+    `blamed` are the arguments behind the operation that raised.
+    """
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
@@ -73,6 +76,7 @@ class Made:
     axis: int | None = 0
     misfit: bool = False
     work: int = 0
+    blamed: frozenset[str] = frozenset()
 
 
 class Guesser:
@@ -114,18 +118,28 @@ class Guesser:
         self._tried_states: set[str] = set()
         self._wanted: set[str] = set()
         self._failures: Counter[tuple[int, str]] = Counter()
-        self._started = time.thread_time()
         self._blind = False
 
     def best(self) -> Made | None:
         """The first guess that runs and fits, else the one that got furthest; None without any."""
+        best, furthest = self._searched(iter(self._starts()), _MOST_TRIALS, _MOST_SECONDS)
+        if self._blind and best is not None and not has_layers(best.trial):
+            return replace(best, misfit=True)  # it is no model that builds its layers when it runs
+        if best is not None and not best.trial.ran:
+            return with_other_rows(self, furthest, best) or best
+        return best
+
+    def _searched(
+        self, waiting: Iterator[tuple[nn.Module | None, list[Slot]]], most: int, seconds: float
+    ) -> tuple[Made | None, State]:
+        """What the queue, and the starts after it, lead to; and the state that came so far."""
         best: Made | None = None
         furthest: State = {}
-        waiting = iter(self._starts())
         trials = after = 0
+        started = time.thread_time()
         while self._queue or self._start(waiting):
-            late = time.thread_time() - self._started > _MOST_SECONDS
-            if trials >= _MOST_TRIALS or after >= _MOST_AFTER_RUN or (late and best is not None):
+            late = time.thread_time() - started > seconds
+            if trials >= most or after >= _MOST_AFTER_RUN or (late and best is not None):
                 break
             _, _, _, state, layer = heapq.heappop(self._queue)
             if key(state) in self._tried_states:
@@ -163,11 +177,7 @@ class Guesser:
                 break
             after += best.trial.ran
             self._learn(state, layer, seen, ran=one.trial.ran)
-        if self._blind and best is not None and not has_layers(best.trial):
-            return replace(best, misfit=True)  # it is no model that builds its layers when it runs
-        if best is not None and not best.trial.ran:
-            return self._with_other_rows(furthest, best) or best
-        return best
+        return best, furthest
 
     def _parts(self, state: State, layer: nn.Module | None, seen: Observed) -> bool:
         """Put other widths of two arguments side by side into the queue; whether there are any."""
@@ -249,28 +259,21 @@ class Guesser:
             if asked or (optional and not is_label):
                 graph = of_one_graph(p.name, [q.name for q in self.parameters], main)
                 beside = graph or companion(p.name, main, self.layers)
-                state[p.name] = beside if beside.kind == "plain" else plain(p) or beside
+                state[p.name] = beside if beside.kind == "plain" else plain(p, beside) or beside
         return state
 
-    def _with_other_rows(self, state: State, best: Made) -> Made | None:
-        """The state that came furthest, with rows the model holds fast, or one: some take no more.
+    def searched_from(self, state: State, rows: int, most: int, seconds: float) -> Made | None:
+        """What one state leads to, with another number of rows from here on."""
+        self.layers.rows = rows
+        self._queue.clear()
+        self._failures.clear()
+        self._push(state, None, 0, 0)
+        return self._searched(iter(()), most, seconds)[0]
 
-        A written-out batch size is a bug to be told, and the rest can be examined with it.
-        """
-        usual = self.layers.rows
-        for rows in (*rows_held_fast(best.trial.error, usual), *([1] if best.misfit else [])):
-            other = state
-            for path, slot in slots_of(state).items():
-                if slot.shape[:1] == (usual,):
-                    other = reshaped(other, path, (rows, *slot.shape[1:]))
-            if rows == usual or key(other) in self._tried_states:
-                continue
-            self.layers.rows = rows
-            one, _ = self._tried(other, None)
-            if one.trial.ran:
-                return one if rows == 1 else replace(one, origin=f"{one.origin}, {rows} rows")
-        self.layers.rows = usual
-        return None
+    def as_it_is(self, state: State, rows: int) -> Made | None:
+        """One state alone, with another number of rows from here on; None if it was tried."""
+        self.layers.rows = rows
+        return None if self._new(state) is None else self._tried(state, None)[0]
 
     def _lists(self) -> list[nn.ModuleList]:
         return [m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) > 1]
@@ -299,7 +302,8 @@ class Guesser:
         score = (int(trial.ran), fit, seen.progress)
         axis = None if self._has_graph(state) else self._sample_axis(state)
         origin = self._origin(state, layer, seen)
-        return Made(args, kwargs, origin, trial, score, axis, is_misfit(seen), seen.work), seen
+        misfit, blamed = is_misfit(seen), blamed_in(seen)
+        return Made(args, kwargs, origin, trial, score, axis, misfit, seen.work, blamed), seen
 
     def _arguments(
         self, state: State, values: Mapping[Path, Any]

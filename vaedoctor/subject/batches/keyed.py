@@ -85,6 +85,20 @@ def as_names(state: State, seen: Observed, model: nn.Module, layers: Layers) -> 
         yield changed(state, path, by_names(names, slots_of(state)[path], layers))
 
 
+def keys_got(state: State, model: nn.Module) -> Iterator[Path]:
+    """The entries of a dict that forward asks for with `.get("key")` and that are not there."""
+    for name, node in state.items():
+        if isinstance(node, Group) and node.kind == "dict":
+            for tree, own in readers(model, name):
+                for call in ast.walk(tree):
+                    match call:
+                        case ast.Call(
+                            func=ast.Attribute(value=ast.Name(id=held), attr="get"),
+                            args=[ast.Constant(value=str(key)), *_],
+                        ) if held == own and key not in node.entries:
+                            yield name, key
+
+
 def as_held(state: State, error: BaseException | None) -> Iterator[State]:
     """A dict that is asked for an attribute: `batch.data["rna"]`."""
     if isinstance(error, AttributeError) and type(error.obj) is dict:

@@ -19,7 +19,8 @@ from ..trials.slots import Group, Path, Shape, Slot, State, changed, reshaped, s
 from ..trials.witness import Failed, Observed, Operand, user_frame
 from .checked import as_it_checks
 from .companions import companion
-from .keyed import OF_DICTS, as_held, as_names, as_positions
+from .complexes import of_parts
+from .keyed import OF_DICTS, as_held, as_names, as_positions, keys_got
 from .layers import KNOWN, TABLES, Layers, square_images
 from .lengths import longer
 from .refusals import as_it_says
@@ -29,6 +30,7 @@ from .values import in_the_support, of_another_kind, of_masks, of_numbers
 _EXPECTED_ENTRIES = re.compile(r"(?:not enough|too many) values to unpack \(expected (\d+)")
 _FULL = re.compile(r"expected to be in range of \[(-\d+), (\d+)\], but got (-?\d+)")
 _MARGIN = re.compile(r"Padding size (\d+) is not supported for \d+D input")
+_EXPANDED = re.compile(r"number of sizes provided \((\d+)\) must be greater or .* \((\d+)\)")
 _PERMUTE = re.compile(r"len\(dims\) = (\d+)|not equal to len\(dims\) = (\d+)")
 
 
@@ -38,8 +40,12 @@ class Repairs:
     def __init__(self, model: nn.Module, layers: Layers) -> None:
         self.model = model
         self.layers = layers
-        self.rows = layers.rows
         self.resizing = Resizing(layers)
+
+    @property
+    def rows(self) -> int:
+        """How many rows a batch has at present."""
+        return self.layers.rows
 
     def of(self, state: State, seen: Observed) -> Iterator[State]:
         """States that answer the failure of a trial."""
@@ -55,6 +61,7 @@ class Repairs:
         yield from self._rank(state, seen, slots)
         if failed is not None:
             yield from self._turned(state, failed, slots)
+            yield from of_parts(state, failed, slots, str(error))
             yield from of_another_kind(state, failed, slots, str(error))
             yield from longer(state, failed, slots, str(error), self.layers)
             yield from self.resizing.of(state, failed, slots, str(error))
@@ -70,6 +77,9 @@ class Repairs:
             yield from self._with_entry(state, "object", error.obj.__dict__, str(error.name))
         elif isinstance(error, KeyError) and error.args:
             yield from self._with_key(state, error.args[0])
+        for path in keys_got(state, self.model):
+            first = next(iter(slots_of({path[0]: state[path[0]]}).values()))
+            yield changed(state, path, self._beside(first, str(path[1])))
         yield from as_held(state, error)
         yield from as_positions(state, self.model)
         yield from as_names(state, seen, self.model, self.layers)
@@ -175,7 +185,8 @@ class Repairs:
             return
         for shape in self._shapes_of_rank(slot.shape, rank, names):
             kind = "real" if rank > 1 and slot.kind == "index" and not names else slot.kind
-            yield changed(state, path, replace(slot, shape=shape, kind=slot.kind))
+            slot = Slot(slot.shape) if rank == 1 and slot.kind == "onehot" else slot
+            yield changed(state, path, replace(slot, shape=shape))
             if kind != slot.kind:
                 yield changed(state, path, replace(slot, shape=shape, kind=kind))
 
@@ -213,7 +224,11 @@ class Repairs:
             if call.first is None:
                 continue
             operand = seen.operand(call.first)
+            wider: Iterator[State] = iter(())
+            if isinstance(call.module, nn.RNNBase | nn.RNNCellBase) and running:
+                wider = self.resizing.wider(state, operand, call.module.input_size, slots)
             if len(operand.paths) != 1:
+                yield from wider
                 continue
             (path,) = operand.paths
             slot = slots[path]
@@ -222,8 +237,7 @@ class Repairs:
                     yield changed(state, path, one)
             elif running:
                 yield from self._folded(state, path, slot, operand, call.module)
-            if isinstance(call.module, nn.RNNBase | nn.RNNCellBase) and running:
-                yield from self.resizing.wider(state, operand, call.module.input_size, slots)
+            yield from wider
 
     def _turned(self, state: State, failed: Failed, slots: Mapping[Path, Slot]) -> Iterator[State]:
         """Channels last, where what arrives at a convolution is the slot with its axes turned."""
@@ -300,6 +314,8 @@ def _wanted_rank(failed: Failed, text: str) -> int | None:
     """The number of axes that the operation asks of its first operand."""
     if found := _PERMUTE.search(text):
         return int(found[1] or found[2])
+    if (found := _EXPANDED.search(text)) and int(found[2]) == len(failed.operands[0].shape):
+        return int(found[1])
     if found := _FULL.search(text):
         at = int(found[3])
         return at + 1 if at >= 0 else -at

@@ -5,16 +5,16 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ..code.meant import words
 from ..construct.proposing import said_in
-from ..trials.slots import Slot, State, changed, reshaped, slots_of
+from ..trials.slots import Group, Slot, State, changed, reshaped, slots_of
 from ..trials.trial import leaves
-from ..trials.witness import Observed
+from ..trials.witness import Observed, user_frame
 from .companions import companion
 from .layers import STEPS, Layers
 
@@ -42,6 +42,7 @@ class Revisions:
             name = error.args[0]
             if any(p.kind is p.VAR_KEYWORD for p in spare) and name not in state:
                 yield {**state, name: companion(name, main, self.layers)}
+            yield from self._in_a_default(state, name, main, error)
         lacking = [p for p in self.parameters if p.default is None and p.name not in state]
         for p in lacking:
             if isinstance(error, ValueError) and said_in(p.name, error):
@@ -52,6 +53,18 @@ class Revisions:
             yield {**state, p.name: companion(p.name, main, self.layers)}
         if len(lacking) > 1:
             yield {**state, **{p.name: companion(p.name, main, self.layers) for p in lacking}}
+
+    def _in_a_default(
+        self, state: State, name: str, main: Slot, error: BaseException
+    ) -> Iterator[State]:
+        """An entry that a dict which is the default of an argument lacks: `options={}`."""
+        frame, line = user_frame(error) or (None, "")
+        read = [v for k, v in frame.f_locals.items() if k in line] if frame is not None else []
+        for p in self.parameters:
+            if isinstance(p.default, Mapping) and any(v is p.default for v in read):
+                held = {k: Slot(kind="plain", value=v) for k, v in p.default.items()}
+                entry = companion(name, main, self.layers)
+                yield {**state, p.name: Group("dict", {**held, name: entry})}
 
     def in_other_words(self, state: State) -> Iterator[State]:
         """An argument that is compared with strings as another one of them."""

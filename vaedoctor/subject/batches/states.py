@@ -30,6 +30,9 @@ def is_small(state: State) -> bool:
 def halved(state: State) -> Iterator[State]:
     """The data with half the pixels along each axis, or half the steps."""
     path, slot = next(iter(slots_of(state).items()), ((), Slot()))
+    if slot.kind == "complex" and len(slot.shape) > 1:  # a signal, or one in several channels
+        yield reshaped(state, path, (*slot.shape[:-1], max(slot.shape[-1] // 2, 1)))
+        return
     if slot.kind != "real" or len(slot.shape) < 3:
         return
     first = 2 if len(slot.shape) > 3 or slot.shape[1] < slot.shape[2] else 1
@@ -41,9 +44,11 @@ def halved(state: State) -> Iterator[State]:
         yield reshaped(state, path, (slot.shape[0], sides[0], slot.shape[2]))
 
 
-def plain(parameter: inspect.Parameter) -> Slot | None:
-    """A number where the annotation asks for one."""
+def plain(parameter: inspect.Parameter, beside: Slot) -> Slot | None:
+    """A number where the annotation asks for one; a length is as long as the data is."""
     said = parameter.annotation
     name = said if isinstance(said, str) else getattr(said, "__name__", "")
     values = {"int": 1, "float": 1.0, "bool": False}
+    if name == "int" and beside.kind == "length":
+        return Slot(kind="plain", value=beside.top)
     return Slot(kind="plain", value=values[name]) if name in values else None

@@ -27,11 +27,12 @@ def tree_of(function: Any) -> Function | None:
     if tree is not None or not isinstance(function, types.FunctionType):
         return tree
     top = str(function.__module__).partition(".")[0]
-    return None if top in _UNREAD else _library_tree(function.__code__)
+    return None if top in _UNREAD else tree_of_code(function.__code__)
 
 
 @functools.cache
-def _library_tree(code: types.CodeType) -> Function | None:
+def tree_of_code(code: types.CodeType) -> Function | None:
+    """The syntax tree of a function by its code, as a frame has it."""
     try:
         text = inspect.getsource(code)
         try:

@@ -62,7 +62,8 @@ _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
     (r"padding", (1, 0)),
     (r"(n_?|num_?)?(\w+_)?heads?", (2, 1)),
     (
-        r"(n_?|num_?)(\w+_)?(layers?|blocks?|levels?|stages?|res|downs?\w*|flows?)|(\w+_)?depth",
+        r"(\w+_)?(n_?|num_?)(\w+_)?(layers?|blocks?|levels?|stages?|res|downs?\w*|flows?)"
+        r"|(\w+_)?depth",
         (2, 1),
     ),
     (r"(\w+_)?(layers?|blocks?|res\w*|units)_per_\w+", (2, 1)),

@@ -21,7 +21,8 @@ class Slot:
     """One tensor that is to be made, or a plain number.
 
     `kind` is `real` (uniform in [0, 1)), `index` (below `top`), `onehot`, `bool` (all `value`),
-    `binary`, `count`, `share` (rows that sum to 1), `length` (all `top`) or `plain` (`value`).
+    `binary`, `count`, `share` (rows that sum to 1), `complex` (both parts in [0, 1)), `length` (all
+    `top`) or `plain` (`value`).
     """
 
     shape: Shape = ()
@@ -54,6 +55,9 @@ class Slot:
                 return torch.randint(0, 2, shape, generator=generator).to(dtype)
             case "count":
                 return torch.randint(0, 6, shape, generator=generator).to(dtype)
+            case "complex":
+                parts = torch.rand((*shape, 2), generator=generator).to(dtype)
+                return torch.view_as_complex(parts)
         made = torch.rand(shape, generator=generator).to(dtype)
         return made / made.sum(-1, keepdim=True) if self.kind == "share" else made
 
@@ -69,6 +73,7 @@ class Slot:
             "binary": f"{size} of 0 and 1",
             "count": f"{size} counts",
             "share": f"{size} with rows that sum to 1",
+            "complex": f"{size} complex, both parts in [0, 1)",
             "plain": (str if type(self.value).__module__ == "torch" else repr)(self.value),
         }[self.kind]
 

@@ -34,12 +34,16 @@ _FORGETS = {"embedding", "embedding_bag", "lstm_cell", "gru_cell", "rnn_tanh_cel
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A tensor an operation was given, and the slots whose size decides about its own."""
+    """A tensor an operation was given, and the slots whose size decides about its own.
+
+    It was computed from those in `sources`, some of whose sizes may be forgotten.
+    """
 
     shape: tuple[int, ...]
     paths: Paths
     dtype: torch.dtype
     is_weight: bool = False
+    sources: Paths = _NONE
 
 
 @dataclass(slots=True)
@@ -76,7 +80,7 @@ class Observed:
     trial: Trial
     failed: Failed | None = None
     progress: int = 0
-    marks: dict[int, tuple[Tensor, Paths]] = field(default_factory=dict)
+    marks: dict[int, tuple[Tensor, Paths, Paths]] = field(default_factory=dict)
     looked_up: set[Path] = field(default_factory=set)
     columns: set[Path] = field(default_factory=set)
     work: int = 0
@@ -86,10 +90,15 @@ class Observed:
         """The slots that decide about a tensor's size."""
         return self.marks[id(value)][1] if id(value) in self.marks else _NONE
 
+    def sources(self, value: Any) -> Paths:
+        """The slots that a tensor was computed from."""
+        return self.marks[id(value)][2] if id(value) in self.marks else _NONE
+
     def operand(self, value: Tensor) -> Operand:
         """A tensor of the trial as an operand."""
         weight = isinstance(value, nn.Parameter)
-        return Operand(tuple(value.shape), self.paths(value), value.dtype, weight)
+        shape, sources = tuple(value.shape), self.sources(value)
+        return Operand(shape, self.paths(value), value.dtype, weight, sources)
 
 
 def observe(
@@ -104,7 +113,7 @@ def observe(
     seen = Observed(Trial())
     for path, value in slots.items():
         if isinstance(value, Tensor):
-            seen.marks[id(value)] = (value, frozenset({path}))
+            seen.marks[id(value)] = (value, frozenset({path}), frozenset({path}))
 
     witness = _Witness(seen, most_work)
 
@@ -159,13 +168,14 @@ class _Witness(TorchFunctionMode):
         self.seen.work += _multiplications(name, read, made[0])
         self.seen.widths.mark(name, args, read, made)
         paths = frozenset(p for t in read for p in self.seen.paths(t))
+        sources = frozenset(p for t in read for p in self.seen.sources(t))
         by_number = name == "one_hot" and (kwargs.get("num_classes") or args[1:])
         looked_up = name in _FORGETS or bool(by_number)
         if looked_up or (name in _MIXES_LAST and read and _is_row(read)):
             # The width now comes from a weight; only further axes still follow the slots.
             paths = _NONE if read[0].dim() <= 2 - looked_up else paths
         for tensor in made:
-            self.seen.marks[id(tensor)] = (tensor, paths)
+            self.seen.marks[id(tensor)] = (tensor, paths, sources)
 
 
 def _foreseen(name: str, args: Any, kwargs: Any) -> int:
