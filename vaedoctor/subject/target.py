@@ -12,16 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from .batches.supported import within_the_support
+from .assembling import assembled
 from .calling import typed_arguments
-from .choosing import first_that_runs
 from .code import cuda
-from .code.source import Source, reading, source_of, span_of
-from .construct.built import Built
+from .code.source import reading, source_of
 from .construct.models import built_from, models_of, trained
-from .construct.optimizers import backwards_in, optimizers_of
 from .construct.smaller import most_parameters
 from .errors import TargetError, summary, user_traceback
 from .joining.joined import only_model
@@ -31,13 +26,8 @@ from .loading.pretrained import Pretrained
 from .loading.process import unchanged_process
 from .loading.resolving import resolve
 from .loading.surroundings import Surroundings
-from .loss.objective import find_objective
-from .loss.own_batch import own_batch, runs_alone
-from .loss.refilled import Search, refilled
 from .running import Wanted
-from .script.stepped import Stepped
-from .subject import Batch, Objective, Subject
-from .total import total
+from .subject import Subject
 from .trials.trial import attempt
 
 __all__ = ["TargetError", "from_instance", "guarded_call", "load", "load_object", "loaded"]
@@ -76,23 +66,21 @@ def loaded(
             most = None if checkpoint is not None else most_parameters(input)
             models = models_of(found.thing, found.file, args, seed, found.label, most)
             try:
-                subject = _subject(
-                    models if checkpoint is None else trained(models, checkpoint),
-                    batch=input,
+                wanted = Wanted(
+                    input,
                     source=found.file.source or source_of(found.thing),
                     namespace=found.file.namespace,
-                    target=found.label,
-                    objective=objective,
                     batch_size=batch_size,
                     call=typed_arguments(call),
                     seed=seed,
+                    target=found.label,
                 )
+                if checkpoint is not None:
+                    models = trained(models, checkpoint)
+                subject = assembled(models, wanted, objective)
             except TargetError as error:
                 raise found.lacked(error) or error from None
-            if not subject.batch.ran:
-                trial = attempt(partial(subject.batch.run, subject.model), subject.model, seed=seed)
-                if (reason := found.lacked(trial.error)) is not None:
-                    raise reason
+            found.check_complete(subject, seed)
         yield replace(
             subject,
             conditions=frozenset(conditions),
@@ -116,6 +104,13 @@ class _Found:
     def lacked(self, error: BaseException | None) -> TargetError | None:
         """A better reason for an exception, if what was not loaded is to blame."""
         return lacking(error, self.file, self.surroundings, self.label)
+
+    def check_complete(self, subject: Subject, seed: int) -> None:
+        """Raise the reason where the forward pass fails for what was not loaded."""
+        if not subject.batch.ran:
+            trial = attempt(partial(subject.batch.run, subject.model), subject.model, seed=seed)
+            if (reason := self.lacked(trial.error)) is not None:
+                raise reason
 
     def said(self) -> tuple[str, ...]:
         """How the file was loaded, as notes for the report."""
@@ -169,10 +164,9 @@ def from_instance(
     module = sys.modules.get(getattr(defined, "__module__", None) or "")
     namespace = module.__dict__ if module is not None and source is not None else {}
     label = getattr(defined, "__name__", type(thing).__name__)
-    subject = _subject(
-        built_from(thing, source, namespace, {}, seed, "", most_parameters(batch)),
-        batch=batch,
-        objective=objective,
+    models = built_from(thing, source, namespace, {}, seed, "", most_parameters(batch))
+    wanted = Wanted(
+        batch,
         source=source,
         namespace=namespace,
         batch_size=None,
@@ -180,6 +174,7 @@ def from_instance(
         seed=seed,
         target=label,
     )
+    subject = assembled(models, wanted, objective)
     if optimizer is not None:
         several = tuple(optimizer) if isinstance(optimizer, tuple | list) else (optimizer,)
         subject = replace(subject, optimizers=several, optimizer_at=None)
@@ -205,84 +200,6 @@ def guarded_call(thing: Callable[[], Any], label: str) -> Any:
             traceback=user_traceback(error),
             next_step="--input 16x784 makes a batch of that shape up instead",
         ) from None
-
-
-def _subject(
-    models: Iterator[Built],
-    *,
-    batch: Any,
-    objective: Any,
-    source: Source | None,
-    namespace: Mapping[str, Any],
-    batch_size: int | None,
-    call: Mapping[str, Any],
-    seed: int,
-    target: str,
-) -> Subject:
-    built, found, calling = first_that_runs(
-        models,
-        Wanted(batch, source, namespace, batch_size, call, seed, target),
-    )
-    model = built.model
-    calling = calling.settled(model, found, seed)
-    with calling.on(model):
-        refusing: list[Objective] = []
-        search = partial(
-            find_objective,
-            model,
-            given=objective,
-            source=source,
-            namespace=namespace,
-            seed=seed,
-            invented=bool(built.made_up or built.shrunk),
-        )
-        if isinstance(calling.parts, Stepped) and objective is None:
-            search = partial(search, stepped=calling.parts.objective())
-        found, chosen, notes = _searched(model, found, partial(search, refusing=refusing), seed)
-        if refusing and (other := within_the_support(model, found, refusing[0], seed)) is not None:
-            found = other
-            chosen, notes = search(found)
-        if objective is None and batch is None and source is not None and found.ran:
-            runs = chosen is not None and runs_alone(model, found, chosen, seed)
-            own = None if runs else own_batch(model, found, source, namespace, seed)
-            if own is not None:
-                (found, chosen), notes = own, ()
-    optimizers, optimizer_at = optimizers_of(model, built.aftermath, source, namespace)
-    return Subject(
-        model=model,
-        batch=found,
-        objective=chosen,
-        optimizers=optimizers,
-        optimizer_at=optimizer_at,
-        rebuild=calling.rebuilding(built.rebuild),
-        target=target,
-        at=span_of(type(model)),
-        notes=(*built.notes, *notes),
-        calling=calling,
-        made_up=bool(built.made_up),
-        made_there=source is not None and cuda.is_default(source.tree),
-        moves=source is None or not source.joined or cuda.is_named(source.text),
-        backwards=backwards_in(source),
-    )
-
-
-def _searched(
-    model: nn.Module, batch: Batch, search: Search, seed: int
-) -> tuple[Batch, Objective | None, tuple[str, ...]]:
-    """The objective; with the made-up batch filled otherwise where it only runs on that."""
-    try:
-        chosen, notes = search(batch)
-    except TargetError as why:
-        if (other := refilled(model, batch, search, seed, str(why))) is None:
-            raise
-        return other
-    raised = " ".join(note for note in notes if "is not used" in note) if chosen is None else ""
-    if chosen is not None:
-        run = attempt(lambda: total(chosen.run(model, batch)), model, seed=seed)
-        raised = summary(run.error) if run.error is not None else ""
-    if raised:
-        return refilled(model, batch, search, seed, raised) or (batch, chosen, notes)
-    return batch, chosen, notes
 
 
 def _split(target: str) -> tuple[str, str]:
