@@ -14,7 +14,8 @@ from torch.distributions import Beta, Dirichlet, Gamma, Independent, Normal
 
 from vaedoctor.examine.code.listing import text_of
 from vaedoctor.examine.examination import Examination
-from vaedoctor.examine.gradients.paths import Cut, cut_between, entry_of, straight_through
+from vaedoctor.examine.gradients.cuts import Cut, cut_between, straight_through
+from vaedoctor.examine.gradients.reparameterized import entry_of
 from vaedoctor.examine.runs.gradients import Arrives
 
 Sampler = Callable[[Tensor, Tensor], Tensor]

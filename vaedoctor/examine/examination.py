@@ -8,7 +8,7 @@ from functools import cached_property
 from ..rule import Unavailable
 from .device import leftbehind
 from .examined_objective import ExaminedObjective
-from .gradients import anomaly, backward, dead, paths, scale
+from .gradients import anomaly, backward, dead, lost, scale
 from .gradients.survey import alive_mirrored
 from .numerics import digits, halves, headroom, numerics, precision, reach
 from .objective import density
@@ -26,10 +26,10 @@ class Examination(ExaminedObjective):
     """
 
     @cached_property
-    def losses_of_gradient(self) -> list[paths.Lost]:
+    def losses_of_gradient(self) -> list[lost.Lost]:
         """Parameters without gradient, grouped by what keeps it from them."""
         gradients = self.require_gradients()
-        return list(paths.lost_gradients(self.anatomy, gradients, self.subject.model))
+        return list(lost.lost_gradients(self.anatomy, gradients, self.subject.model))
 
     @cached_property
     def dead_branches(self) -> list[dead.Dead]:

@@ -15,7 +15,7 @@ from ..rule import Unavailable
 from .anatomy import hierarchy
 from .anatomy.latents import Latent, same_posterior
 from .examined_sampling import ExaminedSampling
-from .gradients import paths
+from .gradients import cuts
 from .objective import (
     categorical,
     curves,
@@ -319,7 +319,7 @@ class ExaminedObjective(ExaminedSampling):
         return found or self.compared_at
 
     @property
-    def loss_cut(self) -> paths.Cut | None:
+    def loss_cut(self) -> cuts.Cut | None:
         """The operation between x_hat (or else a parameter) and the loss that cuts the gradient."""
         loss, x_hat = self.recording.loss, self.anatomy.x_hat
         value = self.recording.value_of(loss) if isinstance(loss, Tensor) else None
@@ -327,7 +327,7 @@ class ExaminedObjective(ExaminedSampling):
             return None
         leaves = (v for v in self.recording.values if v.source == "parameter" and v.requires_grad)
         starts = (x_hat, *leaves)
-        return next((cut for v in starts if (cut := paths.cut_between(self.flow, v, value))), None)
+        return next((cut for v in starts if (cut := cuts.cut_between(self.flow, v, value))), None)
 
     @cached_property
     def batch_reduction(self) -> reduction.Reduction | None:

@@ -12,8 +12,8 @@ from .anatomy import evaluation
 from .anatomy.latents import Latent
 from .codebook import codebook, codeplaces, codeterms
 from .examined_step import ExaminedStep
-from .gradients import paths
-from .latent import conditions, modes, pins, swaps
+from .gradients import cuts, reparameterized
+from .latent import conditions, embeddings, modes, pins, swaps
 from .objective import curves
 from .runs.gradients import Arrives
 from .runs.recording import Op
@@ -28,11 +28,11 @@ class ExaminedSampling(ExaminedStep):
     """What is sampled, and what the decoder makes of it."""
 
     @cached_property
-    def reparameterizations(self) -> list[paths.Reparameterization]:
+    def reparameterizations(self) -> list[reparameterized.Reparameterization]:
         """How the gradient passes each latent whose parameters carry a gradient."""
         latents = self.anatomy.latents
         try:
-            found = [paths.reparameterization(self.anatomy, latent) for latent in latents]
+            found = [reparameterized.reparameterization(self.anatomy, latent) for latent in latents]
         except RuntimeError:
             if self.gradients.error is not None:
                 raise Unavailable("the backward pass raises (VAE606)") from None
@@ -120,9 +120,9 @@ class ExaminedSampling(ExaminedStep):
         return modes.eval_latents(self.subject, self.anatomy, self.seed, self._rewind)
 
     @cached_property
-    def embeddings(self) -> list[modes.Embedding]:
+    def embeddings(self) -> list[embeddings.Embedding]:
         """What `encode` and its kin return twice in evaluation mode."""
-        return modes.embeddings(self.subject, self.seed, self._rewind)
+        return embeddings.embeddings(self.subject, self.seed, self._rewind)
 
     @cached_property
     def conditions(self) -> list[conditions.Condition]:
@@ -182,10 +182,10 @@ class ExaminedSampling(ExaminedStep):
         """Every look-up of a nearest code; empty where there is none."""
         return codebook.find_codebooks(self.anatomy)
 
-    def cut_behind(self, op: Op) -> paths.Cut | None:
+    def cut_behind(self, op: Op) -> cuts.Cut | None:
         """What drops the gradient on every way from an operation to the reconstruction, if any."""
         x_hat = self.anatomy.x_hat
-        return paths.barrier(self.flow, op.out, x_hat) if x_hat is not None else None
+        return cuts.barrier(self.flow, op.out, x_hat) if x_hat is not None else None
 
     def handed_on_at(self, op: Op) -> Span | None:
         """Where what is read at an index, or rounded, is handed to the decoder."""
