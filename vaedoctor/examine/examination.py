@@ -15,7 +15,7 @@ from .objective import density
 from .runs.gradients import is_zero
 from .runs.recording import Op
 from .sampling import underflow
-from .shapes import batches, broadcasts, given_back, normalised, rows
+from .shapes import batches, broadcasts, given_back, isolation, normalised, rows
 from .structure import ownership, reload
 
 
@@ -95,7 +95,7 @@ class Examination(ExaminedObjective):
         return reload.reload(self.subject, self.seed, self._rewind)
 
     @cached_property
-    def isolation(self) -> rows.Isolation:
+    def isolation(self) -> isolation.Isolation:
         """How much a row of x_hat depends on other rows of x in evaluation mode."""
         return rows.isolate_rows(self.subject, self.anatomy, self.seed, self._rewind)
 
