@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from ..runs.recording import Value
-from .anatomy import Anatomy, Unsampled, compared_values, inputs_of, only_moved, unsampled_heads
+from .anatomy import Anatomy
+from .moves import inputs_of, only_moved
+from .reconstruction import compared_values
+from .unsampled import Unsampled, unsampled_heads
 
 
 def predictions(anatomy: Anatomy) -> list[Value]:

@@ -26,8 +26,9 @@ from torch import Tensor
 from ...finding import Number, Span
 from ...rule import Unavailable
 from ...subject.subject import Subject
-from ..anatomy.anatomy import Anatomy, inputs_of
+from ..anatomy.anatomy import Anatomy
 from ..anatomy.latents import Latent
+from ..anatomy.moves import inputs_of
 from ..anatomy.pinning import loss_value
 from ..runs.flow import PAIRWISE, RESHAPES, SLICES
 from .locationscale import LocationScale

@@ -20,8 +20,9 @@ from torch import Tensor
 from ...finding import Number, Span
 from ...rule import Unavailable
 from ...subject.subject import Subject
-from ..anatomy.anatomy import Anatomy, inputs_of
+from ..anatomy.anatomy import Anatomy
 from ..anatomy.latents import Latent
+from ..anatomy.moves import inputs_of
 from .divergence import EXACT, FAR
 from .locationscale import LocationScale
 from .probe import EVEN, Probe, spread

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ...finding import Span
 from ...subject.subject import Subject
-from ..anatomy.anatomy import Anatomy, inputs_of
+from ..anatomy.anatomy import Anatomy
 from ..anatomy.latents import MULS
+from ..anatomy.moves import inputs_of
 from ..anatomy.pinning import held_to, loss_value
 from ..runs.recording import Value
 from .density import Density

@@ -19,9 +19,10 @@ from torch import Tensor
 from ...finding import Span
 from ...rule import Unavailable
 from ...subject.subject import Batch, Subject
-from ..anatomy.anatomy import Anatomy, anatomize, inputs_of
+from ..anatomy.anatomy import Anatomy, anatomize
 from ..anatomy.decoders import predictions
 from ..anatomy.latents import Latent
+from ..anatomy.moves import inputs_of
 from ..anatomy.pinning import first_layers
 from ..runs.edits import Edit
 from ..runs.flow import Flow

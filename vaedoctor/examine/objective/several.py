@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ...subject.subject import Subject
-from ..anatomy.anatomy import Anatomy, inputs_of
+from ..anatomy.anatomy import Anatomy
 from ..anatomy.latents import Latent
+from ..anatomy.moves import inputs_of
 from ..anatomy.pinning import owned_noise, unit_of
 from ..runs.edits import Edit
 from ..runs.recording import Value

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from ...finding import Span
-from ..anatomy.anatomy import Anatomy, fed_by
+from ..anatomy.anatomy import Anatomy
 from ..anatomy.decoders import other_decoders, skipped_sample
 from ..anatomy.latents import AFFINE_NOISE, Head, path_of, tables_of, writes_to
+from ..anatomy.moves import fed_by
 from ..code.aliases import taken_for_sample
 from ..code.listing import Method, methods_of, returned_name
 from ..code.places import Frame

@@ -6,8 +6,9 @@ import ast
 from dataclasses import dataclass
 
 from ...finding import Span
-from ..anatomy.anatomy import Anatomy, fed_by
+from ..anatomy.anatomy import Anatomy
 from ..anatomy.latents import Latent, find_latents, path_of
+from ..anatomy.moves import fed_by
 from ..code.listing import functions_in
 from ..runs.recording import Op
 from .decoding import Decoding, handed_over

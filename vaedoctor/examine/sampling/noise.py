@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from ...finding import Span
 from ...subject.subject import Batch, Subject
 from ...subject.trials.trace import seed_everything
-from ..anatomy.anatomy import Anatomy, inputs_of
+from ..anatomy.anatomy import Anatomy
 from ..anatomy.latents import Latent
+from ..anatomy.moves import inputs_of
 from ..code.listing import calls_in
 from ..runs.again import Again
 from ..runs.chance import RARE, coincidence

@@ -12,8 +12,9 @@ from torch import Tensor
 from ...finding import Span
 from ...rule import Unavailable
 from ...subject.subject import Batch, Subject
-from ..anatomy.anatomy import LOOKUPS, Anatomy, inputs_of
+from ..anatomy.anatomy import LOOKUPS, Anatomy
 from ..anatomy.evaluation import Landmark, reconstruction_in, returned, run_forward, run_quickly
+from ..anatomy.moves import inputs_of
 from ..code.places import is_user_file
 from ..runs.flow import JOINS, RESHAPES, Flow
 from ..runs.recording import Op, Recording, tensors_in

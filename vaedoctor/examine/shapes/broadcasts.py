@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..anatomy.anatomy import Anatomy, inputs_of, only_moved
+from ..anatomy.anatomy import Anatomy
 from ..anatomy.latents import ADDS, MULS
+from ..anatomy.moves import inputs_of, only_moved
 from ..runs.flow import Flow
 from ..runs.recording import Op, Value
 

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from ...rule import Unavailable
 from ...subject.subject import Subject
-from ..anatomy.anatomy import Anatomy, anatomize, compared_values, inputs_of
+from ..anatomy.anatomy import Anatomy, anatomize
+from ..anatomy.moves import inputs_of
+from ..anatomy.reconstruction import compared_values
 from ..latent.conditions import MASK, tensors_of
 from ..runs.edits import Edits
 from ..runs.flow import RESHAPES, SLICES, Flow

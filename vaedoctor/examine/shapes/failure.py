@@ -10,8 +10,8 @@ from torch import nn
 
 from ...finding import Span, where
 from ...subject.errors import user_traceback
-from ..anatomy.anatomy import inputs_of, only_moved
 from ..anatomy.latents import ADDS, FUSED, MULS, path_of
+from ..anatomy.moves import inputs_of, only_moved
 from ..code.places import is_user_file, span_of
 from ..runs.flow import JOINS, RESHAPES, Flow
 from ..runs.recording import Call, Op, Recording, Value

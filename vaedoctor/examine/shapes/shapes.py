@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...finding import Span
-from ..anatomy.anatomy import inputs_of
 from ..anatomy.latents import MULS, PRODUCTS, Head, path_of
+from ..anatomy.moves import inputs_of
 from ..code.listing import returned_name
 from ..runs.flow import SLICES, Flow
 from ..runs.recording import Op, Recording, Value
