@@ -82,14 +82,7 @@ class Probe:
         self.subject, self.anatomy, self.latent = subject, anatomy, latent
         self.seed, self.rewind = seed, rewind
         flow, loss = anatomy.flow, loss_value(anatomy)
-        if latent.loc is None or latent.scale is None or latent.family not in families:
-            but = f" ({latent.family})" if latent.family not in AFFINE else ""
-            raise Unavailable(f"the sampler is not location + scale * Gaussian noise{but}")
-        mixes = latent.meeting.name in PRODUCTS and latent.scale.shape != latent.z.shape
-        if mixes:
-            raise Unavailable("the sampler's scale is a matrix")
-        if latent.draw.op is None or latent.draw.op is latent.meeting:
-            raise Unavailable("the noise cannot be owned: it is drawn together with the sample")
+        loc, scale = _location_and_scale(latent, families)
         self.alike = [x for x in anatomy.latents if same_posterior(x, latent)]
         self.noise = [(owned_noise(flow, x), unit_of(flow, x)) for x in self.alike]
         samples, compared = [x.z for x in self.alike], predictions(anatomy) or [loss]
@@ -101,17 +94,8 @@ class Probe:
         outputs = [v for op in self.pins for v in op.makes]
         reached = flow.ancestors(loss, stop=outputs)
         around = flow.ancestors(loss, stop=[*outputs, *samples]) - {z.index for z in samples}
-        by_loc, by_scale = flow.ancestors(latent.loc), flow.ancestors(latent.scale)
-        mu = common_root(flow, latent.loc, around - (by_scale - by_loc))
-        h = common_root(flow, latent.scale, around - (by_loc - by_scale))
-        if mu is not None and any(mu.index not in flow.ancestors(x.z) for x in self.alike):
-            mu = latent.loc_head.value if latent.loc_head else None
-        if h is not None and any(h.index not in flow.ancestors(x.z) for x in self.alike):
-            h = latent.scale_head.value if latent.scale_head else None
-        if mu is None or h is None or mu.op is None or h.op is None:
-            raise Unavailable("the posterior's parameters cannot be forced to known values")
-        self.mu, self.h = mu, h
-        aside = beside(anatomy, mu, h, flow.descendants(*decoded))
+        self.mu, self.h = self._heads(loc, scale, around)
+        aside = beside(anatomy, self.mu, self.h, flow.descendants(*decoded))
         self.pins += aside
         sampled = flow.descendants(*samples)
         self.judged_aside = any(v.index in sampled for op in aside for v in op.makes)
@@ -125,6 +109,20 @@ class Probe:
         self.clamped = next((op.span for op in clamps if op.out.index in after), None)
         self.counts, self.alone = several(anatomy), dict[int, Tensor]()
         self.held = self._held()
+
+    def _heads(self, loc: Value, scale: Value, around: frozenset[int]) -> tuple[Value, Value]:
+        """Where to force location and scale: the nearest values that sampler and loss share."""
+        flow, latent = self.anatomy.flow, self.latent
+        by_loc, by_scale = flow.ancestors(loc), flow.ancestors(scale)
+        mu = common_root(flow, loc, around - (by_scale - by_loc))
+        h = common_root(flow, scale, around - (by_loc - by_scale))
+        if mu is not None and any(mu.index not in flow.ancestors(x.z) for x in self.alike):
+            mu = latent.loc_head.value if latent.loc_head else None
+        if h is not None and any(h.index not in flow.ancestors(x.z) for x in self.alike):
+            h = latent.scale_head.value if latent.scale_head else None
+        if mu is None or h is None or mu.op is None or h.op is None:
+            raise Unavailable("the posterior's parameters cannot be forced to known values")
+        return mu, h
 
     def _held(self) -> Edits:
         """What holds the decoder; where a row has several samples they are made alike."""
@@ -285,6 +283,18 @@ class Probe:
             -entropies,
             pulls,
         )
+
+
+def _location_and_scale(latent: Latent, families: Set[str]) -> tuple[Value, Value]:
+    """Those of a sampler whose noise can be owned; Unavailable where it is another one."""
+    if latent.loc is None or latent.scale is None or latent.family not in families:
+        but = f" ({latent.family})" if latent.family not in AFFINE else ""
+        raise Unavailable(f"the sampler is not location + scale * Gaussian noise{but}")
+    if latent.meeting.name in PRODUCTS and latent.scale.shape != latent.z.shape:
+        raise Unavailable("the sampler's scale is a matrix")
+    if latent.draw.op is None or latent.draw.op is latent.meeting:
+        raise Unavailable("the noise cannot be owned: it is drawn together with the sample")
+    return latent.loc, latent.scale
 
 
 def _filled(level: float) -> Callable[[Tensor], Tensor]:

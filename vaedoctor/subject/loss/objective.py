@@ -178,6 +178,13 @@ class _Finder:
             return None, (f"several losses run ({names}): name one with `--objective`",)
         if not tried and (only := self._only_whole()) is not None:
             return only, ()
+        return self._none_runs(tried, refused)
+
+    def _none_runs(
+        self, tried: list[Tried], refused: tuple[str, ...]
+    ) -> tuple[Objective | None, tuple[str, ...]]:
+        """Of losses that do not run the one to examine all the same, or why there is none."""
+        output = self.attempts.output()
         # The loss that the file itself calls and that raises is for the examination to explain,
         # and so is a method that asks the model's output for what it does not hold.
         raising = [
