@@ -1,0 +1,268 @@
+"""What pulls each latent to its prior: the KL isolated, priors and flows, and where they stand."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import suppress
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ..finding import Span
+from ..rule import Unavailable
+from .anatomy import hierarchy
+from .anatomy.latents import Latent, same_posterior
+from .examined_sampling import ExaminedSampling
+from .objective import (
+    curves,
+    density,
+    discrete,
+    divergence,
+    laplace,
+    learned,
+    logdet,
+    mixture,
+    offset,
+    residual,
+    summands,
+    swapped,
+    transport,
+)
+from .objective.pulls import Pull
+from .sampling import noisefamily
+
+if TYPE_CHECKING:
+    pass
+
+MOST_LATENTS = 3  # of a hierarchy or sequence: the KL of the first and the last is isolated
+
+
+class ExaminedPulls(ExaminedSampling):
+    """The terms of the loss on the latents: of what they are, and what they weigh."""
+
+    @cached_property
+    def _divergences(self) -> tuple[list[divergence.Divergence], str]:
+        """The isolated KL of the first latents, and why any was left out."""
+        found, reason = [], self.no_latent
+        sampled = self.anatomy.sampled
+        alike = (any(same_posterior(x, y) for y in sampled[:i]) for i, x in enumerate(sampled))
+        apart = [x for x, known in zip(sampled, alike, strict=True) if not known]
+        some = apart if len(apart) <= MOST_LATENTS else [*apart[: MOST_LATENTS - 1], apart[-1]]
+        for latent in some:
+            try:
+                found.append(
+                    divergence.isolate(self.subject, self.anatomy, latent, self.seed, self._rewind)
+                )
+            except Unavailable as why:
+                reason = str(why)
+        return found, reason
+
+    def require_divergences(self) -> list[divergence.Divergence]:
+        """The isolated KL of every latent for which it can be had; Unavailable where of none."""
+        self.require_objective()
+        if isinstance(self.loss, Tensor) and not self.loss_depends:
+            raise Unavailable("the loss does not depend on any parameter (VAE714)")
+        found, reason = self._divergences
+        if not found:
+            raise Unavailable(reason)
+        return found
+
+    @cached_property
+    def _discrete(self) -> list[discrete.DiscreteKL]:
+        """The isolated KL of the first categorical latents."""
+        found: list[discrete.DiscreteKL] = []
+        for latent in self.anatomy.sampled:
+            known = any(same_posterior(d.latent, latent) for d in found)
+            if known or len(found) == MOST_LATENTS or not discrete.is_discrete(latent):
+                continue
+            with suppress(Unavailable):
+                found.append(self._discrete_kl(latent))
+        return found
+
+    @cached_property
+    def laplaces(self) -> list[laplace.LaplaceKL]:
+        """The isolated KL of the first Laplace latents."""
+        found: list[laplace.LaplaceKL] = []
+        for latent in self.anatomy.sampled if self.loss_depends and not self.composed else ():
+            known = any(same_posterior(d.latent, latent) for d in found)
+            if known or len(found) == MOST_LATENTS or not laplace.is_laplace(latent):
+                continue
+            with suppress(Unavailable):
+                run = (self.subject, self.anatomy, latent, self.seed, self._rewind)
+                found.append(laplace.laplace_kl(*run))
+        return found
+
+    def _discrete_kl(self, latent: Latent) -> discrete.DiscreteKL:
+        run = (self.subject, self.anatomy, latent, self.seed, self._rewind)
+        return discrete.discrete_kl(*run)
+
+    @cached_property
+    def undrawn(self) -> discrete.DiscreteKL | None:
+        """Probabilities that the decoder takes though the loss holds their KL; None if none."""
+        if self.composed or not self.loss_depends:
+            return None
+        for latent in itertools.islice(discrete.softmaxes_decoded(self.anatomy), 2):
+            with suppress(Unavailable):
+                found = self._discrete_kl(latent)
+                if found.standard:
+                    return found
+        return None
+
+    @property
+    def unscored(self) -> list[Latent]:
+        """Latents beside the decoder whose location and scale the loss sees by the sample alone."""
+        return [] if self.composed else hierarchy.unscored(self.anatomy)
+
+    def require_pulls(self) -> list[Pull]:
+        """What pulls each latent to its prior, of Gaussian and of categorical latents."""
+        try:
+            return [*map(self._pull, self.require_divergences()), *self._discrete, *self.laplaces]
+        except Unavailable:
+            others: list[Pull] = [*self._discrete, *self.laplaces]
+            if self.composed or not self.loss_depends or not others:
+                raise
+            return others
+
+    def carried(self, pull: Pull, others: list[Pull]) -> bool:
+        """Whether x reaches x_hat through a latent, around those of other pulls."""
+        apart = [other.latent for other in others if other is not pull]
+        return hierarchy.carries(self.anatomy, pull.latent, apart)
+
+    def term_at(self, latent: Latent) -> Span | None:
+        """Where the term on a latent is made that joins the rest; None where there is no sum."""
+        return summands.term_at(self.anatomy, latent)
+
+    def coefficients(self, latent: Latent) -> list[float]:
+        """What the term on a latent is multiplied by where it joins the rest of the loss."""
+        return list(summands.coefficients(self.anatomy, latent))
+
+    def left_out_at(self, latent: Latent) -> Span | None:
+        """Where a KL that was computed of a latent ends without reaching the loss."""
+        return summands.left_out_at(self.anatomy, latent)
+
+    def turned_at(self, latent: Latent) -> Span | None:
+        """Where the sign of a latent's KL is turned; None where the loss is no plain sum."""
+        return summands.turned_at(self.anatomy, latent)
+
+    def swapped_at(self, pull: Pull) -> Span | None:
+        """The call that hands the prior to a KL's function before the posterior; None if none."""
+        return swapped.called_at(self.anatomy, pull.latent, pull.at)
+
+    def _pull(self, d: divergence.Divergence) -> Pull:
+        return self.densities.get(d.latent.z.index, d)
+
+    @cached_property
+    def residuals(self) -> list[residual.Residual]:
+        """Samples whose squared distance from the location the loss weighs by their scale."""
+        return list(residual.residuals(self.anatomy))
+
+    @cached_property
+    def densities(self) -> dict[int, density.Density]:
+        """Log q of the samples whose prior is not N(0, I), by the sample's index."""
+        found = {}
+        for d in self.require_divergences():
+            if d.standard or d.missing or d.reversed or d.entropy_only:
+                continue
+            with suppress(Unavailable):
+                run = (self.subject, self.anatomy, d, self.seed, self._rewind)
+                if (made := density.density(*run)) is not None:
+                    found[d.latent.z.index] = made
+        return found
+
+    @cached_property
+    def mixtures(self) -> list[mixture.Mixture]:
+        """Priors of several components: whether these add up to one density."""
+        found = []
+        for d in self._divergences[0]:  # of categories alone there is none
+            scored = self.densities.get(d.latent.z.index)
+            if scored is None:
+                continue
+            with suppress(Unavailable):
+                run = (self.subject, self.anatomy, d, scored, self.seed, self._rewind)
+                if (made := mixture.mixture(*run)) is not None:
+                    found.append(made)
+        return found
+
+    def learned_weight(self, d: Pull) -> float:
+        """The weight a row of a KL to a prior that is learned; 0 where it is none, or not known.
+
+        A negative one is measured again far from the prior, where no capacity is left.
+        """
+        if not isinstance(d, divergence.Divergence) or d.standard or d.missing:
+            return 0.0
+        way, weight = d.gaussian
+        if way != "forward" or weight >= 0:
+            return weight if way == "forward" else 0.0
+        run = (self.subject, self.anatomy, d.latent, self.seed, self._rewind)
+        far = divergence.isolate(*run, reach=divergence.FAR).gaussian
+        return max(weight, far[1]) if far[0] == "forward" else 0.0
+
+    @cached_property
+    def learned_priors(self) -> list[learned.LearnedPrior]:
+        """What the KLs to learned Gaussian priors make of location and scale."""
+        found = []
+        for d in self.require_divergences():
+            if d.standard or d.missing or d.reversed or d.entropy_only or d.clamped:
+                continue
+            run = (self.subject, self.anatomy, d, self.seed, self._rewind)
+            with suppress(Unavailable):
+                if (made := learned.learned_prior(*run)) is not None:
+                    found.append(made)
+        return found
+
+    @property
+    def loss_depends(self) -> bool:
+        """Whether the user's loss depends on any parameter."""
+        return isinstance(self.loss, Tensor) and self.loss.grad_fn is not None
+
+    def divergence_of(self, latent: Latent) -> divergence.Divergence | None:
+        """The isolated KL of one latent, if it was measured."""
+        if self.composed:
+            return None
+        found = (d for d in self._divergences[0] if same_posterior(d.latent, latent))
+        return next(found, None)
+
+    def kl_curve(self, divergence: Pull) -> curves.KLCurve | None:
+        """The KL over the scale head, to prove a finding; None where it cannot be swept."""
+        if isinstance(divergence, discrete.DiscreteKL | density.Density | laplace.LaplaceKL):
+            return None
+        try:
+            return curves.kl_curve(self.subject, self.anatomy, divergence, self.seed, self._rewind)
+        except (Unavailable, RuntimeError):
+            return None
+
+    @cached_property
+    def kl_offsets(self) -> list[offset.Offset]:
+        """What every KL that is reported, or else in the loss, is at the prior."""
+        found, run = self._divergences[0], (self.seed, self._rewind)
+        known = list(offset.all_offsets(self.subject, self.anatomy, found, *run))
+        return [*known, *offset.discrete_offsets(self.subject, self.anatomy, self._discrete, *run)]
+
+    @cached_property
+    def log_dets(self) -> list[logdet.LogDet]:
+        """The log-determinants that flows report, beside those of their Jacobians."""
+        return list(logdet.log_dets(self.anatomy))
+
+    @cached_property
+    def noise_misfits(self) -> list[noisefamily.Misfit]:
+        """Samplers whose noise is not the one that the KL in the loss takes it for."""
+        if self.composed:
+            return list(noisefamily.one_sided(self.anatomy))
+        if not self.loss_depends:
+            return []
+        found = (self.subject, self.anatomy, self.seed, self._rewind)
+        return list(noisefamily.misfits(*found, self._scored_as_normal))
+
+    def _scored_as_normal(self, latent: Latent) -> bool:
+        with suppress(Unavailable):
+            scored = self.densities.get(latent.z.index)
+            return scored is not None and scored.exact
+        return False
+
+    @cached_property
+    def transports(self) -> list[transport.Transport]:
+        """What the loss makes of every flow behind a sample."""
+        if self.composed or not self.loss_depends:
+            return []
+        return list(transport.transports(self.subject, self.anatomy, self.seed, self._rewind))
