@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..code.roles import role
 from ..subject import Batch
-from ..trials.trial import forward_parameters, items, leaves, pick
+from ..trials.trial import items, leaves, pick
 from .handling import (
     declared,
     hands_to_forward,
@@ -22,6 +22,7 @@ from .handling import (
     taken_apart,
 )
 from .recipes import Arguments, Binding, Recipe, Unbound
+from .taken import Taken, slot_name
 
 _WHOLE = re.compile(
     r"outputs?|out|results?|res|preds?|ret|model_out.*|forward_out.*", re.IGNORECASE
@@ -48,7 +49,7 @@ def by_names(
         return unbound
 
 
-class _Names:
+class _Names(Taken):
     """One parameter after the other takes an output (a path into it), an input or a constant."""
 
     def __init__(
@@ -58,27 +59,13 @@ class _Names:
         binding: Binding,
         paired: bool = False,
     ) -> None:
+        super().__init__(binding)
         self.function = function
         self.paired = paired
         self.parameters = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         self.spread = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         self.spare = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
-        self.binding = binding
-        self.inputs = _input_slots(binding)
-        self.slots = {path: _slot_name(path, binding.names) for path, _ in leaves(binding.output)}
-        self.objects = {
-            _slot_name((key,), binding.names): key
-            for key, value in items(binding.output)
-            if hasattr(value, "__dict__") and not list(leaves(value))
-        }
-        self.bound: dict[str, Callable[[nn.Module, Batch, Any], Any]] = {}
         self.heads: list[tuple[Any, ...]] = []
-        self.given: set[str] = set()
-        self.ones: list[str] = []
-        self.needs_output = False
-        self.whole = self.loose = False
-        self.written: dict[str, str] = {}
-        self.unknown: list[str] = []
 
     def recipe(self) -> Recipe:
         for step in (
@@ -121,23 +108,6 @@ class _Names:
             unknown=tuple(self.unknown),
         )
 
-    def _take_output(self, name: str, path: tuple[Any, ...]) -> None:
-        self.slots.pop(path, None)
-        self.needs_output = True
-        self.bound[name] = lambda m, b, out: pick(out, path)
-        self.written[name] = "output" + "".join(f"[{key!r}]" for key in path)
-
-    def _take_input(self, name: str, key: int | str) -> None:
-        def take(model: nn.Module, batch: Batch, output: Any) -> Any:
-            return pick_input(batch, key)
-
-        self.bound[name] = take
-        self.given.add(name)
-        called = next(n for n, slot in self.inputs.items() if slot == key)
-        self.written[name] = called
-        if called in self._made_up():
-            self.unknown.append(name)
-
     def _whole(self, p: inspect.Parameter) -> None:
         """The output or a loader's dict as it is, for a function that takes it apart."""
         read = keys_read(self.function, p.name)
@@ -149,31 +119,12 @@ class _Names:
         entries = bool(read & keys) or reads_attributes(self.function, p.name, keys)
         named = apart and _WHOLE.fullmatch(p.name) is not None
         if entries or named or declared(p, self.binding.output, self._returned()):
-            self._take_whole(p.name)
-
-    def _take_all(self, name: str) -> None:
-        self.needs_output = True
-        self.bound[name] = lambda m, b, out: out
-        self.written[name] = "output"
-
-    def _made_up(self) -> set[str]:
-        """The inputs of which nobody told what they are: real numbers beside the data."""
-        batch = self.binding.batch
-        if not batch.guessed:
-            return set()
-        values = {n: pick_input(batch, slot) for n, slot in self.inputs.items()}
-        real = [n for n, v in values.items() if isinstance(v, Tensor) and v.is_floating_point()]
-        return set(real[1:])
+            self.take_whole(p.name)
 
     def _returned(self) -> Any:
         """What forward is annotated to return."""
         forward = type(self.binding.model).forward
         return getattr(forward, "__annotations__", {}).get("return")
-
-    def _take_whole(self, name: str) -> None:
-        self.needs_output = self.whole = True
-        self.bound[name] = lambda m, b, out: out
-        self.written[name] = "output"
 
     def _several(self, p: inspect.Parameter) -> None:
         """A list among the outputs, for a function that goes through it: a sample each."""
@@ -183,13 +134,13 @@ class _Names:
         ]
         if not lists or not iterated(self.function, p.name):
             return
-        named = {path: _slot_name(path, self.binding.names) for path in lists}
+        named = {path: slot_name(path, self.binding.names) for path in lists}
         alike = [path for path, name in named.items() if name and _bare(name) == _bare(p.name)]
         free = [path for path in lists if any(s[:1] == path for s in self.slots)]
         for path in alike or (free if len(free) == 1 else []):
             for inner in [s for s in self.slots if s[:1] == path]:
                 self.slots.pop(inner)
-            self._take_output(p.name, path)
+            self.take_output(p.name, path)
             return
 
     def _exact(self, p: inspect.Parameter) -> None:
@@ -198,29 +149,29 @@ class _Names:
         # The other parameter holds all outputs, or the loss makes them itself.
         own = p.name in self.inputs and (self.whole or hands_to_forward(self.function, p.name))
         if own:
-            self._take_input(p.name, self.inputs[p.name])
+            self.take_input(p.name, self.inputs[p.name])
             return
         for path, name in self.slots.items():
             if name and _bare(name) == _bare(p.name):
-                self._take_output(p.name, path)
+                self.take_output(p.name, path)
                 return
         if p.name in self.objects:  # a posterior of the user's own class
-            self._take_output(p.name, (self.objects[p.name],))
+            self.take_output(p.name, (self.objects[p.name],))
 
     def _inputs(self, p: inspect.Parameter) -> None:
         if self._is_reconstruction_called_input(p):
             return
         names = list(self.inputs)
         if p.name in names and role(p.name) in {"input", "label", "step", "weight", None}:
-            self._take_input(p.name, self.inputs[p.name])
+            self.take_input(p.name, self.inputs[p.name])
         elif role(p.name) == "label" and len(names) > 1:
-            self._take_input(p.name, self.inputs[names[1]])
+            self.take_input(p.name, self.inputs[names[1]])
         elif names and self._is_a_loaders(p) and (keys := keys_read(self.function, p.name)):
-            self._take_entries(p.name, keys)
+            self.take_entries(p.name, keys)
         elif names and self._is_a_loaders(p):
-            self._take_parts(p.name, parts_of(self.function, p.name) or 2)
+            self.take_parts(p.name, parts_of(self.function, p.name) or 2)
         elif role(p.name) == "input" and names:
-            self._take_input(p.name, self.inputs[names[0]])
+            self.take_input(p.name, self.inputs[names[0]])
 
     def _is_a_loaders(self, p: inspect.Parameter) -> bool:
         """Whether a parameter stands for what a loader gives, `(x, label)`."""
@@ -240,55 +191,24 @@ class _Names:
             and not any(role(q.name) == "recon" for q in self.parameters)
         )
 
-    def _take_parts(self, name: str, count: int) -> None:
-        """A loader's batch `(x, label)` for a function that unpacks it."""
-
-        def take(model: nn.Module, batch: Batch, output: Any) -> Any:
-            parts = [*batch.args, *batch.kwargs.values()]
-            x = next((a for a in parts if isinstance(a, Tensor)), None)
-            while len(parts) < count and x is not None:
-                parts.append(x.new_zeros(x.shape[0]).long())
-            return tuple(parts[:count])
-
-        self.bound[name] = take
-
-    def _take_entries(self, name: str, keys: set[str]) -> None:
-        """A loader's dict, for a function that reads these keys of it."""
-        inputs = self.inputs
-        told = {k: inputs[k] for k in keys if k in inputs}
-        rest = sorted(keys - set(told), key=lambda k: (role(k) != "input", k))
-        slots = [s for s in inputs.values() if s not in told.values()]
-        told |= dict(zip(rest, slots, strict=False))
-
-        def take(model: nn.Module, batch: Batch, output: Any) -> Any:
-            given: dict[int | str, Any] = dict(enumerate(batch.args))
-            given.update(batch.kwargs)
-            found = {key: given[slot] for key, slot in told.items()}
-            x = next((v for v in found.values() if isinstance(v, Tensor)), None)
-            if x is not None:
-                found |= {k: x.new_zeros(x.shape[0]).long() for k in rest if k not in found}
-            return found
-
-        self.bound[name] = take
-
     def _roles(self, p: inspect.Parameter) -> None:
         wanted = role(p.name)
         if wanted is None or wanted in {"weight", "step", "input", "label"}:
             return
         for path, name in self.slots.items():
             if name and role(name) == wanted:
-                self._take_output(p.name, path)
+                self.take_output(p.name, path)
                 return
 
     def _shapes(self, p: inspect.Parameter) -> None:
         wanted = role(p.name)
         if wanted == "recon" or self._is_reconstruction_called_input(p):
             if (path := self._like_input()) is not None:
-                self._take_output(p.name, path)
+                self.take_output(p.name, path)
             elif _WHOLE.fullmatch(p.name):
-                self._take_all(p.name)
+                self.take_all(p.name)
         elif _WHOLE.fullmatch(p.name) and wanted is None:
-            self._take_all(p.name)
+            self.take_all(p.name)
         elif wanted in {"mu", "logvar"}:
             other = {"mu": "logvar", "logvar": "mu"}[wanted]
             if not self.heads:
@@ -296,7 +216,7 @@ class _Names:
                 self.heads = self._pair()[: 1 if known else 2]
             place = self.heads[0 if wanted == "mu" else -1] if self.heads else None
             if place in self.slots:
-                self._take_output(p.name, place)
+                self.take_output(p.name, place)
 
     def _constants(self, p: inspect.Parameter) -> None:
         if p.default is not p.empty:
@@ -322,7 +242,7 @@ class _Names:
             for p, path in zip(left, slots, strict=True):
                 known, wanted = role(self.slots[path] or ""), role(p.name)
                 if known is None or wanted is None or known == wanted:
-                    self._take_output(p.name, path)
+                    self.take_output(p.name, path)
 
     def _left_over(self) -> None:
         """What is taken apart takes all outputs; the one that is then left, what no other has."""
@@ -330,7 +250,7 @@ class _Names:
         several = () not in self.slots and not self.needs_output
         apart = [p for p in left if several and taken_apart(self.function, p.name)]
         if len(apart) == 1:
-            self._take_whole(apart[0].name)
+            self.take_whole(apart[0].name)
             left.remove(apart[0])
             self.loose = True
         if len(left) != 1 or role(left[0].name) is not None:
@@ -338,11 +258,11 @@ class _Names:
         self.loose = True
         self.unknown.append(left[0].name)
         if not self.given and self.inputs:
-            self._take_input(left[0].name, next(iter(self.inputs.values())))
+            self.take_input(left[0].name, next(iter(self.inputs.values())))
         elif self.needs_output and not self.whole and (path := self._like_input()) is not None:
-            self._take_output(left[0].name, path)
+            self.take_output(left[0].name, path)
         elif several and not apart:
-            self._take_whole(left[0].name)
+            self.take_whole(left[0].name)
 
     def _check(self) -> None:
         for p in self.parameters:
@@ -385,33 +305,6 @@ class _Names:
     def _is_input(self, path: tuple[Any, ...]) -> bool:
         value = pick(self.binding.output, path)
         return any(value is a for a in self.binding.batch.args)
-
-
-def pick_input(batch: Batch, key: int | str) -> Any:
-    """The item of a batch in a place, or of a name."""
-    return batch.kwargs[key] if isinstance(key, str) else batch.args[key]
-
-
-def _input_slots(binding: Binding) -> dict[str, int | str]:
-    """The batch's items by forward's parameter names."""
-    found: dict[str, int | str] = {}
-    names = [p.name for p in forward_parameters(binding.model)]
-    for index, _ in enumerate(binding.batch.args):
-        found[names[index] if index < len(names) else f"arg{index}"] = index
-    return found | {key: key for key in binding.batch.kwargs}
-
-
-def _slot_name(path: tuple[Any, ...], names: list[Any]) -> str:
-    if path and isinstance(path[-1], str):
-        return path[-1]
-    node: Any = names
-    for key in path:
-        if not isinstance(node, list) or not isinstance(key, int) or key >= len(node):
-            return ""
-        node = node[key]
-    if not path and len(names) == 1:
-        node = names[0]
-    return node if isinstance(node, str) else ""
 
 
 def _padding(model: nn.Module) -> int | None:
