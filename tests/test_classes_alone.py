@@ -16,7 +16,7 @@ from torch import nn
 
 from vaedoctor.checkup import examine_subject
 from vaedoctor.subject.target import TargetError, load
-from vaedoctor.subject.trials.trace import set_mode
+from vaedoctor.subject.trials.switches import set_mode
 
 HEAD = """
 import abc, dataclasses, enum, torch

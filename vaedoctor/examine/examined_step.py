@@ -13,7 +13,7 @@ from ..finding import Span
 from ..rule import Unavailable
 from ..subject.subject import Subject
 from ..subject.total import maximised
-from ..subject.trials.trace import versions_kept
+from ..subject.trials.switches import versions_kept
 from .anatomy.anatomy import Anatomy, anatomize
 from .anatomy.latents import Latent
 from .code.listing import class_span

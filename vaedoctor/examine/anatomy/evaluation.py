@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...subject.subject import Batch, Subject
 from ...subject.total import total
-from ...subject.trials.trace import seed_everything, set_mode
+from ...subject.trials.switches import seed_everything, set_mode
 from ..runs.flow import Flow
 from ..runs.outputs import named_tensors
 from ..runs.recording import Recording, Value

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...finding import Span
 from ...rule import Unavailable
 from ...subject.subject import Subject
-from ...subject.trials.trace import seed_everything, set_mode
+from ...subject.trials.switches import seed_everything, set_mode
 from ..code.listing import Method, methods_of, span_in
 from ..runs.inventory import inventory, leaf_names
 from ..runs.outputs import named_tensors

@@ -21,7 +21,7 @@ from ...finding import Hunt
 from ...strategies import Recipe, recipes
 from ...subject.subject import Batch, Subject
 from ...subject.total import total
-from ...subject.trials.trace import seed_everything, set_mode
+from ...subject.trials.switches import seed_everything, set_mode
 from ..runs.outputs import named_tensors
 
 EXAMPLES = 200

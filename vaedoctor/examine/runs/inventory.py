@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...subject.subject import Subject
-from ...subject.trials.trace import Contents, reachable
+from ...subject.trials.contents import Contents
+from ...subject.trials.reachable import reachable
 from .recording import tensors_in
 
 _KEY = "inventory"

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from ...subject.subject import Subject
 from ...subject.total import total
-from ...subject.trials.trace import seed_everything, set_mode
+from ...subject.trials.switches import seed_everything, set_mode
 from .edits import Edit, Edits, by_operation, edited
 from .recording import Recording, Value, tensors_in
 from .step import run_recorded, without_checkpointing

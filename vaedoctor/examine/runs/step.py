@@ -12,7 +12,7 @@ from torch.utils import checkpoint
 
 from ...subject.subject import Subject
 from ...subject.total import total
-from ...subject.trials.trace import seed_everything, set_mode
+from ...subject.trials.switches import seed_everything, set_mode
 from .edits import Edits
 from .inventory import inventory, leaf_names
 from .recorder import Recorder

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...finding import Span
 from ...subject.subject import Batch, Subject
-from ...subject.trials.trace import seed_everything
+from ...subject.trials.switches import seed_everything
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.latents import Latent
 from ..anatomy.moves import inputs_of

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ...rule import Unavailable
 from ...subject.subject import Subject
-from ...subject.trials.trace import leaves_no_trace, reachable
+from ...subject.trials.reachable import reachable
+from ...subject.trials.trace import leaves_no_trace
 from ..code.listing import assigned_at
 from ..runs.outputs import named_tensors
 from ..runs.recording import Recording

@@ -18,7 +18,7 @@ from ..code.signatures import name_of, required, signature_of
 from ..code.source import Source
 from ..errors import TargetError, a_kind, summary
 from ..script.construction import Construction, chosen, constructions, own_arguments
-from ..trials.trace import generators_restored
+from ..trials.switches import generators_restored
 from .answers import answering
 from .asserted import equalling, passing
 from .bases import meant_below

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..code.signatures import by_name, defaults_of, signature_of
 from ..script.construction import Aftermath, Construction, apply_following
-from ..trials.trace import generators_restored, seed_everything
+from ..trials.switches import generators_restored, seed_everything
 from .making import arguments, realised
 from .parts import gives
 from .smaller import Shrinking

@@ -16,7 +16,7 @@ from ..code.source import Source
 from ..loading.checkpoint import load_checkpoint
 from ..loading.loading import Loaded
 from ..script.construction import Aftermath, apply_following, binding_of
-from ..trials.trace import generators_restored
+from ..trials.switches import generators_restored
 from ..trials.trial import attempt
 from .build import builds
 from .built import Built

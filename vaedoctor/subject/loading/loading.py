@@ -16,7 +16,7 @@ from ...spelling import closest
 from ..code import cuda
 from ..code.source import Source, is_foreign, is_main_guard, read
 from ..errors import TargetError, summary, user_traceback
-from ..trials.trace import generators_restored, seed_everything
+from ..trials.switches import generators_restored, seed_everything
 from .packages import enter_packages, package_of
 from .slicing import Executed, execute, execute_whole
 from .stubs import StubUsed, distribution_of, explain

@@ -23,7 +23,7 @@ from ..script.feeding import Followed
 from ..script.loop import Loop, loops
 from ..subject import Batch, Objective
 from ..total import total
-from ..trials.trace import generators_restored
+from ..trials.switches import generators_restored
 from ..trials.trial import attempt, home
 from .contained import reached_by
 

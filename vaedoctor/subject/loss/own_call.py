@@ -16,7 +16,7 @@ from ..code.scope import Scope
 from ..code.source import Place, Source, called_name, names_read, own_expressions, root_name
 from ..script.construction import user_names
 from ..subject import Batch
-from ..trials.trace import generators_restored, seed_everything
+from ..trials.switches import generators_restored, seed_everything
 from ..trials.trial import forward_parameters
 from .recipes import Arguments, Binding, Recipe
 

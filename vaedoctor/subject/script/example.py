@@ -19,7 +19,7 @@ from ..code.openscope import OpenScope
 from ..code.scope import Scope, Unknown
 from ..code.source import Function, Source, own_expressions
 from ..subject import Around
-from ..trials.trace import generators_restored
+from ..trials.switches import generators_restored
 from ..trials.trial import leaves
 from .construction import user_names
 from .datascope import DataScope

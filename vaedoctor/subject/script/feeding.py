@@ -19,7 +19,7 @@ from ..code.scope import Unknown
 from ..code.signatures import signature_of
 from ..code.source import Function, Source, called_name, names_read
 from ..subject import Around
-from ..trials.trace import generators_restored
+from ..trials.switches import generators_restored
 from .construction import constructions, own_arguments
 from .datascope import DataScope, Trail, first, is_tensor_or_holds_one
 from .example import Arguments, Example, Methods, as_given, methods_of

@@ -24,7 +24,8 @@ from ..code.source import (
     globals_read,
     names_read,
 )
-from ..trials.trace import generators_restored, reachable, seed_everything
+from ..trials.reachable import reachable
+from ..trials.switches import generators_restored, seed_everything
 from ..trials.trial import home
 from .datascope import DataScope, Loader, is_tensor_or_holds_one
 from .handing import handed_by_calls, is_parameter, is_rebound

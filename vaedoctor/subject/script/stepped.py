@@ -19,7 +19,7 @@ from ..code.scope import Unknown
 from ..code.source import Source
 from ..subject import Batch, Objective
 from ..total import total
-from ..trials.trace import generators_restored
+from ..trials.switches import generators_restored
 from ..trials.witness import user_frame
 from .cutting import Cut, cut
 from .datascope import is_tensor_or_holds_one

@@ -17,7 +17,8 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
-from .trace import leaves_no_trace, seed_everything, set_mode
+from .switches import seed_everything, set_mode
+from .trace import leaves_no_trace
 
 
 @dataclass(frozen=True, slots=True)
