@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..runs.edits import Edits
-from ..runs.recording import Value
+from ..runs.recording import Op, Value
 from ..runs.repeat import repeat
 from .anatomy import Anatomy
 from .latents import Latent
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 EVEN = 1e-3
 FAR = 1e3
+_MOST = 200  # values on the way to the decoder that are looked at
 NORMAL = frozenset("randn randn_like normal normal_".split())
 _NORMALS = frozenset("layer_norm batch_norm group_norm instance_norm rms_norm".split())
 
@@ -64,19 +66,15 @@ def _points(anatomy: Anatomy, latents: list[Latent]) -> Iterator[Value]:
         for v in anatomy.recording.values
         if v.index in behind and flow.noise[v.index] and flow.posterior(v)
     ][:1]
-    waiting, seen = list(starts), set[int]()
-    while waiting and len(seen) < 200:
-        value = waiting.pop(0)
-        if value.index in seen or value.index not in behind or value is x_hat:
-            continue
-        seen.add(value.index)
+
+    def past(op: Op) -> bool:
+        return not flow.layer(op) and op.name not in _NORMALS
+
+    for value in islice(flow.onward(*starts, past=past, within=behind - {x_hat.index}), _MOST):
         several = len(value.shape) > 1 and value.shape[-1] > 1
         many = several and value.tensor.numel() > 2 * value.shape[-1]
         if many and value.tensor.is_floating_point():
             yield value
-        for op in flow.consumers.get(value.index, ()):
-            if not flow.layer(op) and op.name not in _NORMALS:
-                waiting.extend(op.makes)
 
 
 def _binary(points: Tensor) -> bool:

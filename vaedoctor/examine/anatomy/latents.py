@@ -165,16 +165,9 @@ def _one_hot(flow: Flow, value: Value) -> Value:
 
 def _before_layer(flow: Flow, value: Value) -> Value:
     """What a value has become where the next layer reads it; itself where none does."""
-    ahead, seen = [value], set[int]()
-    while ahead:
-        now = ahead.pop(0)
-        if now.index in seen:
-            continue
-        seen.add(now.index)
-        for op in flow.consumers.get(now.index, ()):
-            if flow.layer(op):
-                return now
-            ahead.extend(op.makes)
+    for now in flow.onward(value, past=lambda op: not flow.layer(op)):
+        if any(map(flow.layer, flow.consumers.get(now.index, ()))):
+            return now
     return value
 
 
@@ -210,18 +203,11 @@ def _affine(flow: Flow, draw: Draw) -> Latent | None:
 def _meeting(flow: Flow, draw: Draw) -> Op | None:
     """The first operation in which the noise meets a posterior value."""
     bit = 1 << draw.bit
-    ahead = [draw.value]
-    seen: set[int] = set()
-    while ahead:
-        value = ahead.pop(0)
-        if value.index in seen:
-            continue
-        seen.add(value.index)
+    # A mask made from noise is dropout by hand.
+    for value in flow.onward(draw.value, past=lambda op: op.name not in COMPARES):
         for op in flow.consumers.get(value.index, ()):
             if any(flow.posterior(v) and not flow.noise[v.index] & bit for v in op.reads):
                 return op
-            if op.name not in COMPARES:  # a mask made from noise is dropout by hand
-                ahead.extend(op.makes)
     return None
 
 

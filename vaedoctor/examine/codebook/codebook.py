@@ -109,19 +109,12 @@ def _looked_up(flow: Flow, index: Op, behind: frozenset[int]) -> tuple[Op, Value
         and v.source in _TABLES
         and (v.index in scored or (v.memory in memory and v.shape))
     }
-    waiting, seen = list(index.makes), set()
-    while waiting:
-        value = waiting.pop(0)
-        if value.index in seen:
-            continue
-        seen.add(value.index)
+    for value in flow.onward(*index.makes, past=lambda op: not flow.layer(op)):
         for op in flow.consumers.get(value.index, ()):
             if op.name in _READ and op.makes and op.out.index in behind:
                 found = _table(flow, op, value, leaves)
                 if found is not None:
                     return op, *found
-            if not flow.layer(op):
-                waiting.extend(op.makes)
     return None
 
 
@@ -198,17 +191,9 @@ def _arrival(anatomy: Anatomy, encoded: Value | None, read: Op) -> Arrives | Non
 def _decoder_listens(anatomy: Anatomy, read: Op) -> bool:
     """Whether the reconstruction has a gradient at what is made of the codes before a layer."""
     flow = anatomy.flow
-    waiting, before = list(read.makes), dict[int, Value]()
-    while waiting:
-        value = waiting.pop()
-        if value.index in before:
-            continue
-        before[value.index] = value
-        for op in flow.consumers.get(value.index, ()):
-            if not flow.layer(op):
-                waiting.extend(op.makes)
+    before = list(flow.onward(*read.makes, past=lambda op: not flow.layer(op)))
     decoded = [] if anatomy.x_hat is None else [anatomy.x_hat]
-    return _strongest(gradient_between(decoded, list(before.values()))) is Arrives.YES
+    return _strongest(gradient_between(decoded, before)) is Arrives.YES
 
 
 def _up_to_layer(flow: Flow, value: Value) -> list[Value]:

@@ -133,15 +133,8 @@ def straight_through(flow: Flow, cut: Cut) -> bool:
     source = cut.op.reads[0].op if cut.op.reads else None
     if source is None or source.name not in ("sub", "rsub", "__rsub__"):
         return False
-    waiting, seen = list(cut.op.makes), set()
-    while waiting:
-        value = waiting.pop()
-        for op in flow.consumers.get(value.index, ()):
-            if op.index in seen or not op.makes:
-                continue
-            seen.add(op.index)
-            if op.name in RESHAPES:
-                waiting.extend(op.makes)
-            elif op.name in ("add", "add_") and any(v.requires_grad for v in op.reads):
-                return True
-    return False
+    return any(
+        op.name in ("add", "add_") and op.makes and any(v.requires_grad for v in op.reads)
+        for value in flow.onward(*cut.op.makes, past=lambda op: op.name in RESHAPES)
+        for op in flow.consumers.get(value.index, ())
+    )

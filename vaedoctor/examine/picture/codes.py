@@ -15,6 +15,7 @@ from ..runs.recording import Value
 
 Found = tuple[str, str, str]
 CLOSE = 1e-4
+_MOST = 200  # values on the way to the decoder that are looked at
 _ROUNDS = frozenset("round round_ floor floor_ ceil ceil_ trunc trunc_".split())
 
 
@@ -62,18 +63,13 @@ def _ones(sums: Tensor) -> bool:
 def _before_layers(anatomy: Anatomy, z: Value) -> Iterator[Value]:
     """The sample and what becomes of it before a layer reads it."""
     flow = anatomy.flow
-    behind = flow.ancestors(anatomy.x_hat) if anatomy.x_hat is not None else frozenset([z.index])
-    waiting, seen = [z], set[int]()
-    while waiting and len(seen) < 200:
-        value = waiting.pop(0)
-        if value.index in seen or value.index not in behind or value is anatomy.x_hat:
-            continue
-        seen.add(value.index)
+    x_hat, within = anatomy.x_hat, frozenset([z.index])
+    if x_hat is not None:
+        within = flow.ancestors(x_hat) - {x_hat.index}
+    way = flow.onward(z, past=lambda op: not flow.layer(op), within=within)
+    for value in itertools.islice(way, _MOST):
         if value.tensor.is_floating_point() and len(value.shape) > 1:
             yield value
-        for op in flow.consumers.get(value.index, ()):
-            if not flow.layer(op):
-                waiting.extend(op.makes)
 
 
 # -- quantisers ------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -189,6 +189,24 @@ class Flow:
         if key not in self._after:
             self._after[key] = _reached(key, self._younger)
         return self._after[key]
+
+    def onward(
+        self, *starts: Value, past: Callable[[Op], bool], within: Set[int] | None = None
+    ) -> Iterator[Value]:
+        """The values and what is made of them step by step, the nearest first.
+
+        The way goes on through operations that are `past` and never leaves `within`.
+        """
+        waiting, seen = list(starts), set[int]()
+        while waiting:
+            value = waiting.pop(0)
+            if value.index in seen or (within is not None and value.index not in within):
+                continue
+            seen.add(value.index)
+            yield value
+            for op in self.consumers.get(value.index, ()):
+                if past(op):
+                    waiting.extend(op.makes)
 
 
 def _reached(

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from ..code.source import Function, Place, Source, called_name, own_expressions, stripped
-from ..script.holders import callees, class_around
+from ..script.holders import callees, class_around, read_in_rounds
 
 Home = Function | ast.ClassDef | None
-_ROUNDS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +66,7 @@ class Aliases:
 
     def follow(self) -> None:
         """Read the file until nothing is new."""
-        for _ in range(_ROUNDS):
-            before = sum(map(len, self.held.values()))
-            for place in self.source.places:
-                self._read(place)
-            if sum(map(len, self.held.values())) == before:
-                break
+        read_in_rounds(self.source, self._read, self.held)
 
     def of(self, node: ast.expr, function: Function | None, owner: ast.ClassDef | None) -> str:
         """The part that an expression is; empty where it is none."""

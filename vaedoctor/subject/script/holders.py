@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 
 from ..code.source import Function, Place, Source, called_name, own_expressions, stripped
@@ -30,12 +30,7 @@ class Holders:
     others: dict[int, set[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for _ in range(_ROUNDS):
-            before = sum(map(len, self.held.values()))
-            for place in self.source.places:
-                self._read(place)
-            if sum(map(len, self.held.values())) == before:
-                break
+        read_in_rounds(self.source, self._read, self.held)
 
     def levels(self, function: Function | None, owner: Owner) -> Iterator[frozenset[str]]:
         """Sets of names of the model at a place, the surest first: each holds the one before."""
@@ -175,6 +170,18 @@ class Holders:
             names = {parameters[i + shift] for i, _ in given if i + shift < len(parameters)}
             names |= {n for n in named if n in parameters}
             self.held.setdefault(id(callee), set()).update(names)
+
+
+def read_in_rounds(
+    source: Source, read: Callable[[Place], None], held: Mapping[int, Sized]
+) -> None:
+    """Read a file's statements until no more is held: a name may be told below its use."""
+    for _ in range(_ROUNDS):
+        before = sum(map(len, held.values()))
+        for place in source.places:
+            read(place)
+        if sum(map(len, held.values())) == before:
+            break
 
 
 def class_around(place: Place) -> Owner:
