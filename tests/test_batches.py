@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 import vaedoctor
 from vaedoctor.examine.anatomy.evaluation import returned, run_forward, run_quickly
-from vaedoctor.examine.shapes.batches import _usual, axes_in, with_rows
+from vaedoctor.examine.shapes.batches import _usual
+from vaedoctor.examine.shapes.batchrows import axes_in, with_rows
 from vaedoctor.examine.shapes.broadcasts import _joint, outer_products
 from vaedoctor.finding import Severity
 from vaedoctor.rule import Unavailable

@@ -11,7 +11,8 @@ from steps import Bare, examined
 from torch import Tensor, nn
 
 from vaedoctor.examine.code.listing import text_of
-from vaedoctor.examine.structure.census import Census, branches, defined_at, hiding_places, owner_of
+from vaedoctor.examine.structure.branches import branches, defined_at, hiding_places, owner_of
+from vaedoctor.examine.structure.census import Census
 
 X = torch.linspace(-1, 1, 8).reshape(2, 4)
 

@@ -29,7 +29,8 @@ from .runs.recording import Recording
 from .runs.step import run_recorded, runs_unrecorded
 from .sampling import noise
 from .shapes.failure import Failure, explain
-from .structure.census import Census, defined_at, take_census
+from .structure.branches import defined_at
+from .structure.census import Census, take_census
 
 if TYPE_CHECKING:
     from .examination import Examination

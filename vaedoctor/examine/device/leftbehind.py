@@ -19,7 +19,7 @@ from ..runs.flow import JOINS
 from ..runs.inventory import unregistered_modules
 from ..runs.recording import DRAWS, Op, Recording, Value
 from ..shapes.failure import raised_at
-from ..structure.census import hiding_places
+from ..structure.branches import hiding_places
 from .accelerator import CUDA, OTHER, Literal, Mixing, Pretence, pretend
 from .devices import FREE, names_a_device, stays_by_design
 from .realmove import accelerator, refused

@@ -13,7 +13,7 @@ from ..anatomy.anatomy import Anatomy
 from ..runs.flow import Flow
 from ..runs.gradients import Arrives, Gradients, gradient_between, kind_of
 from ..runs.recording import Op, Value
-from ..structure.census import branches
+from ..structure.branches import branches
 
 THRESHOLDS = frozenset("clamp clamp_min clamp_max clip max maximum relu threshold where".split())
 """Operations that bound a term of the loss from one side, as free bits do."""

@@ -12,7 +12,7 @@ from ..anatomy.anatomy import Anatomy
 from ..runs.flow import CUTS
 from ..runs.gradients import Gradients
 from ..runs.recording import Value, tensors_in
-from ..structure.census import Branch, branches
+from ..structure.branches import Branch, branches
 from .cuts import Cut, cut_between, straight_through
 from .reparameterized import REPARAMETERIZABLE
 

@@ -19,7 +19,7 @@ from ..runs.edits import Edits
 from ..runs.flow import Flow
 from ..runs.recording import Op, Recording, Value
 from ..runs.step import run_recorded, runs_unrecorded
-from ..structure.census import hiding_places
+from ..structure.branches import hiding_places
 
 _CASTS = frozenset("to type float double half bfloat16".split())
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import nn
 
 from ...finding import Arrow, Part, Picture
-from ..structure.census import Branch
+from ..structure.branches import Branch
 
 MOST = 6
 

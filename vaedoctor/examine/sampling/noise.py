@@ -26,7 +26,7 @@ from ..runs.chance import RARE, coincidence
 from ..runs.flow import Flow
 from ..runs.recording import ESCAPES, Op, Recording, Value
 from ..runs.step import run_recorded
-from ..structure.census import hiding_places
+from ..structure.branches import hiding_places
 from .reseeding import seeded_at
 
 _ENTRIES = frozenset("tensor as_tensor asarray from_numpy new_tensor".split())

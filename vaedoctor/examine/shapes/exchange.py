@@ -17,7 +17,7 @@ from ..anatomy.evaluation import (
 from ..latent.conditions import exchanged
 from ..runs.flow import RESHAPES, Flow
 from ..runs.recording import Op, Recording, Value
-from .batches import with_rows
+from .batchrows import with_rows
 from .isolation import Isolation, all_but, by_row, reconstruction_of
 
 _REJECTING = frozenset("_standard_gamma poisson binomial _sample_dirichlet".split())

@@ -15,7 +15,7 @@ from ..anatomy.moves import inputs_of, only_moved
 from ..code.places import is_user_file, span_of
 from ..runs.flow import JOINS, RESHAPES, Flow
 from ..runs.recording import Call, Op, Recording, Value
-from ..structure.census import defined_at
+from ..structure.branches import defined_at
 
 CONVOLUTIONS = frozenset(
     "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d".split()

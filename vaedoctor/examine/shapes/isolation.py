@@ -12,7 +12,7 @@ from ..anatomy.evaluation import (
     reconstruction_in,
 )
 from ..runs.recording import Op, Recording, Value
-from .batches import axes_in
+from .batchrows import axes_in
 
 _LEAST = 1e-6  # relative to the derivative at the row itself
 _RECURRENT = frozenset("lstm gru rnn_tanh rnn_relu".split())

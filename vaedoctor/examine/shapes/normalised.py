@@ -10,7 +10,7 @@ from torch import Tensor
 from ...subject.subject import Subject
 from ..anatomy.anatomy import Anatomy
 from ..runs.recording import Op
-from .batches import rows_of
+from .batchrows import rows_of
 
 SOFTMAX = frozenset("softmax log_softmax".split())
 _SUMS = frozenset("sum mean logsumexp nansum".split())

@@ -21,7 +21,7 @@ from ..anatomy.evaluation import (
     run_forward,
     run_quickly,
 )
-from .batches import rows_of
+from .batchrows import rows_of
 from .exchange import by_exchange, exchange_row, twice_alike
 from .isolation import Isolation, all_but, by_row, reconstruction_of
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..runs.gradients import Arrives, Gradients, kind_of
-from .census import Branch, branches
+from .branches import Branch, branches
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from ..code.listing import assigned_at
 from ..runs.outputs import named_tensors
 from ..runs.recording import Recording
 from ..runs.step import run_recorded
-from .census import Place, hiding_places
+from .branches import Place, hiding_places
 
 
 @dataclass(frozen=True, slots=True)

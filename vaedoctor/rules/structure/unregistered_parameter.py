@@ -11,7 +11,7 @@ from ...rule import rule
 if TYPE_CHECKING:
     from ...examine.examination import Examination
     from ...examine.runs.recording import Op, Value
-    from ...examine.structure.census import Place
+    from ...examine.structure.branches import Place
 
 
 @rule("VAE102", Severity.ERROR, before=("VAE108", "VAE202", "VAE204", "VAE606"))

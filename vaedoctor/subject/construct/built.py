@@ -13,7 +13,8 @@ from typing import Any
 from torch import nn
 
 from ..code.signatures import by_name, defaults_of, signature_of
-from ..script.construction import Aftermath, Construction, apply_following
+from ..script.aftermath import Aftermath, apply_following
+from ..script.construction import Construction
 from ..trials.switches import generators_restored, seed_everything
 from .making import arguments, realised
 from .parts import gives

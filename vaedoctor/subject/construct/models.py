@@ -15,7 +15,8 @@ from ..code import cuda
 from ..code.source import Source
 from ..loading.checkpoint import load_checkpoint
 from ..loading.loading import Loaded
-from ..script.construction import Aftermath, apply_following, binding_of
+from ..script.aftermath import Aftermath, apply_following
+from ..script.construction import binding_of
 from ..trials.switches import generators_restored
 from ..trials.trial import attempt
 from .build import builds

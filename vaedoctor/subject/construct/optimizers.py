@@ -16,7 +16,7 @@ from torch import nn
 
 from ...finding import Span
 from ..code.source import Place, Source, called_name, names_read, own_expressions, root_name
-from ..script.construction import Aftermath
+from ..script.aftermath import Aftermath
 from ..script.holders import Holders, class_around
 from ..script.setting import Setting
 from .models import attached_optimizers

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from ..code.source import Function, Source, called_name, stripped
 from ..code.statements import binds
-from ..script.steps import one_by_one, writes
+from ..script.bindings import one_by_one, writes
 from .aliases import Aliases, Home, Part, handed
 
 _KIND = "Model"

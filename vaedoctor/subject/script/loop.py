@@ -20,11 +20,12 @@ from ...finding import Span
 from ..code.roles import role
 from ..code.source import Source
 from ..subject import Batch
+from .bindings import free
 from .holders import Holders
 from .ourdata import OurData
 from .rewriting import ROWS, argument, as_many, on_batch
 from .setting import Setting
-from .steps import Step, free, is_of_own, steps
+from .steps import Step, is_of_own, steps
 
 _RESULT = "__vaedoctor_loss__"
 _LATE = 1000

@@ -15,10 +15,11 @@ from torch import Tensor
 from ..code.roles import role
 from ..code.source import Source, called_name, root_name
 from ..subject import Batch
+from .bindings import free, one_by_one, reads, writes
 from .holders import callees
 from .rewriting import is_argument
 from .setting import Setting
-from .steps import Step, free, one_by_one, reads, writes
+from .steps import Step
 from .unpacking import beside_data, packed
 
 
