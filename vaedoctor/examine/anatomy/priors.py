@@ -6,172 +6,23 @@ each other: so a flow, a mixture, pseudo-inputs, a discriminator and a kernel ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ...rule import Unavailable
-from ..runs.flow import Flow
-from ..runs.recording import Op, Value
+from ..runs.recording import Value
 from . import hierarchy
 from .anatomy import Anatomy
 from .latents import Latent, path_of
+from .terms import Terms, is_product, terms_of
 
 if TYPE_CHECKING:
     from ..examination import Examination
 
 Found = tuple[str, str, str]
 _ROUNDING = 1e-4  # of the second derivative through x_hat, which cancels up to float32
-_ELEMENTWISE = frozenset(
-    "add sub mul div add_ sub_ mul_ div_ rsub xlogy mse_loss l1_loss smooth_l1_loss kl_div "
-    "binary_cross_entropy binary_cross_entropy_with_logits gaussian_nll_loss poisson_nll_loss "
-    "pow".split()
-)
-_MIXES = frozenset("logsumexp log_softmax softmax logaddexp".split())
-
-
-@dataclass
-class _Terms:
-    """The part of the loss that does not pass through x_hat, as seen from a latent or code."""
-
-    anatomy: Anatomy
-    loss: Value
-    code: Value
-
-    @property
-    def flow(self) -> Flow:
-        return self.anatomy.flow
-
-    @cached_property
-    def behind(self) -> frozenset[int]:
-        """What the loss reads on ways around x_hat."""
-        x_hat = self.anatomy.x_hat
-        stop = [x_hat] if x_hat is not None else []
-        return self.flow.ancestors(self.loss, stop=stop)
-
-    @cached_property
-    def after(self) -> Set[int]:
-        """What is computed from the code for those terms, and not for the decoder."""
-        x_hat, around = self.anatomy.x_hat, set(self.behind) - self._decoded - {self.code.index}
-        compared = self.flow.descendants(x_hat) if x_hat is not None else set()
-        return (self.flow.descendants(self.code) & around) - compared
-
-    @cached_property
-    def _decoded(self) -> frozenset[int]:
-        x_hat = self.anatomy.x_hat
-        return self.flow.ancestors(x_hat) if x_hat is not None else frozenset()
-
-    def ops(self) -> Iterator[Op]:
-        """The operations on the code that belong to those terms."""
-        for op in self.anatomy.recording.ops:
-            if op.makes and any(m.index in self.after for m in op.makes):
-                yield op
-
-    def layers(self) -> list[Op]:
-        """Learned layers that the code passes through on its way to the loss alone."""
-        own = self.flow.ancestors(self.code)
-        return [
-            op
-            for op in self.ops()
-            if self.flow.layer(op)
-            and op.name not in _MIXES
-            and any(v.index in self.after or v is self.code for v in op.reads)
-            and any(
-                v.source in ("parameter", "stray") and v.index not in own for v in self._leaves(op)
-            )
-            and _product(op)
-            and not self._predicts(op)
-        ]
-
-    def keeps_its_size(self, layers: list[Op]) -> bool:
-        """Whether the code comes out of layers in its own shape, as from a flow."""
-        made = self.flow.descendants(*(op.out for op in layers))
-        values = self.anatomy.recording.values
-        return any(values[i].shape == self.code.shape for i in made & self.after)
-
-    def foretells(self, layers: list[Op]) -> bool:
-        """Whether what the layers make meets a sample, or its heads, that they did not make."""
-        made = self.flow.descendants(*(op.out for op in layers))
-        heads = [v for f in self.anatomy.latents for v in (f.loc, f.scale) if v is not None]
-        bare = self.flow.descendants(self.code, *heads) | {self.code.index}
-        return any(
-            op.name in _ELEMENTWISE
-            and any(r.index in made for r in op.reads)
-            and any(r.index in bare - made and r.shape[1:] for r in op.reads)
-            for op in self.ops()
-        )
-
-    def _predicts(self, op: Op) -> bool:
-        """Whether what a layer makes is compared with data: a second decoder, a classifier."""
-        after = self.flow.descendants(op.out)
-        latent = self.flow.descendants(self.code)
-        for reader in self.anatomy.recording.ops:
-            made = [v for v in reader.reads if v.index in after]
-            others = (v for v in reader.reads if v.index not in latent)
-            if made and any(self._is_target(v, made[0]) for v in others):
-                return True
-        return False
-
-    def _is_target(self, value: Value, made: Value) -> bool:
-        """Whether a value is data, or features of data, that a prediction is compared with."""
-        rows = self.code.shape[0] if self.code.shape else 0
-        features = self.flow.data[value.index] and value.tensor.numel() > rows
-        leaves = (self.anatomy.recording.values[i] for i in self.flow.ancestors(value))
-        given = [v for v in leaves if v.op is None and v.source in ("input", "condition")]
-        label = bool(given) and not self.flow.learned[value.index]
-        return label or (features and value.tensor.numel() == made.tensor.numel())
-
-    def _leaves(self, op: Op) -> Iterator[Value]:
-        for read in op.reads:
-            if not self.flow.data[read.index]:
-                for i in self.flow.ancestors(read):
-                    yield self.anatomy.recording.values[i]
-
-    def parameters(self) -> list[Value]:
-        """Parameters that meet the posterior in those terms and that nothing else is made from."""
-        heads = [v for f in self.anatomy.latents for v in (f.loc, f.scale, f.z) if v is not None]
-        own = self.flow.ancestors(*heads, self.code) | self._decoded
-        x_hat = self.anatomy.x_hat
-        compared = self.flow.descendants(x_hat) if x_hat is not None else set()
-        near = self.flow.descendants(*heads) & set(self.behind)
-        made = [
-            op.out
-            for op in self.anatomy.recording.ops
-            if op.makes
-            and op.out.index in near
-            and (op.out.index in self.after or (_product(op) and op.out.index not in own))
-            and self.flow.layer(op)
-            and self._predicts(op)
-        ]
-        if made:  # a second decoder, or a projection onto given features
-            compared = compared | self.flow.descendants(*made)
-        met = near - self._decoded - compared
-        values = self.anatomy.recording.values
-        behind = self.flow.ancestors(*(values[i] for i in met)) if met else frozenset()
-        return [
-            v
-            for v in values
-            if v.source in ("parameter", "stray")
-            and v.op is None
-            and v.requires_grad
-            and v.index in behind - own
-        ]
-
-
-def _product(op: Op) -> bool:
-    return op.name not in _ELEMENTWISE
-
-
-def _terms(anatomy: Anatomy, code: Value) -> _Terms | None:
-    loss = anatomy.recording.loss
-    if not isinstance(loss, Tensor) or not loss.requires_grad:
-        return None
-    end = anatomy.recording.value_of(loss)
-    return _Terms(anatomy, end, code) if end is not None else None
 
 
 def prior(examination: Examination, latents: list[Latent]) -> Found | None:
@@ -181,7 +32,7 @@ def prior(examination: Examination, latents: list[Latent]) -> Found | None:
     flowed = _flow_posterior(anatomy, latents)
     if flowed is not None:
         return flowed
-    terms = _terms(anatomy, latent.z)
+    terms = terms_of(anatomy, latent.z)
     if terms is None:
         return None
     pseudo = _pseudo_inputs(anatomy, latent, terms)
@@ -225,7 +76,7 @@ def _learned(anatomy: Anatomy, parameters: list[Value]) -> Found:
         for op in anatomy.recording.ops
         if parameters[0] in op.reads
         and flow.layer(op)
-        and _product(op)
+        and is_product(op)
         and any(flow.data[v.index] or flow.given[v.index] for v in op.reads)
         and not any(flow.noise[v.index] for v in op.reads)
     ]
@@ -263,7 +114,7 @@ def _flow_posterior(anatomy: Anatomy, latents: list[Latent]) -> Found | None:
     for latent in latents:
         behind, after = flow.ancestors(x_hat), flow.descendants(latent.z)
         own = flow.ancestors(latent.z)
-        terms = _terms(anatomy, latent.z)
+        terms = terms_of(anatomy, latent.z)
         if terms is None:
             continue
         for value in anatomy.recording.values:
@@ -288,7 +139,7 @@ def _flow_posterior(anatomy: Anatomy, latents: list[Latent]) -> Found | None:
     return None
 
 
-def _pseudo_inputs(anatomy: Anatomy, latent: Latent, terms: _Terms) -> Found | None:
+def _pseudo_inputs(anatomy: Anatomy, latent: Latent, terms: Terms) -> Found | None:
     """Whether the encoder runs a second time, on parameters in place of data, for the loss."""
     flow, head = anatomy.flow, latent.loc_head
     if head is None or not head.path:
@@ -312,7 +163,7 @@ def _pseudo_inputs(anatomy: Anatomy, latent: Latent, terms: _Terms) -> Found | N
     return None
 
 
-def _mixture(anatomy: Anatomy, terms: _Terms) -> Found | None:
+def _mixture(anatomy: Anatomy, terms: Terms) -> Found | None:
     """Whether the loss joins densities of the sample over an axis that the sample does not have."""
     flow = anatomy.flow
     rows = terms.code.shape[0] if terms.code.shape else 0
@@ -344,7 +195,7 @@ def _sizes(anatomy: Anatomy, indices: list[int]) -> set[int]:
 
 def matched(anatomy: Anatomy, code: Value) -> Found | None:
     """How a loss without a KL shapes the distribution of codes: by a kernel or a discriminator."""
-    terms = _terms(anatomy, code)
+    terms = terms_of(anatomy, code)
     if terms is None or not terms.after:
         return None
     layers = terms.layers()
@@ -357,7 +208,7 @@ def matched(anatomy: Anatomy, code: Value) -> Found | None:
     return "regularised", "medium", "a term of the loss reads the code row by row, without a KL"
 
 
-def _rows_interact(terms: _Terms) -> bool:
+def _rows_interact(terms: Terms) -> bool:
     """Whether the gradient at one row's code depends on another's, through those terms alone."""
     code, loss, x_hat = terms.code, terms.loss.tensor, terms.anatomy.x_hat
     x, edge = terms.anatomy.x, code.edge

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 
@@ -14,12 +13,11 @@ from ..anatomy.decoders import other_decoders, skipped_sample
 from ..anatomy.latents import AFFINE_NOISE, Head, path_of, tables_of, writes_to
 from ..anatomy.moves import fed_by
 from ..code.aliases import taken_for_sample
-from ..code.listing import Method, methods_of, returned_name
 from ..code.places import Frame
 from ..runs.flow import JOINS, RESHAPES, SLICES, Draw, Flow
 from ..runs.recording import Op, Recording, Value
+from .variational import is_variational, samples_elsewhere
 
-_PRIMITIVES = frozenset("randn randn_like rand rand_like normal normal_ rsample sample".split())
 _MOST = 8  # latents of a hierarchy or a sequence that are looked at
 
 
@@ -95,8 +93,8 @@ def examine_decoding(anatomy: Anatomy, model: nn.Module) -> Decoding:
         tuple(_dead(anatomy)),
         bool(anatomy.latents) and not sampled,
         blind,
-        not anatomy.latents and _samples_elsewhere(recording, model),
-        bool(anatomy.latents) or _variational(anatomy, model),
+        not anatomy.latents and samples_elsewhere(recording, model),
+        bool(anatomy.latents) or is_variational(anatomy, model),
         skipped if sampled or not fed else None,
         frozenset() if sampled else frozenset(_fed_by_sample(anatomy)),
     )
@@ -342,67 +340,3 @@ def _blind(anatomy: Anatomy, heads: tuple[Head, Head]) -> Op | None:
         if op.makes and op.out.index in behind and op.out.index not in encoder and flow.layer(op):
             return op
     return x_hat.op
-
-
-def _variational(anatomy: Anatomy, model: nn.Module) -> bool:
-    """Whether a model without a sample is meant to be a VAE.
-
-    Its loss acts on the scale head, the head is named a scale, or its class holds a function that
-    draws noise for given parameters.
-    """
-    unsampled = anatomy.unsampled
-    if unsampled is None:
-        return False
-    recording = anatomy.recording
-    if recording.loss is not None and (loss := recording.value_of(recording.loss)):
-        return unsampled.scale_head.value.index in anatomy.flow.ancestors(loss)
-    returned = returned_name(type(model), unsampled.scale.name)
-    names = f"{unsampled.scale.name} {unsampled.scale_head.path} {returned}".lower()
-    if any(word in names for word in ("var", "sigma", "std", "scale")):
-        return True
-    return any(
-        _draws(m) and len(m.node.args.args) > 2
-        for kind in {type(m) for m in model.modules()}
-        for m in methods_of(kind)
-    )
-
-
-def _samples_elsewhere(recording: Recording, model: nn.Module) -> bool:
-    """Whether an `if` this pass did not take, or another method, makes the sample."""
-    methods = {
-        (m.file, m.lines): m for k in {type(m) for m in model.modules()} for m in methods_of(k)
-    }
-    executed = {(f.code.co_filename, f.code.co_name) for f in recording.functions.values()}
-    primitives = {m.name for m in methods.values() if _draws(m) and len(m.node.args.args) > 1}
-    names = _PRIMITIVES | primitives
-    for method in methods.values():
-        if method.name in primitives:
-            continue
-        ran = (method.file, method.name) in executed
-        for node in _switched_calls(method.node) if ran else ast.walk(method.node):
-            known = names if ran else primitives
-            if isinstance(node, ast.Call) and _called(node) in known:
-                return True
-    return False
-
-
-def _switched_calls(node: ast.AST) -> Iterator[ast.AST]:
-    for inner in ast.walk(node):
-        if isinstance(inner, (ast.If, ast.IfExp)):
-            bodies = [inner.body, inner.orelse]
-            for body in bodies:
-                for part in body if isinstance(body, list) else [body]:
-                    yield from ast.walk(part)
-
-
-def _draws(method: Method) -> bool:
-    return any(
-        isinstance(node, ast.Call) and _called(node) in _PRIMITIVES
-        for node in ast.walk(method.node)
-    )
-
-
-def _called(node: ast.Call) -> str:
-    if isinstance(node.func, ast.Attribute):
-        return node.func.attr
-    return node.func.id if isinstance(node.func, ast.Name) else ""

@@ -6,7 +6,7 @@ import ast
 import dataclasses
 
 from .entrypoints import config_functions, said_by_decorators, said_by_default
-from .source import Function, blocks
+from .syntax import Function, blocks
 
 Bindings = dict[str, "Bound | None"]
 

@@ -10,7 +10,8 @@ import textwrap
 import types
 from typing import Any
 
-from .source import Function, function_tree
+from .source import function_tree
+from .syntax import Function
 
 _UNREAD = sys.stdlib_module_names | {"torch", "numpy"}
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .source import Function, called_name
+from .syntax import Function, called_name
 
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from .callees import tree_of
-from .source import Function
+from .syntax import Function
 
 _TRAINS = re.compile(r"train|fit|learn", re.IGNORECASE)
 _DOES_NOT = re.compile(r"eval|test|val|infer|pred|gen|none|off|mean|determin", re.IGNORECASE)

@@ -21,8 +21,9 @@ from .callees import tree_of
 from .entrypoints import config_of, tracked_config
 from .permitted import forbidden, may_be_called
 from .scope import Missing, Scope, Unknown
-from .source import Function, Source, called_name, file_of, is_foreign, names_read, root_name
+from .source import Source, file_of, is_foreign
 from .statements import is_costly
+from .syntax import Function, called_name, names_read, root_name
 
 _COMPILED = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.JoinedStr)
 _PURE = ("torch", "functools", "operator", "math", "itertools", "collections", "copy", "numpy")

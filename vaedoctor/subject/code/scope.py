@@ -24,7 +24,8 @@ from .entrypoints import hydra_config
 from .late import growing
 from .permitted import LARGEST_POWER, MOVES, OPERATORS, TENSOR_CALLS, may_be_called
 from .roles import role
-from .source import Function, Source, called_name, root_name, stripped
+from .source import Source
+from .syntax import Function, called_name, root_name, stripped
 
 
 class Unknown(Exception):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Set
 
-from .source import blocks, called_name, names_read, root_name
+from .syntax import blocks, called_name, names_read, root_name
 
 _HARMLESS = {
     "print",

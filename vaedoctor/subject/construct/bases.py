@@ -19,7 +19,8 @@ from pathlib import Path
 
 from ...spelling import listed
 from ..code.callees import tree_of
-from ..code.source import Function, file_of, is_foreign, is_library
+from ..code.source import file_of, is_foreign, is_library
+from ..code.syntax import Function
 from ..errors import TargetError
 
 _MOST_READ = 200

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from ...finding import Span
-from ..code.source import Place, Source, called_name, names_read, own_expressions, root_name
+from ..code.source import Place, Source
+from ..code.syntax import called_name, names_read, own_expressions, root_name
 from ..script.aftermath import Aftermath
 from ..script.holders import Holders, class_around
 from ..script.setting import Setting

@@ -22,7 +22,8 @@ from typing import Any
 from ..code.callees import constructor_of
 from ..code.scope import Scope, Unknown
 from ..code.signatures import signature_of
-from ..code.source import Place, Source, called_name, file_of, is_foreign, own_expressions, parse
+from ..code.source import Place, Source, file_of, is_foreign, parse
+from ..code.syntax import called_name, own_expressions
 from .bases import inheriting
 from .templates import Template, told_arguments
 

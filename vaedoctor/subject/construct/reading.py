@@ -26,7 +26,7 @@ from ..code.callees import (
     tree_of,
 )
 from ..code.signatures import signature_of
-from ..code.source import called_name
+from ..code.syntax import called_name
 from ..code.uses import Use
 from .standing import Standing, is_super, is_unbound, place_of
 

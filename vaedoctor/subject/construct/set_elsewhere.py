@@ -13,7 +13,8 @@ from typing import Any
 from torch import nn
 
 from ..code.callees import tree_of
-from ..code.source import Function, is_library
+from ..code.source import is_library
+from ..code.syntax import Function
 from .built import Built
 
 _TRAINS = re.compile(r"fit|train", re.IGNORECASE)

@@ -21,7 +21,8 @@ from torch import nn
 from ..code.bindings import Bindings
 from ..code.scope import Scope, Unknown
 from ..code.signatures import signature_of
-from ..code.source import Function, Place, Source, stripped
+from ..code.source import Place, Source
+from ..code.syntax import Function, stripped
 from ..script.holders import class_around
 from .making import Call
 

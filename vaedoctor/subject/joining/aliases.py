@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from ..code.source import Function, Place, Source, called_name, own_expressions, stripped
+from ..code.source import Place, Source
+from ..code.syntax import Function, called_name, own_expressions, stripped
 from ..script.holders import callees, class_around, read_in_rounds
 
 Home = Function | ast.ClassDef | None

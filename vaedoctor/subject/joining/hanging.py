@@ -13,8 +13,9 @@ import copy
 from collections.abc import Mapping
 from typing import Any, cast
 
-from ..code.source import Function, Source, called_name, stripped
+from ..code.source import Source
 from ..code.statements import binds
+from ..code.syntax import Function, called_name, stripped
 from ..script.bindings import one_by_one, writes
 from .aliases import Aliases, Home, Part, handed
 

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..code.source import Place, Source, called_name, names_read, own_expressions, stripped
+from ..code.source import Place, Source
+from ..code.syntax import called_name, names_read, own_expressions, stripped
 from ..errors import TargetError
 from ..loading.candidates import sampling
 from ..loading.loading import Loaded

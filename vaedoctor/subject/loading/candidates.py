@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from ..code.source import called_name, names_read, stripped
+from ..code.syntax import called_name, names_read, stripped
 from .loading import Loaded
 
 _DRAWS = re.compile(r"rand(n|_like|n_like)?|r_?sample|normal_?|gumbel_softmax|bernoulli_?")

@@ -14,7 +14,8 @@ from typing import Any
 from ...notebook import is_notebook
 from ...spelling import closest
 from ..code import cuda
-from ..code.source import Source, is_foreign, is_main_guard, read
+from ..code.source import Source, is_foreign, read
+from ..code.syntax import is_main_guard
 from ..errors import TargetError, summary, user_traceback
 from ..trials.switches import generators_restored, seed_everything
 from .packages import enter_packages, package_of

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ..code.arguments import flags_parsed, no_argument_required
-from ..code.source import Source, blocks, globals_read, is_main_guard
+from ..code.source import Source
 from ..code.statements import (
     aliased,
     assigns,
@@ -34,6 +34,7 @@ from ..code.statements import (
     is_harmless,
     is_text,
 )
+from ..code.syntax import blocks, globals_read, is_main_guard
 from .starred import supply
 from .stubs import Absent
 

@@ -18,7 +18,8 @@ from ..code.losses import (
     wants_model,
 )
 from ..code.roles import role
-from ..code.source import Source, called_name, function_tree, source_of, span_of
+from ..code.source import Source, function_tree, source_of, span_of
+from ..code.syntax import called_name
 from ..errors import TargetError, summary
 from ..loading.trainerless import without_trainer
 from ..subject import Batch, Objective

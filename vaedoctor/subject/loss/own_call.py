@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from ..code.cuda import mark_moved, moves_ignored
 from ..code.roles import role
 from ..code.scope import Scope
-from ..code.source import Place, Source, called_name, names_read, own_expressions, root_name
+from ..code.source import Place, Source
+from ..code.syntax import called_name, names_read, own_expressions, root_name
 from ..script.construction import user_names
+from ..script.rewriting import OnOneDevice
 from ..subject import Batch
 from ..trials.switches import generators_restored, seed_everything
 from ..trials.trial import forward_parameters
@@ -214,7 +216,7 @@ class _OwnCall:
 _OUTPUT = "__output__"
 
 
-class _WithoutForward(ast.NodeTransformer):
+class _WithoutForward(OnOneDevice):
     """Puts the output we already have in the place of `model(x)`, and moves nothing."""
 
     def __init__(self, call: ast.Call) -> None:
@@ -223,12 +225,7 @@ class _WithoutForward(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.AST:
         if ast.unparse(node) == self.text:
             return ast.Name(_OUTPUT, ast.Load())
-        if isinstance(node.func, ast.Attribute) and node.func.attr in {"cuda", "cpu", "to"}:
-            asked = ast.unparse(node)
-            if node.func.attr != "to" or "device" in asked or "cuda" in asked:
-                inner: ast.AST = self.visit(node.func.value)
-                return inner
-        return self.generic_visit(node)
+        return super().visit_Call(node)
 
 
 def _forward_before(place: Place, loss: ast.Call, models: set[str]) -> _Forward | None:

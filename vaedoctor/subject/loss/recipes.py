@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from ..code.source import called_name, function_tree
+from ..code.source import function_tree
+from ..code.syntax import called_name
 from ..subject import LOADED, Batch
 from ..trials.trial import forward_parameters
 

@@ -14,12 +14,8 @@ from torch import nn
 
 from ...finding import Span
 from ..code.scope import Scope
-from ..code.source import (
-    Source,
-    blocks,
-    names_read,
-    root_name,
-)
+from ..code.source import Source
+from ..code.syntax import blocks, names_read, root_name
 from .construction import Construction, builds_from_parameters, names_bound, value_of
 
 _CHANGES = {

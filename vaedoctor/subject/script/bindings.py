@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 
-from ..code.source import root_name
+from ..code.syntax import root_name
 
 
 def one_by_one(statement: ast.stmt) -> list[ast.stmt]:

@@ -11,9 +11,8 @@ from typing import Any
 
 from ..code.openscope import OpenScope, told
 from ..code.scope import Scope, Unknown
-from ..code.source import (
-    Place,
-    Source,
+from ..code.source import Place, Source
+from ..code.syntax import (
     called_name,
     is_main_guard,
     names_read,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..code.roles import role
 from ..code.scope import Unknown
-from ..code.source import called_name, names_read, root_name
+from ..code.syntax import called_name, names_read, root_name
 from .bindings import free, reads, writes
 from .datascope import DataScope, is_tensor_or_holds_one
 from .feeding import Followed

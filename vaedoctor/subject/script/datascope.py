@@ -21,17 +21,9 @@ from ..code.bindings import Bindings
 from ..code.callees import tree_of
 from ..code.openscope import OpenScope
 from ..code.scope import Unknown
-from ..code.source import (
-    Function,
-    Place,
-    Source,
-    called_name,
-    file_of,
-    globals_read,
-    is_foreign,
-    root_name,
-)
+from ..code.source import Place, Source, file_of, is_foreign
 from ..code.statements import is_costly
+from ..code.syntax import Function, called_name, globals_read, root_name
 from .handing import handing_calls, is_parameter, is_rebound
 from .holders import Holders, class_around
 from .pictures import SIZES, Pictures, transform_called

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ..code.openscope import OpenScope
 from ..code.scope import Scope, Unknown
-from ..code.source import Function, Source, own_expressions
+from ..code.source import Source
+from ..code.syntax import Function, own_expressions
 from ..subject import Around
 from ..trials.switches import generators_restored
 from ..trials.trial import leaves

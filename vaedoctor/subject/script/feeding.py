@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ..code.scope import Unknown
 from ..code.signatures import signature_of
-from ..code.source import Function, Source, called_name, names_read
+from ..code.source import Source
+from ..code.syntax import Function, called_name, names_read
 from ..subject import Around
 from ..trials.switches import generators_restored
 from .bindings import names_in, writes

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from ..code.source import Source, called_name, own_expressions
+from ..code.source import Source
+from ..code.syntax import called_name, own_expressions
 from .datascope import DataScope
 from .holders import class_around
 

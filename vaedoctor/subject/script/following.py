@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..code.scope import Unknown
-from ..code.source import blocks, root_name
+from ..code.syntax import blocks, root_name
 from .bindings import writes
 from .datascope import DataScope
 

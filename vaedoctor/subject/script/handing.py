@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from ..code.source import Function, Place, Source, called_name, own_expressions
+from ..code.source import Place, Source
+from ..code.syntax import Function, called_name, own_expressions
 from .holders import callees
 
 

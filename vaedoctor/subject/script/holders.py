@@ -6,7 +6,8 @@ import ast
 from collections.abc import Callable, Collection, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 
-from ..code.source import Function, Place, Source, called_name, own_expressions, stripped
+from ..code.source import Place, Source
+from ..code.syntax import Function, called_name, own_expressions, stripped
 
 Owner = ast.ClassDef | None
 _USUAL = {"model", "vae", "net", "network", "autoencoder", "module", "ae"}

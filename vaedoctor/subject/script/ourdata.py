@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..code.roles import role
-from ..code.source import Source, called_name, root_name
+from ..code.source import Source
+from ..code.syntax import called_name, root_name
 from ..subject import Batch
 from .bindings import free, one_by_one, reads, writes
 from .holders import callees

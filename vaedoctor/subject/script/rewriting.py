@@ -29,7 +29,7 @@ def on_batch(
     as `data[i : i + 32]` and the argument each stands for, `slices` what they have in brackets.
     """
     tree = ast.Module([copy.deepcopy(s) for s in statements], [])
-    tree = _OnBatch(entry, places, parts, slices).visit(_OnOneDevice().visit(tree))
+    tree = _OnBatch(entry, places, parts, slices).visit(OnOneDevice().visit(tree))
     made: ast.Module = ast.fix_missing_locations(tree)
     return made
 
@@ -95,10 +95,11 @@ class _OnBatch(ast.NodeTransformer):
         return self.generic_visit(node)
 
 
-class _OnOneDevice(ast.NodeTransformer):
+class OnOneDevice(ast.NodeTransformer):
     """Leaves out moves to a device."""
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
+        """What is moved, in the place of the call that moves it."""
         if isinstance(node.func, ast.Attribute) and node.func.attr in {"cuda", "cpu", "to"}:
             asked = ast.unparse(node)
             if node.func.attr != "to" or "device" in asked or "cuda" in asked:

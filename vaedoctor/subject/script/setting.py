@@ -18,12 +18,8 @@ from ..code.late import Late, growing
 from ..code.openscope import OpenScope
 from ..code.roles import role
 from ..code.scope import Missing, Scope, Unknown
-from ..code.source import (
-    Function,
-    Source,
-    globals_read,
-    names_read,
-)
+from ..code.source import Source
+from ..code.syntax import Function, globals_read, names_read
 from ..trials.reachable import reachable
 from ..trials.switches import generators_restored, seed_everything
 from ..trials.trial import home

@@ -14,7 +14,8 @@ from typing import Any
 from torch import nn
 
 from ..code.late import Late
-from ..code.source import Function, Source
+from ..code.source import Source
+from ..code.syntax import Function
 
 
 class Quiet:

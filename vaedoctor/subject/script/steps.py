@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from ..code.source import Function, Source, blocks, called_name, root_name
+from ..code.source import Source
+from ..code.syntax import Function, blocks, called_name, root_name
 from .bindings import _calls_any, fills, names_in, one_by_one, reads, writes
 from .holders import Holders, callees, class_around
 

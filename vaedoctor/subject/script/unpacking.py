@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..code.source import Function, Source, called_name
+from ..code.source import Source
+from ..code.syntax import Function, called_name
 from ..subject import Batch
 from ..trials.witness import user_frame
 from .holders import callees
