@@ -15,6 +15,7 @@ from vaedoctor.examine.runs.flow import Flow
 from vaedoctor.examine.runs.recording import Op, Recording, Value
 from vaedoctor.examine.runs.step import run_recorded
 from vaedoctor.subject.subject import Batch, Objective, Subject
+from vaedoctor.subject.total import total
 from vaedoctor.subject.trials.trace import leaves_no_trace
 
 
@@ -90,3 +91,9 @@ def flow_of(recording: Recording) -> tuple[Flow, Value]:
     value = recording.value_of(recording.output)
     assert value is not None
     return Flow(recording), value
+
+
+def value(model: nn.Module, objective: Objective, batch: Batch, seed: int = 0) -> float:
+    """The loss of one run."""
+    torch.manual_seed(seed)
+    return float(total(objective.run(model, batch)).detach())

@@ -4,6 +4,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from texts import ANY_WIDTH
 
 from vaedoctor.checkup import examine_subject
 from vaedoctor.finding import Report
@@ -12,16 +13,9 @@ from vaedoctor.subject.target import load
 MODEL = """
 import torch
 from torch import nn
-
-class VAE(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.up, self.down = nn.Linear(12, 6), nn.Linear(3, 12)
-
-    def forward(self, x):
-        mu, logvar = self.up(x).chunk(2, -1)
-        return self.down(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
-
+"""
+MODEL += ANY_WIDTH
+MODEL += """
     def training_step(self, batch, index):
         return self.both(batch, "train")
 

@@ -1,24 +1,22 @@
-"""Which loss trains the model, and which output or input each of its parameters means."""
+"""Which output or input of the model each parameter of a loss that is given means."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from steps import value
 from torch import Tensor, nn
 
 from vaedoctor.subject.batches.batch import as_batch
 from vaedoctor.subject.code.roles import role
 from vaedoctor.subject.loss.contained import total_among
 from vaedoctor.subject.loss.objective import find_objective
-from vaedoctor.subject.subject import Batch, Objective
-from vaedoctor.subject.target import TargetError, from_instance, load
-from vaedoctor.subject.target import loaded as open_target
+from vaedoctor.subject.subject import Batch
+from vaedoctor.subject.target import TargetError, from_instance
 from vaedoctor.subject.total import total
 
 
@@ -73,11 +71,6 @@ def weighed(recon: Tensor, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
 
 
 X = torch.rand(4, 12)
-
-
-def value(model: nn.Module, objective: Objective, batch: Batch, seed: int = 0) -> float:
-    torch.manual_seed(seed)
-    return float(total(objective.run(model, batch)).detach())
 
 
 def wanted(model: VAE, x: Tensor = X) -> float:
@@ -289,157 +282,6 @@ def test_searching_leaves_no_trace() -> None:
     assert torch.equal(random, torch.get_rng_state())
 
 
-FILE = """
-import torch
-from torch import nn
-import torch.nn.functional as F
-class VAE(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.up, self.down = nn.Linear(12, 6), nn.Linear(3, 12)
-    def forward(self, x):
-        mu, logvar = self.up(x).chunk(2, -1)
-        return torch.sigmoid(self.down(mu + torch.randn_like(mu) * (logvar / 2).exp())), mu, logvar
-{method}
-def kl_loss(mu, logvar):
-    return 0.5 * (mu ** 2 + logvar.exp() - 1 - logvar).sum()
-def train_loss_plot(losses):
-    return losses
-{rest}
-"""
-LOSS = """
-def {name}({parameters}):
-    bce = F.binary_cross_entropy({recon}, {x}, reduction="sum")
-    return bce + {scale} * kl_loss({mu}, {logvar})
-"""
-NAMED = {"recon": "recon_x", "x": "x", "mu": "mu", "logvar": "logvar", "scale": "1"}
-ORDINARY = LOSS.format(name="loss_function", parameters="recon_x, x, mu, logvar", **NAMED)
-NAMELESS = LOSS.format(
-    name="loss_function",
-    parameters="a, b, c, d, w",
-    recon="d",
-    x="b",
-    mu="c",
-    logvar="a",
-    scale="w",
-)
-
-
-def loaded(tmp_path: Path, rest: str, method: str = "", **options: Any) -> Any:
-    method = textwrap.indent(textwrap.dedent(method), "    ")
-    (tmp_path / "mymodel.py").write_text(FILE.format(rest=rest, method=method))
-    return load(f"{tmp_path / 'mymodel.py'}:VAE", **options)
-
-
-def expected(subject: Any, weight: float = 1.0) -> float:
-    torch.manual_seed(0)
-    x = subject.batch.args[0]
-    recon, mu, logvar = subject.model(x)
-    bce = nn.functional.binary_cross_entropy(recon, x, reduction="sum")
-    return float((bce + weight * kl(mu, logvar)).detach())
-
-
-def test_a_function_of_the_file(tmp_path: Path) -> None:
-    subject = loaded(tmp_path, ORDINARY)
-    objective = subject.objective
-    assert (objective.name, objective.origin) == (
-        "loss_function",
-        "found: `loss_function` in mymodel.py",
-    )
-    line = (tmp_path / "mymodel.py").read_text().splitlines()[objective.at.line - 1]
-    assert line == "def loss_function(recon_x, x, mu, logvar):"
-    assert value(subject.model, objective, subject.batch) == pytest.approx(expected(subject))
-
-
-@pytest.mark.parametrize(
-    "use",
-    [
-        "p, q, r = model(data)\n    loss = loss_function(r, data, q, d=p, w=W)",
-        "out = model(data)\n    loss = loss_function(out[2], data.view(-1, 12), out[1], out[0], W)",
-        "p, q, r = model(data)\n    s = r + 0\n    y = loss_function(s, data.to(device), q, p, W)",
-    ],
-)
-def test_the_files_own_call_gives_the_positions(tmp_path: Path, use: str) -> None:
-    rest = NAMELESS + f"W = 2.5\ndef train(model, loader):\n  for data, _ in loader:\n    {use}\n"
-    subject = loaded(tmp_path, rest)
-    assert subject.objective is not None, subject.notes
-    run = value(subject.model, subject.objective, subject.batch)
-    assert run == pytest.approx(expected(subject, 2.5))
-
-
-def test_a_weight_only_the_training_loop_knows(tmp_path: Path) -> None:
-    loss = LOSS.format(
-        name="vae_loss", parameters="recon_x, x, mu, logvar, beta", **{**NAMED, "scale": "beta"}
-    )
-    use = "for x, in loader:\n    r, m, v = vae(x)\n    vae_loss(r, x, m, v, beta).backward()\n"
-    subject = loaded(tmp_path, loss + use)
-    run = value(subject.model, subject.objective, subject.batch)
-    assert run == pytest.approx(expected(subject))
-    assert subject.objective.unweighed == "beta"
-    told = loaded(tmp_path, loss + "beta = 1.0\n" + use)
-    assert told.objective.unweighed is None
-
-
-def test_the_called_one_of_several(tmp_path: Path) -> None:
-    other = ORDINARY.replace("loss_function", "vae_loss")
-    undecided = loaded(tmp_path, ORDINARY + other)
-    assert undecided.objective is None
-    assert "several losses run (`loss_function`, `vae_loss`)" in undecided.notes[-1]
-    use = "def train(model, x):\n    r, m, v = model(x)\n    return vae_loss(r, x, m, v)\n"
-    assert loaded(tmp_path, ORDINARY + other + use).objective.name == "vae_loss"
-    given = loaded(tmp_path, ORDINARY + other, objective="loss_function")
-    assert given.objective.name == "loss_function"
-
-
-METHODS = {
-    "loss_function": """
-        def loss_function(self, *args, **kwargs):
-            recons, mu, log_var = args
-            kl = kl_loss(mu, log_var)
-            return {"loss": recons.mean() + kwargs["M_N"] * kl, "KLD": -kl.detach()}
-    """,
-    "elbo": """
-        def elbo(self, x):
-            recon, mu, logvar = self(x)
-            return -F.mse_loss(recon, x) - kl_loss(mu, logvar)
-    """,
-    "training_step": """
-        def training_step(self, batch, batch_idx):
-            x, _ = batch
-            recon, mu, logvar = self(x)
-            return F.mse_loss(recon, x) + kl_loss(mu, logvar)
-    """,
-    "compute_loss": """
-        def compute_loss(self, x, outputs):
-            recon, mu, logvar = outputs
-            return F.mse_loss(recon, x) + kl_loss(mu, logvar)
-    """,
-}
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_methods(tmp_path: Path, name: str) -> None:
-    subject = loaded(tmp_path, "", METHODS[name])
-    assert subject.objective.origin == f"found: method `{name}`"
-    assert total(subject.objective.run(subject.model, subject.batch)).requires_grad
-
-
-def test_what_the_file_maximises_is_negated(tmp_path: Path) -> None:
-    use = "def train(model, x):\n    loss = -model.elbo(x)\n"
-    one = loaded(tmp_path, "", METHODS["elbo"])
-    two = loaded(tmp_path, use, METHODS["elbo"])
-    plain = value(one.model, one.objective, one.batch)
-    assert value(two.model, two.objective, two.batch) == pytest.approx(-plain)
-
-
-def test_losses_in_other_files_and_unknown_names(tmp_path: Path) -> None:
-    (tmp_path / "losses.py").write_text("def mine(recon, x):\n    return (recon - x).abs().sum()\n")
-    subject = loaded(tmp_path, "", objective=f"{tmp_path / 'losses.py'}:mine")
-    assert subject.objective.at.file.endswith("losses.py")
-    with pytest.raises(TargetError, match="did you mean `loss_function`"):
-        loaded(tmp_path, ORDINARY, objective="loss_functoin")
-
-
 def test_totals() -> None:
     @dataclass
     class Record:
@@ -483,40 +325,6 @@ def test_roles(name: str, meaning: str | None) -> None:
     assert role(name) == meaning
 
 
-LOOP = """
-import torch
-from torch import nn, optim
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.a, self.b = nn.Linear(12, 8), nn.Linear(4, 12)
-
-    def forward(self, x):
-        m, v = self.a(x).chunk(2, 1)
-        y = self.b(m + torch.randn_like(m) * (0.5 * v).exp())
-        kl = 0.5 * (m ** 2 + v.exp() - 1 - v).sum(1)
-        return y, kl.sum(), kl.mean() + ((y - x) ** 2).sum(1).mean()
-
-if __name__ == "__main__":
-    net = Net()
-    optimizer = optim.Adam(net.parameters())
-    for _ in range(100):
-        y, divergence, total = net(torch.rand(16, 12))
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-"""
-
-
-def test_a_loss_without_a_name_in_forward_is_the_one_that_the_loop_minimizes(tmp_path):
-    path = tmp_path / "loop.py"
-    path.write_text(LOOP)
-    subject = load(f"{path}:Net")
-    assert subject.objective is not None
-    assert subject.objective.name == "total"
-
-
 def test_a_penalty_among_the_outputs_is_no_total() -> None:
     mu, w = torch.ones(3, requires_grad=True) * 2, torch.ones(3, requires_grad=True)
     x_hat, kl = mu * w, (mu**2).sum()
@@ -527,32 +335,6 @@ def test_a_penalty_among_the_outputs_is_no_total() -> None:
     rows, kls = (x_hat**2).flatten(), mu**2
     assert total_among((x_hat, (rows + kls).mean(), rows.mean(), kls.mean())) == (1,)
     assert total_among((x_hat, rows.mean(), (kls + rows.detach()).mean(), kls.mean())) is None
-
-
-BOUND = """
-def {name}(xh, x, mu, logvar):
-    return F.binary_cross_entropy(xh, x, reduction="sum"){sign} kl_loss(mu, logvar)
-"""
-GAP = """
-def gap(mu, logvar):
-    return (mu - logvar).pow(2).sum()
-"""
-
-
-def test_the_one_function_that_trains_everything_is_the_loss_whatever_its_name(
-    tmp_path: Path,
-) -> None:
-    bound = BOUND.format(name="bound", sign=" +")
-    subject = loaded(tmp_path, bound + GAP)
-    assert subject.objective is not None
-    assert subject.objective.name == "bound"
-    assert not subject.objective.settled
-    run = value(subject.model, subject.objective, subject.batch)
-    assert run == pytest.approx(expected(subject))
-    assert loaded(tmp_path, bound + BOUND.format(name="other", sign=" -")).objective is None
-    assert loaded(tmp_path, GAP).objective is None
-    writes = bound.replace("return", "torch.save(x, 'x.pt')\n    return")
-    assert loaded(tmp_path, writes).objective is None
 
 
 class Cloud(nn.Module):
@@ -598,41 +380,6 @@ def test_a_loaders_dict_gives_forward_its_part_and_the_loss_all(way: str) -> Non
     assert torch.equal(found.run(model, given), model.training_step(batch, 0))
 
 
-BEFORE = """
-import torch
-from torch import nn
-class Model(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.up, self.down = nn.Linear(12, 6), nn.Linear(3, 12)
-    def forward(self, x):
-        mu, logvar = self.up(x).chunk(2, -1)
-        return self.down(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
-    def pretrain(self, loader):
-        optimizer = torch.optim.Adam(self.parameters())
-        for x, _ in loader:
-            loss = (self(x)[0] - x).square().mean()
-            loss.backward()
-            optimizer.step()
-"""
-LATER = """
-    def elbo_loss(self, x):
-        out, mu, logvar = self(x)
-        kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(1).mean()
-        return (out - x).square().sum(1).mean() + kl
-"""
-
-
-@pytest.mark.parametrize(("text", "name"), [(BEFORE, "loss"), (BEFORE + LATER, "elbo_loss")])
-def test_a_loop_before_the_training_counts_where_there_is_no_other_loss(
-    tmp_path: Path, text: str, name: str
-) -> None:
-    (tmp_path / "first.py").write_text(text)
-    objective = load(f"{tmp_path / 'first.py'}:Model").objective
-    assert objective is not None
-    assert objective.name == name
-
-
 def test_a_word_with_a_default_is_no_output() -> None:
     def loss(recon_x: Tensor, x: Tensor, mu: Tensor, logvar: Tensor, recon: str = "mse") -> Tensor:
         if recon != "mse":
@@ -643,75 +390,3 @@ def test_a_word_with_a_default_is_no_output() -> None:
     found, _ = find_objective(model, as_batch(model, torch.rand(4, 12)), loss)
     assert found is not None
     assert found.run(model, as_batch(model, torch.rand(4, 12))).dim() == 0
-
-
-@pytest.mark.parametrize(
-    ("step", "back"),
-    [
-        ("return torch.tensor(loss.item(), requires_grad=True)", "training_step((x, y), 0)"),
-        ("return loss.detach().requires_grad_()", "training_step((x, y), 0)"),
-    ],
-)
-def test_a_loss_that_goes_backward_from_a_number_is_examined(
-    tmp_path: Path, step: str, back: str
-) -> None:
-    method = f"""
-    def training_step(self, batch, index):
-        x, y = batch
-        recon, mu, logvar = self(x)
-        loss = F.binary_cross_entropy(recon, x) + kl_loss(mu, logvar)
-        {step}
-    """
-    loop = f"""
-model = VAE()
-for x, y in loader:
-    loss = model.{back}
-    loss.backward()
-"""
-    found = loaded(tmp_path, loop, method).objective
-    assert found is not None
-    assert "training loop" in found.origin
-
-
-def test_another_models_loss_is_no_severed_one(tmp_path: Path) -> None:
-    """The loss of a second network, trained on what the VAE encodes without gradients."""
-    loop = """
-vae, other = VAE(), nn.Linear(12, 12)
-for x, y in loader:
-    recon, mu, logvar = vae(x)
-    loss = other(recon.detach()).square().sum()
-    loss.backward()
-"""
-    assert loaded(tmp_path, loop).objective is None
-
-
-@pytest.mark.parametrize(("asked", "explained"), [("log_var", True), ("image", False)])
-def test_a_method_that_asks_the_output_for_what_it_lacks_is_examined(
-    tmp_path: Path, asked: str, explained: bool
-) -> None:
-    """Of an argument of which it reads nothing that the output holds, it expects another dict."""
-    read = "out['recon'] - x" if explained else "self(x)['recon'] - x"
-    (tmp_path / "model.py").write_text(
-        textwrap.dedent(
-            f"""
-            import torch
-            from torch import nn
-
-            class VAE(nn.Module):
-                def __init__(self):
-                    super().__init__()
-                    self.up, self.down = nn.Linear(12, 6), nn.Linear(3, 12)
-
-                def forward(self, x):
-                    mu, logvar = self.up(x).chunk(2, -1)
-                    z = mu + torch.randn_like(mu) * (logvar / 2).exp()
-                    return {{"recon": self.down(z), "mu": mu, "logvar": logvar}}
-
-                def loss(self, x, out):
-                    rec = ({read}).square().sum()
-                    return rec + out["{asked}"].exp().sum()
-            """
-        )
-    )
-    with open_target(f"{tmp_path / 'model.py'}:VAE") as subject:
-        assert (subject.objective is not None) is explained

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from texts import ANY_WIDTH
 
 from vaedoctor.checkup import examine_subject
 from vaedoctor.subject.script.pictures import NotFollowed, Picture, Pictures, transform_called
@@ -19,17 +20,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset, random_split
 import torch.nn.functional as F
 from torchvision import datasets, transforms
-
-class VAE(nn.Module):
-    def __init__(self, width=12):
-        super().__init__()
-        self.up, self.down = nn.Linear(width, 6), nn.Linear(3, width)
-
-    def forward(self, x):
-        mu, logvar = self.up(x).chunk(2, -1)
-        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
-        return self.down(z), mu, logvar
-
+"""
+MODEL += ANY_WIDTH
+MODEL += """
 def loss_function(recon, x, mu, logvar):
     rec = (recon - x).square().sum()
     return rec - 0.5 * (1 + logvar - mu.square() - logvar.exp()).sum()

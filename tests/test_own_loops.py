@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from texts import ANY_WIDTH
 
 from vaedoctor.checkup import examine_subject
 from vaedoctor.subject.target import load
@@ -19,17 +20,9 @@ from itertools import cycle
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, random_split
 from torchvision import datasets, transforms
-
-class VAE(nn.Module):
-    def __init__(self, width{default}):
-        super().__init__()
-        self.up, self.down = nn.Linear(width, 6), nn.Linear(3, width)
-
-    def forward(self, x):
-        mu, logvar = self.up(x).chunk(2, -1)
-        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
-        return self.down(z), mu, logvar
-
+"""
+MODEL += ANY_WIDTH
+MODEL += """
 def terms(recon, x, mu, logvar):
     rec = (recon - x).square().sum()
     return rec, -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum()
@@ -53,7 +46,7 @@ def loaded(tmp_path: Path, text: str, *, default: str = "=12", name: str = "VAE"
         textwrap.dedent(text),
         flags=re.MULTILINE,
     )
-    (tmp_path / "own.py").write_text(MODEL.replace("{default}", default) + text)
+    (tmp_path / "own.py").write_text(MODEL.replace("width=12", f"width{default}") + text)
     return load(f"{tmp_path / 'own.py'}:{name}")
 
 
@@ -549,7 +542,7 @@ def train(model, rows, optimizer):
         optimizer.step()
 """
     text = text.replace("TAKEN\n", taken)
-    (tmp_path / "own.py").write_text(MODEL.replace("{default}", "=7") + text)
+    (tmp_path / "own.py").write_text(MODEL.replace("width=12", "width=7") + text)
     subject = load(f"{tmp_path / 'own.py'}:Steps", input="8x5x7")
     assert subject.objective is not None
     assert subject.objective.name == "loss"

@@ -12,3 +12,15 @@ class VAE(nn.Module):
         mu, logvar = self.e(x).chunk(2, 1)
         return self.d(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
 """
+
+ANY_WIDTH = """
+class VAE(nn.Module):
+    def __init__(self, width=12):
+        super().__init__()
+        self.up, self.down = nn.Linear(width, 6), nn.Linear(3, width)
+
+    def forward(self, x):
+        mu, logvar = self.up(x).chunk(2, -1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        return self.down(z), mu, logvar
+"""
