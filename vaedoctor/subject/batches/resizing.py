@@ -9,12 +9,12 @@ from itertools import islice, permutations
 
 from ..trials.slots import Path, Shape, Slot, State, reshaped
 from ..trials.witness import Failed, Operand
-from .layers import Layers, square_images
+from .broadcasting import LARGEST, along, broadcast
+from .layers import Layers
+from .othershapes import OtherShapes, rescaled
 
 _VIEW = re.compile(r"shape '\[([\d, -]+)\]' is invalid for input of size (\d+)")
 _CHANNELS = re.compile(r"to have (\d+) channels, but got (\d+) channels")
-_LARGEST = 8192
-_FEATURES = 16  # so many numbers may be made of each one before a linear layer
 _WAYS = 4  # in which widths are shared out
 _MATRIX = {"matmul", "mm", "bmm", "__matmul__", "__rmatmul__", "addmm", "baddbmm", "einsum"}
 _CELLS = {"lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
@@ -25,7 +25,7 @@ class Resizing:
     """Other shapes for the slots of one model; sizes that were met before are remembered."""
 
     def __init__(self, layers: Layers) -> None:
-        self.layers = layers
+        self.layers, self.shapes = layers, OtherShapes(layers)
         self._met: dict[tuple[str, int, Path], tuple[int, int]] = {}
 
     def of(
@@ -41,7 +41,7 @@ class Resizing:
             dim = next((o for o in given if isinstance(o, int)), 0)
             if parts and operands and -len(operands[0].shape) <= dim < len(operands[0].shape):
                 axis = dim % len(operands[0].shape) - len(operands[0].shape)
-                yield from self._along(state, operands[0], axis, sum(parts), slots)
+                yield from along(state, operands[0], axis, sum(parts), slots)
         elif name in _CELLS:
             weight = next((o for o in operands if o.is_weight and len(o.shape) == 2), None)
             if weight is not None:
@@ -54,7 +54,7 @@ class Resizing:
             left, right = operands[-2:]
             if left.shape and left.shape[-1] != right.shape[-2]:
                 yield from self.wider(state, left, right.shape[-2], slots)
-                yield from self._along(state, right, -2, left.shape[-1], slots)
+                yield from along(state, right, -2, left.shape[-1], slots)
             yield from self._same_rows(state, left, right, slots)
         elif (found := _VIEW.search(text)) is not None:
             sizes = [int(n) for n in found[1].split(",")]
@@ -66,14 +66,14 @@ class Resizing:
             if sizes[1:] and got and all(n > 0 for n in sizes[1:]):
                 yield from self._together(state, operands[0], wanted / got, slots)
                 for path in operands[0].paths:
-                    for shape in self._resized(slots[path].shape, got, wanted):
+                    for shape in self.shapes.resized(slots[path].shape, got, wanted):
                         yield reshaped(state, path, shape)
         elif name == "pad" and "should be less than" in text and operands:
             yield from self.padded(state, operands[0], slots)
         elif "batch_shape+event_shape" in text:
             return
         else:
-            yield from self._broadcast(state, failed, slots)
+            yield from broadcast(state, failed, slots)
 
     def _as_reshaped(
         self, state: State, sizes: Shape, numbers: int, slots: Mapping[Path, Slot]
@@ -122,10 +122,10 @@ class Resizing:
             if slot.kind == "plain" or (slot.kind == "length"):
                 continue
             met = self._interpolated(path, slot.shape, got, wanted)
-            others = self._resized(slot.shape, got, wanted, joined=several)
+            others = self.shapes.resized(slot.shape, got, wanted, joined=several)
             for order, shape in enumerate((*met, *others)):
-                told = shape[-1] in self._told() if several else False
-                small = several and slot.kind == "onehot" and slot.shape[-1] in self._told()
+                told = shape[-1] in self.shapes.told() if several else False
+                small = several and slot.kind == "onehot" and slot.shape[-1] in self.shapes.told()
                 ranked.append((not told, small, order, str(path), path, shape))
         for *_, path, shape in sorted(ranked, key=lambda r: r[:4]):
             yield reshaped(state, path, shape)
@@ -139,7 +139,7 @@ class Resizing:
         flat = all(len(s) == len(operand.shape) for s in shapes)
         if not flat or len(paths) > 3 or sum(s[-1] for s in shapes) != operand.shape[-1]:
             return
-        told = [n for n in dict.fromkeys(self._in_order()) if 0 < n < wanted]
+        told = [n for n in dict.fromkeys(self.shapes.in_order()) if 0 < n < wanted]
         fitting = (w for w in permutations(told, len(paths)) if sum(w) == wanted)
         for widths in islice(fitting, _WAYS):
             other = state
@@ -155,7 +155,7 @@ class Resizing:
         shape = next(iter(shapes), ())
         if len(operand.paths) < 2 or len(shapes) > 1 or len(shape) < 4:
             return
-        for other in _rescaled(shape, factor):
+        for other in rescaled(shape, factor):
             grown = state
             for path in operand.paths:
                 grown = reshaped(grown, path, other)
@@ -171,51 +171,9 @@ class Resizing:
             return
         slope = (got - before[1]) / (shape[-1] - before[0])
         size = round(shape[-1] + (wanted - got) / slope)
-        if 0 < size <= _LARGEST and size != shape[-1]:
+        if 0 < size <= LARGEST and size != shape[-1]:
             dims = max(1, len(shape) - 2) if len(shape) > 3 else 1
             yield (*shape[:-dims], *(size,) * dims)
-
-    def _told(self) -> set[int]:
-        return set(self._in_order())
-
-    def _in_order(self) -> list[int]:
-        return [v for v in self.layers.hints.values() if isinstance(v, int)]
-
-    def _resized(
-        self, shape: Shape, got: int, wanted: int, *, joined: bool = False
-    ) -> Iterator[Shape]:
-        """Other shapes of a slot, after which a width of `got` would be `wanted`."""
-        if len(shape) < 2:
-            return
-        if shape[-1] == got:
-            yield (*shape[:-1], wanted)
-            return
-        if joined and 0 < shape[-1] + wanted - got <= _LARGEST:
-            yield (*shape[:-1], shape[-1] + wanted - got)
-        if math.prod(shape[1:]) == got:
-            yield from self._refilled(shape, wanted)
-        if len(shape) > 3 and shape[-1] * shape[-2] == got:
-            for n in self._told():
-                if 1 < n < wanted and wanted % n == 0:
-                    yield (*shape[:-2], n, wanted // n)
-        for axis in range(1, len(shape) - 1):
-            if shape[axis] == got:
-                yield (*shape[:axis], wanted, *shape[axis + 1 :])
-            elif len(shape) > 3 and got % shape[axis] == 0 and got // shape[axis] <= _FEATURES:
-                size, rest = divmod(wanted, got // shape[axis])
-                if size and not rest:
-                    yield (*shape[:axis], size, *shape[axis + 1 :])
-        if len(shape) > 2:
-            alike = (s for s in self.layers.pictures if s[:2] == shape[:2])
-            yield from (s for s in alike if len(s) == len(shape) and s != shape)
-            yield from _rescaled(shape, wanted / got)
-            yield from self._rectangles(shape, wanted)
-        if got % shape[-1] == 0 and wanted % (got // shape[-1]) == 0:
-            yield (*shape[:-1], wanted // (got // shape[-1]))
-        if not joined and 0 < shape[-1] + wanted - got <= _LARGEST and len(shape) == 2:
-            yield (*shape[:-1], shape[-1] + wanted - got)
-        if len(shape) == 2 and 0 < (near := round(shape[-1] * wanted / got)) != shape[-1]:
-            yield (*shape[:-1], near)
 
     def _fewer_channels(
         self, state: State, operand: Operand, slots: Mapping[Path, Slot], text: str
@@ -227,7 +185,7 @@ class Resizing:
         paths = [p for p in slots if p in operand.paths and len(slots[p].shape) > 1]
         if len(paths) == 2:
             for row, picture in (paths, paths[::-1]):
-                for width in (n for n in self._told() if n < wanted):
+                for width in (n for n in self.shapes.told() if n < wanted):
                     shape, rest = slots[row].shape, slots[picture].shape
                     if len(shape) == 2 < len(rest):
                         other = with_alike(state, row, (shape[0], width), slots)
@@ -239,51 +197,11 @@ class Resizing:
                     if channels == int(channels) and 0 < channels != shape[1]:
                         yield reshaped(state, path, (shape[0], int(channels), *shape[2:]))
 
-    def _rectangles(self, shape: Shape, wanted: int) -> Iterator[Shape]:
-        """Pictures of unlike sides whose last map has as many numbers as a flat layer wants.
-
-        The map's channels are those of a convolution, its sides the picture's by all strides.
-        """
-        if len(shape) != 4:
-            return
-        by, most = self.layers.strides(), 4
-        for channels in self.layers.channels():
-            if wanted % channels:
-                continue
-            sides = _sides(wanted // channels)
-            for tall, wide in sides if len(sides) <= most else ():
-                if tall * by <= 1024 and wide * by <= 1024:
-                    yield (*shape[:2], tall * by, wide * by)
-
-    def _refilled(self, shape: Shape, wanted: int) -> Iterator[Shape]:
-        """So many numbers in as many axes."""
-        b, rank = shape[0], len(shape)
-        if rank == 3:
-            for axis, other in ((1, 2), (2, 1)):
-                if wanted % shape[axis] == 0:
-                    rest = wanted // shape[axis]
-                    yield (b, shape[1], rest) if axis == 1 else (b, rest, shape[other])
-            for n in self._told():
-                if 1 < n < wanted and wanted % n == 0:
-                    yield (b, n, wanted // n)
-                    yield (b, wanted // n, n)
-        yield from (s for s in square_images(b, wanted) if len(s) == rank)
-
-    def _along(
-        self, state: State, operand: Operand, axis: int, wanted: int, slots: Mapping[Path, Slot]
-    ) -> Iterator[State]:
-        for path in operand.paths:
-            shape = slots[path].shape
-            if len(shape) == len(operand.shape) and len(shape) >= -axis:
-                at = axis % len(shape)
-                if 0 < wanted <= _LARGEST and shape[at] != wanted:
-                    yield reshaped(state, path, (*shape[:at], wanted, *shape[at + 1 :]))
-
     def _same_rows(
         self, state: State, left: Operand, right: Operand, slots: Mapping[Path, Slot]
     ) -> Iterator[State]:
         if len(left.shape) == len(right.shape) == 3 and left.shape[0] != right.shape[0]:
-            yield from self._along(state, left, 0, right.shape[0], slots)
+            yield from along(state, left, 0, right.shape[0], slots)
 
     def _unfolded(
         self,
@@ -330,69 +248,6 @@ class Resizing:
                 for sides in (*usual[:2], *grown[: 3 if len(shape) == 3 else 1]):
                     yield reshaped(state, path, (*shape[:2], *sides))
 
-    def _broadcast(
-        self, state: State, failed: Failed, slots: Mapping[Path, Slot]
-    ) -> Iterator[State]:
-        """Two operands that differ along an axis: one takes over the other's size."""
-        shaped = [o for o in failed.operands if o.shape]
-        for path in {p for o in shaped for p in o.paths}:
-            if slots[path].kind == "index" and len(slots[path].shape) == 2:
-                yield reshaped(state, path, slots[path].shape[:1])
-        yield from self._of_the_others_shape(state, shaped, slots)
-        yield from self._like_the_other(state, shaped, slots)
-        for one in reversed(shaped):
-            for other in shaped:
-                if other is one or not one.paths:
-                    continue
-                for axis in range(1, 1 + min(len(one.shape), len(other.shape))):
-                    a, b = one.shape[-axis], other.shape[-axis]
-                    if a != b and b != 1 and (a != 1 or failed.name in {"cat", "stack"}):
-                        yield from self._along(state, one, -axis, b, slots)
-                        yield from self._shifted(state, one, axis, b - a, slots)
-
-    def _of_the_others_shape(
-        self, state: State, shaped: list[Operand], slots: Mapping[Path, Slot]
-    ) -> Iterator[State]:
-        """An input that meets what was computed as it came, noise for the sampler: as many axes."""
-        for one in shaped:
-            own = [p for p in one.paths if slots[p].shape == one.shape and slots[p].kind == "real"]
-            if len(one.paths) != 1 or not own:
-                continue
-            for other in shaped:
-                computed = not other.is_weight and other is not one and own[0] not in other.paths
-                alike = len(other.shape) == len(one.shape) or other.shape[:1] != one.shape[:1]
-                if computed and not alike:
-                    yield reshaped(state, own[0], other.shape)
-
-    def _like_the_other(
-        self, state: State, shaped: list[Operand], slots: Mapping[Path, Slot]
-    ) -> Iterator[State]:
-        """A picture takes over all sides of another at once."""
-        for one in shaped:
-            for other in shaped:
-                sides = other.shape[2:]
-                if len(one.shape) != len(other.shape) or not sides or sides == one.shape[2:]:
-                    continue
-                for path in one.paths:
-                    shape = slots[path].shape
-                    if shape[2:] == one.shape[2:] and len(sides) > 1:
-                        yield reshaped(state, path, (*shape[:2], *sides))
-
-    def _shifted(
-        self, state: State, one: Operand, axis: int, by: int, slots: Mapping[Path, Slot]
-    ) -> Iterator[State]:
-        """A slot that grew or got axes on its way: its own axis of that size changes."""
-        for path in one.paths:
-            shape = slots[path].shape
-            if len(shape) != len(one.shape):
-                size = one.shape[-axis]
-                for at in (i for i in range(1, len(shape)) if shape[i] == size and size + by > 0):
-                    yield reshaped(state, path, (*shape[:at], size + by, *shape[at + 1 :]))
-            if len(shape) == len(one.shape) and shape[-axis] != one.shape[-axis]:
-                at = len(shape) - axis
-                if 1 <= shape[at] + by <= _LARGEST and abs(by) <= 4:
-                    yield reshaped(state, path, (*shape[:at], shape[at] + by, *shape[at + 1 :]))
-
 
 def with_alike(state: State, path: Path, shape: Shape, slots: Mapping[Path, Slot]) -> State:
     """The state with another shape for a slot that comes beside the data, and for its likes."""
@@ -401,29 +256,3 @@ def with_alike(state: State, path: Path, shape: Shape, slots: Mapping[Path, Slot
     for one in (path, *(others if path != first else ())):
         state = reshaped(state, one, shape)
     return state
-
-
-def _sides(area: int) -> list[tuple[int, int]]:
-    """Two unlike sides of a rectangle, the most square ones first, lying and standing."""
-    found = [(n, area // n) for n in range(math.isqrt(area), 0, -1) if area % n == 0]
-    unlike = [(a, b) for a, b in found if a != b and b <= 8 * a][:2]
-    return [side for a, b in unlike for side in ((a, b), (b, a))]
-
-
-def _rescaled(shape: Shape, factor: float) -> list[Shape]:
-    """The shape with as many times the pixels (or the steps) as a flattened layer asks for."""
-    dims = len(shape) - 2
-    if dims < 1 or factor <= 0:
-        return []
-    side = round(shape[2] * factor ** (1 / dims))
-    found = [(*shape[:2], *(side,) * dims)] if 1 < side <= 512 else []
-    if dims == 2 and shape[2] != shape[3]:  # one side is another matter than the other
-        for axis, other in ((2, 3), (3, 2)):
-            n = round(shape[axis] * factor)
-            if 1 < n <= 2048:
-                longer = (n, shape[other]) if axis == 2 else (shape[other], n)
-                found.insert(axis - 2, (*shape[:2], *longer))
-    if dims == 1:
-        steps = round(shape[1] * factor)
-        found += [(shape[0], steps, shape[2])] if 1 < steps <= 2048 else []
-    return [f for f in found if f != shape]
