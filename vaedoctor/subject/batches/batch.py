@@ -68,21 +68,10 @@ def find_batch(
     stops = ""
     if source is not None:
         own = own_examples(source, model, namespace or {}, seed)
-        for example in itertools.chain(stepped, own, fed(source, model, namespace or {}, seed)):
-            stops, refused = stops or example.stops, None
-            for batch in () if example.stops else _rows(example, batch_size, model, seed):
-                trial = _tried(batch, model, seed, limited=example.few)
-                if isinstance(trial.error, TooMuchWork):
-                    break
-                if trial.ran or _OF_VALUES in str(trial.error):
-                    # Data that fits, of which the model makes what no distribution takes.
-                    return replace(batch, ran=trial.ran)
-                stopped = replace(batch, ran=False)
-                if example.sure and _is_refused(trial) and not invented:
-                    refused = refused or stopped
-                tried = tried or stopped
-            if refused is not None:
-                return refused
+        examples = itertools.chain(stepped, own, fed(source, model, namespace or {}, seed))
+        taken, tried, stops = _of_the_file(examples, model, batch_size, seed, invented)
+        if taken is not None:
+            return taken
     made = _made_up(model, hints or {}, batch_size, seed, patient)
     if tried is not None and (made is None or not made.trial.ran or _comes_out_larger(made)):
         return tried
@@ -94,6 +83,34 @@ def find_batch(
     elif stops:
         origin += f", because {stops}"
     return Batch(made.args, made.kwargs, origin, True, made.trial.ran, made.axis, work=made.work)
+
+
+def _of_the_file(
+    examples: Iterable[Example],
+    model: nn.Module,
+    batch_size: int | None,
+    seed: int,
+    invented: bool,
+) -> tuple[Batch | None, Batch | None, str]:
+    """The example to take, if any; else the first that was tried, and what stopped others."""
+    tried: Batch | None = None
+    stops = ""
+    for example in examples:
+        stops, refused = stops or example.stops, None
+        for batch in () if example.stops else _rows(example, batch_size, model, seed):
+            trial = _tried(batch, model, seed, limited=example.few)
+            if isinstance(trial.error, TooMuchWork):
+                break
+            if trial.ran or _OF_VALUES in str(trial.error):
+                # Data that fits, of which the model makes what no distribution takes.
+                return replace(batch, ran=trial.ran), tried, stops
+            stopped = replace(batch, ran=False)
+            if example.sure and _is_refused(trial) and not invented:
+                refused = refused or stopped
+            tried = tried or stopped
+        if refused is not None:
+            return refused, tried, stops
+    return None, tried, stops
 
 
 def _tried(batch: Batch, model: nn.Module, seed: int, *, limited: bool) -> Trial:

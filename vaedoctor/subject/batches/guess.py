@@ -151,26 +151,7 @@ class Guesser:
             further = best is None or one.score > best.score or _is_past_the_input(one, best)
             if best is None or further or wanted or self._is_rounder(one, best):
                 best, furthest = one, state
-            if one.trial.ran and (unread := not_looked_up(state, seen)) is not None:
-                self._push(unread, layer, seen.progress, -1)
-                best = one if best is None else best
-                continue
-            if one.trial.ran and (column := self._new(as_column(state, seen))) is not None:
-                self._wanted.add(key(column))
-                self._push(column, layer, seen.progress, -1)
-                continue
-            if one.trial.ran and (several := self._new(as_sequences(state, seen))) is not None:
-                self._wanted.add(key(several))
-                self._push(several, layer, seen.progress, -1)
-                continue
-            if one.trial.ran and (bare := self._new(unmasked(state, seen))) is not None:
-                self._wanted.add(key(bare))
-                self._push(bare, layer, seen.progress, -1)
-                continue
-            if one.score[1] == 1 and (image := self._new(as_it_came_out(state, seen))) is not None:
-                self._push(image, layer, seen.progress, -1)
-                continue
-            if one.trial.ran and not one.score[1] and self._parts(state, layer, seen):
+            if self._revise(state, layer, one, seen):
                 continue
             if one.trial.ran and (one.score[1] or not self._is_open(state, layer)):
                 best = one if one.score[1] or not best.trial.ran else best
@@ -178,6 +159,22 @@ class Guesser:
             after += best.trial.ran
             self._learn(state, layer, seen, ran=one.trial.ran)
         return best, furthest
+
+    def _revise(self, state: State, layer: nn.Module | None, one: Made, seen: Observed) -> bool:
+        """Put a better form of what was tried first into the queue; whether there is any."""
+        ran, fit = one.trial.ran, one.score[1]
+        if ran and (unread := not_looked_up(state, seen)) is not None:
+            self._push(unread, layer, seen.progress, -1)
+            return True
+        for form in (as_column, as_sequences, unmasked) if ran else ():
+            if (other := self._new(form(state, seen))) is not None:
+                self._wanted.add(key(other))
+                self._push(other, layer, seen.progress, -1)
+                return True
+        if fit == 1 and (image := self._new(as_it_came_out(state, seen))) is not None:
+            self._push(image, layer, seen.progress, -1)
+            return True
+        return ran and not fit and self._parts(state, layer, seen)
 
     def _parts(self, state: State, layer: nn.Module | None, seen: Observed) -> bool:
         """Put other widths of two arguments side by side into the queue; whether there are any."""
