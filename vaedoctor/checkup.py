@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields, is_dataclass, replace
 from operator import is_not
@@ -19,7 +19,7 @@ from torch.nn.parameter import is_lazy
 from .config import parse_severity, select_rules, severities
 from .examine.examination import Examination
 from .examine.picture.picture import draw
-from .finding import Finding, Number, Outcome, Report, Severity, fold
+from .finding import Finding, Hunt, Number, Outcome, Report, Severity, fold
 from .rule import Rule, left_out
 from .span import Span, in_its_cell
 from .subject.subject import Batch, Subject
@@ -132,11 +132,7 @@ def examine_subject(
         subject = examination.subject
         picture = draw(examination)
         place = examination.place
-        hunted = None
-        if hunt:
-            from .examine.numerics.hunt import hunt as search  # imports hypothesis: only when asked
-
-            hunted = search(subject, seed, rewind)
+        hunted = _hunted(subject, seed, rewind) if hunt else None
     outcomes = [_placed(outcome, place) for outcome in outcomes]
     judged = apply_suppressions(_folded(outcomes, rules), model_at=place)
     return Report(
@@ -149,6 +145,12 @@ def examine_subject(
         seconds=time.perf_counter() - started,
         hunt=hunted,
     )
+
+
+def _hunted(subject: Subject, seed: int, rewind: Callable[[], None]) -> Hunt:
+    from .examine.numerics.hunt import hunt  # imports hypothesis: only when asked
+
+    return hunt(subject, seed, rewind)
 
 
 @contextmanager

@@ -32,7 +32,8 @@ from ..anatomy.moves import inputs_of
 from ..anatomy.pinning import loss_value
 from ..runs.flow import PAIRWISE, RESHAPES, SLICES
 from .locationscale import LocationScale
-from .probe import EVEN, Probe, Setting, spread
+from .probe import Probe, Setting
+from .quotients import EVEN, spread
 
 EXACT = 0.02  # |R - 1| of an exact KL in float32 stays far below; the mildest known slip gives .42
 LEARNED = 5e-3  # the same, of a prior whose every element differs

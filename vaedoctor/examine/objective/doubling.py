@@ -21,7 +21,8 @@ from ..runs.edits import Edit
 from ..runs.recording import Value
 from ..runs.repeat import repeat
 from .backwards import gradient_at
-from .probe import EVEN, Probe, spread
+from .probe import Probe
+from .quotients import EVEN, spread
 
 _LEAST = 1e-3  # of the largest gradient: below it the quotient is rounding
 

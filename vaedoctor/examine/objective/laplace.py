@@ -25,7 +25,8 @@ from ..anatomy.latents import Latent
 from ..anatomy.moves import inputs_of
 from .divergence import EXACT, FAR
 from .locationscale import LocationScale
-from .probe import EVEN, Probe, spread
+from .probe import Probe
+from .quotients import EVEN, spread
 
 NEAR = 3.0  # of the location: further than one scale away, where one sample's |z| has a slope
 LEVEL = 1 - math.exp(-1)  # of a uniform draw on (-1, 1): one scale from the location

@@ -25,7 +25,8 @@ from ..anatomy.latents import Latent
 from ..anatomy.pinning import loss_value
 from ..runs.recording import Value
 from .divergence import EXACT, LEARNED, Divergence
-from .probe import Probe, spread
+from .probe import Probe
+from .quotients import spread
 
 _APART = 0.05  # the priors' own scales have to differ by more than that to tell the forms apart
 

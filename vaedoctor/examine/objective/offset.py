@@ -26,7 +26,8 @@ from ..runs.recording import Recording, Value
 from ..runs.repeat import Repeated
 from .discrete import DiscreteKL, Logits, kind_of
 from .divergence import EXACT, Divergence
-from .probe import EVEN, Probe
+from .probe import Probe
+from .quotients import EVEN
 from .summands import joined
 
 CONSTANT = 1e-4  # nats a unit, of a constant in float32

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,12 +30,12 @@ from ..runs.edits import Edit, Edits
 from ..runs.flow import RESHAPES, SLICES, Flow
 from ..runs.recording import Value
 from ..runs.repeat import Repeated, repeat
+from .quotients import EVEN, gradient_at, gradients_at, of_rows, quotient, spread
 from .several import held_alike, one_of, same_noise, samples_in, several, tied
 from .summands import beside
 
 AFFINE = frozenset({"gaussian", "uniform"})
 CLAMPS = frozenset("clamp clamp_ clip clamp_min clamp_max max maximum relu".split())
-EVEN = 1e-3  # relative spread of the weight over elements: larger means another prior or term
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +190,7 @@ class Probe:
         """Which elements of a tensor that holds both are read as scale, and not as location."""
         leaf = torch.full_like(self.h.tensor.detach(), 0.5).requires_grad_(True)
         _, location, scale = self.read(leaf, leaf)
-        return (_gradient(scale.sum(), leaf) != 0) & (_gradient(location.sum(), leaf) == 0)
+        return (gradient_at(scale.sum(), leaf) != 0) & (gradient_at(location.sum(), leaf) == 0)
 
     def run_at(
         self, mu: Tensor, h: Tensor, level: float, term: Value | None = None
@@ -239,30 +238,32 @@ class Probe:
     ) -> Setting:
         if bool((scale > 0).any()) and bool((scale <= 0).any()):
             raise Unavailable("the sampler's scale depends on more than its head (a mask)")
-        (given_mu, given_h), connected = _gradients(loss, mu, h)
-        reference_mu = _gradient(0.5 * (location**2).sum(), mu)
-        reference_h = _gradient(0.5 * (scale**2 - (scale**2).log()).sum(), h)
+        (given_mu, given_h), connected = gradients_at(loss, mu, h)
+        reference_mu = gradient_at(0.5 * (location**2).sum(), mu)
+        reference_h = gradient_at(0.5 * (scale**2 - (scale**2).log()).sum(), h)
         whole_h = given_h
         if self.mu is self.h:
             given_h, reference_h = given_h[self._scales], reference_h[self._scales]
-        weights = _quotient(given_mu, reference_mu)
+        weights = quotient(given_mu, reference_mu)
         weight = float(weights.mean()) if weights.numel() else 0.0
-        ratios = _quotient(given_h, weight * reference_h) if weight else given_h.new_zeros(0)
+        ratios = quotient(given_h, weight * reference_h) if weight else given_h.new_zeros(0)
         uneven = spread(weights)
-        of_rows = _of_rows(weights, location) if uneven > EVEN else None
-        if of_rows is not None and given_h.numel() == weights.numel():
-            each, uneven = of_rows
-            ratios = _quotient(given_h.flatten(), each.to(given_h) * reference_h.flatten())
+        row_wise = of_rows(weights, location) if uneven > EVEN else None
+        if row_wise is not None and given_h.numel() == weights.numel():
+            each, uneven = row_wise
+            ratios = quotient(given_h.flatten(), each.to(given_h) * reference_h.flatten())
         ratio = float(ratios.mean()) if ratios.numel() else 0.0
         ratio_uneven = spread(ratios)
         reverse, entropy = math.inf, 0.0
         entropies, pulls = given_h.new_zeros(0), given_h.new_zeros(0)
         if max(uneven, ratio_uneven, abs(ratio - 1)) > EVEN:  # else it is neither of the two
-            backwards = _gradient(0.5 * ((1 + location**2) / scale**2 + (scale**2).log()).sum(), mu)
+            backwards = gradient_at(
+                0.5 * ((1 + location**2) / scale**2 + (scale**2).log()).sum(), mu
+            )
             if self.mu is self.h:
                 backwards = backwards.masked_fill(self._scales, 0)
-            reverse = spread(_quotient(given_mu, backwards))
-            entropies = _quotient(whole_h, _gradient(-scale.log().sum(), h))
+            reverse = spread(quotient(given_mu, backwards))
+            entropies = quotient(whole_h, gradient_at(-scale.log().sum(), h))
             entropy = float(entropies.mean()) if spread(entropies) < EVEN else 0.0
             if weights.numel() == location.numel():
                 pulls = weights * location.detach().flatten()
@@ -328,64 +329,3 @@ def _kl_line(flow: Flow, probe: Probe, loss: Value, terms: Set[int]) -> Span | N
             if {probe.mu.index, probe.h.index} <= flow.ancestors(op.out, stop=stop):
                 return op.span
     return loss.op.span if loss.op is not None else None
-
-
-def _gradients(of: Tensor, mu: Tensor, h: Tensor) -> tuple[tuple[Tensor, Tensor], bool]:
-    """The gradients at location and scale head, and whether autograd knows a way to the first."""
-    if not of.requires_grad:
-        return (torch.zeros_like(mu), torch.zeros_like(h)), False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            by_mu, by_h = torch.autograd.grad(of, (mu, h), allow_unused=True, retain_graph=True)
-        except RuntimeError as error:
-            raise Unavailable("the backward pass raises (VAE606)") from error
-    found = [
-        torch.zeros_like(leaf) if g is None else g.detach() for g, leaf in ((by_mu, mu), (by_h, h))
-    ]
-    return (found[0], found[1]), by_mu is not None
-
-
-def _gradient(of: Tensor, to: Tensor) -> Tensor:
-    if not of.requires_grad:
-        return torch.zeros_like(to)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            (found,) = torch.autograd.grad(of, to, allow_unused=True, retain_graph=True)
-        except RuntimeError as error:
-            raise Unavailable("the backward pass raises (VAE606)") from error
-    return torch.zeros_like(to) if found is None else found.detach()
-
-
-def _quotient(given: Tensor, reference: Tensor) -> Tensor:
-    """Elementwise quotient where the reference is not zero."""
-    known = reference != 0
-    return (given[known].double() / reference[known].double()).flatten()
-
-
-def _of_rows(weights: Tensor, location: Tensor) -> tuple[Tensor, float] | None:
-    """Weights that are one for all units of a row, as `q(y|x)` gives them, and their spread there.
-
-    None where they differ within rows, where a row has one unit, or where one is not positive
-    beside others that are.
-    """
-    shape = location.shape
-    if weights.numel() != location.numel() or len(shape) < 2 or not bool((weights != 0).all()):
-        return None
-    for units in (shape[-1:], shape[1:]):
-        rows = weights.reshape(-1, units.numel())
-        means = rows.mean(1, keepdim=True)
-        left = float(((rows - means) / means).abs().max())
-        one_way = bool((means > 0).all()) or bool((means < 0).all())
-        if units.numel() > 1 and one_way and left < EVEN:
-            return means.expand_as(rows).flatten(), left
-    return None
-
-
-def spread(values: Tensor) -> float:
-    """Largest minus smallest, relative to the mean size; infinite where there is no number."""
-    if values.numel() == 0 or not bool(torch.isfinite(values).all()):
-        return float("inf")
-    size = float(values.abs().mean())
-    return float(values.max() - values.min()) / size if size > 0 else 0.0

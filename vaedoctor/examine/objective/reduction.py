@@ -35,8 +35,8 @@ from .divergence import Divergence, isolate, one_setting
 from .doubling import Twice, times
 from .laplace import is_laplace, laplace_kl
 from .likelihood import Likelihood, likelihood, pulled
-from .probe import EVEN
 from .pulls import Pull
+from .quotients import EVEN
 
 FEW = 4  # rows: of as many half is still a batch
 _POWER = 0.05  # of the exponent
