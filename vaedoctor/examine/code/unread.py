@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from ...subject.script.bindings import one_by_one
+from ...subject.script.names import one_by_one
 from .listing import Method, functions_in, methods_of, tree_of
 
 _Name = tuple[ast.AST, str, str]

@@ -256,14 +256,8 @@ class Probe:
         ratio_uneven = spread(ratios)
         reverse, entropy = math.inf, 0.0
         entropies, pulls = given_h.new_zeros(0), given_h.new_zeros(0)
-        if max(uneven, ratio_uneven, abs(ratio - 1)) > EVEN:  # else it is neither of the two
-            backwards = gradient_at(
-                0.5 * ((1 + location**2) / scale**2 + (scale**2).log()).sum(), mu
-            )
-            if self.mu is self.h:
-                backwards = backwards.masked_fill(self._scales, 0)
-            reverse = spread(quotient(given_mu, backwards))
-            entropies = quotient(whole_h, gradient_at(-scale.log().sum(), h))
+        if max(uneven, ratio_uneven, abs(ratio - 1)) > EVEN:
+            reverse, entropies = self._as_another(location, scale, mu, h, given_mu, whole_h)
             entropy = float(entropies.mean()) if spread(entropies) < EVEN else 0.0
             if weights.numel() == location.numel():
                 pulls = weights * location.detach().flatten()
@@ -284,6 +278,22 @@ class Probe:
             -entropies,
             pulls,
         )
+
+    def _as_another(
+        self,
+        location: Tensor,
+        scale: Tensor,
+        mu: Tensor,
+        h: Tensor,
+        given_mu: Tensor,
+        given_h: Tensor,
+    ) -> tuple[float, Tensor]:
+        """How uneven the loss is as a KL the other way round, and how much it weighs entropies."""
+        backwards = gradient_at(0.5 * ((1 + location**2) / scale**2 + (scale**2).log()).sum(), mu)
+        if self.mu is self.h:
+            backwards = backwards.masked_fill(self._scales, 0)
+        entropies = quotient(given_h, gradient_at(-scale.log().sum(), h))
+        return spread(quotient(given_mu, backwards)), entropies
 
 
 def _location_and_scale(latent: Latent, families: Set[str]) -> tuple[Value, Value]:

@@ -16,7 +16,7 @@ from typing import Any, cast
 from ..code.source import Source
 from ..code.statements import binds
 from ..code.syntax import Function, called_name, stripped
-from ..script.bindings import one_by_one, writes
+from ..script.names import one_by_one, writes
 from .aliases import Aliases, Home, Part, handed
 
 _KIND = "Model"

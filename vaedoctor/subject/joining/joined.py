@@ -24,8 +24,8 @@ from ..errors import TargetError
 from ..loading.candidates import sampling
 from ..loading.loading import Loaded
 from ..loading.resolving import only_candidate
-from ..script.bindings import one_by_one
 from ..script.holders import Holders, callees, class_around
+from ..script.names import one_by_one
 from ..script.steps import Step, steps
 from .aliases import Home, Part
 from .hanging import hung

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from ..code.roles import role
 from ..code.scope import Unknown
 from ..code.syntax import called_name, names_read, root_name
-from .bindings import free, reads, writes
 from .datascope import DataScope, is_tensor_or_holds_one
 from .feeding import Followed
 from .fields import NamedFields, fields
 from .loop import Loop
+from .names import free, reads, writes
 
 _MAKERS = {"zeros", "ones", "full", "eye", "tensor", "arange", "linspace", "device"}
 _NOTHING = object()

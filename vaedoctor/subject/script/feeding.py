@@ -21,7 +21,6 @@ from ..code.source import Source
 from ..code.syntax import Function, called_name, names_read
 from ..subject import Around
 from ..trials.switches import generators_restored
-from .bindings import names_in, writes
 from .construction import constructions, own_arguments
 from .datascope import DataScope, Trail, first, is_tensor_or_holds_one
 from .example import Arguments, Example, Methods, as_given, methods_of
@@ -29,6 +28,7 @@ from .fitted import fitted
 from .following import bind, follow, stopped, way_to
 from .handing import sites
 from .holders import Holders, callees, class_around
+from .names import names_in, writes
 from .steps import Step, is_of_own, steps
 
 _DEEPEST = 2

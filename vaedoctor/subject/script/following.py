@@ -8,8 +8,8 @@ from typing import Any
 
 from ..code.scope import Unknown
 from ..code.syntax import blocks, root_name
-from .bindings import writes
 from .datascope import DataScope
+from .names import writes
 
 
 def way_to(body: list[ast.stmt], node: ast.AST) -> Iterator[tuple[list[ast.stmt], int]]:

@@ -20,8 +20,8 @@ from ...finding import Span
 from ..code.roles import role
 from ..code.source import Source
 from ..subject import Batch
-from .bindings import free
 from .holders import Holders
+from .names import free
 from .ourdata import OurData
 from .rewriting import ROWS, argument, as_many, on_batch
 from .setting import Setting

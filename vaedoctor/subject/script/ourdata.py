@@ -16,8 +16,8 @@ from ..code.roles import role
 from ..code.source import Source
 from ..code.syntax import called_name, root_name
 from ..subject import Batch
-from .bindings import free, one_by_one, reads, writes
 from .holders import callees
+from .names import free, one_by_one, reads, writes
 from .rewriting import is_argument
 from .setting import Setting
 from .steps import Step

@@ -11,8 +11,8 @@ from torch import nn
 
 from ..code.source import Source
 from ..code.syntax import Function, blocks, called_name, root_name
-from .bindings import _calls_any, fills, names_in, one_by_one, reads, writes
 from .holders import Holders, callees, class_around
+from .names import _calls_any, fills, names_in, one_by_one, reads, writes
 
 Chain = tuple[tuple[list[ast.stmt], int], ...]
 _NEVER = {"backward", "save", "open", "zero_grad", "add_scalar", "savefig", "save_image"}
