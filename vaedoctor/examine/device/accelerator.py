@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...finding import Span
-from ...subject.code.cuda import was_moved
+from ...subject.code.cuda import answering, was_moved
 from ...subject.subject import Subject
 from ..runs.edits import Edits
 from ..runs.flow import PAIRWISE
@@ -129,14 +129,8 @@ def _machine(home: torch.device) -> Iterator[None]:
         (torch.cuda, "current_device", lambda: 0),
         (torch, "Generator", _Generator),
     ]
-    kept = [(owner, name, getattr(owner, name)) for owner, name, _ in played]
-    try:
-        for owner, name, stand_in in played:
-            setattr(owner, name, stand_in)
+    with answering(played):
         yield
-    finally:
-        for owner, name, own in kept:
-            setattr(owner, name, own)
 
 
 class Accelerator(Recorder):

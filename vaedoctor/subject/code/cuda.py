@@ -42,19 +42,20 @@ _GENUINE = [(owner, name, getattr(owner, name)) for owner, name, _ in _ASKED if 
 def hidden() -> Iterator[None]:
     """Inside, torch says that there is no accelerator."""
     nothing = [(o, n, lambda *_, answer=answer: answer) for o, n, answer in _ASKED if o is not None]
-    with _answering(nothing):
+    with answering(nothing):
         yield
 
 
 @contextmanager
 def visible() -> Iterator[None]:
     """Inside `hidden`, the accelerator for once."""
-    with _answering(_GENUINE):
+    with answering(_GENUINE):
         yield
 
 
 @contextmanager
-def _answering(answers: list[tuple[Any, str, Any]]) -> Iterator[None]:
+def answering(answers: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Give attributes (owner, name, value) other values inside; they are put back."""
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in answers]
     try:
         for owner, name, answer in answers:

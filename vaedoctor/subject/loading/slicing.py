@@ -77,6 +77,7 @@ class Slice:
 
 @contextmanager
 def _as_it_is(name: str, importer: Path) -> Iterator[None]:
+    """No file of the user's own has the name: the failed import is raised again."""
     raise
     yield
 
