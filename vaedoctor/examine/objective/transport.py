@@ -30,6 +30,7 @@ from ..runs.edits import Edits
 from ..runs.recording import Op, Recording, Value
 from ..runs.step import run_recorded
 from .flowends import flow_ends, passed_by_all, scored_before_at
+from .flowsteps import Step, steps_of
 from .leastsquares import flat_gradient, least_squares, log_determinants
 from .logdet import formula, reports, summed_over_rows
 from .probe import Probe
@@ -41,16 +42,6 @@ CLOSE = 0.01  # of a weight
 SEEN = 0.005  # of the gradient: a log-determinant that moves it less cannot be weighed
 SMALL = 0.05  # a log-determinant next to 0 cannot be told from its exponential
 NUDGE = 0.3  # a flow that starts as the identity has no log-determinant to weigh
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One part of a flow, from one value to the next: what it is called, and where it ends."""
-
-    before: Value
-    after: Value
-    path: str
-    at: Span | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +224,7 @@ class _Reading:
             at = next((formula(made).span for _, _, made in told), None)
         return Transport(
             self.latent,
-            self._parts(),
+            steps_of(self.chain),
             log_det / entropy,
             prior / entropy,
             (before + analytic) / entropy,
@@ -241,28 +232,11 @@ class _Reading:
             prior_at=scored_before_at(self.anatomy, self.latent, self.end) or self.probe.at,
         )
 
-    def _parts(self) -> list[Step]:
-        """The flow's steps by the modules that ran them; one step where none did."""
-        found: list[Step] = []
-        for before, after in zip(self.chain, self.chain[1:], strict=False):
-            assert after.op is not None
-            path = path_of(after.op)
-            call = (
-                next((c for c in after.op.call.chain() if c.path == path), None)
-                if path and after.op.call
-                else None
-            )
-            at = call.span if call is not None else after.op.span
-            if found and path == found[-1].path:
-                before = found.pop().before
-            found.append(Step(before, after, path, at))
-        return found
-
     def _steps(
         self, run: Recording, target: Tensor, columns: list[Tensor], at: list[Tensor]
     ) -> Transport | None:
         """Whether the loss counts some steps only."""
-        parts = self._parts()
+        parts = steps_of(self.chain)
         if not 1 < len(parts) <= MOST_STEPS:
             return None
         dets = [
@@ -308,7 +282,7 @@ class _Reading:
             prior, before, analytic = (w / entropy for w in fit.weights[1:4])
             return Transport(
                 self.latent,
-                self._parts(),
+                steps_of(self.chain),
                 0.0,
                 prior,
                 before + analytic,

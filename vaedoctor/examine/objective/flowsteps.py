@@ -1,0 +1,38 @@
+"""The steps of a flow, from the sample on: which module made each, and at which line."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from ...finding import Span
+from ..anatomy.latents import path_of
+from ..runs.recording import Value
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One part of a flow, from one value to the next: what it is called, and where it ends."""
+
+    before: Value
+    after: Value
+    path: str
+    at: Span | None
+
+
+def steps_of(chain: list[Value]) -> list[Step]:
+    """The steps between the values of a chain, by the modules that ran them; one where none did."""
+    found: list[Step] = []
+    for before, after in itertools.pairwise(chain):
+        assert after.op is not None
+        path = path_of(after.op)
+        call = (
+            next((c for c in after.op.call.chain() if c.path == path), None)
+            if path and after.op.call
+            else None
+        )
+        at = call.span if call is not None else after.op.span
+        if found and path == found[-1].path:
+            before = found.pop().before
+        found.append(Step(before, after, path, at))
+    return found
