@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...rule import Unavailable
-from ..runs.edits import Edits
+from ..runs.edits import Edits, filled
 from ..runs.repeat import repeat
 from .latents import Latent
 
@@ -111,7 +111,7 @@ def _quantiles(examination: Examination, latent: Latent) -> list[float]:
     found: list[Tensor] = []
     for p in LEVELS:
         level = NormalDist().inv_cdf(p) if name in _NORMAL else 2 * p - 1 if signed else p
-        edits: Edits = {latent.draw.value.place: lambda t, v=level: torch.full_like(t, v)}  # type: ignore[misc]
+        edits: Edits = {latent.draw.value.place: filled(level)}
         made = repeat(
             examination.subject,
             examination.recording,

@@ -26,7 +26,7 @@ from ..anatomy.pinning import (
     prior_layers,
     unit_of,
 )
-from ..runs.edits import Edit, Edits
+from ..runs.edits import Edit, Edits, filled
 from ..runs.flow import RESHAPES, SLICES, Flow
 from ..runs.recording import Value
 from ..runs.repeat import Repeated, repeat
@@ -204,7 +204,7 @@ class Probe:
         self, mu: Tensor, h: Tensor, level: float, *keep: Value, more: Edits | None = None
     ) -> Repeated:
         """One run with the heads and the noise forced and the decoder held; rewound."""
-        noise: Edits = {v.place: _filled(level * unit) for v, unit in self.noise}
+        noise: Edits = {v.place: filled(level * unit) for v, unit in self.noise}
         return self._edited(mu, h, {**noise, **(more or {})}, *keep)
 
     def scored(self, mu: Tensor, h: Tensor, z: Tensor) -> Tensor:
@@ -306,10 +306,6 @@ def _location_and_scale(latent: Latent, families: Set[str]) -> tuple[Value, Valu
     if latent.draw.op is None or latent.draw.op is latent.meeting:
         raise Unavailable("the noise cannot be owned: it is drawn together with the sample")
     return latent.loc, latent.scale
-
-
-def _filled(level: float) -> Callable[[Tensor], Tensor]:
-    return lambda t: torch.full_like(t, level)
 
 
 def _unbounded(flow: Flow, value: Value) -> bool:

@@ -17,7 +17,7 @@ from ..anatomy.anatomy import Anatomy
 from ..anatomy.latents import Latent
 from ..anatomy.moves import inputs_of
 from ..anatomy.pinning import owned_noise, unit_of
-from ..runs.edits import Edit
+from ..runs.edits import Edit, filled
 from ..runs.recording import Value
 from ..runs.repeat import repeat
 from .importance import counts
@@ -39,7 +39,7 @@ def same_noise(anatomy: Anatomy, latents: Iterable[Latent]) -> dict[int | tuple[
             continue
         value, unit = owned_noise(anatomy.flow, latent), unit_of(anatomy.flow, latent)
         if value.op is not None:
-            edits[value.place] = _filled(LEVEL * unit)
+            edits[value.place] = filled(LEVEL * unit)
     return edits
 
 
@@ -102,7 +102,3 @@ def _layouts(shape: torch.Size, count: int) -> Iterator[tuple[tuple[int, ...], i
         rows = shape[0] // count
         yield (count, rows, *shape[1:]), 0
         yield (rows, count, *shape[1:]), 1
-
-
-def _filled(level: float) -> Edit:
-    return lambda t: torch.full_like(t, level)

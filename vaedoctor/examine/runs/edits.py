@@ -25,6 +25,11 @@ def by_operation(edits: Edits) -> dict[int, dict[int, Edit]]:
     return found
 
 
+def filled(level: float) -> Edit:
+    """One number in the place of all entries."""
+    return lambda t: torch.full_like(t, level)
+
+
 def edited(
     edit: Edit, out: Any, outs: list[Tensor], position: int, inplace: bool
 ) -> tuple[Any, list[Tensor]]:

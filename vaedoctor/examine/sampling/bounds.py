@@ -18,7 +18,7 @@ from ..anatomy.anatomy import Anatomy
 from ..anatomy.latents import PRODUCTS, Head, Latent, path_of
 from ..objective.likelihood import RANGES
 from ..objective.probe import AFFINE, CLAMPS
-from ..runs.edits import Edit
+from ..runs.edits import Edit, filled
 from ..runs.flow import Flow
 from ..runs.recording import Op, Value
 from ..runs.repeat import repeat
@@ -134,8 +134,8 @@ def _forced(
     for sign in (1.0, -1.0):
         edits: dict[int | tuple[int, int], Edit] = {}
         for b in bound:
-            edits[b.raw.place] = _filled(to)
-            edits[b.latent.draw.value.place] = _filled(sign)
+            edits[b.raw.place] = filled(to)
+            edits[b.latent.draw.value.place] = filled(sign)
         keep = [v for b in bound for v in (b.latent.z, b.latent.scale) if v is not None]
         made = repeat(
             subject,
@@ -163,7 +163,3 @@ def _location_and_scale(
         swallowed = made.abs() < 1e-6 * location.abs() if made.shape == scale.shape else None
         scale = scale if swallowed is None else torch.where(swallowed, made, scale)
     return location, scale
-
-
-def _filled(with_: float) -> Edit:
-    return lambda t: torch.full_like(t, with_)
