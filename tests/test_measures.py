@@ -14,7 +14,7 @@ from steps import Bare, examined, step
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from vaedoctor.examine.anatomy.latents import Head
+from vaedoctor.examine.anatomy.heads import Head
 from vaedoctor.examine.code.listing import text_of
 from vaedoctor.examine.objective.objective import compose
 from vaedoctor.examine.runs.gradients import Arrives, kind_of

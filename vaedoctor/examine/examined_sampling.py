@@ -10,7 +10,7 @@ from ..finding import Span
 from ..rule import Unavailable
 from .anatomy import evaluation
 from .anatomy.latents import Latent
-from .codebook import codebook, codeplaces, codeterms
+from .codebook import changes, codebook, codeplaces, codeterms, rounding
 from .examined_step import ExaminedStep
 from .gradients import cuts, reparameterized
 from .latent import conditions, embeddings, modes, pins, swaps
@@ -138,9 +138,9 @@ class ExaminedSampling(ExaminedStep):
         return found
 
     @cached_property
-    def code_changes(self) -> codebook.Changes:
+    def code_changes(self) -> changes.Changes:
         """How the tables change in training forwards and in an evaluation forward."""
-        return codebook.changes(self.subject, self.codebooks, self.seed, self._rewind)
+        return changes.changes(self.subject, self.codebooks, self.seed, self._rewind)
 
     def codebook_gradient(self, book: codebook.Codebook) -> Arrives:
         """What gradient a look-up's table gets from the loss."""
@@ -192,6 +192,6 @@ class ExaminedSampling(ExaminedStep):
         return codeplaces.handed_on(self.anatomy, op)
 
     @cached_property
-    def rounding(self) -> codebook.Rounding | None:
+    def rounding(self) -> rounding.Rounding | None:
         """A rounding between the encoder and the reconstruction, as of FSQ; None if none."""
-        return codebook.rounding(self.anatomy)
+        return rounding.rounding(self.anatomy)

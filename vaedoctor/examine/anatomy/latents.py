@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..runs.flow import CUTS, JOINS, RESHAPES, SLICES, Draw, Flow
+from ..runs.flow import CUTS, RESHAPES, SLICES, Draw, Flow
 from ..runs.recording import Op, Value
+from .heads import Head, head
 
 ADDS = frozenset("add add_ sub sub_ rsub __rsub__ __iadd__ subtract".split())
 MULS = frozenset("mul mul_ div div_ true_divide multiply __imul__ divide rdiv".split())
@@ -27,17 +28,7 @@ POWERS = frozenset({"pow", "pow_", "rpow", "__rpow__", "float_power"})
 AFFINE_NOISE = frozenset(
     "randn randn_like normal normal_ rand rand_like uniform_ exponential_ numpy".split()
 )
-_MOST_MERGES = 100  # deep enough for any normalisation, and no deep recursion
 COMPARES = frozenset("gt lt ge le eq ne __gt__ __lt__ __ge__ __le__".split())
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """Where a posterior parameter leaves the encoder: the raw value and the layer that made it."""
-
-    value: Value
-    op: Op
-    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,56 +260,9 @@ def _with_heads(flow: Flow, latent: Latent) -> Latent:
     )
 
 
-def head(flow: Flow, value: Value) -> Head | None:
-    """Walk back from a sampler's operand through elementwise and shape operations to its layer.
-
-    Of a chunked, split or sliced layer the head is the part, not the whole.
-    """
-    return _head(flow, value, {})
-
-
-def _head(flow: Flow, value: Value, known: dict[int, Head | None]) -> Head | None:
-    part: Value | None = None
-    while value.op is not None:
-        op = value.op
-        parents = {p.index: p for p in flow.parents(value) if flow.data[p.index]}
-        if flow.layer(op):
-            return Head(part or value, op, path_of(op))
-        if part is not None and op.name in JOINS and len(parents) < len(op.reads):
-            return Head(part, op, path_of(op))  # the part may be the constant that was joined
-        if len(parents) != 1:
-            common = _common_head(flow, list(parents.values()), known) if part is None else None
-            return common or Head(part or value, op, path_of(op))
-        if op.name in SLICES:
-            part = part or value
-        (parent,) = parents.values()
-        if not flow.learned[parent.index]:  # its weights came with a condition: `adj @ (h @ w)`
-            return Head(part or value, op, path_of(op))
-        value = parent
-    return None
-
-
-def _common_head(flow: Flow, values: list[Value], known: dict[int, Head | None]) -> Head | None:
-    """The one head behind several values, as in `logits - logits.logsumexp(-1)`."""
-    for value in values:
-        if value.index not in known and len(known) < _MOST_MERGES:
-            known[value.index] = None  # counts while it is looked for
-            known[value.index] = _head(flow, value, known)
-    heads = [known.get(v.index) for v in values]
-    first = heads[0] if heads else None
-    if first is None or any(h is None or h.value is not first.value for h in heads):
-        return None
-    return first if flow.layer(first.op) else None
-
-
 def same_posterior(one: Latent, other: Latent) -> bool:
     """Whether two latents are draws of one posterior, as the K samples of a loop are."""
     heads = [(x.loc_head, x.scale_head) for x in (one, other)]
     values = [(a.value, b.value) for a, b in heads if a is not None and b is not None]
     alike = len(values) == 2 and all(a is b for a, b in zip(*values, strict=True))
     return one is other or (alike and one.family == other.family)
-
-
-def path_of(op: Op) -> str:
-    """The path of the innermost module that was running, as in `encoder.linear_mu`."""
-    return next((c.path for c in op.call.chain() if c.path), "") if op.call else ""

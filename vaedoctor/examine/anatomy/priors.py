@@ -15,7 +15,8 @@ from ...rule import Unavailable
 from ..runs.recording import Value
 from . import hierarchy
 from .anatomy import Anatomy
-from .latents import Latent, path_of
+from .heads import path_of
+from .latents import Latent
 from .terms import Terms, is_product, terms_of
 
 if TYPE_CHECKING:

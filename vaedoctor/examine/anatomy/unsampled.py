@@ -10,7 +10,7 @@ from torch import Tensor
 from ..runs.flow import SLICES, Flow
 from ..runs.outputs import Output
 from ..runs.recording import Value
-from .latents import Head, head
+from .heads import Head, head
 
 POSITIVE = frozenset("exp exp_ softplus".split())
 

@@ -1,4 +1,4 @@
-"""Vector quantisation: the table of codes, its gradient, its updates, the straight-through step.
+"""Vector quantisation: the table of codes, its gradient, and the straight-through step.
 
 A look-up is an index of the smallest distance (or largest similarity) to a table that is then read
 at that index. A class label embedded by `argmax` is none: its scores do not come from the table.
@@ -6,22 +6,17 @@ at that index. A class label embedded by `argmax` is none: its scores do not com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...finding import Span
-from ...subject.subject import Subject
 from ..anatomy.anatomy import Anatomy
-from ..anatomy.evaluation import run_forward
-from ..anatomy.latents import path_of
-from ..code.listing import writes_attribute
+from ..anatomy.heads import path_of
 from ..runs.flow import CUTS, JOINS, RESHAPES, Flow
 from ..runs.gradients import Arrives, gradient_between, kind_of
-from ..runs.recording import Op, Recording, Value
-from ..sampling.noise import perturbed
+from ..runs.recording import Op, Value
 
 _INDEX = frozenset("argmin argmax topk min max sort argsort".split())
 _READ = frozenset(
@@ -221,123 +216,3 @@ def table_gradient(anatomy: Anatomy, book: Codebook) -> Arrives:
     if not isinstance(loss, Tensor) or not loss.requires_grad or not edges:
         return Arrives.NONE
     return _strongest(torch.autograd.grad(loss, edges, allow_unused=True, retain_graph=True))
-
-
-@dataclass(frozen=True, slots=True)
-class Average:
-    """A buffer beside a table, of its shape, that training forwards move.
-
-    `at` is the last line that reads it after that, or moves it where none does. `copied` says that
-    code of the class writes to the table, though not in these forwards.
-    """
-
-    name: str
-    at: Span | None
-    copied: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """How far each table moves (by name) in training forwards and in an evaluation forward.
-
-    `averages` are the averages of its codes that are kept beside a table that does not move.
-    """
-
-    training: dict[str, float]
-    evaluation: dict[str, float]
-    edits: dict[str, Op]
-    averages: dict[str, Average]
-
-
-def changes(
-    subject: Subject, books: list[Codebook], seed: int, rewind: Callable[[], None]
-) -> Changes:
-    """Two training forwards, then one in evaluation mode, without putting the model back."""
-    names = {b.name: b.table for b in books}
-    before, kept = _contents(subject.model, names), _buffers(subject.model)
-    first = run_forward(subject, seed=seed, train=True)
-    averages = _averages(subject.model, names, kept, first)
-    run_forward(subject, seed=None, train=True)
-    trained = _contents(subject.model, names)
-    recording = run_forward(subject, seed=seed, batch=perturbed(subject.batch))
-    after = _contents(subject.model, names)
-    edits = {n: op for n, v in names.items() if (op := _edit(recording, v)) is not None}
-    rewind()
-    moved = _moved(before, trained)
-    still = {n: a for n, a in averages.items() if not moved[n]}
-    return Changes(moved, _moved(trained, after), edits, still)
-
-
-def _buffers(model: nn.Module) -> dict[str, Tensor]:
-    return {n: b.detach().clone() for n, b in model.named_buffers()}
-
-
-def _averages(
-    model: nn.Module, names: Mapping[str, Value], before: dict[str, Tensor], recording: Recording
-) -> dict[str, Average]:
-    """Of each table the buffer of its shape, in the same module, that the run has moved."""
-    found: dict[str, Average] = {}
-    flow = Flow(recording)
-    for name, now in model.named_buffers():
-        for table, value in names.items():
-            beside = table != name and table.rpartition(".")[0] == name.rpartition(".")[0]
-            if not beside or now.shape != value.shape or torch.equal(now, before[name]):
-                continue
-            here = now.untyped_storage().data_ptr()
-            made = [v for op in recording.ops for v in op.makes if v.memory == here]
-            if made and made[-1].op is not None and flow.data[made[-1].index]:
-                module, _, attribute = table.rpartition(".")
-                written = writes_attribute(type(model.get_submodule(module)), attribute)
-                last = [made[-1].op, *flow.consumers.get(made[-1].index, ())][-1]
-                found[table] = Average(name, last.span, written)
-    return found
-
-
-def _contents(model: nn.Module, names: dict[str, Value]) -> dict[str, Tensor]:
-    """The tables as the model holds them now: a buffer may have been assigned anew."""
-    held = {**dict(model.named_buffers()), **dict(model.named_parameters())}
-    return {n: held.get(n, v.tensor).detach().clone() for n, v in names.items()}
-
-
-def _moved(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, float]:
-    return {
-        n: float((a[n].float() - b[n].float()).abs().max()) if a[n].shape == b[n].shape else 1.0
-        for n in a
-    }
-
-
-def _edit(recording: Recording, table: Value) -> Op | None:
-    """The operation that wrote to the table's memory."""
-    here = table.memory
-    for op in recording.ops:
-        if here and op.inplace and any(v.memory == here for v in op.makes):
-            return op
-    return None
-
-
-INTEGERS = frozenset("byte int long short char bool".split())
-
-
-@dataclass(frozen=True, slots=True)
-class Rounding:
-    """A rounding of the encoder's output on the way to x_hat, and the gradient across it."""
-
-    op: Op
-    arrives: Arrives
-
-
-def rounding(anatomy: Anatomy) -> Rounding | None:
-    """The first `round` or `sign` between a trained encoder and the reconstruction."""
-    op = anatomy.quantizer if not anatomy.latents else None
-    if op is None or op.name not in ("round", "round_", "sign", "floor") or not op.reads:
-        return None
-    after = anatomy.flow.consumers.get(op.out.index, []) if op.makes else []
-    if any(reader.name in INTEGERS for reader in after):
-        return None  # a code to be stored: nobody trains through it
-    value = op.reads[0]
-    while value.edge is None and value.op is not None and value.op.name in RESHAPES | CUTS:
-        value = value.op.reads[0]
-    arrives = _arrival(anatomy, value, op)
-    if arrives is Arrives.ZERO and not _decoder_listens(anatomy, op):
-        arrives = None
-    return None if arrives is None else Rounding(op, arrives)

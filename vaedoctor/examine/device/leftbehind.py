@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...finding import Span
 from ...subject.subject import Subject
-from ..anatomy.latents import path_of
+from ..anatomy.heads import path_of
 from ..code.listing import Method, calls_in, functions_in, methods_of, text_of, tree_of
 from ..code.methods import method_calls
 from ..runs.flow import JOINS

@@ -12,7 +12,7 @@ import torch
 from ...finding import Span
 from ...rule import Unavailable
 from ..anatomy.anatomy import Anatomy
-from ..anatomy.latents import path_of
+from ..anatomy.heads import path_of
 from ..codebook.codebook import looked_up
 from ..runs.gradients import Gradients
 from ..runs.recording import Value

@@ -13,7 +13,8 @@ from ...rule import Unavailable
 from ...subject.subject import Subject
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.evaluation import run_forward
-from ..anatomy.latents import Head, Latent
+from ..anatomy.heads import Head
+from ..anatomy.latents import Latent
 from ..gradients.reparameterized import entry_of
 from ..runs.flow import JOINS, RESHAPES, SLICES, Flow
 from ..runs.gradients import gradient_between

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...subject.subject import Subject
 from ..anatomy.anatomy import Anatomy
-from ..anatomy.latents import path_of
+from ..anatomy.heads import path_of
 from ..runs.edits import Edits, by_operation
 from ..runs.flow import RESHAPES, SLICES, Flow
 from ..runs.outputs import named_tensors

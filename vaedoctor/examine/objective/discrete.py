@@ -19,7 +19,8 @@ from ...rule import Unavailable
 from ...subject.subject import Subject
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.decoders import predictions
-from ..anatomy.latents import Latent, head, same_posterior
+from ..anatomy.heads import head
+from ..anatomy.latents import Latent, same_posterior
 from ..anatomy.moves import inputs_of
 from ..anatomy.pinning import common_root, first_layers, held, loss_value, prior_layers
 from ..runs.edits import Edits

@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 
 from ...finding import Span
-from ..anatomy.latents import path_of
+from ..anatomy.heads import path_of
 from ..runs.recording import Value
 
 

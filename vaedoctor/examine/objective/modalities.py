@@ -14,7 +14,8 @@ from torch import Tensor
 from ...finding import Span
 from ...subject.subject import Subject
 from ..anatomy.anatomy import Anatomy
-from ..anatomy.latents import ADDS, MULS, head
+from ..anatomy.heads import head
+from ..anatomy.latents import ADDS, MULS
 from ..anatomy.pinning import loss_value
 from ..runs.flow import Flow
 from ..runs.recording import Op, Value

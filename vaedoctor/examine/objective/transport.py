@@ -24,7 +24,8 @@ from ...rule import Unavailable
 from ...subject.subject import Subject
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.decoders import predictions
-from ..anatomy.latents import Latent, path_of
+from ..anatomy.heads import path_of
+from ..anatomy.latents import Latent
 from ..anatomy.pinning import first_layers, held
 from ..runs.edits import Edits
 from ..runs.recording import Op, Recording, Value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..anatomy.anatomy import Anatomy
-from ..anatomy.latents import head, path_of
+from ..anatomy.heads import head, path_of
 from ..anatomy.unsampled import POSITIVE
 from ..runs.naming import local_name
 from ..runs.recording import Value

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.latents import Latent
-from ..codebook.codebook import INTEGERS, Codebook, find_codebooks
+from ..codebook.codebook import Codebook, find_codebooks
+from ..codebook.rounding import INTEGERS
 from ..runs.recording import Value
 
 Found = tuple[str, str, str]

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from ...finding import Part
 from ..anatomy.anatomy import Anatomy
-from ..anatomy.latents import Head, Latent, path_of
+from ..anatomy.heads import Head, path_of
+from ..anatomy.latents import Latent
 from ..codebook.codebook import find_codebooks
 from ..runs.flow import Flow
 from ..runs.naming import local_name

@@ -15,7 +15,8 @@ from torch import Tensor
 from ...finding import Span
 from ...subject.subject import Subject
 from ..anatomy.anatomy import Anatomy
-from ..anatomy.latents import PRODUCTS, Head, Latent, path_of
+from ..anatomy.heads import Head, path_of
+from ..anatomy.latents import PRODUCTS, Latent
 from ..objective.likelihood import RANGES
 from ..objective.probe import AFFINE, CLAMPS
 from ..runs.edits import Edit, filled

@@ -10,7 +10,8 @@ from torch import nn
 from ...finding import Span
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.decoders import other_decoders, skipped_sample
-from ..anatomy.latents import AFFINE_NOISE, Head, path_of, tables_of, writes_to
+from ..anatomy.heads import Head, path_of
+from ..anatomy.latents import AFFINE_NOISE, tables_of, writes_to
 from ..anatomy.moves import fed_by
 from ..code.aliases import taken_for_sample
 from ..code.places import Frame

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from ...finding import Span
 from ..anatomy.anatomy import Anatomy
-from ..anatomy.latents import Latent, find_latents, path_of
+from ..anatomy.heads import path_of
+from ..anatomy.latents import Latent, find_latents
 from ..anatomy.moves import fed_by
 from ..code.listing import functions_in
 from ..runs.recording import Op

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ...finding import Span
 from ..anatomy.anatomy import Anatomy
-from ..anatomy.latents import Head, Latent, head, path_of
+from ..anatomy.heads import Head, head, path_of
+from ..anatomy.latents import Latent
 from ..runs.flow import SLICES, Flow
 from ..runs.recording import Op, Value
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..anatomy.anatomy import Anatomy
-from ..anatomy.latents import path_of
+from ..anatomy.heads import path_of
 from ..runs.recording import Op
 
 CLAMPS = frozenset(

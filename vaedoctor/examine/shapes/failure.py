@@ -10,7 +10,8 @@ from torch import nn
 
 from ...finding import Span, where
 from ...subject.errors import user_traceback
-from ..anatomy.latents import ADDS, FUSED, MULS, path_of
+from ..anatomy.heads import path_of
+from ..anatomy.latents import ADDS, FUSED, MULS
 from ..anatomy.moves import inputs_of, only_moved
 from ..code.places import is_user_file, span_of
 from ..runs.flow import JOINS, RESHAPES, Flow

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...finding import Span
-from ..anatomy.latents import MULS, PRODUCTS, Head, path_of
+from ..anatomy.heads import Head, path_of
+from ..anatomy.latents import MULS, PRODUCTS
 from ..anatomy.moves import inputs_of
 from ..code.listing import returned_name
 from ..runs.flow import SLICES, Flow
