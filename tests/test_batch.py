@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaedoctor.subject.batches.batch import as_batch, find_batch, parse_input
+from vaedoctor.subject.batches.batch import find_batch
+from vaedoctor.subject.batches.handed import as_batch, parse_input
 from vaedoctor.subject.errors import TargetError
 from vaedoctor.subject.target import load
 

@@ -11,7 +11,7 @@ import torch
 from steps import value
 from torch import Tensor, nn
 
-from vaedoctor.subject.batches.batch import as_batch
+from vaedoctor.subject.batches.handed import as_batch
 from vaedoctor.subject.code.roles import role
 from vaedoctor.subject.loss.contained import total_among
 from vaedoctor.subject.loss.objective import find_objective

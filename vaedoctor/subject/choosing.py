@@ -8,7 +8,7 @@ from itertools import islice
 
 from torch import nn
 
-from .batches.batch import NotGuessed
+from .batches.nofit import NotGuessed
 from .calling import calling_of, has_forward
 from .construct.after_all import calls_what_nobody_gave, given_too
 from .construct.bases import meant_below

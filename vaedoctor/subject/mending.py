@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from .batches.batch import NotGuessed
+from .batches.nofit import NotGuessed
 from .construct.after_all import given_too
 from .construct.built import Built
 from .construct.parts import holds_written, returning

@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from .batches.batch import NotGuessed, find_batch, parse_input
+from .batches.batch import find_batch
+from .batches.handed import parse_input
+from .batches.nofit import NotGuessed
 from .calling import Calling, calling_of, has_forward
 from .code.source import Source
 from .composing import EncodeDecode, is_pyro_pair
