@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,6 +29,11 @@ def examine(model: nn.Module, x: Tensor, loss: Loss | None = None) -> list[str]:
     before = photograph(model, x)
     vaedoctor.check(model, x, objective=loss)
     return differences(before, photograph(model, x))
+
+
+def tensors_alive() -> list[Tensor]:
+    """Every tensor that Python's collector knows of."""
+    return [o for o in gc.get_objects() if issubclass(type(o), Tensor)]
 
 
 def with_history(model: nn.Module, x: Tensor) -> None:
@@ -354,6 +360,20 @@ def test_a_closure_outside_the_model() -> None:
 
     assert examine(Plain(), torch.rand(4, 6), loss) == []
     assert [d for d in differences(before, photograph(critic)) if "generator" not in d] == []
+
+
+def test_no_tensor_of_an_experiment_outlives_it() -> None:
+    """Without a collection by chance: a second check-up has the memory that the first had."""
+    model, x = Plain(), torch.rand(4, 6)
+    vaedoctor.check(model, x, objective=elbo)
+    gc.collect()
+    before = len(tensors_alive())
+    gc.disable()
+    try:
+        vaedoctor.check(model, x, objective=elbo)
+        assert len(tensors_alive()) == before
+    finally:
+        gc.enable()
 
 
 def test_training_goes_on_as_if_nothing_had_happened() -> None:

@@ -19,7 +19,7 @@ from torch.nn.parameter import is_lazy
 from .config import parse_severity, select_rules, severities
 from .examine.examination import Examination
 from .examine.picture.picture import draw
-from .finding import Finding, Hunt, Number, Outcome, Report, Severity, fold
+from .finding import Finding, Hunt, Number, Outcome, Picture, Report, Severity, fold
 from .rule import Rule, left_out
 from .span import Span, in_its_cell
 from .subject.subject import Batch, Subject
@@ -126,12 +126,7 @@ def examine_subject(
             _materialize(subject)
             rewind = stack.enter_context(leaves_no_trace(*touched))
         stack.enter_context(_old_objects_left_alone())
-        examination = Examination(subject, seed=seed, rewind=rewind)
-        stack.callback(examination.release)
-        outcomes = [rule.run(examination) for rule in rules]
-        subject = examination.subject
-        picture = draw(examination)
-        place = examination.place
+        outcomes, picture, subject, place = _examined(subject, rules, seed, rewind)
         hunted = _hunted(subject, seed, rewind) if hunt else None
     outcomes = [_placed(outcome, place) for outcome in outcomes]
     judged = apply_suppressions(_folded(outcomes, rules), model_at=place)
@@ -145,6 +140,21 @@ def examine_subject(
         seconds=time.perf_counter() - started,
         hunt=hunted,
     )
+
+
+def _examined(
+    subject: Subject, rules: Iterable[Rule], seed: int, rewind: Callable[[], None]
+) -> tuple[list[Outcome], Picture, Subject, Span | None]:
+    """What every rule says, the picture, the subject as examined, and where its class is.
+
+    No measurement outlives the call: what it keeps of the graphs can be freed.
+    """
+    examination = Examination(subject, seed=seed, rewind=rewind)
+    try:
+        outcomes = [rule.run(examination) for rule in rules]
+        return outcomes, draw(examination), examination.subject, examination.place
+    finally:
+        examination.release()
 
 
 def _hunted(subject: Subject, seed: int, rewind: Callable[[], None]) -> Hunt:
@@ -174,6 +184,7 @@ def _old_objects_left_alone() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.collect()  # while only new objects count: unfrozen, they wait until all are looked at
         gc.unfreeze()
 
 

@@ -26,7 +26,7 @@ from ..anatomy.moves import inputs_of
 from .divergence import EXACT, FAR
 from .locationscale import LocationScale
 from .probe import Probe
-from .quotients import EVEN, spread
+from .quotients import EVEN, pulled_back, spread
 
 NEAR = 3.0  # of the location: further than one scale away, where one sample's |z| has a slope
 LEVEL = 1 - math.exp(-1)  # of a uniform draw on (-1, 1): one scale from the location
@@ -152,7 +152,7 @@ def _measure(probe: Probe, forced: float, reach: float) -> _Setting:
     if not bool((b > 0).all()):
         raise Unavailable("the Laplace latent's scale is not positive")
     loss = sum(run.loss.sum() for run in runs) / 2
-    given = _gradients(loss, mu, h)
+    given = pulled_back(loss, mu, h)
     if all(g is None or not bool((g != 0).any()) for g in given):
         return _Setting(0.0, 0.0, True, given[0] is not None)
     by_mu, by_h = (
@@ -161,7 +161,7 @@ def _measure(probe: Probe, forced: float, reach: float) -> _Setting:
     back = (b.log() + m.abs() / b + (-m.abs()).exp() / b).sum()  # KL(p || q)
     backs = [
         _even(g, r)
-        for g, r in zip((by_mu, by_h), _gradients(back, mu, h), strict=True)
+        for g, r in zip((by_mu, by_h), pulled_back(back, mu, h), strict=True)
         if r is not None
     ]
     one = len(backs) == 2 and _one_weight(*backs)
@@ -171,9 +171,9 @@ def _measure(probe: Probe, forced: float, reach: float) -> _Setting:
     logs = -b.log().sum()
     for term in (closed, drawn):
         ref_mu, ref_h = (
-            g if g is not None else torch.zeros_like(mu) for g in _gradients(term, mu, h)
+            g if g is not None else torch.zeros_like(mu) for g in pulled_back(term, mu, h)
         )
-        (_, log_h) = _gradients(logs, mu, h)
+        (_, log_h) = pulled_back(logs, mu, h)
         if log_h is None or bool((log_h == 0).any()):
             break
         pull = _even(by_mu, ref_mu)
@@ -201,13 +201,3 @@ def _even(given: Tensor, reference: Tensor) -> float:
         return math.nan
     factors = given[known].double() / reference[known].double()
     return float(factors.mean()) if spread(factors) < 10 * EVEN else math.nan
-
-
-def _gradients(of: Tensor, mu: Tensor, h: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    if not of.requires_grad:
-        return None, None
-    try:
-        by_mu, by_h = torch.autograd.grad(of, (mu, h), allow_unused=True, retain_graph=True)
-    except RuntimeError as error:
-        raise Unavailable("the backward pass raises (VAE606)") from error
-    return by_mu, by_h

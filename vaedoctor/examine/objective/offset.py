@@ -27,7 +27,7 @@ from ..runs.repeat import Repeated
 from .discrete import DiscreteKL, Logits, kind_of
 from .divergence import EXACT, Divergence
 from .probe import Probe
-from .quotients import EVEN
+from .quotients import EVEN, pulled_back
 from .summands import joined
 
 CONSTANT = 1e-4  # nats a unit, of a constant in float32
@@ -75,10 +75,7 @@ def offsets(
             continue
         here = _at_prior(probe, term)
         if here is not None:
-            total, told = (
-                sum(float(run.tensors[term.index].detach().sum()) for run in here) / 2,
-                True,
-            )
+            total, told = sum(run.term for run in here) / 2, True
             units = found.weight * probe.mu.tensor.numel()
             at = term.op.span if term.op else None
             yield Offset(name, total / (term.shape or (1,))[0], total / units, at)
@@ -111,11 +108,11 @@ def _inside(probe: Probe, divergence: Divergence) -> Offset | None:
         return None
     m, s = setting.location.double(), setting.scales.double().abs()
     risen = setting.weight * float((0.5 * (m**2 + s**2 - 1) - s.log()).sum())
-    at_prior = probe.samples * sum(float(run.loss.detach().sum()) for run in here) / 2
+    at_prior = probe.samples * sum(run.loss for run in here) / 2
     if abs(setting.loss - at_prior - risen) > EXACT * abs(risen):
         return None  # a capacity, `|KL - C|`
     rows, of_row = divergence.rows, divergence.units
-    above, below = (_share(run, term) for run in here)
+    above, below = (run.share for run in here)
     if above is None or below is None:
         return None  # held fixed, as a term beside the KL is
     total = (above + below) / 2 / setting.weight
@@ -123,15 +120,6 @@ def _inside(probe: Probe, divergence: Divergence) -> Offset | None:
     if not _left_out(each, rows * of_row, of_row):
         return None
     return Offset("", total / rows, each, divergence.at)
-
-
-def _share(run: Repeated, term: Value) -> float | None:
-    """What a term that the loss is linear in adds to it; None where it is no function of it."""
-    made, loss = run.tensors[term.index], run.loss.sum()
-    if not (made.requires_grad and loss.requires_grad):
-        return None
-    (slope,) = torch.autograd.grad(loss, made, retain_graph=True, allow_unused=True)
-    return None if slope is None else float((slope * made).detach().sum())
 
 
 def _left_out(each: float, units: int, of_row: int) -> bool:
@@ -144,18 +132,40 @@ def _left_out(each: float, units: int, of_row: int) -> bool:
     return any(abs(abs(each) - known) < CONSTANT for known in (0.0, *halves))
 
 
-def _at_prior(probe: Probe, term: Value) -> tuple[Repeated, Repeated] | None:
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """The loss and a term of one run, as sums, and what the term adds to the loss.
+
+    `share` is None where the loss is no function of the term. No graph is kept.
+    """
+
+    loss: float
+    term: float
+    share: float | None
+
+    @classmethod
+    def of(cls, run: Repeated, term: Value) -> _Read:
+        """Read it off a run that kept the term; the loss is linear in it."""
+        made, loss = run.tensors[term.index], run.loss.sum()
+        (slope,) = pulled_back(loss, made) if made.requires_grad else (None,)
+        share = None if slope is None else float((slope * made).detach().sum())
+        return cls(float(loss.detach()), float(made.detach().sum()), share)
+
+
+def _at_prior(probe: Probe, term: Value) -> list[_Read] | None:
     """Two runs at location 0 and scale 1, the noise of either sign; None where no head gives it."""
     for head in AT_ONE:
         zeros = torch.zeros_like(probe.mu.tensor.detach())
         leaves = probe.placed(zeros, torch.full_like(probe.h.tensor.detach(), head))
-        try:
-            above, below = (probe.forced(*leaves, sign, term) for sign in (1.0, -1.0))
-        except Unavailable:  # a scale of 0 that `Normal` refuses
-            continue
-        plus, minus = (run.tensors[probe.latent.z.index] for run in (above, below))
-        if _all_close(plus, 1.0) and _all_close(minus, -1.0):
-            return above, below
+        read = []
+        with suppress(Unavailable):  # a scale of 0 that `Normal` refuses
+            for sign in (1.0, -1.0):
+                run = probe.forced(*leaves, sign, term)
+                if not _all_close(run.tensors[probe.latent.z.index], sign):
+                    break
+                read.append(_Read.of(run, term))
+        if len(read) == 2:
+            return read
     return None
 
 

@@ -30,7 +30,7 @@ from ..runs.edits import Edit, Edits, filled
 from ..runs.flow import RESHAPES, SLICES, Flow
 from ..runs.recording import Value
 from ..runs.repeat import Repeated, repeat
-from .quotients import EVEN, gradient_at, gradients_at, of_rows, quotient, spread
+from .quotients import EVEN, Pull, gradient_at, of_rows, quotient, spread
 from .several import held_alike, one_of, same_noise, samples_in, several, tied
 from .summands import beside
 
@@ -160,9 +160,18 @@ class Probe:
         That of the loss is for each row, be it shared among several samples.
         """
         mu, h = self.leaves(forced, reach)
-        loss, location, scale = self.read(mu, h, term)
         times = self.samples if term is None else 1
-        return self._compare(times * loss, location, scale, mu, h, forced)
+        (above, plus), (below, minus) = (
+            self._pulled(mu, h, sign, term, times) for sign in (1.0, -1.0)
+        )
+        return self._compare(above + below, (plus + minus) / 2, (plus - minus) / 2, mu, h, forced)
+
+    def _pulled(
+        self, mu: Tensor, h: Tensor, sign: float, term: Value | None, times: int
+    ) -> tuple[Pull, Tensor]:
+        """Half the loss's pull at one sign of the noise, and the sample."""
+        loss, z = self.run_at(mu, h, sign, term)
+        return Pull.of(times * loss / 2, mu, h), z
 
     def read(self, mu: Tensor, h: Tensor, term: Value | None = None) -> tuple[Tensor, ...]:
         """The loss (or the sum of a term) and the sampler's location and scale, by both signs."""
@@ -234,11 +243,11 @@ class Probe:
         return made
 
     def _compare(
-        self, loss: Tensor, location: Tensor, scale: Tensor, mu: Tensor, h: Tensor, forced: float
+        self, pull: Pull, location: Tensor, scale: Tensor, mu: Tensor, h: Tensor, forced: float
     ) -> Setting:
         if bool((scale > 0).any()) and bool((scale <= 0).any()):
             raise Unavailable("the sampler's scale depends on more than its head (a mask)")
-        (given_mu, given_h), connected = gradients_at(loss, mu, h)
+        given_mu, given_h = pull.at_mu, pull.at_h
         reference_mu = gradient_at(0.5 * (location**2).sum(), mu)
         reference_h = gradient_at(0.5 * (scale**2 - (scale**2).log()).sum(), h)
         whole_h = given_h
@@ -272,9 +281,9 @@ class Probe:
             entropy,
             location.detach(),
             scale.detach(),
-            float(loss.detach()),
+            pull.loss,
             given_h.double(),
-            connected,
+            pull.connected,
             -entropies,
             pulls,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,33 +13,51 @@ from ...rule import Unavailable
 EVEN = 1e-3  # relative spread of the weight over elements: larger means another prior or term
 
 
-def gradients_at(of: Tensor, mu: Tensor, h: Tensor) -> tuple[tuple[Tensor, Tensor], bool]:
-    """The gradients at location and scale head, and whether autograd knows a way to the first."""
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """A loss and its gradients at location and scale head, without the graph they come from.
+
+    `connected` says whether autograd knows a way to the location.
+    """
+
+    loss: float
+    at_mu: Tensor
+    at_h: Tensor
+    connected: bool
+
+    @classmethod
+    def of(cls, loss: Tensor, mu: Tensor, h: Tensor) -> Pull:
+        """Pull a loss back to its leaves."""
+        at_mu, at_h = pulled_back(loss, mu, h)
+        value, connected = float(loss.detach()), at_mu is not None
+        return cls(value, _or_zeros(at_mu, mu), _or_zeros(at_h, h), connected)
+
+    def __add__(self, other: Pull) -> Pull:
+        connected = self.connected or other.connected
+        at_mu, at_h = self.at_mu + other.at_mu, self.at_h + other.at_h
+        return Pull(self.loss + other.loss, at_mu, at_h, connected)
+
+
+def pulled_back(of: Tensor, *to: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients at tensors; None where autograd knows no way there."""
     if not of.requires_grad:
-        return (torch.zeros_like(mu), torch.zeros_like(h)), False
+        return (None,) * len(to)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            by_mu, by_h = torch.autograd.grad(of, (mu, h), allow_unused=True, retain_graph=True)
+            return torch.autograd.grad(of, to, allow_unused=True, retain_graph=True)
         except RuntimeError as error:
             raise Unavailable("the backward pass raises (VAE606)") from error
-    found = [
-        torch.zeros_like(leaf) if g is None else g.detach() for g, leaf in ((by_mu, mu), (by_h, h))
-    ]
-    return (found[0], found[1]), by_mu is not None
 
 
 def gradient_at(of: Tensor, to: Tensor) -> Tensor:
     """The gradient at one leaf; zeros where autograd knows no way to it."""
-    if not of.requires_grad:
-        return torch.zeros_like(to)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            (found,) = torch.autograd.grad(of, to, allow_unused=True, retain_graph=True)
-        except RuntimeError as error:
-            raise Unavailable("the backward pass raises (VAE606)") from error
-    return torch.zeros_like(to) if found is None else found.detach()
+    (found,) = pulled_back(of, to)
+    return _or_zeros(found, to)
+
+
+def _or_zeros(gradient: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if gradient is None else gradient.detach()
 
 
 def quotient(given: Tensor, reference: Tensor) -> Tensor:

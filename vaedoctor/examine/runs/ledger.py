@@ -35,9 +35,14 @@ class Ledger:
     ) -> None:
         self._recording = recording
         self._named = named
-        self._unseen = unseen
+        self._unseen = unseen  # of the recorder that holds this ledger: a cycle until `close`
         self._storages: dict[int, list[Value]] = {}
         self._by_node: dict[Any, Value] = {}
+
+    def close(self) -> None:
+        """Hold the recording no longer: it is freed, with its graph, when nobody else does."""
+        del self._unseen
+        self._by_node.clear()
 
     def at(self, storage: int) -> Sequence[Value]:
         """Every value met that lies in the memory at an address."""

@@ -99,6 +99,7 @@ class Recorder(TorchFunctionMode):
         for hook in self._hooks:
             hook.remove()
         self._stack.clear()
+        self._ledger.close()
 
     # -- modules ---------------------------------------------------------------------------
 
