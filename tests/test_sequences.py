@@ -33,6 +33,7 @@ class Words(nn.Module):
         last = self.encode(e)[0][torch.arange(len(tokens)), lengths - 1]
         mu, logvar = self.heads(last).chunk(2, -1)
         z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        z = self.handed(z)
         given = torch.cat([e[:, :-1], z[:, None].expand(-1, tokens.shape[1] - 1, -1)], -1)
         logits = self.out(self.decode(given)[0])
         logits = logits.softmax(-1) if self.squashed else logits
@@ -40,6 +41,9 @@ class Words(nn.Module):
         inside = torch.arange(1, tokens.shape[1])[None] < lengths[:, None]
         kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1)
         return {"logits": logits, "loss": self.joined(nll, inside, kl)}
+
+    def handed(self, z: Tensor) -> Tensor:
+        return z
 
     def joined(self, nll: Tensor, inside: Tensor, kl: Tensor) -> Tensor:
         return (((nll * inside) if self.masked else nll).sum(1) + kl).mean()
@@ -54,6 +58,33 @@ def sentences() -> tuple[Tensor, Tensor]:
 def test_padding_that_counts_in_a_shifted_prediction() -> None:
     assert "VAE715" in codes(Words(masked=False), *sentences())
     assert "VAE715" not in codes(Words(masked=True), *sentences())
+
+
+class Blind(Words):
+    def handed(self, z: Tensor) -> Tensor:
+        return torch.zeros_like(z)
+
+
+class Classified(nn.Module):
+    """Its loss picks the likelihood of x by hand; what it compares by name is a label."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.heads, self.decode, self.classes = nn.Linear(12, 6), nn.Linear(3, 9), nn.Linear(9, 3)
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        mu, logvar = self.heads(torch.cat([x, F.one_hot(label, 3)], -1)).chunk(2, -1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        share = self.decode(z).softmax(-1)
+        nll = -(share * x).sum(-1).clamp(min=1e-6).log() + F.cross_entropy(self.classes(x), label)
+        return (nll + 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1)).mean()
+
+
+def test_a_teacher_that_tells_all_beside_a_sample_that_is_not_decoded() -> None:
+    assert "VAE402" in codes(Blind(masked=True), *sentences())
+    label = torch.randint(3, (8,), generator=torch.Generator().manual_seed(1))
+    assert "VAE402" not in codes(Classified(), torch.rand(8, 9), label)
 
 
 def test_cross_entropy_of_a_softmax() -> None:

@@ -13,6 +13,7 @@ from .latents import MULS, Latent
 from .moves import inputs_of, is_binary, moved_from, only_moved
 
 CLASS_LOSSES = frozenset({"cross_entropy", "nll_loss"})
+_LOSSES = ("_loss", "cross_entropy", "cross_entropy_with_logits")
 
 
 def input_of(recording: Recording, flow: Flow, x_hat: Value | None) -> Value | None:
@@ -82,8 +83,10 @@ def reconstruction(
     if partners or inside:
         return (partners or inside)[0][0], "x_hat"
     decoded = next((o for o in candidates if _from_location(flow, o.value, latents)), None)
-    if latents and decoded is None and (blind := compared_values(recording, flow, of_data=False)):
-        return blind[0][0], "x_hat"  # it depends on the weights alone (VAE402)
+    if latents and decoded is None:  # it depends on the weights alone, or on data alone (VAE402)
+        blind = compared_values(recording, flow, of_data=False)
+        if blind := blind or _undecoded(recording, flow, [found.z for found in latents]):
+            return blind[0][0], "x_hat"
     return (decoded.value, decoded.name) if decoded is not None else (None, "")
 
 
@@ -130,6 +133,26 @@ def _ranks(
         if whole is not None and value.tensor.numel() not in sizes:
             rank.setdefault(whole.index, i)
     return rank
+
+
+def _undecoded(recording: Recording, flow: Flow, samples: list[Value]) -> list[tuple[Value, Op]]:
+    """What a loss inside forward compares with the encoded input.
+
+    Nothing that layers make of a sample may reach the loss.
+    """
+    loss = recording.loss
+    end = recording.value_of(loss) if isinstance(loss, Tensor) else None
+    if end is None:
+        return []
+    decoded = flow.descendants(*samples) & flow.ancestors(end)
+    if any(op.makes and op.out.index in decoded and flow.layer(op) for op in recording.ops):
+        return []
+    encoded = {v.index for v in inputs_of(recording)} & flow.ancestors(*samples)
+    return [
+        (value, op)
+        for value, op in compared_values(recording, flow, [])
+        if op.name.endswith(_LOSSES) and any(only_moved(flow, v, encoded) for v in op.reads)
+    ]
 
 
 def _from_location(flow: Flow, value: Value, latents: list[Latent]) -> bool:
