@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vaedoctor.subject.batches.handed import as_batch
 from vaedoctor.subject.code.roles import role
-from vaedoctor.subject.loss.contained import total_among
+from vaedoctor.subject.loss.contained import total_among, total_loss
 from vaedoctor.subject.loss.objective import find_objective
 from vaedoctor.subject.subject import Batch
 from vaedoctor.subject.target import TargetError, from_instance
@@ -335,6 +335,17 @@ def test_a_penalty_among_the_outputs_is_no_total() -> None:
     rows, kls = (x_hat**2).flatten(), mu**2
     assert total_among((x_hat, (rows + kls).mean(), rows.mean(), kls.mean())) == (1,)
     assert total_among((x_hat, rows.mean(), (kls + rows.detach()).mean(), kls.mean())) is None
+
+
+def test_a_scalar_alone_is_the_loss_where_every_parameter_goes_into_it() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 3))
+    h = model[0](torch.ones(4, 3))
+    loss, penalty = model[1](h).square().mean(), h.square().mean()
+    found = total_loss(model, (loss, {"kl": penalty.item()}))
+    assert found is not None
+    assert found.name == "output[0]"
+    assert total_loss(model, (penalty, {"kl": loss.item()})) is None
+    assert total_loss(model, (loss, penalty)) is None
 
 
 class Cloud(nn.Module):

@@ -88,7 +88,8 @@ def first_layers(flow: Flow, z: Value, *ends: Value) -> list[Op]:
 def prior_layers(anatomy: Anatomy, latent: Latent, loss: Value) -> list[Op]:
     """Layers beside the decoder that make another latent's prior, or posterior, from this sample.
 
-    A prior meets that latent's posterior in the loss. A critic of the sample does not.
+    A prior meets that latent's posterior in the loss, unit by unit. A critic of the sample does
+    not, nor does a learned prior of this sample, whose density joins the others in a mere sum.
     """
     flow = anatomy.flow
     others = [found for found in anatomy.latents if found is not latent]
@@ -101,7 +102,8 @@ def prior_layers(anatomy: Anatomy, latent: Latent, loss: Value) -> list[Op]:
     return [
         op
         for op in layers
-        if op.out.index in heads or _meets(flow, flow.descendants(op.out), theirs, aside)
+        if op.out.index in heads
+        or _meets(flow, flow.descendants(op.out), theirs, aside, len(latent.z.shape))
     ]
 
 
@@ -124,13 +126,13 @@ def _first(flow: Flow, start: Value, within: Set[int], ends: Callable[[Op], bool
     return list(found.values())
 
 
-def _meets(flow: Flow, one: Set[int], other: Set[int], within: Set[int]) -> bool:
-    """Whether an operation reads a value of each of two sets side by side."""
+def _meets(flow: Flow, one: Set[int], other: Set[int], within: Set[int], axes: int) -> bool:
+    """Whether an operation that makes so many axes reads a value of each of two sets."""
     return any(
         any(v.index in one for v in op.reads)
         and any(v.index in other and v.index not in one for v in op.reads)
         for op in flow.recording.ops
-        if op.makes and op.out.index in within
+        if op.makes and op.out.index in within and len(op.out.shape) >= axes
     )
 
 

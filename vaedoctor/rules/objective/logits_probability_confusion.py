@@ -37,6 +37,7 @@ def logits_probability_confusion(examination: Examination) -> Iterator[Finding |
     ## False alarms
     Symmetric losses (`mse_loss`) are not judged.
     """
+    right = set()
     for c in examination.comparisons:
         if c.swapped:
             yield Finding(
@@ -56,4 +57,6 @@ def logits_probability_confusion(examination: Examination) -> Iterator[Finding |
                 causes=frozenset({"reconstruction", "range"}),
             )
         elif c.op.name in LOGITS:
-            yield Verified(f"`{c.op.name}` gets logits")
+            right.add(c.op.name)
+    for name in sorted(right):
+        yield Verified(f"`{name}` gets logits")

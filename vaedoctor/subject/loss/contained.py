@@ -48,12 +48,14 @@ def minimized_loss(model: nn.Module, output: Any, source: Source | None) -> Obje
 
 
 def total_loss(model: nn.Module, output: Any) -> Objective | None:
-    """The scalar output that is computed from all others."""
-    path = total_among(output)
+    """The scalar output that is computed from all others, or alone and from every parameter."""
+    path, of_what = total_among(output), "all others"
+    if not path:
+        path, of_what = _alone_among(model, output), "every parameter"
     if not path:
         return None
     shown = "".join(f"[{key!r}]" for key in path)
-    origin = f"found: output {shown} is computed from all others"
+    origin = f"found: output {shown} is computed from {of_what}"
     at = span_of(type(model))
     return Objective(lambda m, b: pick(b.run(m), path), f"output{shown}", origin, at)
 
@@ -121,6 +123,19 @@ def total_among(output: Any) -> tuple[Any, ...] | None:
         if parameters <= behind and _holds(behind, others):
             return path
     return None
+
+
+def _alone_among(model: nn.Module, output: Any) -> tuple[Any, ...] | None:
+    """The path to the only output that can train, a scalar that every parameter goes into.
+
+    As in `return loss, {"kl": kl.item()}`. A penalty alone does not reach the decoder.
+    """
+    learned = [(path, t) for path, t in leaves(output) if _trains(t)]
+    if len(learned) != 1 or learned[0][1].numel() != 1:
+        return None
+    path, scalar = learned[0]
+    trainable = {id(p) for p in model.parameters() if p.requires_grad}
+    return path if trainable and reached_by(scalar, model) >= trainable else None
 
 
 def is_whole(loss: Tensor, output: Any) -> bool:
