@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import specimens
 import torch
 import torch.nn.functional as F
 from steps import examined
 from torch import Tensor, nn
 
 import vaedoctor
+from vaedoctor import Severity
 
 K, ROWS, UNITS = 5, 8, 4
 
@@ -236,3 +238,20 @@ def test_samples_of_a_row_that_are_repeated_beside_each_other(
     assert all(f.at is not None and line in lines[f.at.line - 1] for f in told)
     (outcome,) = (o for o in report.outcomes if o.code == "VAE720")
     assert slip or any("log-mean-exp over the samples" in v.text for v in outcome.verified)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_as_many_samples_as_rows_are_told_apart_on_a_batch_that_is_made_up(axis: int) -> None:
+    iwae = specimens.load(specimens.FIXTURES / "healthy" / "iwae.py")
+    torch.manual_seed(0)
+    model = iwae.Healthy()
+    model.samples = 8
+
+    def objective(x_hat: Tensor, x: Tensor, log_ratio: Tensor) -> Tensor:
+        target = x.expand_as(x_hat)
+        log_px = -F.binary_cross_entropy_with_logits(x_hat, target, reduction="none").sum(-1)
+        return -(torch.logsumexp(log_px + log_ratio, axis) - math.log(8)).sum()
+
+    report = vaedoctor.check(model, objective=objective)
+    found = [(f.code, f.measured) for f in report.findings if f.severity is Severity.ERROR]
+    assert found == ([("VAE720", {"samples": 8, "rows": 7})] if axis else [])

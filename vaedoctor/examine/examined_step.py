@@ -28,6 +28,7 @@ from .runs.inventory import registered
 from .runs.recording import Recording
 from .runs.step import run_recorded, runs_unrecorded
 from .sampling import noise
+from .shapes.coincidence import with_a_row_less
 from .shapes.failure import Failure, explain
 from .structure.branches import defined_at
 from .structure.census import Census, take_census
@@ -62,6 +63,12 @@ class ExaminedStep:
             restore()
             self.subject = replace(self.subject, objective=maximised(objective))
             first = run_recorded(self.subject, seed=self.seed)
+        fewer = with_a_row_less(self.subject, first) if first.error is None else None
+        if fewer is not None:
+            restore()
+            second = run_recorded(fewer, seed=self.seed)
+            if second.error is None:
+                self.subject, first = fewer, second
         first.registered = registered(self.subject)
         put_back = versions_kept(self.subject.model)
 
