@@ -284,6 +284,31 @@ for x, y in loader:
     assert "training loop" in found.origin
 
 
+@pytest.mark.parametrize(
+    ("score", "examined"),
+    [
+        ("F.gaussian_nll_loss(recon, x, recon - 1)", True),
+        ("-torch.distributions.Bernoulli(recon).log_prob(x).mean()", False),  # of other values
+    ],
+)
+def test_a_loss_that_torch_refuses_in_the_loop_is_examined(
+    tmp_path: Path, score: str, examined: bool
+) -> None:
+    method = f"""
+    def step(self, x):
+        recon, mu, logvar = self(x)
+        return {score} + kl_loss(mu, logvar)
+    """
+    loop = """
+model = VAE()
+for x in torch.rand(64, 12).split(8):
+    loss = model.step(x)
+    loss.backward()
+"""
+    found = loaded(tmp_path, loop, method).objective
+    assert (found is not None and "training loop" in found.origin) is examined
+
+
 def test_another_models_loss_is_no_severed_one(tmp_path: Path) -> None:
     """The loss of a second network, trained on what the VAE encodes without gradients."""
     loop = """

@@ -191,6 +191,11 @@ class Examination(ExaminedObjective):
         """A scale of zero because of which the step raised."""
         return underflow.refused(self.recording) if self.stuck else None
 
+    @property
+    def negative_scale(self) -> underflow.Negative | None:
+        """A negative scale because of which the step raised."""
+        return underflow.negative(self.recording) if self.stuck else None
+
     @cached_property
     def underflows(self) -> list[underflow.Underflow]:
         """Samplers whose scale has underflowed; what bounds it by zero is VAE311's to say."""

@@ -1,7 +1,8 @@
-"""Samplers whose scale has run out of digits."""
+"""Samplers whose scale has run out of digits, and scales that a distribution refuses."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from ...finding import Span
 from ...subject.trials.witness import local_values
 from ..anatomy.anatomy import Anatomy
+from ..anatomy.heads import Head, head
 from ..anatomy.latents import Latent
 from ..runs.flow import Flow
 from ..runs.recording import Op, Recording, Value
@@ -82,17 +84,46 @@ class Refused:
     at: Span | None
 
 
-def refused(recording: Recording) -> Refused | None:
-    """The scale because of which the step raised: nowhere negative or NaN, but zero somewhere."""
+@dataclass(frozen=True, slots=True)
+class Negative:
+    """A scale of negative entries that a distribution refused, and the layer it comes from."""
+
+    negatives: int
+    count: int
+    smallest: float
+    distribution: str
+    head: Head | None
+
+
+def _refused_scale(recording: Recording) -> tuple[Tensor, str] | None:
+    """The scale because of which the step raised, and the distribution; None where it is NaN."""
     text = str(recording.error)
     if "parameter scale" not in text or "GreaterThan(lower_bound=0.0)" not in text:
         return None
     scale = next((v["value"] for v in local_values(recording.error) if "value" in v), None)
-    if (
-        not isinstance(scale, Tensor)
-        or not bool((scale >= 0).all())
-        or not bool((scale == 0).any())
-    ):
+    if not isinstance(scale, Tensor) or bool(scale.isnan().any()):
+        return None
+    name = re.search(r"of distribution (\w+)", text)
+    return scale, name[1] if name is not None else "the distribution"
+
+
+def negative(recording: Recording) -> Negative | None:
+    """The scale, computed from data by learned weights, that is negative somewhere and refused."""
+    scale, name = _refused_scale(recording) or (None, "")
+    if scale is None or not bool((scale < 0).any()):
+        return None
+    value, flow = recording.value_of(scale), Flow(recording)
+    if value is None or not flow.posterior(value):
+        return None
+    found = scale.detach()
+    count = int((found < 0).sum())
+    return Negative(count, found.numel(), float(found.min()), name, head(flow, value))
+
+
+def refused(recording: Recording) -> Refused | None:
+    """The scale because of which the step raised: nowhere negative or NaN, but zero somewhere."""
+    scale, _ = _refused_scale(recording) or (None, "")
+    if scale is None or not bool((scale >= 0).all()) or not bool((scale == 0).any()):
         return None
     value = recording.value_of(scale)
     tiny = torch.finfo(scale.dtype).tiny

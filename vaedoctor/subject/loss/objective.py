@@ -262,7 +262,8 @@ class _Finder:
     def _tells(self, loop: Loop, error: BaseException) -> bool:
         """Whether what a loop raises is the file's own doing: all that takes part is its own."""
         of_torch = isinstance(error, RuntimeError) and not _ELSEWHERE.search(str(error))
-        known = of_torch or is_raised_in(error, loop.source.path)
+        refused = isinstance(error, ValueError) and _is_raised_by_torch(error)
+        known = of_torch or refused or is_raised_in(error, loop.source.path)
         of_own = of_torch and self._unlike if self.batch.guessed else loop.is_of_own
         return known and of_own and not loop.invents(self.batch)
 
@@ -380,6 +381,16 @@ def is_raised_in(error: BaseException, path: Path) -> bool:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return trace is not None and trace.tb_frame.f_code.co_filename == str(path)
+
+
+def _is_raised_by_torch(error: BaseException) -> bool:
+    """Whether torch itself refuses what it is given, but for a batch of values of another kind."""
+    if "within the support" in str(error):
+        return False
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("torch.")
 
 
 def is_evaluated(error: BaseException) -> bool:
