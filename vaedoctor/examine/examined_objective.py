@@ -141,6 +141,10 @@ class ExaminedObjective(ExaminedPulls):
         """Log-sum-exps over the importance weights of several samples."""
         return list(importance.aggregations(self.anatomy, self._rows))
 
+    def excess_of(self, joined: importance.Aggregation) -> float | None:
+        """What the bound is where all log-weights are 0; None where that cannot be had."""
+        return importance.excess(self.subject, self.anatomy, joined, self.seed, self._rewind)
+
     @cached_property
     def turned_likelihoods(self) -> list[importance.Aggregation]:
         """Joins of log-weights that fall with a better reconstruction beside a KL that is right."""

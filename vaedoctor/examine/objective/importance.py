@@ -7,16 +7,20 @@ the log-mean-exp has minus its softmax over the samples as gradient, times the r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ...subject.subject import Subject
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.latents import ADDS, MULS
+from ..anatomy.pinning import held_to
+from ..runs.edits import Edits
 from ..runs.flow import RESHAPES
 from ..runs.recording import Op, Value
+from ..runs.repeat import repeat
 from .families import fits
 from .likelihood import Pulled, beside
 
@@ -41,6 +45,7 @@ class Aggregation:
     axis: str
     rewards: bool
     detached: bool = True
+    weights: Value | None = None
 
 
 def aggregations(anatomy: Anatomy, rows: int | None) -> Iterator[Aggregation]:
@@ -66,7 +71,34 @@ def aggregations(anatomy: Anatomy, rows: int | None) -> Iterator[Aggregation]:
             name, op = "strangers", _grouping(weights) or op
         if name not in seen:
             seen.add(name)
-            yield Aggregation(op, weights.shape[axis], rows, name, rewards, detached)
+            yield Aggregation(op, weights.shape[axis], rows, name, rewards, detached, weights)
+
+
+def excess(
+    subject: Subject,
+    anatomy: Anatomy,
+    joined: Aggregation,
+    seed: int,
+    rewind: Callable[[], None],
+) -> float | None:
+    """What the bound is where every log-weight is 0, as is the log of their mean.
+
+    In units of what it rises by where each is 1; None where a run takes another way.
+    """
+    weights, found = joined.weights, []
+    if weights is None or weights.op is None:
+        return None
+    for size in (0.0, 1.0):
+        forced = held_to(torch.full_like(weights.tensor.detach(), size))
+        edits: Edits = {weights.place: forced}
+        made = repeat(
+            subject, anatomy.recording, seed=seed, edits=edits, keep=(), rewind=rewind, grad=False
+        )
+        if not made.same or not isinstance(made.loss, Tensor):
+            return None
+        found.append(float(made.loss.detach().double().sum()))
+    rise = found[1] - found[0]
+    return found[0] / rise if rise else None
 
 
 def _strangers(anatomy: Anatomy, weights: Value, axis: int) -> bool:

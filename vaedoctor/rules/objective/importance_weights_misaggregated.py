@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,9 @@ from ...rule import Unavailable, rule
 if TYPE_CHECKING:
     from ...examine.examination import Examination
     from ...examine.objective.importance import Aggregation
+    from ...finding import Number
+
+CLOSE = 1e-3
 
 
 @rule("VAE720", Severity.ERROR, before=("VAE703", "VAE707", "VAE803"))
@@ -49,10 +53,10 @@ def importance_weights_misaggregated(examination: Examination) -> Iterator[Findi
     for a in examination.aggregations:
         if a in examination.turned_likelihoods and a.axis == "samples":
             continue  # only the likelihood's sign is wrong (VAE707)
-        measured = {"samples": a.samples, "rows": a.rows}
+        measured: dict[str, Number] = {"samples": a.samples, "rows": a.rows}
         said, cure = _judge(a)
         if not said:
-            yield Verified("the bound is the log-mean-exp over the samples", measured)
+            yield _valued(examination, a, measured)
             continue
         yield Finding(
             said,
@@ -61,6 +65,23 @@ def importance_weights_misaggregated(examination: Examination) -> Iterator[Findi
             measured=measured,
             causes=frozenset({"reconstruction", "kl"}),
         )
+
+
+def _valued(
+    examination: Examination, a: Aggregation, measured: dict[str, Number]
+) -> Finding | Verified:
+    """A bound of the right gradient, which may lack the logarithm of the number of samples."""
+    excess, known = examination.excess_of(a), math.log(a.samples)
+    if excess is None or abs(excess - known) > CLOSE * known:
+        return Verified("the bound is the log-mean-exp over the samples", measured)
+    return Finding(
+        f"the bound is {known:.3g} too high: it lacks the logarithm of its {a.samples} samples",
+        help="subtract it: `torch.logsumexp(log_w, dim=0) - math.log(K)`",
+        at=a.op.span,
+        measured={**measured, "bound where every log-weight is 0": excess},
+        severity=Severity.WARNING,
+        causes=frozenset({"reconstruction", "kl"}),
+    )
 
 
 def _judge(a: Aggregation) -> tuple[str, str]:
