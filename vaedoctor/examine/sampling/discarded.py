@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Set
 from dataclasses import dataclass
 
 from ...finding import Span
@@ -13,6 +14,9 @@ from ..anatomy.moves import fed_by
 from ..code.listing import functions_in
 from ..runs.recording import Op
 from .decoding import Decoding, handed_over
+
+_RECURRENT = frozenset("lstm gru rnn_tanh rnn_relu lstm_cell gru_cell".split())
+_ZEROS = frozenset("zeros new_zeros zeros_like".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +153,9 @@ def _replaced(function: ast.stmt, name: str, after: int) -> bool:
 def ignored_at(anatomy: Anatomy, decoding: Decoding) -> Span | None:
     """Where the way from the sample to a reconstruction that does not depend on it breaks off.
 
-    At the operation that takes the sample's shape alone or multiplies it by 0, at the weight that
-    is decoded in its place, or where a decoder is called without it.
+    At the operation that takes the sample's shape alone or multiplies it by 0, at the zeros from
+    which a recurrent decoder starts, at the weight that is decoded in its place, or where a decoder
+    is called without it.
     """
     blind, flow = decoding.blind, anatomy.flow
     if blind is None or anatomy.x_hat is None:
@@ -162,6 +167,8 @@ def ignored_at(anatomy: Anatomy, decoding: Decoding) -> Span | None:
         by_shape = zeroed or any(v.index in sampled for v in op.shapes)
         if by_shape and op.makes and op.out.index in behind and op.span is not None:
             return op.span
+    if (state := _zero_state(anatomy, behind)) is not None:
+        return state
     operands = [v for v in blind.reads if v.op is not None and v.index in behind]
     given = any(flow.data[v.index] for v in blind.reads)
     if operands and not given and flow.learned[operands[0].index]:
@@ -173,3 +180,18 @@ def ignored_at(anatomy: Anatomy, decoding: Decoding) -> Span | None:
             break
         at = call.span or at
     return at
+
+
+def _zero_state(anatomy: Anatomy, behind: Set[int]) -> Span | None:
+    """Where the zeros are made from which a recurrent layer behind the encoder starts."""
+    flow = anatomy.flow
+    heads = [h.value for x in anatomy.latents for h in (x.loc_head, x.scale_head) if h is not None]
+    encoder = flow.ancestors(*heads)
+    for op in anatomy.recording.ops:
+        if op.name not in _RECURRENT or not op.makes or op.out.index not in behind - encoder:
+            continue
+        for state in op.reads[1:]:
+            made = state.op
+            if made is not None and made.name in _ZEROS and not flow.learned[state.index]:
+                return made.span
+    return None
