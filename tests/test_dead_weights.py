@@ -96,6 +96,7 @@ DEAD = {
     "in a dict": ("self.cfg = dict(kl_weight=kl_weight, rate=1)", "rec + kl", "kl_weight"),
     "in a dataclass": ("self.cfg = Config()", "rec + kl", "kl_weight"),
     "of another term": ("self.loss_factor = loss_factor", "rec + kl", "loss_factor"),
+    "in another language": ("self.peso_kl, self.rate = 10.0, 1", "rec + 10.0 * kl", "peso_kl"),
     "by a Greek letter": ("self.gamma, self.rate = 10.0, 1", "rec + 10.0 * kl", "gamma"),
     "on an object of the loss": (
         "self.criteria = [Criterion(0.5)]",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...finding import Span
 from ..anatomy.anatomy import Anatomy
-from ..runs.flow import CUTS
+from ..runs.flow import CUTS, Flow
 from ..runs.gradients import Gradients
 from ..runs.recording import Value, tensors_in
 from ..structure.branches import Branch, branches
@@ -37,8 +37,8 @@ def lost_gradients(anatomy: Anatomy, gradients: Gradients, model: nn.Module) -> 
     """Group the parameters without gradient by what keeps it from them.
 
     A cut counts where it lies on the way to the reconstruction, from there to the loss, or behind
-    a sample, as in a prior's network: a target computed without gradient (a teacher, a perceptual
-    network) is on none of these.
+    a sample, as in a prior's network, or of what weights alone make: a target computed without
+    gradient (a teacher, a perceptual network) is on none of these.
     """
     flow, x_hat = anatomy.flow, anatomy.x_hat
     missing = {n: gradients.values[n] for n, g in gradients.by_name.items() if g is None}
@@ -94,7 +94,9 @@ def _cut_from_loss(anatomy: Anatomy, gradients: Gradients, value: Value) -> tupl
     cut = cut_between(flow, value, end)
     sampled = flow.descendants(*(latent.z for latent in anatomy.latents))
     behind = cut is not None and (
-        any(v.index in sampled for v in cut.op.reads) or _cut_itself(cut, value)
+        any(v.index in sampled for v in cut.op.reads)
+        or _cut_itself(cut, value)
+        or _of_weights_alone(flow, cut, value)
     )
     return (cut if behind else None), behind and cut is not None and _likelihood(anatomy, cut)
 
@@ -102,6 +104,16 @@ def _cut_from_loss(anatomy: Anatomy, gradients: Gradients, value: Value) -> tupl
 def _cut_itself(cut: Cut, value: Value) -> bool:
     """Whether a parameter itself is detached, as pseudo inputs of a prior; a number may well be."""
     return cut.op.name in CUTS and value in cut.op.reads and value.tensor.numel() > 1
+
+
+def _of_weights_alone(flow: Flow, cut: Cut, value: Value) -> bool:
+    """Whether what is cut off knows weights alone, as pseudo inputs do that a layer makes.
+
+    What a teacher or a perceptual network makes knows the batch.
+    """
+    made = {m.index for m in cut.op.makes}
+    known = any(flow.data[i] or flow.given[i] or flow.noise[i] for i in made)
+    return bool(made) and not known and value.tensor.numel() > 1
 
 
 def _likelihood(anatomy: Anatomy, cut: Cut) -> bool:
