@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 _MARKER = re.compile(r"# expect: ((?:VAE|VQ)\d{3})\s*$")
@@ -85,7 +85,8 @@ def loss(module: ModuleType, model: Any) -> Any:
         return module.objective(model, *args)
     output = model(*args)
     if not hasattr(module, "objective"):
-        return output if isinstance(output, Tensor) else dict(_named(output))["loss"]
+        first = next(_flat(output))
+        return dict(_named(output)).get("loss", first)
     named: dict[str, Any] = dict(
         zip(inspect.signature(model.forward).parameters, args, strict=False)
     )
