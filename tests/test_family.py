@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import specimens
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from steps import examined
@@ -367,6 +368,20 @@ def test_a_discriminator_is_no_flow_prior() -> None:
 
     with examined(Judged(), torch.rand(8, 9), loss=loss) as examination:
         assert examination.family.name == "gaussian, adversarial"
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["labels", "verdicts"])
+def test_what_labels_the_objective_holds_are_learned_by_is_no_judge(told: bool) -> None:
+    """A classifier on the sample beside a judge, which has one verdict for all rows."""
+    label = torch.arange(8) % 2 if told else torch.ones(8, dtype=torch.long)
+
+    def loss(output: tuple[Tensor, ...], x: Tensor) -> Tensor:
+        x_hat, mu, logvar, judged = output
+        kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum()
+        return ((x_hat - x) ** 2).sum() + kl + F.cross_entropy(judged, label)
+
+    with examined(Judged(), torch.rand(8, 9), loss=loss) as examination:
+        assert examination.family.name == ("gaussian" if told else "gaussian, adversarial")
 
 
 def test_a_rounded_code_beside_a_gaussian_latent_has_a_family() -> None:

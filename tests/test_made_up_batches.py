@@ -482,6 +482,26 @@ def test_the_data_has_the_axes_of_what_comes_out() -> None:
     assert tuple(batch.args[0].shape) == (8, 64, 14)
 
 
+class Spectral(nn.Module):
+    """Of a matrix, too, the last two axes are transformed: its rows would be one picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.down = nn.Linear(168, 12), nn.Linear(6, 84)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        seen = torch.fft.rfft2(image).flatten(1)
+        mu, logvar = self.heads(torch.view_as_real(seen).flatten(1)).chunk(2, 1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        made = torch.complex(self.down(z), torch.zeros(len(z), 84)).view(-1, 12, 7)
+        return torch.fft.irfft2(made, s=(12, 12)), mu, logvar
+
+
+def test_rows_that_come_out_as_pictures_go_in_as_pictures() -> None:
+    batch = find_batch(Spectral())
+    assert tuple(batch.args[0].shape) == (8, 12, 12)
+
+
 class Importance(Of):
     """Scores the data under one likelihood for each of several samples."""
 

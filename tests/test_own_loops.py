@@ -547,3 +547,90 @@ def train(model, rows, optimizer):
     assert subject.objective is not None
     assert subject.objective.name == "loss"
     assert "VAE703" in [f.code for f in examine_subject(subject).findings]
+
+
+DRAWN = {
+    "labels in one line with the data": """
+for i in range(9):
+    x, label = torch.rand(16, 12), torch.randint(0, 4, (16,))
+    recon, mu, logvar = vae(x)
+    score = F.cross_entropy(recon[:, :4], label, reduction="sum")
+""",
+    "what the data is made of": """
+for i in range(9):
+    fine = torch.rand(16, 24)
+    x = F.avg_pool1d(fine, 2)
+    recon, mu, logvar = vae(x)
+    score = F.mse_loss(recon.repeat_interleave(2, 1), fine, reduction="sum")
+""",
+    "labels of all the data": """
+x, label = torch.rand(16, 12), torch.randint(0, 4, (16,))
+for i in range(9):
+    recon, mu, logvar = vae(x)
+    score = F.cross_entropy(recon[:, :4], label, reduction="sum")
+""",
+}
+
+
+@pytest.mark.parametrize("way", DRAWN)
+def test_what_is_drawn_beside_the_data_has_as_many_rows(tmp_path: Path, way: str) -> None:
+    """The rows that the script writes out are those of its example: fewer come with fewer."""
+    text = f"""
+import torch.nn.functional as F
+vae = VAE(12)
+{DRAWN[way]}
+    rec, kl = terms(recon, x, mu, logvar)
+    (rec + kl + score).backward()
+"""
+    subject = loaded(tmp_path, text)
+    assert "training loop" in subject.objective.origin
+    report = examine_subject(subject, select=["VAE002", "VAE505", "VAE711"])
+    assert not report.findings
+    assert [o.status for o in report.outcomes] == ["passed"] * 3
+
+
+def test_ones_that_are_written_out_beside_a_loader_are_told(tmp_path: Path) -> None:
+    text = """
+import torch.nn.functional as F
+vae = VAE(12)
+for x in DataLoader(torch.rand(64, 12), batch_size=8):
+    weight = torch.ones(8)
+    recon, mu, logvar = vae(x)
+    rec, kl = terms(recon, x, mu, logvar)
+    score = ((recon - x).square().sum(1) * weight).mean()
+    (rec + kl + score).backward()
+"""
+    found = [f.code for f in examine_subject(loaded(tmp_path, text), select=["VAE505"]).findings]
+    assert found == ["VAE505"]
+
+
+@pytest.mark.parametrize("key", ["target", "gold"])
+def test_what_a_loader_gives_beside_the_words_is_no_fault(tmp_path: Path, key: str) -> None:
+    text = f"""
+import torch.nn.functional as F
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.read = nn.Embedding(20, 6), nn.GRU(6, 8, batch_first=True)
+        self.heads, self.start, self.say = nn.Linear(8, 6), nn.Linear(3, 8), nn.Linear(8, 20)
+
+    def forward(self, words, length):
+        seen, last = self.read(self.embed(words[:, : length.max()]))
+        mu, logvar = self.heads(last[0]).chunk(2, -1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        return self.say(self.read(self.embed(words), self.start(z)[None])[0]), mu, logvar
+
+def loss_fn(logits, truth, length, mu, logvar):
+    truth = truth[:, : length.max()].reshape(-1)
+    nll = F.cross_entropy(logits.reshape(-1, 20), truth, reduction="sum")
+    return nll, -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum()
+
+def train(loader, model, optimizer):
+    for batch in loader:
+        logits, mu, logvar = model(batch["words"], batch["length"])
+        nll, kl = loss_fn(logits, batch["{key}"], batch["length"], mu, logvar)
+        ((nll + kl) / len(logits)).backward()
+        optimizer.step()
+"""
+    assert not examine_subject(loaded(tmp_path, text, name="Words"), select=["VAE002"]).findings

@@ -109,12 +109,17 @@ class Terms:
         return False
 
     def _is_target(self, value: Value, made: Value) -> bool:
-        """Whether a value is data, or features of data, that a prediction is compared with."""
+        """Whether a value is data, or features of data, that a prediction is compared with.
+
+        Labels that the objective holds count: one a row, which a judge's verdicts are not.
+        """
         rows = self.code.shape[0] if self.code.shape else 0
         features = self.flow.data[value.index] and value.tensor.numel() > rows
         leaves = (self.anatomy.recording.values[i] for i in self.flow.ancestors(value))
         given = [v for v in leaves if v.op is None and v.source in ("input", "condition")]
         label = bool(given) and not self.flow.learned[value.index]
+        held = value.op is None and value.source == "constant" and value.shape[:1] == (rows,)
+        label = label or (held and bool((value.tensor != value.tensor[:1]).any()))
         return label or (features and value.tensor.numel() == made.tensor.numel())
 
     def _leaves(self, op: Op) -> Iterator[Value]:

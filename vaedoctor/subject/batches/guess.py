@@ -44,6 +44,7 @@ from .revisions import (
     Revisions,
     as_column,
     as_it_came_out,
+    as_more_axes,
     as_sequences,
     flipped,
     not_looked_up,
@@ -174,11 +175,15 @@ class Guesser:
         if fit == 1 and (image := self._new(as_it_came_out(state, seen))) is not None:
             self._push(image, layer, seen.progress, -1)
             return True
-        return ran and not fit and self._parts(state, layer, seen)
+        return ran and not fit and self._others(state, layer, seen)
 
-    def _parts(self, state: State, layer: nn.Module | None, seen: Observed) -> bool:
-        """Put other widths of two arguments side by side into the queue; whether there are any."""
-        found = [s for s in itertools.islice(parted(state, seen), _BRANCHES) if self._new(s)]
+    def _others(self, state: State, layer: nn.Module | None, seen: Observed) -> bool:
+        """Put what may come out as it went in into the queue; whether there is any.
+
+        Other widths of two arguments side by side, the axes of what came out.
+        """
+        others = itertools.chain(as_more_axes(state, seen), parted(state, seen))
+        found = [s for s in itertools.islice(others, _BRANCHES) if self._new(s)]
         for rank, other in enumerate(found):
             self._push(other, layer, seen.progress, rank - _BRANCHES)
         return bool(found)

@@ -154,6 +154,19 @@ def as_it_came_out(state: State, seen: Observed) -> State | None:
     return None
 
 
+def as_more_axes(state: State, seen: Observed) -> Iterator[State]:
+    """Rows of numbers in the shape of an output of more axes: all rows may have been one picture.
+
+    As where `rfft2(x)` takes the last two axes, whatever they are.
+    """
+    for path, slot in itertools.islice(slots_of(state).items(), 1):
+        for _, value in leaves(seen.trial.value):
+            shape = tuple(value.shape) if isinstance(value, Tensor) else ()
+            real = slot.kind == "real" and isinstance(value, Tensor) and value.is_floating_point()
+            if real and len(slot.shape) == 2 < len(shape) and shape[:1] == slot.shape[:1]:
+                yield reshaped(state, path, shape)
+
+
 def parted(state: State, seen: Observed) -> Iterator[State]:
     """Two arguments that one layer takes side by side, the first as wide as what comes out.
 

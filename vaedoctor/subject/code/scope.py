@@ -109,10 +109,11 @@ class Scope(MutableMapping[str, Any]):
         del self.known[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter({**self._bindings, **self.known})
+        """The names that are told: what reads a frame's locals asks for the value of each."""
+        return (n for n in {**self._bindings, **self.known} if n in self)
 
     def __len__(self) -> int:
-        return len({**self._bindings, **self.known})
+        return sum(1 for _ in self)
 
     def _name(self, name: str, at: Bindings) -> Any:
         if name in self.known:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -199,9 +200,8 @@ class _OwnCall:
             raise
 
     def _value(self, expr: ast.expr, scope: Scope) -> Any:
-        swapped = _WithoutForward(self.forward.call).visit(
-            ast.parse(ast.unparse(expr), mode="eval")
-        )
+        own = ast.Expression(copy.deepcopy(expr))  # in its own line, where an exception is told
+        swapped = _WithoutForward(self.forward.call).visit(own)
         code = compile(ast.fix_missing_locations(swapped), str(self.source.path), "eval")
         try:
             return eval(code, dict(self.namespace), scope)
@@ -224,7 +224,7 @@ class _WithoutForward(OnOneDevice):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         if ast.unparse(node) == self.text:
-            return ast.Name(_OUTPUT, ast.Load())
+            return ast.copy_location(ast.Name(_OUTPUT, ast.Load()), node)
         return super().visit_Call(node)
 
 

@@ -23,7 +23,7 @@ from ..subject import Batch
 from .holders import Holders
 from .names import free
 from .ourdata import OurData
-from .rewriting import ROWS, argument, as_many, on_batch
+from .rewriting import DRAWN, ROWS, argument, as_many, on_batch
 from .setting import Setting
 from .steps import Step, is_of_own, steps
 
@@ -136,7 +136,10 @@ class Loop:
         result = ast.Assign([ast.Name(_RESULT, ast.Store())], step.loss)
         body = [*step.statements, ast.copy_location(result, step.loss)]
         tree = on_batch(body, step.entry, made, ours.parts, ours.slices)
-        space = {**self._space(model), **known, ROWS: partial(as_many, ours.batch)}
+        held = self._space(model)
+        rows, many = ours.rows(held), partial(as_many, ours.batch)
+        held |= {n: many(v, rows) for n, v in held.items() if n in ours.of_loop}
+        space = {**held, **known, ROWS: many, DRAWN: partial(many, rows=rows)}
         space |= ours.known(tree.body, space)
         space |= {argument(place): value for place, value in made.items()}
         owner = step.owner if self.setting.owner is None else None
@@ -144,9 +147,9 @@ class Loop:
             exec(compile(tree, str(self.source.path), "exec"), space)
         return space[_RESULT]
 
-    def _space(self, model: nn.Module) -> Mapping[str, Any]:
+    def _space(self, model: nn.Module) -> dict[str, Any]:
         if self.made[0] is model:
-            return self.made[1]
+            return dict(self.made[1])
         return self.setting.space(model, _names(self.step))
 
 

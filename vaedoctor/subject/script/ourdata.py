@@ -93,13 +93,20 @@ class OurData:
             known[name] = self._value(name, known)
         return known
 
+    def rows(self, space: Mapping[str, Any]) -> set[int]:
+        """The rows of the data that the script itself makes for the model; none of a loader's."""
+        names = {root_name(a) for _, a, _ in self.given}
+        made = (space.get(n) for n in sorted(names))
+        return {len(v) for v in made if isinstance(v, Tensor) and v.dim()}
+
     def _is_data(self, arg: ast.expr) -> bool:
         """Whether an argument comes from the loop's own variables, or is a tensor made there."""
         if isinstance(arg, ast.Call):
-            return root_name(arg) in {"torch", *self._of_loop()} or not root_name(arg)
-        return root_name(arg) in self._of_loop()
+            return root_name(arg) in {"torch", *self.of_loop} or not root_name(arg)
+        return root_name(arg) in self.of_loop
 
-    def _of_loop(self) -> set[str]:
+    @cached_property
+    def of_loop(self) -> set[str]:
         """The loop's variables and what is computed from them, or drawn."""
         function = self.step.function
         found = {n for t in self.step.targets for n in t}

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..code.syntax import called_name
 from ..subject import Batch
 
 ROWS = "__vaedoctor_rows__"
+DRAWN = "__vaedoctor_drawn__"
 _ARGUMENT = "__vaedoctor_argument_"
 
 
@@ -44,20 +46,26 @@ def is_argument(name: str) -> bool:
     return name.startswith(_ARGUMENT)
 
 
-def as_many(batch: Batch, value: Any) -> Any:
-    """As many rows of what lies beside the batch, as labels do, as the batch has."""
+def as_many(batch: Batch, value: Any, rows: Collection[int] | None = None) -> Any:
+    """As many rows of what lies beside the batch, as labels do, as the batch has.
+
+    Where `rows` are given, of what has so many.
+    """
     x = next((a for a in batch.args if isinstance(a, Tensor) and a.dim()), None)
     if x is None or not isinstance(value, Tensor) or not value.dim() or not len(value):
         return value
-    rows = torch.arange(len(x), device=value.device) % len(value)
-    return value if len(value) == len(x) else value[rows]
+    if rows is not None and len(value) not in rows:
+        return value
+    index = torch.arange(len(x), device=value.device) % len(value)
+    return value if len(value) == len(x) else value[index]
 
 
 class _OnBatch(ast.NodeTransformer):
     """Puts our batch in the place of what the loop makes for the model on the spot.
 
     `parts` are expressions such as `data[i : i + 32]`, which mean the same wherever they stand;
-    `slices` what they have in brackets: `labels[i : i + 32]` has as many rows.
+    `slices` what they have in brackets: `labels[i : i + 32]` has as many rows. So has what is drawn
+    above the call, `target = torch.rand(8, 784)`.
     """
 
     def __init__(
@@ -85,7 +93,11 @@ class _OnBatch(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.AST:
         at = (node.lineno, node.col_offset, node.end_lineno, node.end_col_offset)
         if at != self.at:
-            return self.generic_visit(node)
+            inner = self.generic_visit(node)
+            drawn = called_name(node).startswith("rand") and node.lineno < self.at[0]
+            if drawn and isinstance(inner, ast.expr):
+                return ast.copy_location(ast.Call(ast.Name(DRAWN, ast.Load()), [inner], []), node)
+            return inner
         for place in self.places:
             ours = ast.Name(argument(place), ast.Load())
             if isinstance(place, int):

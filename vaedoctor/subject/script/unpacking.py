@@ -37,9 +37,11 @@ def packed(
 def beside_data(name: str, x: Tensor) -> Tensor:
     """Another item of a loader, which nothing tells: a mask that keeps all, full lengths, a label.
 
-    Of a sequence's mask there is one entry a step.
+    Of a sequence's mask there is one entry a step; what words are to become are words.
     """
     bare = name.lower()
+    if x.dim() > 1 and not x.is_floating_point() and re.search(r"target|tgt|output|decod", bare):
+        return x
     if re.search(r"mask|valid", bare):
         shape = x.shape[:2] if x.dim() == 3 else x.shape
         return torch.full(shape, re.search(r"pad|missing|ignore", bare) is None, device=x.device)
