@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from vaedoctor.checkup import examine_subject
 from vaedoctor.subject.target import load
@@ -51,6 +52,40 @@ def test_what_a_loss_hands_to_forward_is_the_input(tmp_path: Path) -> None:
     loss = subject.objective.run(subject.model, subject.batch)
     assert made[-1] is subject.batch.args[0]
     assert not loss.requires_grad
+
+
+PLACED = """
+import torch
+from torch import nn
+
+class VAE(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down, self.kind = nn.Linear(8, 6), nn.Linear(3, 3), nn.Linear(3, 5)
+
+    def forward(self, kind, place):
+        mu, logvar = self.up(torch.cat([kind, place], 1)).chunk(2, -1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        return {"kind": self.kind(z), "place": self.down(z), "mu": mu, "logvar": logvar}
+
+    def loss(self, kind, place):
+        out = self(GIVEN)
+        kl = -0.5 * (1 + out["logvar"] - out["mu"] ** 2 - out["logvar"].exp()).sum()
+        return (out["kind"] - kind).square().sum() + (out["place"] - place).square().sum() + kl
+"""
+
+
+@pytest.mark.parametrize("given", ["kind, place", "kind, place=place"])
+def test_all_that_a_loss_hands_to_forward_is_the_input(tmp_path: Path, given: str) -> None:
+    """Each has the name of an output."""
+    (tmp_path / "placed.py").write_text(PLACED.replace("GIVEN", given))
+    subject = load(f"{tmp_path / 'placed.py'}:VAE")
+    made: list[Any] = []
+    subject.model.up.register_forward_pre_hook(lambda module, args: made.append(args[0]))
+    assert subject.objective is not None, subject.notes
+    subject.objective.run(subject.model, subject.batch)
+    batch = [*subject.batch.args, *subject.batch.kwargs.values()]
+    assert [len(made), torch.equal(made[0], torch.cat(batch, 1))] == [1, True]
 
 
 PICTURES = """

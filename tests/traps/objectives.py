@@ -92,6 +92,19 @@ class FreeBits(Gaussian):
         return 0.5 * (r - x).pow(2).sum(1).mean() + kl
 
 
+class WeighedFreeBits(Gaussian):
+    """The whole KL is still inside its free bits, where no weight does anything."""
+
+    def __init__(self):
+        super().__init__()
+        self.beta, self.free_bits = 2.0, 1.0
+
+    def loss(self, x):
+        r, mu, lv = self(x)
+        kl = (divergence(mu, lv) - self.free_bits).clamp(min=0)
+        return (0.5 * (r - x).pow(2).sum(1) + self.beta * kl).mean()
+
+
 class VarianceDecoder(Gaussian):
     """The decoder gives a log-variance for each pixel."""
 

@@ -169,13 +169,15 @@ class ExaminedObjective(ExaminedPulls):
     def dead_weights(self) -> list[weights.DeadWeight]:
         """Loss weights that change nothing.
 
-        One that the step does read is none where no KL is at work: its warm-up may begin at 0.
+        One that the step does read is none where no KL is at work: its warm-up may begin at 0, and
+        of free bits the KL may still be held at the bound.
         """
         run = (self.subject, self.recording, self.seed, self._rewind)
         found = list(weights.dead_weights(*run))
         acts = False
         with suppress(Unavailable):
-            acts = any(w.read for w in found) and any(not d.missing for d in self.require_pulls())
+            pulls = self.require_pulls() if any(w.read for w in found) else []
+            acts = any(not d.missing and d.clamped is None for d in pulls)
         return [w for w in found if acts or not w.read]
 
     @property

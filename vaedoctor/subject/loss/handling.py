@@ -96,14 +96,12 @@ def parts_of(function: Callable[..., Any], name: str) -> int:
 
 
 def hands_to_forward(function: Callable[..., Any], name: str) -> bool:
-    """Whether a method runs the forward pass itself on a parameter: `out = self(x)`."""
+    """Whether a method runs the forward pass itself on a parameter: `out = self(x, mask=mask)`."""
     tree = function_tree(function)
     for node in ast.walk(tree) if tree is not None else ():
         match node:
-            case ast.Call(
-                func=ast.Name(id="self") | ast.Attribute(ast.Name(id="self"), "forward"),
-                args=[ast.Name(id=found), *_],
-            ):
-                if found == name:
+            case ast.Call(func=ast.Name(id="self") | ast.Attribute(ast.Name(id="self"), "forward")):
+                given = [*node.args, *(k.value for k in node.keywords)]
+                if any(isinstance(a, ast.Name) and a.id == name for a in given):
                     return True
     return False
