@@ -384,6 +384,33 @@ def test_what_labels_the_objective_holds_are_learned_by_is_no_judge(told: bool) 
         assert examination.family.name == ("gaussian" if told else "gaussian, adversarial")
 
 
+class Smooth(nn.Module):
+    """The codes are held near 0, and the decoder's gradient at them is penalized."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(9, 3), nn.Sequential(nn.Linear(3, 7), nn.Tanh())
+        self.out = nn.Linear(7, 9)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        z = self.up(x)
+        return self.out(self.down(z)), z
+
+
+def test_a_decoder_whose_gradient_is_penalized_is_no_judge() -> None:
+    model = Smooth()
+
+    def loss(output: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+        x_hat, z = output
+        at = z.detach().requires_grad_()
+        made = model.out(model.down(at)).square().sum()
+        slope = torch.autograd.grad(made, at, create_graph=True)[0]
+        return ((x_hat - x) ** 2).sum() + z.square().sum() + slope.square().sum()
+
+    with examined(model, torch.rand(8, 9), loss=loss) as examination:
+        assert examination.family.name == "autoencoder, regularised"
+
+
 def test_a_rounded_code_beside_a_gaussian_latent_has_a_family() -> None:
     """The reason why a KL was not measured asks for the family, which asks for the KL."""
 

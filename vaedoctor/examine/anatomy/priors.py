@@ -199,7 +199,7 @@ def matched(anatomy: Anatomy, code: Value) -> Found | None:
     terms = terms_of(anatomy, code)
     if terms is None or not terms.after:
         return None
-    layers = terms.layers()
+    layers = [op for op in terms.layers() if not terms.decodes(op)]
     if layers:
         name = path_of(layers[0])
         by = f"`{name}`" if name else "layers"

@@ -79,6 +79,11 @@ class Terms:
             and not self._predicts(op)
         ]
 
+    def decodes(self, op: Op) -> bool:
+        """Whether a layer makes x_hat too, as where the decoder's own gradient is penalized."""
+        learned = (v.index for v in self._leaves(op) if v.source in ("parameter", "stray"))
+        return any(i in self._decoded for i in learned)
+
     def keeps_its_size(self, layers: list[Op]) -> bool:
         """Whether the code comes out of layers in its own shape, as from a flow."""
         made = self.flow.descendants(*(op.out for op in layers))
