@@ -24,6 +24,7 @@ SAID = {
     latents.PackedSequences: {"conditions": [1]},
     latents.SortedLengths: {"conditions": [1]},
     objectives.TinyBeta: {"beta": 1e-6},
+    training.HeadsOfTreatments: {"conditions": [1]},
     training.ReversedDomain: {"conditions": [1]},
 }
 

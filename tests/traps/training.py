@@ -318,3 +318,25 @@ class DetachedRefinement(Gaussian):
     def loss(self, x):
         r, fine, mu, lv = self(x)
         return (0.5 * (r - x).pow(2).sum(1) + divergence(mu, lv)).mean() + F.mse_loss(fine, x)
+
+
+class HeadsOfTreatments(Gaussian):
+    """The treatment says which head is taken, and all of this batch were treated."""
+
+    def __init__(self):
+        super().__init__()
+        self.other = nn.Linear(12, 4)
+
+    def forward(self, x, treated):
+        h = self.enc(x)
+        mu = torch.where(treated[:, None] > 0.5, self.mu(h), self.other(h))
+        lv = self.lv(h)
+        return self.dec(self.draw(mu, lv)), mu, lv
+
+    def loss(self, x, treated):
+        r, mu, lv = self(x, treated)
+        return (0.5 * (r - x).pow(2).sum(1) + divergence(mu, lv)).mean()
+
+    @staticmethod
+    def batch():
+        return uniform(8, 14), torch.ones(8)

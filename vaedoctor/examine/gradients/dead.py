@@ -57,7 +57,12 @@ def dead_branches(
         b: _dead_operation(anatomy.flow, gradients, gradients.values[b.parameters[0]])
         for b in found
     }
-    found = [b for b, op in blocked.items() if op is None or not _resting(anatomy.flow, op)]
+    flow = anatomy.flow
+    found = [
+        b
+        for b, op in blocked.items()
+        if op is None or not (_resting(flow, op) or _picked(flow, op))
+    ]
     operations = [op for b in found if (op := blocked[b])]
     if not found:
         return
@@ -105,6 +110,15 @@ def _resting(flow: Flow, op: Op) -> bool:
     behind = flow.ancestors(*entries)
     trained = [v for v in flow.recording.values if v.index in behind and v.source == "parameter"]
     return any(kind_of(g) is Arrives.YES for g in gradient_between(entries, trained))
+
+
+def _picked(flow: Flow, op: Op) -> bool:
+    """Whether the data itself says which of two is taken: of a treatment this batch has one."""
+    choice = op.reads[0] if op.name == "where" and op.reads else None
+    if choice is None or choice.tensor.dtype is not torch.bool or flow.learned[choice.index]:
+        return False
+    behind = (flow.recording.values[i] for i in flow.ancestors(choice))
+    return any(v.source in ("input", "condition") for v in behind)
 
 
 def _of_one(op: Op) -> bool:
