@@ -260,11 +260,12 @@ class Coupling(nn.Module):
 
 
 def coupled(
-    *told: Callable[[Tensor], Tensor], early: bool = False, entropy: float = 1.0
+    *told: Callable[[Tensor], Tensor], early: bool = False, entropy: float = 1.0, sign: float = 1.0
 ) -> list[Any]:
     """What is found of two coupling steps behind a sample, in a loss that subtracts their sum.
 
-    `early` scores the sample under the prior before them; `entropy` weighs log q of the sample.
+    `early` scores the sample under the prior before them; `entropy` weighs log q of the sample,
+    `sign` the KL as a whole.
     """
     torch.manual_seed(0)
     steps = nn.ModuleList([Coupling(first=i == 0, told=t) for i, t in enumerate(told)])
@@ -278,7 +279,8 @@ def coupled(
         for coupling in steps:
             z, log_det = coupling(z)
             log_q = log_q - log_det
-        return parts["out"](z), log_q - (log_p if early else Normal(0.0, 1.0).log_prob(z).sum(1))
+        log_p = log_p if early else Normal(0.0, 1.0).log_prob(z).sum(1)
+        return parts["out"](z), sign * (log_q - log_p)
 
     with examined(Bare(body, **parts), X, loss=recon) as examination:
         return examination.transports
@@ -305,6 +307,17 @@ def test_a_prior_of_the_sample_before_the_flow_is_told_whatever_the_entropys_wei
     assert text_of(wrong.prior_at) == "Normal(0.0, 1.0).log_prob(z)"
     (right,) = coupled(torch.tanh, torch.tanh)
     assert not right.early
+
+
+@pytest.mark.parametrize("sign", [1.0, -3.0])
+@pytest.mark.parametrize(("entropy", "scales"), [(1.0, 0.0), (2.0, 2.0), (0.5, 0.5)])
+def test_a_flow_that_is_right_beside_log_q_of_another_scale(
+    entropy: float, scales: float, sign: float
+) -> None:
+    (found,) = coupled(torch.tanh, torch.tanh, entropy=entropy, sign=sign)
+    assert found.log_det == pytest.approx(-found.prior, 1e-2)
+    assert found.scales == pytest.approx(scales, 1e-2)
+    assert found.weight * sign > 0
 
 
 def test_several_draws_in_front_are_compared_with_one_input() -> None:

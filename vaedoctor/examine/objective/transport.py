@@ -52,7 +52,8 @@ class Transport:
     Weights are relative to that of log q(z0): `log_det` is -1 when the log-determinant is counted
     once, `prior` 1 when what the decoder is given is scored. `missing` are the steps of which
     none is counted, where the others are; `instead` is the number a row that takes the place of
-    the log-determinant, with its values beside the true ones.
+    the log-determinant, with its values beside the true ones. `weight` is that of log q(z0) itself,
+    below 0 where the KL as a whole has the wrong sign.
     """
 
     latent: Latent
@@ -64,6 +65,17 @@ class Transport:
     instead: tuple[list[float], list[float]] | None = None
     at: Span | None = None
     prior_at: Span | None = None
+    weight: float = 1.0
+
+    @property
+    def scales(self) -> float:
+        """How often log s of the sampler's scale s is counted beside a flow that is right; or 0.
+
+        The log-determinant and the prior agree with each other then, and not with log q(z0).
+        """
+        right = abs(self.log_det + self.prior) < CLOSE and abs(self.prior_before) < CLOSE
+        off = abs(abs(self.prior) - 1) > CLOSE and abs(self.prior) > CLOSE
+        return 1 / self.prior if right and off and self.instead is None else 0.0
 
     @property
     def early(self) -> bool:
@@ -210,11 +222,11 @@ class _Reading:
 
     def _read(self, weights: list[float], run: Recording, true: Tensor) -> Transport | None:
         entropy, prior, before, analytic, log_det = weights
-        if entropy <= 0:
+        if not entropy:
             return None
         number = self._number(run, true)
         at = number.op.span if number is not None and number.op is not None else None
-        counted_once = abs(log_det + entropy) < CLOSE * entropy < abs(prior)
+        counted_once = abs(log_det + entropy) < CLOSE * abs(entropy) < abs(prior)
         if number is not None and not counted_once:
             at = next((op.span for op in self._on_the_way_to_the_loss(number)), at)
         times = abs(log_det / entropy)
@@ -231,6 +243,7 @@ class _Reading:
             (before + analytic) / entropy,
             at=at or self._meeting(),
             prior_at=scored_before_at(self.anatomy, self.latent, self.end) or self.probe.at,
+            weight=entropy,
         )
 
     def _steps(

@@ -40,8 +40,10 @@ def log_det_mismatch(examination: Examination) -> Iterator[Finding | Verified]:
     ## False alarms
     Of what a module returns, only a number that is the true log-determinant times one factor for
     all rows is judged, so other numbers (a log-likelihood, a penalty) are not. A module that
-    reports the inverse's determinant is right when the loss adds it. Of the whole loss only an
-    exact fit is judged: other priors, further terms on the flow and layers of the decoder are not.
+    reports the inverse's determinant is right when the loss adds it. Where the KL as a whole has
+    the wrong sign, or log q(z_0) means another scale than the sample's, and the flow agrees with
+    the prior, it is not the flow's fault (VAE703, VAE303). Of the whole loss only an exact fit is
+    judged: other priors, further terms on the flow and layers of the decoder are not.
 
     ## References
     Rezende and Mohamed, Variational Inference with Normalizing Flows, 2015, equation 13.
@@ -51,6 +53,7 @@ def log_det_mismatch(examination: Examination) -> Iterator[Finding | Verified]:
     scored = examination.densities_or_none
     whole = [t for t in whole if t.latent.z.index not in scored or scored[t.latent.z.index].exact]
     flipped = any(q.standard and q.weight < 0 for q in scored.values())  # VAE703
+    flipped = flipped or any(t.weight < 0 for t in whole)
     if not steps and not whole:
         raise Unavailable("no flow with a log-determinant a row found")
     found = [
@@ -104,6 +107,8 @@ def _reported(s: LogDet, *, signed: bool) -> Finding | None:
 
 def _counted(t: Transport) -> Finding | None:
     """What is wrong with the log-determinant in the loss as a whole."""
+    if t.scales:
+        return None  # log q(z_0) does not mean the scale that is sampled (VAE303)
     where = f"`{t.path}`" if t.path else "the flow"
     measured: dict[str, Number] = {
         "weight of log |det J|": t.log_det,

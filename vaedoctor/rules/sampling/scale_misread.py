@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
     from ...examine.objective.curves import KLCurve
 
+SLIP = 0.01
+
 
 @rule("VAE303", Severity.ERROR, before=("VAE701", "VAE311"))
 def scale_misread(examination: Examination) -> Iterator[Finding | Verified]:
@@ -35,7 +37,9 @@ def scale_misread(examination: Examination) -> Iterator[Finding | Verified]:
     when both use them so. Beside a learned Gaussian prior the KL has to be exactly that of
     a power of the sampled scale, and the model has to compute the prior's scale that this gives.
     Other priors are recognised by an uneven weight; beside these it is the noise itself that
-    (z - m)² / σ² has to be, entry by entry.
+    (z - m)² / σ² has to be, entry by entry. Before a flow log s is counted another
+    number of times than the prior and the log-determinant are: an error at twice or half, else a
+    warning.
 
     ## References
     Kingma and Welling, Auto-Encoding Variational Bayes, 2014, appendix B.
@@ -61,7 +65,7 @@ def scale_misread(examination: Examination) -> Iterator[Finding | Verified]:
             causes=frozenset({"latent", "scale"}),
             plots=(_plot(curve, d.meaning),) if curve is not None else (),
         )
-    densities = list(_densities(examination))
+    densities = [*_densities(examination), *_transported(examination)]
     yield from densities
     learned = list(_learned(examination))
     yield from learned
@@ -87,6 +91,25 @@ def _densities(examination: Examination) -> Iterator[Finding]:
                 help="use one standard deviation in the sampler and in log q",
                 at=q.sampled_at,
                 measured={"sampled scale": [*q.sampled], "scale in log q": [*q.meant]},
+                causes=frozenset({"latent", "scale"}),
+            )
+
+
+def _transported(examination: Examination) -> Iterator[Finding]:
+    """Log q of another power of the scale than the sample's, before a flow that is counted right.
+
+    Twice or half is a log-variance taken for a log-deviation; else it may be a weight.
+    """
+    for t in examination.transports:
+        if t.scales:
+            slip = min(abs(t.scales - 2), abs(t.scales - 0.5)) < SLIP
+            yield Finding(
+                f"log q in the loss means the sampler's scale to the power of {t.scales:.3g}",
+                help="use one standard deviation in the sampler and in log q",
+                at=t.latent.meeting.span,
+                measured={"weight of the prior": t.prior, "weight of log |det J|": t.log_det},
+                notes=("both are relative to the weight of log q of the sample",),
+                severity=Severity.ERROR if slip else Severity.WARNING,
                 causes=frozenset({"latent", "scale"}),
             )
 
