@@ -318,6 +318,18 @@ class Sampler(nn.Module):
         return mu + logvar.exp() * torch.randn_like(logvar)
 
 
+def test_terms_of_a_loss_inside_forward_are_no_heads() -> None:
+    parts = {"mu": nn.Linear(6, 3), "h": nn.Linear(6, 3), "out": nn.Linear(3, 6)}
+
+    def body(x: Tensor) -> Tensor:
+        mu, h = parts["mu"](x), parts["h"](x)
+        rec = (parts["out"](mu + (0.5 * h).exp() * torch.randn_like(mu)) - x).pow(2)
+        total: Tensor = rec + (mu.pow(2) + h.exp() - 1 - h).sum(1)
+        return total
+
+    assert failure_of(Bare(body, **parts), torch.rand(4, 6)).cause == "shapes"
+
+
 def test_heads_that_do_not_fit_are_the_posteriors() -> None:
     failure = failure_of(Sampler(), torch.ones(2, 6))
     assert failure.cause == "posterior"

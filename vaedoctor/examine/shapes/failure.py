@@ -161,9 +161,18 @@ def posterior_operands(flow: Flow, op: Op) -> tuple[Value, Value] | None:
     noisy = [v for v in op.reads if flow.noise[v.index]]
     if len(op.reads) < 2 or not heads or not (noisy or op.name == "broadcast_tensors"):
         return None
+    if noisy and not any(_freshly_drawn(flow, v) for v in noisy):
+        return None  # terms of a loss inside forward
     scale = next((v for v in noisy if flow.posterior(v)), None) or heads[-1]
     loc = next((v for v in heads if v is not scale), heads[0])
     return (loc, scale) if loc.shape != scale.shape else None
+
+
+def _freshly_drawn(flow: Flow, value: Value) -> bool:
+    """Whether a draw reaches a value without passing through any layer."""
+    layers = [op.out for op in flow.recording.ops if op.makes and flow.layer(op)]
+    near = flow.ancestors(value, stop=[v for v in layers if v is not value])
+    return any(draw.value.index in near for draw in flow.draws)
 
 
 def target_operands(recording: Recording, flow: Flow, op: Op) -> tuple[Value, Value] | None:
