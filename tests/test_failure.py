@@ -263,6 +263,15 @@ def test_what_is_no_matter_of_shapes_is_left_to_others() -> None:
     assert "vaedoctor/examine" not in failure.traceback
 
 
+def test_of_a_message_that_prints_a_tensor_the_beginning_is_shown() -> None:
+    def body(x: Tensor) -> Tensor:
+        raise ValueError(f"expected something else, got\n{x}")
+
+    failure = failure_of(Bare(body), torch.rand(60, 3))
+    assert "ValueError: expected something else, got\ntensor([[" in failure.traceback
+    assert failure.traceback.endswith("  … (51 more lines)")
+
+
 class Unprepared(nn.Module):
     def forward(self, x: Tensor) -> Any:
         return self.prepared(x)

@@ -14,6 +14,8 @@ import click
 
 from ..notebook import is_notebook, place_in, source_line
 
+LONGEST = 10  # lines of an exception's message: one that prints tensors has hundreds
+
 OURS = Path(__file__).resolve().parents[1]
 
 
@@ -40,7 +42,10 @@ class TargetError(click.ClickException):
 
 
 def user_traceback(error: BaseException) -> str:
-    """The traceback without the frames of vaedoctor, torch and the import machinery."""
+    """The traceback without the frames of vaedoctor, torch and the import machinery.
+
+    Of a message that prints whole tensors the first `LONGEST` lines.
+    """
     told = traceback.TracebackException.from_exception(error)
     seen: set[int] = set()
     pending: list[traceback.TracebackException | None] = [told]
@@ -52,8 +57,15 @@ def user_traceback(error: BaseException) -> str:
         shown = (in_its_cell(f) for f in one.stack if not is_own_frame(f.filename))
         one.stack = traceback.StackSummary.from_list(shown)
         pending += [one.__cause__, one.__context__]
-    lines = [line for line in told.format() if "Traceback" not in line or told.stack]
-    return "".join(lines).rstrip()
+    parts = [part for part in told.format() if "Traceback" not in part or told.stack]
+    return "".join(map(_shortened, parts)).rstrip()
+
+
+def _shortened(part: str) -> str:
+    """A frame, or an exception's message with its end left out."""
+    lines = part.splitlines(keepends=True)
+    left = len(lines) - LONGEST
+    return part if left <= 1 else "".join(lines[:LONGEST]) + f"  … ({left} more lines)\n"
 
 
 def summary(error: BaseException) -> str:

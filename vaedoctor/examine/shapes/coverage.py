@@ -29,7 +29,8 @@ class Coverage:
     """Slices of x_hat along one axis whose gradient is exactly 0 on every batch tried.
 
     Or of another output that the decoder makes in the shape of an input. `unshifted` says that the
-    last steps are cut off and the target's last ones with them, which no shift between them needs.
+    last steps are cut off and the target's last ones with them, which no shift between them needs;
+    `indifferent` that the loss reads x_hat and is the same whatever all of it holds.
     """
 
     axis: int
@@ -38,6 +39,7 @@ class Coverage:
     batches: int
     op: Op | None
     unshifted: bool = False
+    indifferent: bool = False
 
 
 def coverage(subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None]) -> Coverage:
@@ -55,12 +57,30 @@ def coverage(subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[],
     if anatomy.x is not None and not anatomy.x.tensor.is_floating_point():
         raise Unavailable("the loss picks entries by the tokens of the input")
     if _gradient(anatomy.recording, x_hat) is None:
+        if _is_indifferent(subject, anatomy, x_hat, seed, rewind):
+            reader = next(iter(anatomy.flow.consumers.get(x_hat.index, ())), None)
+            return Coverage(0, (), 0, 1, reader, indifferent=True)
         raise Unavailable("the loss gives the reconstruction no gradient")
     for place, value in ((None, x_hat), *_further(anatomy)):
         found = _covered(subject, anatomy, place, value, seed, rewind)
         if found.missing:
             break
     return found
+
+
+def _is_indifferent(
+    subject: Subject, anatomy: Anatomy, x_hat: Value, seed: int, rewind: Callable[[], None]
+) -> bool:
+    """Whether the loss computes with x_hat, and comes out the same whatever that is.
+
+    As one does that compares x_hat with itself.
+    """
+    recording, flow = anatomy.recording, anatomy.flow
+    loss = recording.value_of(recording.loss) if isinstance(recording.loss, Tensor) else None
+    if loss is None or x_hat.edge is None or x_hat.index not in flow.ancestors(loss):
+        return False
+    everything = list(range(x_hat.shape[1]))
+    return _unread(subject, anatomy, x_hat, (1, everything), seed, rewind)
 
 
 def _further(anatomy: Anatomy) -> Iterator[tuple[int, Value]]:
