@@ -18,6 +18,7 @@ from .code import cuda
 from .code.source import reading, source_of
 from .construct.models import built_from, models_of, trained
 from .construct.smaller import most_parameters
+from .construct.unfilled import refuse_unfilled
 from .errors import TargetError, summary, user_traceback
 from .joining.joined import only_model
 from .loading.lacking import lacking
@@ -142,6 +143,7 @@ def _opened(
                 if together is not None or name in file.executed.missing:
                     file = _loaded(path, place, name, objective, seed, surroundings, whole)
             thing = resolve(file, name, place, modules_only=modules_only)
+        refuse_unfilled(thing, f"{place}:{name}")
         joined = file.source is not None and bool(file.source.joined)
         yield _Found(thing, file, place if joined else f"{place}:{name}", surroundings, pretrained)
 

@@ -17,6 +17,9 @@ from ..code.scope import Scope, Unknown
 from ..code.signatures import annotations_of, name_of, signature_of, signature_text
 from ..code.source import Source
 from ..errors import TargetError
+from .gaps import known
+from .making import GAP
+from .marks import documented
 from .reading import uses_of
 
 _TYPED = {"torch": torch, "nn": nn, "SimpleNamespace": types.SimpleNamespace}
@@ -42,6 +45,13 @@ def given_arguments(
     uses = uses_of(thing, namespace)
     found: dict[str, Any] = {}
     for name, text in args.items():
+        if text.strip() == GAP:
+            hint = hints.get(name, inspect.Parameter.empty)
+            about = documented(thing, name) or known(hint, uses.get(name))
+            raise TargetError(
+                f"`--arg {name}={GAP}` is not filled in",
+                next_step=f"put your own in the place of `{GAP}`" + (f": {about}" if about else ""),
+            )
         if name in named:
             parameter = signature.parameters[name]
             hint = hints.get(name, parameter.annotation)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 WRITTEN = "make_vae"  # the module of a class that the factory brings with it
+GAP = "VALUE"  # what is to be filled in, where no Python stands
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def arguments(values: Mapping[str, Any]) -> str:
 def spelled(value: Any) -> str:
     """A value as it is typed after `--arg name=`."""
     if isinstance(value, Gap):
-        return "VALUE"
+        return GAP
     if isinstance(value, str) and not _reads_as_something_else(value):
         return value
     return expression(value)

@@ -208,7 +208,7 @@ def _key(name: str) -> str:
 def _toml(value: Any) -> str:
     """A value in TOML; what TOML does not know is written as Python, in a string."""
     if isinstance(value, Gap):
-        return '"VALUE"'
+        return _quoted(value)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
