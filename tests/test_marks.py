@@ -93,7 +93,7 @@ def test_a_place_to_fill_in_says_what_belongs_there_and_the_next_part_is_one(
         textwrap.indent(
             "width=32,\n"
             "# encoder: gives the mean and the variance\n"
-            "# such as JointEncoder(width, sizes, ...)\n"
+            "# such as JointEncoder(width=32,sizes=[29,31,33])\n"
             "encoder=...,  # called with 1 argument\n"
             "decoder=...,  # called with 1 argument\n",
             " " * 8,

@@ -111,6 +111,36 @@ DATA = {
                 z, mu, logvar = drawn(h)
                 return {k: down(z) for k, down in self.downs.items()}, mu, logvar
     """,
+    "an optional part of the kind that gives what is asked, as wide as it gives": """
+        class Encoder(nn.Module):
+            def __init__(self, x_dim, latent_dim, hidden_dims):
+                super().__init__()
+                self.up = nn.Linear(x_dim, hidden_dims[0])
+                self.heads = nn.Linear(hidden_dims[0], 2 * latent_dim)
+            def forward(self, x):
+                return {"cont": self.heads(torch.relu(self.up(x)))}
+        class JointEncoder(Encoder):
+            def __init__(self, x_dim, latent_dim, hidden_dims, n_kinds):
+                super().__init__(x_dim, latent_dim, hidden_dims)
+                self.kinds = nn.Linear(x_dim, n_kinds + 0 * hidden_dims[2])
+            def forward(self, x):
+                return {**super().forward(x), "kind": self.kinds(x).softmax(1)}
+        class Decoder(nn.Module):
+            def __init__(self, latent_dim, x_dim):
+                super().__init__()
+                self.down = nn.Linear(latent_dim, x_dim)
+            def forward(self, z):
+                return self.down(z)
+        class VAE(nn.Module):
+            def __init__(self, x_dim, encoder: nn.Module = None, decoder: nn.Module = None):
+                super().__init__()
+                self.encoder, self.decoder = encoder, decoder
+                self.scale = nn.Linear(x_dim, x_dim)
+            def forward(self, x):
+                found = self.encoder(self.scale(x))
+                z, mu, logvar = drawn(found["cont"])
+                return self.decoder(torch.cat((z, found["kind"]), 1)), mu, logvar
+    """,
     "two places of one argument, channels last": """
         class VAE(nn.Module):
             def __init__(self, n_kinds: int = 5, length: int = 12):

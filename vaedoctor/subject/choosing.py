@@ -8,7 +8,9 @@ from itertools import islice
 
 from torch import nn
 
+from .batches.fitting import blamed_for
 from .batches.nofit import NotGuessed
+from .batches.spelled import as_function
 from .calling import calling_of, has_forward
 from .construct.after_all import calls_what_nobody_gave, given_too
 from .construct.bases import meant_below
@@ -120,10 +122,9 @@ class _Tried:
             raise self.refused or TargetError(
                 "nothing to examine", next_step=f"vaedoctor check {wanted.target}"
             )
-        built = self.best[0]
         raised = trial_of(self.best, wanted).error if open_ else None
         if raised is not None:
-            raise cannot_run(type(built.model), built.made_up, raised, wanted.target) from raised
+            raise _cannot_run(self.best, raised, wanted) from raised
         return self.best
 
 
@@ -140,8 +141,18 @@ def _without_a_forward_of_its_own(model: nn.Module, wanted: Wanted) -> TargetErr
 def _not_composed(chosen: Chosen, error: BaseException, wanted: Wanted) -> TargetError:
     built, _, calling = chosen
     if _may_be_made_up(chosen, wanted):
-        return cannot_run(type(built.model), built.made_up, error, wanted.target)
+        return _cannot_run(chosen, error, wanted)
     return cannot_compose(built.model, calling.text, error, wanted.target)
+
+
+def _cannot_run(chosen: Chosen, error: BaseException, wanted: Wanted) -> TargetError:
+    """What is said of a model that does not run, with the input it was given."""
+    built, batch, calling = chosen
+    model, args, kwargs = built.model, batch.args, batch.kwargs
+    lines: list[str] = []
+    if calling.parts is None and batch.guessed:
+        lines = as_function(model, args, kwargs, blamed_for(model, args, kwargs, wanted.seed))
+    return cannot_run(type(model), built.made_up, error, wanted.target, lines)
 
 
 def _may_be_made_up(chosen: Chosen, wanted: Wanted) -> bool:
@@ -153,7 +164,7 @@ def _may_be_made_up(chosen: Chosen, wanted: Wanted) -> bool:
         bool(built.like)
         or stands_in(built.made_up)
         or calls_what_nobody_gave(built.model, error)
-        or given_too(built, error, wanted.namespace) is not None
+        or any(True for _ in given_too(built, error, wanted.namespace))
         or (refuses and bool(built.made_up))
     )
 
@@ -165,7 +176,7 @@ def _with_factory(error: NotGuessed, built: Built, wanted: Wanted) -> TargetErro
     if raised is not None and invented:
         asked = with_gaps(kind, invented, raised, by_lines=False)
         if asked != invented:
-            return cannot_run(kind, invented, raised, wanted.target)
+            return cannot_run(kind, invented, raised, wanted.target, error.lines)
     if wanted.target and invented:
         made = factory(kind, wanted.target, invented)
         error.next_step += f"\n\n{made} --input data.py:one_batch"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from itertools import islice
 
 from torch import Tensor
 
@@ -17,7 +19,9 @@ from .trials.trial import Trial, leaves
 from .trials.witness import TooMuchWork
 
 _VIEWED = "view size is not compatible with"
+_OF_SIZES = re.compile(r"shape|size of tensor|sizes of tensors|channels", re.IGNORECASE)
 _MOST_ANSWERS = 8
+_MOST_OPTIONS = 3
 
 
 def affordable(built: Built, wanted: Wanted) -> Chosen:
@@ -59,6 +63,8 @@ def with_what_it_lacks(built: Built, trial: Trial, wanted: Wanted) -> Chosen | N
 
     Or with parts that return what is asked of them.
     """
+    waiting: list[tuple[Built, Values]] = []
+    start = built
     for _ in range(_MOST_ANSWERS):
         if (filled := with_what_is_set(built, trial.error)) is not None:
             chosen = with_batch(filled, wanted)
@@ -66,11 +72,16 @@ def with_what_it_lacks(built: Built, trial: Trial, wanted: Wanted) -> Chosen | N
                 return chosen
             built, trial = filled, trial_of(chosen, wanted)
             continue
-        values = given_too(built, trial.error, wanted.namespace) or returning(built.made_up, trial)
-        if built.remake is None or not values:
+        options = list(islice(given_too(built, trial.error, wanted.namespace), _MOST_OPTIONS))
+        if not options and (values := returning(built.made_up, trial)):
+            options = [values]
+        waiting = [(built, values) for values in options if built.remake is not None] + waiting
+        if not waiting:
             break
+        before, values = waiting.pop(0)
+        assert before.remake is not None
         try:
-            built = built.remake(values)
+            built = before.remake(values)
             chosen = with_batch(built, wanted)
         except KeyboardInterrupt:
             raise
@@ -84,7 +95,8 @@ def with_what_it_lacks(built: Built, trial: Trial, wanted: Wanted) -> Chosen | N
         if chosen[1].ran:
             return chosen
         trial = trial_of(chosen, wanted)
-    if not any(map(holds_written, built.made_up.values())):
+    of_sizes = built is not start and _OF_SIZES.search(str(trial.error)) is not None
+    if not of_sizes and not any(map(holds_written, built.made_up.values())):
         return None
     return with_sizes_that_agree(built, trial, wanted)[0]
 

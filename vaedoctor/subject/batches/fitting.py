@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..trials.trial import Trial, leaves
-from ..trials.witness import Observed, TooMuchWork
+from ..construct.asserted import check_in
+from ..trials.trial import Trial, forward_parameters, leaves
+from ..trials.witness import Observed, TooMuchWork, observe, user_frame
 from .keyed import OF_DICTS
 from .layers import KNOWN
 from .repairs import unpacked_paths
@@ -49,12 +54,35 @@ def is_misfit(seen: Observed) -> bool:
 
 
 def blamed_in(seen: Observed) -> frozenset[str]:
-    """The arguments of forward whose sizes met in the operation that raised, or came into it."""
+    """The arguments of forward whose sizes met in the operation that raised, or came into it.
+
+    Where the code itself raises, those that are read in the line or in the condition above it.
+    """
     failed = seen.failed
     if failed is None or failed.error is not seen.trial.error:
-        return frozenset()
+        return frozenset(_read_where_it_raised(seen))
     by_size = {str(p[0]) for o in failed.operands for p in o.paths}
     return frozenset(by_size or {str(p[0]) for o in failed.operands for p in o.sources})
+
+
+def blamed_for(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int
+) -> frozenset[str]:
+    """The arguments behind what a forward pass raises."""
+    named = zip((p.name for p in forward_parameters(model)), args, strict=False)
+    slots = {(name, *path): t for name, v in (*named, *kwargs.items()) for path, t in leaves(v)}
+    return blamed_in(observe(partial(model, *args, **kwargs), model, slots, seed=seed))
+
+
+def _read_where_it_raised(seen: Observed) -> Iterator[str]:
+    frame, error = user_frame(seen.trial.error), seen.trial.error
+    if frame is None or error is None:
+        return
+    checked = check_in(error)
+    text = frame[1] if checked is None else f"{frame[1]} {ast.unparse(checked[0])}"
+    for name in re.findall(r"[A-Za-z_]\w*", text):
+        for path in seen.sources(frame[0].f_locals.get(name)):
+            yield str(path[0])
 
 
 def is_too_much(seen: Observed) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -13,6 +13,7 @@ from ..code.signatures import annotations_of, signature_of
 from ..trials.witness import calls_none, user_frame
 from .inventing import Inventor
 from .making import Call
+from .proposing import said_in
 from .reading import uses_of
 from .sizes import Sizes
 
@@ -21,25 +22,24 @@ _EMPTY = inspect.Parameter.empty
 
 def given_too(
     built: Any, error: BaseException | None, namespace: Mapping[str, Any]
-) -> dict[str, Any] | None:
+) -> Iterator[dict[str, Any]]:
     """The made-up values with an optional argument, whose lack a module's attribute tells."""
-    lacks = _lacks(error)
+    lacks = _lacks(error) or _asked(built, error)
     if lacks is None:
-        return None
+        return
     kind, name = lacks
     parameter = signature_of(kind).parameters.get(name)
     if parameter is None or parameter.default is not None:
-        return None
+        return
     inventor = Inventor(Sizes(), namespace)
     use = uses_of(kind, namespace).get(name)
-    options = inventor.choices(name, annotations_of(kind).get(name, _EMPTY), use)
-    if not options:
-        return None
     values = dict(built.made_up)
-    if kind is type(built.model):
-        return {**values, name: options[0]} if name not in values else None
-    changed: Any = _given_inside(values, kind, name, options[0])
-    return None if changed == values else changed
+    for option in inventor.choices(name, annotations_of(kind).get(name, _EMPTY), use):
+        own: Any = {**values, name: option}
+        inside = kind is not type(built.model)
+        changed = _given_inside(values, kind, name, option) if inside else own
+        if changed != values and (inside or name not in values):
+            yield changed
 
 
 def calls_what_nobody_gave(model: nn.Module, error: BaseException | None) -> bool:
@@ -68,6 +68,17 @@ def _lacks(error: BaseException | None) -> tuple[type, str] | None:
         return None
     unset = [n for n in called if getattr(held, n, held) is None]
     return (type(held), unset[0]) if isinstance(held, nn.Module) and unset else None
+
+
+def _asked(built: Any, error: BaseException | None) -> tuple[type, str] | None:
+    """The class and the first optional argument that a refusal of its own code asks for."""
+    frame = user_frame(error)
+    if error is None or frame is None or not frame[1].startswith("raise "):
+        return None
+    kind = type(built.model)
+    unset = [p.name for p in signature_of(kind).parameters.values() if p.default is None]
+    named = [n for n in unset if n not in built.made_up and said_in(n, error)]
+    return (kind, named[0]) if named else None
 
 
 def _given_inside(values: Any, kind: type, name: str, option: Any) -> Any:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..trials.witness import user_frame
+from .making import Call
 from .sizes import Sizes
 from .solving import sizes_in, with_size
 
@@ -26,6 +27,7 @@ _BOUND = re.compile(
 def answering(error: BaseException, made: Values) -> Iterator[Values]:
     """The made-up values with what the exception says in their place."""
     yield from _looked_up_by_name(error, made)
+    yield from _longer_lists(error, made)
     yield from _dividing(str(error), made)
     yield from _bounded(str(error), made)
 
@@ -58,6 +60,31 @@ def _looked_up_by_name(error: BaseException, made: Values) -> Iterator[Values]:
                 sizes = Sizes(made)
                 widths = {n: sizes.one(f"{table}.{n}", "input") for n in NAMES}
                 yield {**made, names: list(NAMES), table: widths}
+
+
+def _longer_lists(error: BaseException, made: Values) -> Iterator[Values]:
+    """`widths[2]` of a list of two: with one more entry, or two."""
+    frame = user_frame(error)
+    if frame is None or not isinstance(error, IndexError):
+        return
+    for node in _subscripts(frame[1]):
+        asked = _value(node.value, frame[0].f_locals)
+        if type(asked) in (list, tuple) and asked and all(type(n) is int for n in asked):
+            for more in (1, 2):
+                longer = _in_the_place_of(asked, [*asked, *range(asked[-1] + 2, 99)[:more]], made)
+                if longer != made:
+                    yield longer
+
+
+def _in_the_place_of(old: Sequence[int], new: list[int], made: Any) -> Any:
+    """Made-up values with another list in the place of one, wherever it stands."""
+    if type(made) in (list, tuple) and list(made) == list(old):
+        return type(made)(new)
+    if isinstance(made, Call):
+        return Call(made.thing, _in_the_place_of(old, new, dict(made.values)))
+    if type(made) is dict:
+        return {k: _in_the_place_of(old, new, v) for k, v in made.items()}
+    return made
 
 
 def _subscripts(line: str) -> Iterator[ast.Subscript]:

@@ -101,5 +101,5 @@ def _placed(
             frame = user_frame(error)
             line = f"used in `{frame[1]}`" if frame is not None else ""
             hint, use = hint_of(thing, p, hints), uses.get(p.name)
-            found[p.name] = gap(thing, p.name, known(hint, use) or line, hint, use)
+            found[p.name] = gap(thing, p.name, known(hint, use) or line, hint, use, made)
     return found if found != dict(made) else None

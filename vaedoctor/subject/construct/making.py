@@ -38,12 +38,12 @@ class Gap:
     """A value that nobody can make up, with what is known about it.
 
     `about` are its type and use in a few words, `said` is what a docstring says, and `like` are
-    classes that may be meant.
+    objects that may be meant, or their classes.
     """
 
     about: str
     said: str = ""
-    like: tuple[type, ...] = ()
+    like: tuple[Call | type, ...] = ()
 
 
 def gaps_in(value: Any) -> Iterator[Gap]:
@@ -137,7 +137,7 @@ def classes_written(value: Any) -> list[type]:
 def _named(value: Any) -> Iterator[Any]:
     """The classes and functions that an expression names, or that may stand in a gap."""
     if isinstance(value, Gap):
-        yield from value.like
+        yield from _named(list(value.like))
     elif isinstance(value, Call):
         yield value.thing
         yield from _named(list(value.values.values()))

@@ -9,17 +9,19 @@ from __future__ import annotations
 import inspect
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
 
-from ..code.signatures import required, signature_of
+from ..code.signatures import defaults_of, required, signature_of
 from ..code.uses import Use
 from .bases import fitting_first, makable, only_raises
-from .making import Gap
+from .inventing import Inventor
+from .making import Call, Gap, expression
 from .own_kinds import likeness
 from .said import entry
+from .sizes import Sizes
 
 _MOST_SAID = 300
 _MOST_CLASSES = 3
@@ -27,27 +29,45 @@ _WIDTH = 96
 _EMPTY = inspect.Parameter.empty
 
 
-def gap(thing: Callable[..., Any], name: str, about: str, hint: Any, use: Use | None) -> Gap:
-    """A place to be filled in, with all that is known about what belongs there."""
-    return Gap(about, documented(thing, name), tuple(_classes(thing, name, hint, use)))
+def gap(
+    thing: Callable[..., Any],
+    name: str,
+    about: str,
+    hint: Any,
+    use: Use | None,
+    beside: Mapping[str, Any],
+) -> Gap:
+    """A place to be filled in, with all that is known about what belongs there.
+
+    `beside` are the other arguments, whose sizes what is shown should agree with.
+    """
+    meant = (_made(kind, thing, beside) for kind in _classes(thing, name, hint, use))
+    return Gap(about, documented(thing, name), tuple(meant))
+
+
+def _made(kind: type, thing: Callable[..., Any], beside: Mapping[str, Any]) -> Call | type:
+    """An object of a class that may be meant, with made-up arguments; the class if it has none."""
+    module = sys.modules.get(str(getattr(thing, "__module__", "")))
+    known = {**defaults_of(thing), **beside}
+    sizes = Sizes({k: v for k, v in known.items() if type(v) is int and v > 0})
+    inventor = Inventor(sizes, vars(module) if module is not None else {})
+    return next(iter(inventor.kinds.built(kind, Use())), kind)
 
 
 def comments(thing: Callable[..., Any], name: str, gaps: list[Gap]) -> list[str]:
     """The comment lines above an argument: its docstring, and what may stand in its gaps."""
     said = documented(thing, name)
     found = [f"{name}: {said}"] if said else []
-    for one in gaps:
-        if one.said not in ("", said):
-            found.append(one.said)
-        if one.like:
-            found.append("such as " + " or ".join(map(_taking, one.like)))
-    return [
+    found += [one.said for one in gaps if one.said not in ("", said)]
+    lines = [
         line
         for text in dict.fromkeys(found)
         for line in textwrap.wrap(
             text, _WIDTH, initial_indent="# ", subsequent_indent="#   ", break_long_words=False
         )
     ]
+    meant = dict.fromkeys(_shown(like) for one in gaps for like in one.like)
+    return [*lines, *(f"# {'or' if i else 'such as'} {text}" for i, text in enumerate(meant))]
 
 
 def documented(thing: Callable[..., Any], name: str) -> str:
@@ -89,6 +109,11 @@ def _classes(thing: Callable[..., Any], name: str, hint: Any, use: Use | None) -
 
 def _is_of(kind: Any, package: str) -> bool:
     return isinstance(kind, type) and kind.__module__.partition(".")[0] == package != ""
+
+
+def _shown(like: Call | type) -> str:
+    """`Encoder(input_dim=37)` to be pasted, or a class with the names of what it must be given."""
+    return expression(like) if isinstance(like, Call) else _taking(like)
 
 
 def _taking(kind: type) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -13,6 +14,7 @@ from torch import nn
 from ..code.callees import is_from_torch
 from ..code.signatures import annotations_of, hint_of, required, signature_of
 from ..code.uses import Use
+from .answers import answering
 from .bases import makable
 from .making import Call, namespace_of
 from .reading import uses_of
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from .inventing import Inventor
 
 _DEEPEST = 5
+_MOST_ANSWERS = 4
 _ACTIVATIONS = ("act", "nonlin", "nl", "activation")
 _LAYERS_OWN = frozenset(dir(nn.Linear))
 _MODULES_OWN = frozenset(dir(nn.Module))
@@ -107,7 +110,12 @@ class OwnKinds:
         finally:
             self._building.pop()
         calls = [] if values is None else [Call(kind, v) for v in values]
-        return [c for c in calls if _can_be_made(c)]
+        found = [c for c in calls if _refused(c) is None]
+        if not found and calls and (error := _refused(calls[0])) is not None:
+            answers = answering(error, dict(calls[0].values))
+            others = (Call(kind, v) for v in islice(answers, _MOST_ANSWERS))
+            found = [c for c in others if _refused(c) is None][:1]
+        return found
 
     def _values(self, kind: type, use: Use) -> list[dict[str, Any]] | None:
         """Its arguments: those of default None that are read are given first, then left out."""
@@ -154,14 +162,15 @@ def _linear(wide: int, out: int) -> Call:
     return Call(nn.Linear, {"in_features": wide, "out_features": out})
 
 
-def _can_be_made(call: Call) -> bool:
+def _refused(call: Call) -> BaseException | None:
+    """What a constructor raises; None if it can be called."""
     try:
         call.made()
     except KeyboardInterrupt:
         raise
-    except BaseException:
-        return False
-    return True
+    except BaseException as error:
+        return error
+    return None
 
 
 def likeness(kind: str, bare: str) -> int:

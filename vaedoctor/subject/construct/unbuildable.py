@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...spelling import listed
@@ -40,7 +40,9 @@ def cannot_guess(
         if not options:
             unknown.append(f"`{p.name}`")
         use = proposals.uses.get(p.name)
-        made[p.name] = options[0] if options else gap(thing, p.name, known(hint, use), hint, use)
+        made[p.name] = (
+            options[0] if options else gap(thing, p.name, known(hint, use), hint, use, made)
+        )
         if not options and (entries := proposals.entries(p)):
             told = {k: known(_EMPTY, use.keys[k]) for k in entries} if use is not None else {}
             made[p.name] = {
@@ -83,15 +85,27 @@ def cannot_construct(
 
 
 def cannot_run(
-    thing: Callable[..., Any], made_up: Mapping[str, Any], error: BaseException, label: str
+    thing: Callable[..., Any],
+    made_up: Mapping[str, Any],
+    error: BaseException,
+    label: str,
+    lines: Sequence[str] = (),
 ) -> TargetError:
-    """The forward pass raised, and other made-up sizes change what it says."""
+    """The forward pass raised, and other made-up sizes change what it says.
+
+    `lines` are a function with the input that was given, which may be to blame as well.
+    """
     how = "with made-up arguments, which may not fit each other" if made_up else "as it is made"
     made_up = with_gaps(thing, by_name(thing, made_up), error)
+    steps = [command(label, made_up), said(thing, label, made_up)]
+    if lines and not any(True for _ in gaps_in(made_up)):
+        again = f"vaedoctor check {_place(label)}:make_vae --input data.py:one_batch"
+        steps += ["the input is made up too; where that is to blame, in data.py:"]
+        steps += ["\n".join(lines), again]
     return TargetError(
         f"`{name_of(thing)}{signature_text(thing)}` does not run {how}: {summary(error)}",
         traceback=user_traceback(error),
-        next_step=f"{command(label, made_up)}\n\n{said(thing, label, made_up)}",
+        next_step="\n\n".join(steps),
     )
 
 
