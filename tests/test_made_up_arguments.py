@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from vaedoctor.subject.construct.given import given_arguments
 from vaedoctor.subject.construct.making import Call, arguments, namespace_of, realised
 from vaedoctor.subject.construct.reading import uses_of
+from vaedoctor.subject.construct.solving import Outcome, solve
 from vaedoctor.subject.construct.unbuildable import factory
 from vaedoctor.subject.subject import Subject
-from vaedoctor.subject.target import TargetError, load
+from vaedoctor.subject.target import TargetError, from_instance, load
 
 HEAD = """
 import enum, torch
@@ -379,3 +381,61 @@ def test_a_part_is_made_anew_for_every_model() -> None:
     call = Call(dict, {"a": [1]})
     assert realised(call) == {"a": [1]}
     assert realised(call) is not realised(call)
+
+
+class Annotated(nn.Module):
+    """What is said to be an int has two sides, or is a rate; a float is no part of the encoder."""
+
+    def __init__(
+        self, input_shape: int, z_dim: int, encoder_dropout: float, p_dropout: int, up_strides: list
+    ) -> None:
+        super().__init__()
+        self.sides: Any = input_shape
+        self.axes = len(self.sides)
+        self.drop = nn.Dropout(encoder_dropout + p_dropout)
+        high, wide = self.sides
+        assert max(up_strides) < min(high, wide)
+        self.up, self.down = nn.Linear(high * wide, z_dim), nn.Linear(z_dim, high * wide)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.down(self.up(self.drop(x.flatten(1))))
+        return y.view(x.shape)
+
+
+def test_annotations_that_are_not_true_give_way_to_what_the_constructor_does() -> None:
+    subject = from_instance(Annotated)
+    (note,) = [n for n in subject.notes if n.startswith("made up")]
+    assert subject.batch.ran
+    assert "'input_shape=[32,32]'" in note
+    assert "encoder_dropout=0.1 --arg p_dropout=0 " in note
+    typed = given_arguments({"input_shape": "[28,14]"}, Annotated, {}, None, "")
+    assert typed == {"input_shape": [28, 14]}
+
+
+class Halves(nn.Module):
+    def __init__(self, encoder_filters: int, decoder_filters: int, depth_count: int) -> None:
+        super().__init__()
+        self.depth = depth_count
+        self.up = nn.Conv2d(1, encoder_filters, 3, padding=1)
+        self.down = nn.Conv2d(decoder_filters, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.down(self.up(x))
+        return y
+
+
+def test_two_sizes_that_meet_are_made_equal_at_once() -> None:
+    tried = []
+    start = Outcome({"a": 23, "b": 61, "c": 5}, RuntimeError(MET.format(61, 23)), 0)
+
+    def again(values: dict[str, Any]) -> Outcome:
+        tried.append(values)
+        return Outcome(values, None, 0)
+
+    solved = solve(start, again)
+    assert solved.ran is not None
+    assert tried == [{"a": 23, "b": 23, "c": 5}]
+    assert from_instance(Halves).batch.ran
+
+
+MET = "expected input[8, 23, 8, 8] to have {} channels, but got {} channels instead"

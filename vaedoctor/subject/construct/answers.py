@@ -17,6 +17,9 @@ NAMES = ("a", "b")
 _DIVIDES = re.compile(
     r"(\d+)\D{0,60}?(?:divisible|multiple|divided)\D{0,60}?(\d+)", re.IGNORECASE | re.DOTALL
 )
+_ONE = re.compile(
+    r"'int' (has no len|object is not (iterable|subscriptable))|type 'int' has no len"
+)
 _BOUND = re.compile(
     r"(?<![\w.])(\d+)(?![\w.])\D{0,40}?\b(?:must|should|has to|needs to|cannot|can't|may not)"
     r"\D{0,16}?\b(?:less|smaller|lower|fewer|below|greater|larger|more|higher|above|exceed|at most"
@@ -28,6 +31,7 @@ def answering(error: BaseException, made: Values) -> Iterator[Values]:
     """The made-up values with what the exception says in their place."""
     yield from _looked_up_by_name(error, made)
     yield from _longer_lists(error, made)
+    yield from _several(error, made)
     yield from _dividing(str(error), made)
     yield from _bounded(str(error), made)
 
@@ -74,6 +78,23 @@ def _longer_lists(error: BaseException, made: Values) -> Iterator[Values]:
                 longer = _in_the_place_of(asked, [*asked, *range(asked[-1] + 2, 99)[:more]], made)
                 if longer != made:
                     yield longer
+
+
+def _several(error: BaseException, made: Values) -> Iterator[Values]:
+    """`len(sides)` of a number, whatever its annotation says: two of them, of a picture's size."""
+    frame = user_frame(error)
+    if frame is None or not isinstance(error, TypeError) or not _ONE.search(str(error)):
+        return
+    held = {**frame[0].f_locals}
+    owner = held.get("self")
+    held |= {f"self.{k}": v for k, v in vars(owner).items()} if hasattr(owner, "__dict__") else {}
+    read = [held[n] for n in re.findall(r"(?:self\.)?[A-Za-z_]\w*", frame[1]) if n in held]
+    for name, value in made.items():
+        if type(value) is int and any(type(r) is int and r == value for r in read):
+            side = next((s for s in Sizes().named("image_size") if type(s) is int), value)
+            sides = [side, side] if Sizes.kind(name) == "input" else [value, value]
+            yield {**made, name: sides}
+            yield {**made, name: tuple(sides)}
 
 
 def _in_the_place_of(old: Sequence[int], new: list[int], made: Any) -> Any:

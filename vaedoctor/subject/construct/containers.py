@@ -33,6 +33,8 @@ class Containers:
             if "input" in {self.of.sizes.kind(n) for n in use.names}:
                 return [(1, 28, 28), (3, 32, 32)]
             size = self.of.sizes.choices(name) or self.of.sizes.choices("vocab_size")
+            if size and type(size[0]) is not int:
+                return [s for s in size if isinstance(s, list | tuple)]  # `strides`: a usual list
             return [list(range(size[0]))] if size else []
         return []
 

@@ -98,7 +98,7 @@ def _parsed(
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         value = _named_value(text, namespace, source)
-    if wanted in (int, float) and not isinstance(value, bool):
+    if wanted in (int, float) and not isinstance(value, bool | list | tuple | dict):
         try:
             if wanted is int and isinstance(value, float) and not value.is_integer():
                 raise ValueError

@@ -122,7 +122,8 @@ class Inventor:
             return [Call(nn.ReLU, {})]
         if use.of_torch:
             return ["ReLU", "relu"]
-        if use.called is not None or _is_component(name, use):
+        plain = annotation in (int, float, str, bool)
+        if use.called is not None or (not plain and _is_component(name, use)):
             of_any_kind = annotation is nn.Module
             found = self.kinds.components(name, use) or self.kinds.stand_ins(
                 name, use, of_any_kind=of_any_kind

@@ -32,6 +32,7 @@ _EVEN: dict[str, tuple[int, ...]] = {
 _SIDES = (32, 32)
 _NODES = 8  # as many as a made-up batch has rows: a graph's nodes are its rows
 _RING = [[0, 1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5, 6, 7, 0]]
+_DROPOUT = r".*(dropout|drop|p_drop|drop_rate|drop_prob|dropout_p)(_rate|_prob)?|p"
 _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
     (r"device", (torch.device("cpu"),)),
     (r"dtype", (torch.float32,)),
@@ -40,7 +41,8 @@ _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
         r"|.*(bias|batch_?norm|batchnorm|residual|conditional)|(.*_)?flag",
         (False, True),
     ),
-    (r".*(dropout|drop|p_drop|drop_rate|drop_prob|dropout_p)(_rate|_prob)?|p", (0.1,)),
+    (_DROPOUT, (0.1,)),
+    (_DROPOUT, (0,)),  # said to be an int
     (
         r".*(activation|act|act_fn|nonlinearity|non_lin(earity)?|nonlin)",
         (Call(nn.ReLU, {}), nn.ReLU, "relu"),
@@ -53,8 +55,10 @@ _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
     (r"(unk|mask)_?(idx|index|id|token)|unk", (3,)),
     (r"(kernel_size|kernel|k_size|ks)", (3, 4)),
     (r"stride", (2, 1)),
-    (r"strides|strides_list", ([2, 2], (2, 2))),
-    (r"kernel_sizes|kernels", ([3, 3], (3, 3))),
+    (r"(\w+_)?strides(_list)?", ([2, 2], (2, 2))),
+    (r"(up|down)sampl\w*_(rates|ratios|factors|scales)", ([2, 2], (2, 2))),
+    (r"(\w*_)?(up|deconv|transpose)\w*_(kernel_sizes|kernels)", ([4, 4], (4, 4))),
+    (r"(\w+_)?(kernel_sizes|kernels)", ([3, 3], (3, 3))),
     (r"ch\w*_mult\w*|\w*multipliers?|mult", ((1, 2), [1, 2])),
     (r"\w*edge_?index|edges|edge_list", (Call(torch.tensor, {"data": _RING}),)),
     (r"adj\w*|a_(norm|hat)|laplacian|adjacency\w*", (Call(torch.eye, {"n": _NODES}),)),

@@ -102,6 +102,14 @@ class _Search:
     def round(self) -> Outcome | None:
         """Move every size a little, then to where the sizes of the error would meet."""
         start = self.best
+        for values in _equated(start):
+            one = self._try(values)
+            if one is not None and one.error is None:
+                return one
+            if one is not None and not _is_alike(one, start):
+                self._further(one)
+        if self.best is not start:
+            return None
         solved = list(as_wide_as_given(start))
         gap = gap_of(start.error, self.rows)
         for path, size in sizes_in(start.values):
@@ -150,6 +158,16 @@ def as_wide_as_given(start: Outcome) -> Iterator[Values]:
         for width in dict.fromkeys((start.given[1], start.given[-1])):
             if size in cut and width != size:
                 yield with_size(start.values, path, width)
+
+
+def _equated(start: Outcome) -> Iterator[Values]:
+    """The two made-up sizes that met in the operation, one as large as the other."""
+    found = next((m for p in _PAIRS if (m := p.search(str(start.error)))), None)
+    wanted, arrived = (int(found[k]) for k in ("wanted", "arrived")) if found else (0, 0)
+    places = sizes_in(start.values)
+    if {wanted, arrived} <= {size for _, size in places}:
+        yield from (with_size(start.values, p, arrived) for p, size in places if size == wanted)
+        yield from (with_size(start.values, p, wanted) for p, size in places if size == arrived)
 
 
 def gap_of(error: BaseException | None, rows: int) -> int | None:
