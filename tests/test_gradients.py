@@ -296,3 +296,31 @@ def test_a_softmax_over_one_entry_is_told_for_a_given_batch_only() -> None:
     assert [o.status for o in larger.outcomes] == ["passed"]
     (guessed,) = vaedoctor.check(LonePatch(), select=["VAE602"]).outcomes
     assert (guessed.status, "single entry" in guessed.reason) == ("skipped", True)
+
+
+class InOrder(nn.Module):
+    """Rows in the order of a time that the model tells; what trains the time is a term of its own.
+
+    No loss is found, so reconstruction and KL stand in for it.
+    """
+
+    def __init__(self, ordered: bool) -> None:
+        super().__init__()
+        self.ordered = ordered
+        self.time, self.heads = nn.Linear(6, 1), nn.Linear(6, 4)
+        self.down = nn.Linear(2, 6)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        time = self.time(x).ravel()
+        index = torch.argsort(time)
+        mu, logvar = self.heads(x[index]).chunk(2, 1)
+        z = mu + torch.randn_like(mu) * (0.5 * logvar).exp()
+        term = time[index].diff().square().mean() if self.ordered else z.mean()
+        return self.down(z), mu, logvar, term
+
+
+def test_what_another_output_trains_is_not_said_to_have_no_gradient() -> None:
+    batch = torch.rand(8, 6)
+    found = [vaedoctor.check(InOrder(ordered), batch).findings for ordered in (True, False)]
+    assert "VAE601" not in [f.code for f in found[0]]
+    assert [f.code for f in found[1]].count("VAE601") == 1

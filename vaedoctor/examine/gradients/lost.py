@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...finding import Span
 from ..anatomy.anatomy import Anatomy
 from ..runs.flow import CUTS, Flow
-from ..runs.gradients import Gradients
+from ..runs.gradients import Gradients, gradient_between
 from ..runs.recording import Value, tensors_in
 from ..structure.branches import Branch, branches
 from .cuts import Cut, cut_between, straight_through
@@ -42,6 +42,10 @@ def lost_gradients(anatomy: Anatomy, gradients: Gradients, model: nn.Module) -> 
     """
     flow, x_hat = anatomy.flow, anatomy.x_hat
     missing = {n: gradients.values[n] for n, g in gradients.by_name.items() if g is None}
+    if gradients.composed:  # what the model returns beside the reconstruction may well train them
+        ends = [o.value for o in anatomy.outputs]
+        arrives = gradient_between(ends, list(missing.values())) if missing else []
+        missing = {n: v for (n, v), g in zip(missing.items(), arrives, strict=True) if g is None}
     by_cut: dict[tuple[str, bool], tuple[Cut, dict[str, Tensor]]] = {}
     unused: dict[str, Tensor] = {}
     for name, value in missing.items():
