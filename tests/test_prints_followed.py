@@ -131,6 +131,27 @@ def test_an_argument_that_the_exception_is_about_is_pointed_at(write: Write) -> 
     assert "# code: the station of each row, from 9000 on" in text
 
 
+STAND_IN = """
+class VAE(Body):
+    def __init__(self, x_dim, z_dim, mapper, decoder):
+        super().__init__(x_dim, z_dim)
+        self.mapper, self.decoder = mapper, decoder
+
+    def forward(self, x):
+        z, mu, logvar = self.sampled(x)
+        return self.decoder(x, self.mapper(z)), mu, logvar
+"""
+
+
+def test_a_layer_that_stands_in_for_a_part_is_marked_beside_the_gap(write: Write) -> None:
+    text = print_of(write(STAND_IN))
+    (mapper,) = [s for s in text.splitlines() if "mapper=nn.Linear(" in s and s.startswith("    ")]
+    assert mapper.endswith("# a layer that stands in: put your own part in its place")
+    assert "decoder=...,  # called with 2 arguments" in text
+    own = {"mapper=": "mapper=nn.Linear(16, 3),", "decoder=": "decoder=nn.Bilinear(64, 3, 64),"}
+    assert followed(text, own).batch.ran
+
+
 def test_what_is_not_filled_in_is_named(write: Write) -> None:
     text = print_of(write(PART))
     with pytest.raises(TargetError) as unfilled:

@@ -23,9 +23,11 @@ from .making import (
     spelled,
 )
 from .marks import comments, gap
+from .parts import stands_in
 from .proposing import Proposals
 
 _EMPTY = inspect.Parameter.empty
+_STANDS_IN = "a layer that stands in: put your own part in its place"
 
 
 def cannot_guess(
@@ -211,6 +213,7 @@ def _function(thing: Callable[..., Any], own: str, made: Mapping[str, Any]) -> l
     for key, value in made.items():
         lines += [f"        {c}" for c in comments(thing, key, list(gaps_in(value)))]
         about = "; ".join(g.about for g in gaps_in(value) if g.about)
+        about = about or _STANDS_IN * (isinstance(value, Call) and stands_in(value))
         lines.append(f"        {key}={expression(value)}," + (f"  # {about}" if about else ""))
     return [*lines, "    )"]
 
