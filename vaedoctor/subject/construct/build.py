@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from ..code.callees import constructor_of
 from ..code.signatures import name_of, required, signature_of
 from ..code.source import Source
 from ..errors import TargetError, a_kind, summary
@@ -69,7 +70,7 @@ def builds(
 class _Search:
     """Calls a thing with one set of made-up arguments after the other, and learns from refusals.
 
-    `found` tells that a model was made, `failure` the first refusal.
+    `found` tells that a model was made, `failure` the refusal that stands furthest in it.
     """
 
     def __init__(
@@ -142,7 +143,13 @@ class _Search:
 
     def _learn(self, plan: Plan, error: BaseException) -> None:
         """Keep a refusal, and ask next for the arguments that may answer it."""
-        self.failure = self.failure or (plan, error)
+        further = (
+            self.failure is not None
+            and plan.made_up
+            and (_reached(self.thing, error) > _reached(self.thing, self.failure[1]))
+        )
+        if self.failure is None or further:
+            self.failure = plan, error
         answers = itertools.chain(
             answering(error, plan.made_up),
             inheriting_part(plan.made_up, error),
@@ -160,6 +167,16 @@ class _Search:
     def _made(self, plan: Plan, model: nn.Module) -> Built:
         self.found = True
         return built_by(plan, model, self.names, self.seed)
+
+
+def _reached(thing: Callable[..., Any], error: BaseException) -> int:
+    """The line of a class's own constructor that raised; 0 where none of it did."""
+    code = getattr(constructor_of(thing), "__code__", None) if isinstance(thing, type) else None
+    line, trace = 0, error.__traceback__
+    while trace is not None:
+        line = trace.tb_lineno if trace.tb_frame.f_code is code else line
+        trace = trace.tb_next
+    return line
 
 
 def _has_nothing(model: nn.Module) -> bool:

@@ -100,7 +100,7 @@ _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ),
     (
         r".*(seq|sequence)_?(len|length|size)?|max_?len(gth)?|.*_len|block_size|context_length"
-        r"|(n_?|num_?)?(timesteps?|frames?|steps)|window.*|horizon|max_(nodes|set_size|sequence_length)"
+        r"|(n_?|num_?)?(timesteps?|frames?|steps)|(n|num)_times|window.*|horizon|max_(nodes|set_size|sequence_length)"
         r"|(n_?|num_?)points|chunk(_size)?",
         (11, 16),
     ),
