@@ -423,6 +423,30 @@ def test_as_many_rows_as_units_are_no_adjacency_unless_they_read_the_same_both_w
         assert [o.status for o in report.outcomes] == [status]
 
 
+class Sorted(nn.Module):
+    """The rows of a trajectory come in the order of their first column; `along` says x does."""
+
+    def __init__(self, along: bool) -> None:
+        super().__init__()
+        self.heads, self.decode, self.along = nn.Linear(6, 4), nn.Linear(2, 6), along
+
+    def forward(self, x: Tensor) -> Any:
+        order = x[:, 0].detach().argsort()
+        target = x[order] if self.along else x
+        mu, logvar = self.heads(x).chunk(2, 1)
+        x_hat = self.decode(mu + torch.randn_like(mu) * (logvar / 2).exp())[order]
+        return (x_hat - target).square().mean(), x_hat, mu, logvar
+
+
+@pytest.mark.parametrize(("along", "status"), [(True, "skipped"), (False, "failed")])
+def test_rows_in_another_order_are_mixed_unless_x_is_put_in_it_too(
+    along: bool, status: str
+) -> None:
+    x = torch.rand(8, 6, generator=torch.Generator().manual_seed(0))
+    report = vaedoctor.check(Sorted(along), x, select=["VAE504"])
+    assert [o.status for o in report.outcomes] == [status]
+
+
 class Regrouped(nn.Module):
     """Features are regrouped in such a way that each row's still stand in columns of their own."""
 

@@ -104,6 +104,10 @@ def _by_gradient(
                     f"rows depend on each other in groups of {group}, as frames of one sample do: "
                     "declare `batch_axis=None`"
                 )
+            if found is not None and found.mixed and _in_its_order(anatomy, tables, chosen, axis):
+                raise Unavailable(
+                    "the forward pass puts the rows of x and of x_hat in another order"
+                )
             if found is not None and found.mixed and _sequence_first(x_hat, x, axis):
                 raise Unavailable(
                     "rows of axis 1 do not know each other, those of axis 0 do: "
@@ -187,6 +191,25 @@ def _group(tables: list[Tensor | None], chosen: list[int], rows: int) -> int:
         ):
             return group
     return rows
+
+
+def _in_its_order(
+    anatomy: Anatomy, tables: list[Tensor | None], chosen: list[int], axis: int
+) -> bool:
+    """Whether a row of x_hat depends on one row of x alone, with which x itself was put in place.
+
+    As where the cells of a trajectory are sorted by their time, and x with them.
+    """
+    sources = [int(t.argmax()) for t in tables if t is not None and int((t > 0).sum()) == 1]
+    if anatomy.x is None or len(sources) < len(chosen) or len(set(sources)) < len(sources):
+        return False
+    x = anatomy.x.tensor.detach().movedim(axis, 0)
+    placed = (
+        v.tensor.detach().movedim(axis, 0)
+        for v in anatomy.recording.values
+        if v.op is not None and v.shape == anatomy.x.shape and v.tensor.layout == x.layout
+    )
+    return any(torch.equal(values[chosen], x[sources]) for values in placed)
 
 
 def _sequence_first(x_hat: Tensor, x: Tensor, axis: int) -> bool:
