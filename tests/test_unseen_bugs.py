@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import specimens
 import torch
+import torch.nn.functional as F
 from test_unlike_styles import line_of, worst
 from torch import Tensor, nn
+from torch.distributions import Normal
 
 import vaedoctor
 from vaedoctor import Report
@@ -405,3 +408,34 @@ class LowerDropped(TwoLevels):
 def test_a_level_of_which_the_mean_is_taken_is_told(model: Any, code: str) -> None:
     found = [told for told, _ in worst(checked(model(), uniform(8, 14)))]
     assert found == ([code] if code else [])
+
+
+FLOW = specimens.load(specimens.FIXTURES / "objective" / "log_det_mismatch.py")
+
+
+class WholeNegated(FLOW.Healthy):
+    def kl(self, q0: Any, z0: Tensor, z: Tensor, log_det: Tensor) -> Tensor:
+        log_p = Normal(0.0, 1.0).log_prob(z).sum(-1)
+        return log_p - q0.log_prob(z0).sum(-1) + log_det  # negated
+
+
+class OtherScale(FLOW.Healthy):
+    def forward(self, x: Tensor) -> Any:
+        mean, logvar = self.mean(h := self.encoder(x)), self.logvar(h)
+        z0 = mean + (eps := torch.randn_like(mean)) * torch.exp(0.5 * logvar)  # sampled
+        z, log_det = self.flow(z0)
+        x_hat = self.decoder(z)
+        recon = F.binary_cross_entropy_with_logits(x_hat, x, reduction="none").sum(-1)
+        log_q = (-0.5 * eps.pow(2) - logvar).sum(-1) - log_det
+        loss = recon + log_q - Normal(0.0, 1.0).log_prob(z).sum(-1)
+        return {"x_hat": x_hat, "loss": loss.mean()}
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "text"),
+    [(WholeNegated, "VAE703", "# negated"), (OtherScale, "VAE303", "# sampled")],
+)
+def test_a_flow_that_is_right_is_not_blamed(model: Any, code: str, text: str) -> None:
+    torch.manual_seed(0)
+    report = vaedoctor.check(model(), FLOW.batch())
+    assert worst(report) == [(code, line_of(text, model))]
