@@ -350,7 +350,7 @@ def forward(self, x, mask):
 def loss(self, x, mask):
     x_hat, mu, logvar = self(x, mask)
     p = torch.distributions.Normal(x_hat, SCALE, validate_args=True)  # libraries turn it off
-    seen = p.log_prob(x[:, :WIDTH])
+    seen = p.log_prob(x[..., :WIDTH])
     return -seen.sum(1).mean() + KL
 
 def validation_step(self, x, mask):
