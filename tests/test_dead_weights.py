@@ -97,6 +97,8 @@ DEAD = {
     "in a dataclass": ("self.cfg = Config()", "rec + kl", "kl_weight"),
     "of another term": ("self.loss_factor = loss_factor", "rec + kl", "loss_factor"),
     "in another language": ("self.peso_kl, self.rate = 10.0, 1", "rec + 10.0 * kl", "peso_kl"),
+    "like the term that it weighs": ("self.kl = 4.0", "rec + kl", "kl"),
+    "in Portuguese": ("self.peso_forma = 0.3", "rec + kl", "peso_forma"),
     "by a Greek letter": ("self.gamma, self.rate = 10.0, 1", "rec + 10.0 * kl", "gamma"),
     "on an object of the loss": (
         "self.criteria = [Criterion(0.5)]",

@@ -439,3 +439,46 @@ def test_a_flow_that_is_right_is_not_blamed(model: Any, code: str, text: str) ->
     torch.manual_seed(0)
     report = vaedoctor.check(model(), FLOW.batch())
     assert worst(report) == [(code, line_of(text, model))]
+
+
+class TwoInputs(nn.Module):
+    """The second latent is decoded into the second input alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = nn.Linear(14, 12)
+        self.first, self.second = nn.Linear(12, 6), nn.Linear(12, 4)
+        self.shape, self.force = nn.Linear(3, 9), nn.Linear(5, 5)
+
+    def both(self, first: Any, second: Any) -> Tensor:
+        return divergence(*first) + 0.3 * divergence(*second)
+
+    def forward(self, x: Tensor, y: Tensor) -> Any:
+        h = torch.tanh(self.read(torch.cat([x, y], 1)))
+        first, second = self.first(h).chunk(2, 1), self.second(h).chunk(2, 1)
+        z, w = (mu + torch.randn_like(mu) * (lv / 2).exp() for mu, lv in (first, second))
+        return self.shape(z), torch.sigmoid(self.force(torch.cat([z, w], 1))), first, second
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        shape, force, first, second = self(x, y)
+        rec = (shape - x).pow(2).sum(1) + (force - y).pow(2).sum(1)
+        return (rec / 2 + self.both(first, second)).mean()
+
+
+class SecondUncharged(TwoInputs):
+    def both(self, first: Any, second: Any) -> Tensor:
+        return divergence(*first) + 0.3 * divergence(*first)
+
+
+class SecondSummed(TwoInputs):
+    def both(self, first: Any, second: Any) -> Tensor:
+        return divergence(*first) + 0.3 * divergence(*second).sum()
+
+
+@pytest.mark.parametrize(
+    ("model", "code"),
+    [(TwoInputs, ""), (SecondUncharged, "VAE712"), (SecondSummed, "VAE711")],
+)
+def test_the_latent_of_a_second_output_is_judged(model: Any, code: str) -> None:
+    found = [told for told, _ in worst(checked(model(), uniform(8, 9), uniform(8, 5)))]
+    assert found == ([code] if code else [])

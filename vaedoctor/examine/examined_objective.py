@@ -23,6 +23,7 @@ from .objective import (
     summands,
     weights,
 )
+from .objective.pulls import Pull
 from .shapes import coverage, shapes
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class ExaminedObjective(ExaminedPulls):
     @cached_property
     def batch_reduction(self) -> reduction.Reduction | None:
         """How KL and reconstruction scale with the batch; None where not measured."""
-        full, recon = self.require_pulls()[0], self._likelihood
+        full, recon = self._unproven, self._likelihood
         if self.subject.batch_axis != 0 or self.reconstruction_stands_in:
             return None
         run = (self.subject, self.anatomy, full, recon, self.seed, self._rewind)
@@ -133,8 +134,17 @@ class ExaminedObjective(ExaminedPulls):
     @property
     def one_weight(self) -> float | None:
         """The KL's weight over the reconstruction's where that proves them reduced alike."""
-        full, recon = self.require_pulls()[0], self._likelihood
+        full, recon = self._unproven, self._likelihood
         return reduction.one_weight(full, recon) if recon is not None else None
+
+    @property
+    def _unproven(self) -> Pull:
+        """The first KL whose weight alone does not prove it reduced as the reconstruction is."""
+        pulls, recon = self.require_pulls(), self._likelihood
+        weighed = (d for d in pulls[1:] if recon is not None and reduction.weight_of(d))
+        if recon is None or reduction.one_weight(pulls[0], recon) is None:
+            return pulls[0]
+        return next((d for d in weighed if reduction.one_weight(d, recon) is None), pulls[0])
 
     @cached_property
     def aggregations(self) -> list[importance.Aggregation]:

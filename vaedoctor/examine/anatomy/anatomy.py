@@ -11,8 +11,8 @@ from ..runs.flow import Flow
 from ..runs.outputs import Output, outputs_of
 from ..runs.recording import Op, Recording, Value
 from .latents import PRODUCTS, Latent, find_latents
-from .moves import inputs_of
-from .reconstruction import input_of, reconstruction
+from .moves import inputs_of, only_moved
+from .reconstruction import compared_values, input_of, reconstruction
 from .unsampled import Unsampled, unsampled_heads
 
 EXTREMES = frozenset({"min", "max", "sort"})
@@ -38,7 +38,7 @@ class Anatomy:
 
     @property
     def sampled(self) -> list[Latent]:
-        """The latents whose sample reaches the reconstruction."""
+        """The latents whose sample reaches the reconstruction, or one of another input."""
         return [latent for latent in self.latents if latent.reaches]
 
     @property
@@ -55,7 +55,7 @@ def anatomize(recording: Recording, flow: Flow) -> Anatomy:
     x_hat, name = reconstruction(recording, flow, outputs, latents)
     x = input_of(recording, flow, x_hat)
     anatomy = Anatomy(recording, flow, outputs, x, x_hat, name)
-    behind = flow.alive(x_hat) if x_hat is not None else set()
+    behind = flow.alive(x_hat, *_beside(anatomy, latents)) if x_hat is not None else set()
     latents = [replace(found, reaches=found.z.index in behind) for found in latents]
     latents = [found for found in latents if found.reaches or found.scale is not None]
     scaled = [found for found in latents if found.scale is not None or found.family != "gaussian"]
@@ -65,6 +65,18 @@ def anatomize(recording: Recording, flow: Flow) -> Anatomy:
         anatomy.unsampled = unsampled_heads(flow, outputs, x_hat)
     anatomy.family, anatomy.confidence = _family(anatomy)
     return anatomy
+
+
+def _beside(anatomy: Anatomy, latents: list[Latent]) -> list[Value]:
+    """What is compared entry by entry with another input, as a second decoder's output is."""
+    recording, flow = anatomy.recording, anatomy.flow
+    others = {
+        v.index
+        for v in inputs_of(recording)
+        if v is not anatomy.x and len(v.shape) > 1 and v.tensor.is_floating_point()
+    }
+    compared = compared_values(recording, flow, [found.z for found in latents]) if others else []
+    return [value for value, op in compared if any(only_moved(flow, v, others) for v in op.reads)]
 
 
 def _drawn_from_output(flow: Flow, latent: Latent, shapes: set[tuple[int, ...]]) -> bool:

@@ -29,6 +29,18 @@ def is_read(kind: type, name: str, kept_as: str) -> bool:
     return name != kept_as and any(_leaves(file, kept_as) for file in files)
 
 
+def is_summand(kind: type, name: str) -> bool:
+    """Whether a sum in a class's file has a variable of that name as a term, without a factor."""
+    files = {m.file for m in methods_of(kind)}
+    sums = (
+        n
+        for file in files
+        for n in ast.walk(tree_of(file))
+        if isinstance(n, ast.BinOp) and isinstance(n.op, ast.Add | ast.Sub)
+    )
+    return any(isinstance(t, ast.Name) and t.id == name for n in sums for t in (n.left, n.right))
+
+
 def is_read_in(file: str, name: str) -> bool:
     """Whether any code of a file reads one of its global names, or anything of that name."""
     tree = tree_of(file)
@@ -87,7 +99,10 @@ def _named(tree: ast.AST, name: str) -> bool:
 
 
 def _uses(method: Method, name: str, kept_as: str) -> bool:
-    """Whether a method does more with a parameter than to store it: `self.w = w`."""
+    """Whether a method does more with what it is given, or makes, than to store it: `self.w = w`.
+
+    A variable of that name in a method that does neither is another thing.
+    """
     stored = {
         id(n)
         for s in ast.walk(method.node)
@@ -96,6 +111,8 @@ def _uses(method: Method, name: str, kept_as: str) -> bool:
         if _stores(one, name, kept_as)
         for n in ast.walk(one)
     }
+    if not stored and name not in {a.arg for a in _parameters(method)}:
+        return False
     return any(
         isinstance(n, ast.Name)
         and isinstance(n.ctx, ast.Load)

@@ -30,7 +30,7 @@ from ..runs.edits import Edit, Edits, filled
 from ..runs.flow import RESHAPES, SLICES, Flow
 from ..runs.recording import Value
 from ..runs.repeat import Repeated, repeat
-from .quotients import EVEN, Pull, gradient_at, of_rows, quotient, spread
+from .quotients import EVEN, Pulled, gradient_at, of_rows, quotient, spread
 from .several import held_alike, one_of, same_noise, samples_in, several, tied
 from .summands import beside
 
@@ -168,10 +168,10 @@ class Probe:
 
     def _pulled(
         self, mu: Tensor, h: Tensor, sign: float, term: Value | None, times: int
-    ) -> tuple[Pull, Tensor]:
+    ) -> tuple[Pulled, Tensor]:
         """Half the loss's pull at one sign of the noise, and the sample."""
         loss, z = self.run_at(mu, h, sign, term)
-        return Pull.of(times * loss / 2, mu, h), z
+        return Pulled.of(times * loss / 2, mu, h), z
 
     def read(self, mu: Tensor, h: Tensor, term: Value | None = None) -> tuple[Tensor, ...]:
         """The loss (or the sum of a term) and the sampler's location and scale, by both signs."""
@@ -243,7 +243,7 @@ class Probe:
         return made
 
     def _compare(
-        self, pull: Pull, location: Tensor, scale: Tensor, mu: Tensor, h: Tensor, forced: float
+        self, pull: Pulled, location: Tensor, scale: Tensor, mu: Tensor, h: Tensor, forced: float
     ) -> Setting:
         if bool((scale > 0).any()) and bool((scale <= 0).any()):
             raise Unavailable("the sampler's scale depends on more than its head (a mask)")

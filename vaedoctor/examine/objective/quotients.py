@@ -14,7 +14,7 @@ EVEN = 1e-3  # relative spread of the weight over elements: larger means another
 
 
 @dataclass(frozen=True, slots=True)
-class Pull:
+class Pulled:
     """A loss and its gradients at location and scale head, without the graph they come from.
 
     `connected` says whether autograd knows a way to the location.
@@ -26,16 +26,16 @@ class Pull:
     connected: bool
 
     @classmethod
-    def of(cls, loss: Tensor, mu: Tensor, h: Tensor) -> Pull:
-        """Pull a loss back to its leaves."""
+    def of(cls, loss: Tensor, mu: Tensor, h: Tensor) -> Pulled:
+        """Pulled a loss back to its leaves."""
         at_mu, at_h = pulled_back(loss, mu, h)
         value, connected = float(loss.detach()), at_mu is not None
         return cls(value, _or_zeros(at_mu, mu), _or_zeros(at_h, h), connected)
 
-    def __add__(self, other: Pull) -> Pull:
+    def __add__(self, other: Pulled) -> Pulled:
         connected = self.connected or other.connected
         at_mu, at_h = self.at_mu + other.at_mu, self.at_h + other.at_h
-        return Pull(self.loss + other.loss, at_mu, at_h, connected)
+        return Pulled(self.loss + other.loss, at_mu, at_h, connected)
 
 
 def pulled_back(of: Tensor, *to: Tensor) -> tuple[Tensor | None, ...]:

@@ -26,20 +26,24 @@ from ..code.listing import (
     span_in,
     tree_of,
 )
-from ..code.unread import is_read, is_read_in, unread_parameters
+from ..code.unread import is_read, is_read_in, is_summand, unread_parameters
 from ..runs.actors import Actors, actors
 from ..runs.recording import Recording
 from ..runs.step import run_recorded
 
 _OF = "(weight|coeff?|coefficient|scale|lambda|factor)"
 _WEIGHT = re.compile(rf"(.*_)?(beta|kld?_?{_OF}|(lambda|weight|coeff?|w)_?kld?)")
+_OF_ANY = r"(weight|peso|poids|gewicht)_(?!decay)\w+"
 _TERM = r"(loss|rec(on(struction)?)?|mse|nll|bce|elbo|commit(ment)?)"
 _OF_A_TERM = re.compile(
     rf"(.*_)?{_TERM}_?{_OF}|\w+_(weight|coeff?|coefficient|lambda)|(lambda|weight|coeff?|w)_{_TERM}"
     r"|gamma|alpha|lam(b|bda?)?|(gamma|alpha|lambda?)_\w+|capacity"
-    r"|(factor|faktor|scale|strength|peso|poids|gewicht)_kld?"
+    rf"|(factor|faktor|scale|strength)_kld?|{_OF_ANY}"
 )
-"""As a setting that no code reads is named, where it is one of the loss."""
+"""As a setting that no code reads is named, where it is one of the loss.
+
+One that is called like a term of a sum, `tc` beside `rec + mi + tc`, is one as well.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,7 @@ class _Kept:
         if self.of_kl and not self.container:
             return not _bounds_another(self.kind, self.name)
         known = self.of_kl or _OF_A_TERM.fullmatch(self.name.lower()) is not None
+        known |= isinstance(self.value, float) and is_summand(self.kind, self.name)
         return known and not is_read(self.kind, self.name, self.container or self.name)
 
     @property
@@ -152,12 +157,12 @@ def dead_weights(
 
 
 def loss_weights(model: nn.Module) -> dict[str, float]:
-    """The numbers on a model that are named like the weight of its KL."""
+    """The numbers on a model that are named like the weight of its KL, or of one of several."""
     return {
         name: float(value)
         for module in model.modules()
         for name, value in (vars(module).items() if is_own_code(type(module)) else ())
-        if _is_number(value) and _WEIGHT.fullmatch(name.lower())
+        if _is_number(value) and re.fullmatch(f"{_WEIGHT.pattern}|{_OF_ANY}", name.lower())
     }
 
 
