@@ -482,3 +482,30 @@ class SecondSummed(TwoInputs):
 def test_the_latent_of_a_second_output_is_judged(model: Any, code: str) -> None:
     found = [told for told, _ in worst(checked(model(), uniform(8, 9), uniform(8, 5)))]
     assert found == ([code] if code else [])
+
+
+CODES = specimens.load(specimens.FIXTURES / "codebook" / "codebook_without_gradient.py")
+
+
+class OtherCodes(CODES.Healthy):
+    def forward(self, x: Tensor) -> Any:
+        z_e = self.encoder(x)
+        vq_loss = self.terms(z_e, self.look_up(z_e))
+        first = self.codebook.weight[:1].expand(len(x), -1)
+        return self.decoder(first), vq_loss  # other codes
+
+
+def test_a_decoder_that_does_not_read_the_codes_is_told() -> None:
+    torch.manual_seed(0)
+    report = vaedoctor.check(OtherCodes(), CODES.batch(), objective=CODES.objective)
+    found = [f for f in worst(report) if f[0] == "VAE402"]
+    assert found == [("VAE402", line_of("# other codes", OtherCodes))]
+
+
+def test_one_code_for_all_rows_is_no_decoder_that_does_not_read_it() -> None:
+    torch.manual_seed(0)
+    model = CODES.Healthy()
+    with torch.no_grad():
+        model.codebook.weight[1:] += 100  # the first is the nearest of every row
+    report = vaedoctor.check(model, CODES.batch(), objective=CODES.objective, select=["VAE402"])
+    assert not report.findings

@@ -10,7 +10,7 @@ from ..finding import Span
 from ..rule import Unavailable
 from .anatomy import evaluation
 from .anatomy.latents import Latent
-from .codebook import changes, codebook, codeplaces, codeterms, rounding
+from .codebook import changes, codebook, codeplaces, codeterms, rounding, undecoded
 from .examined_step import ExaminedStep
 from .gradients import cuts, reparameterized
 from .latent import conditions, embeddings, modes, pins, swaps
@@ -141,6 +141,12 @@ class ExaminedSampling(ExaminedStep):
     def code_changes(self) -> changes.Changes:
         """How the tables change in training forwards and in an evaluation forward."""
         return changes.changes(self.subject, self.codebooks, self.seed, self._rewind)
+
+    @cached_property
+    def undecoded(self) -> undecoded.Undecoded | None:
+        """Codes that are chosen and not decoded; None where they are, or none is chosen."""
+        run = (self.subject, self.anatomy, self.seed, self._rewind)
+        return undecoded.undecoded(*run) if not self.anatomy.latents else None
 
     def codebook_gradient(self, book: codebook.Codebook) -> Arrives:
         """What gradient a look-up's table gets from the loss."""

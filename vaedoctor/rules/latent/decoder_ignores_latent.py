@@ -20,6 +20,8 @@ def decoder_ignores_latent(examination: Examination) -> Iterator[Finding | Verif
     ## What it checks
     Whether any chain of operations leads from the sample or the posterior's parameters to the
     reconstruction of the recorded step. Only values count: `zeros_like(z)` takes the shape of z.
+    Where codes are looked up: whether any leads from x to it in evaluation mode, and whether
+    another x changes it.
 
     ## Why it matters
     The decoder works from something else, usually the encoder's hidden features: reconstructions
@@ -31,6 +33,16 @@ def decoder_ignores_latent(examination: Examination) -> Iterator[Finding | Verif
     ## False alarms
     A zero-initialised decoder is linked to z by its operations and is not reported.
     """
+    if (codes := examination.undecoded) is not None:
+        yield Finding(
+            "the reconstruction does not depend on the codes, nor on x",
+            help="feed the codes to the decoder",
+            at=codes.at,
+            measured={"change of x_hat with another x": 0.0},
+            notes=(f"the codes are chosen in {where(codes.chosen_at, codes.at)}",),
+            causes=frozenset({"x_hat"}),
+        )
+        return
     decoding = examination.decoding
     examination.require_latents()
     if decoding.sampled:
