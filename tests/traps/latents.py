@@ -419,3 +419,33 @@ class ScoredDraws(nn.Module):
     @staticmethod
     def batch():
         return (uniform(8, 14).round(),)
+
+
+class OneDrawForAllSteps(nn.Module):
+    """Each step's posterior reads the sample before it; the noise of all is drawn at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(6, 12, batch_first=True)
+        self.mu, self.std, self.down = nn.Linear(15, 3), nn.Linear(15, 3), nn.Linear(3, 6)
+
+    def forward(self, x):
+        h, _ = self.rnn(x)
+        eps = torch.randn(x.shape[1] + 1, len(x), 3, device=x.device)
+        z, mus, stds = [eps[0]], [], []
+        for t in range(x.shape[1]):
+            a = torch.cat([h[:, t], z[t]], -1)
+            mus.append(self.mu(a))
+            stds.append(F.softplus(self.std(a)) + 1e-4)
+            z.append(stds[t] * eps[t + 1] + mus[t])
+        mu, std, z = (torch.stack(v, 1) for v in (mus, stds, z[1:]))
+        return self.down(z), z, mu, std
+
+    def loss(self, x):
+        x_hat, _, mu, std = self(x)
+        kl = 0.5 * (mu.pow(2) + std.pow(2) - 1) - std.log()
+        return ((x_hat - x).pow(2).sum((1, 2)) + kl.sum((1, 2))).mean()
+
+    @staticmethod
+    def batch():
+        return (uniform(8, 5, 6),)

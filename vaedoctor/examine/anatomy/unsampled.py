@@ -13,6 +13,7 @@ from ..runs.recording import Value
 from .heads import Head, head
 
 POSITIVE = frozenset("exp exp_ softplus".split())
+TIMES = frozenset("mul mul_ __imul__ multiply addcmul".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,9 @@ def unsampled_heads(
             if scale.value.index in behind and loc_head.value.index in flow.ancestors(scale.value):
                 continue  # the sample itself, returned beside its parameters
             used = loc_head.value.index in behind and loc_head.value.index not in beside
-            if parallel and apart and used and not _drawn(flow, loc.value, scale_head.value, x_hat):
+            drawn = _drawn(flow, loc.value, scale_head.value, x_hat)
+            drawn = drawn or _times_noise(flow, behind, loc.value, scale.value)
+            if parallel and apart and used and not drawn:
                 return Unsampled(loc, scale, loc_head, scale_head)
     return None
 
@@ -71,6 +74,23 @@ def _drawn(flow: Flow, loc: Value, scale: Value, x_hat: Value) -> bool:
     behind = scale.index in flow.ancestors(x_hat)
     late = flow.noise[x_hat.index] & ~flow.noise[scale.index]
     return flow.noise[loc.index] != flow.noise[scale.index] or bool(behind and late)
+
+
+def _times_noise(flow: Flow, behind: Set[int], *heads: Value) -> bool:
+    """Whether what heads are made of, by no further layer, is multiplied by noise before x_hat.
+
+    Noise that is drawn once for all steps of a series is in the scales of the later ones as well.
+    """
+    known = flow.ancestors(*heads)
+    layers = {op.out.index for op in flow.recording.ops if op.makes and flow.layer(op)} & known
+    for op in flow.recording.ops:
+        if op.name not in TIMES or not op.makes or op.out.index not in behind:
+            continue
+        noisy = any(flow.noise[v.index] and not flow.data[v.index] for v in op.reads)
+        scales = [v for v in op.reads if v.index in known and flow.posterior(v)]
+        if noisy and any(not flow.descendants(v) & layers for v in scales):
+            return True
+    return False
 
 
 def _penalized(flow: Flow, x_hat: Value) -> list[Output]:

@@ -305,6 +305,7 @@ def _dead(anatomy: Anatomy) -> Iterator[Draw]:
     merged = {found.draw.bit for found in anatomy.latents}
     for draw in flow.draws:
         drawn = draw.name in AFFINE_NOISE | {"gumbel_softmax"}
+        drawn &= draw.value.tensor.numel() > 1  # one number picks a bit rate, say
         if draw.bit in merged or draw.value.index in alive or not drawn:
             continue
         after = draw.op is not None and 0 <= recording.forward_end <= draw.op.index
