@@ -32,7 +32,12 @@ class Undecoded:
 def undecoded(
     subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None]
 ) -> Undecoded | None:
-    """Run once, and with another input: x_hat has no way from x and comes out the same."""
+    """Run once, and with another input: x_hat has no way from x and comes out the same.
+
+    None of tokens: another input is made by moving numbers.
+    """
+    if anatomy.x is None or not anatomy.x.tensor.is_floating_point():
+        return None
     whole = not returned(anatomy)
     recording = run_forward(subject, seed=seed, whole=whole)
     rewind()
