@@ -241,6 +241,18 @@ class TestOtherPriors:
         assert d.width == pytest.approx(width, rel=1e-3)
         assert not d.exact
 
+    def test_a_variance_upside_down_is_no_width(self) -> None:
+        """At two scales that are each other's inverse it looks like one."""
+        d = isolated(lambda mu, h, s, z: 0.5 * (mu**2 + 1 / s**2 - 1 - (s**2).log()).sum(1))
+        assert d.judgeable
+        assert d.width is None
+        assert not d.exact
+
+    def test_a_distance_by_the_posteriors_variance_is_not_the_reverse_kl(self) -> None:
+        d = isolated(lambda mu, h, s, z: 0.5 * (mu**2 / s**2 + s**2 - 1 - (s**2).log()).sum(1))
+        assert not d.reversed
+        assert not d.judgeable
+
 
 @settings(max_examples=12, deadline=None)
 @given(

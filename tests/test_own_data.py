@@ -314,6 +314,20 @@ def test_a_loop_that_raises_on_the_files_own_data_is_examined(tmp_path: Path) ->
         assert ("of the training loop" in subject.objective.origin) is examined
 
 
+def test_a_loop_that_raises_on_rows_it_chooses_itself_is_examined(tmp_path: Path) -> None:
+    """The numbers of the rows are the loop's, `data[rows]` is the batch wherever it stands."""
+    loop = """
+    model, data = VAE(), torch.rand(32, 12)
+    for rows in torch.randperm(len(data)).split(16):
+        recon, mu, logvar = model(data[rows])
+        loss = F.mse_loss(recon[:, :11], data[rows]) + (mu.square() + logvar.square()).mean()
+        loss.backward()
+    """
+    (tmp_path / "own.py").write_text(MODEL + textwrap.dedent(loop))
+    subject = load(f"{tmp_path / 'own.py'}:VAE")
+    assert "of the training loop" in subject.objective.origin
+
+
 @pytest.mark.parametrize(
     ("name", "given", "shape"),
     [

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from test_unlike_styles import line_of
 from torch import Tensor, nn
 from torch.distributions import Normal, OneHotCategorical, kl_divergence
 from traps.objectives import WeightedMinibatch
@@ -415,12 +416,60 @@ def test_a_learned_prior_that_is_trained_at_another_rate_is_no_wrong_kl() -> Non
     assert not found(Ladder(balanced), rows()) & {"VAE701", "VAE303"}
 
 
-@pytest.mark.parametrize("power", [1.0, 2.0, 0.5])
+@pytest.mark.parametrize("power", [1.0, 2.0, 0.5, -1.0])
 def test_a_scale_that_a_kl_to_a_learned_prior_reads_otherwise(power: float) -> None:
     right = between(2, 2)
     model = Ladder(lambda m, s, a, b: right(m, power * s, a, b))
     codes = {"VAE303"} if power != 1 else set()
-    assert found(model, rows()) & {"VAE303", "VAE701"} == codes
+    assert found(model, rows()) & {"VAE303", "VAE701", "VAE717"} == codes
+
+
+def upside_down(m: Tensor, s: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    means = 0.5 * (m - a).pow(2) * torch.exp(-2 * b)
+    return means + 0.5 * torch.exp(2 * (b - s)) - 0.5 - (s - b)
+
+
+def by_its_own_variance(m: Tensor, s: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    means = 0.5 * (m - a).pow(2) * torch.exp(-2 * s)
+    return means + 0.5 * torch.exp(2 * (s - b)) - 0.5 - (s - b)
+
+
+@pytest.mark.parametrize(
+    ("divergence", "said"),
+    [(upside_down, "two variances upside down"), (by_its_own_variance, "posterior's variance")],
+)
+def test_a_ratio_or_a_distance_of_another_kl(divergence: Callable[..., Tensor], said: str) -> None:
+    model = Ladder(divergence)
+    with torch.no_grad():
+        model.p1.weight.mul_(0.3)
+    report = vaedoctor.check(model, rows(), objective=lambda m, given: m.loss(given))
+    told = [f for f in report.findings if f.code in {"VAE701", "VAE717", "VAE303"}]
+    assert told
+    assert {f.code for f in told} == {"VAE701"}
+    assert any(said in f.message for f in told)
+
+
+class Handed(Ladder):
+    """The distributions are handed over as dictionaries, the prior first."""
+
+    def __init__(self) -> None:
+        def kl(q: dict[str, Tensor], p: dict[str, Tensor]) -> Tensor:
+            means = 0.5 * (q["mu"] - p["mu"]).pow(2) * torch.exp(-2 * p["log"])
+            ratio = q["log"] - p["log"]
+            return means + 0.5 * torch.exp(2 * ratio) - 0.5 - ratio
+
+        def swapped(m: Tensor, s: Tensor, a: Tensor, b: Tensor) -> Tensor:
+            return kl({"mu": a, "log": b}, {"mu": m, "log": s})
+
+        super().__init__(swapped)
+
+
+def test_the_call_that_hands_dictionaries_over_in_the_wrong_order_is_named() -> None:
+    report = vaedoctor.check(Handed(), rows(), objective=lambda m, given: m.loss(given))
+    told = [f for f in report.findings if f.code == "VAE717"]
+    at = line_of("return kl({", Handed)
+    assert told
+    assert all(f.at is not None and f.at.line == at for f in told)
 
 
 class SummedBesideAMinibatch(WeightedMinibatch):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +60,8 @@ class Divergence(LocationScale):
 
     `rows` is the batch size, `units` the latent's elements a row; `meaning` names the standard
     deviation that the loss's gradient does fit when it does not fit the sampler's; `aside` says
-    that a term in which the sample meets further draws was held too: a discrepancy, or log p.
+    that a term in which the sample meets further draws was held too: a discrepancy, or log p;
+    `third` is a setting between the two, measured where they fit a prior of another width.
     """
 
     latent: Latent
@@ -75,6 +76,7 @@ class Divergence(LocationScale):
     sampled_at: Span | None
     scale_at: Span | None
     aside: bool = False
+    third: Setting | None = None
 
     @property
     def missing(self) -> bool:
@@ -100,11 +102,35 @@ class Divergence(LocationScale):
 
     @property
     def reversed(self) -> bool:
-        """Whether the location term is that of KL(p || q), element by element."""
+        """Whether location and scale both enter as in KL(p || q), element by element.
+
+        That has the pull w (m - a)/s² at the location, so that pull times s² is the same at both
+        scales, and w (1 - c/s²) at log s: a scale that is read upside down gives the second alone,
+        a distance divided by the posterior's variance the first.
+        """
         if self.standard:
             return False
-        plain = all(s.weight != 0 and s.reverse < EVEN for s in self.settings)
-        return plain or (self.gaussian[0] == "reverse" and self.gaussian[1] > 0)
+        low, high = self.settings
+        if all(s.weight != 0 and s.reverse < EVEN for s in self.settings):
+            pulled = (low.weight * low.scale**2 + high.weight * high.scale**2) / 2
+            found = self._by_inverse()
+            return found is None or (
+                spread(found) < LEARNED and abs(float(found.mean()) / pulled - 1) < EXACT
+            )
+        if self.gaussian[0] != "reverse" or self.gaussian[1] <= 0:
+            return False
+        if low.pulls.numel() == 0 or low.pulls.shape != high.pulls.shape:
+            return True
+        apart = (low.pulls * low.scale**2 - high.pulls * high.scale**2).abs().max()
+        return float(apart) < EXACT * float(low.pulls.abs().max()) * low.scale**2
+
+    def _by_inverse(self) -> Tensor | None:
+        """The w of every element for which the gradient at log s is w (1 - c/s²), if measured."""
+        low, high = self.settings
+        a, b = low.scale**2, high.scale**2
+        if low.slopes.shape != high.slopes.shape or low.slopes.numel() < 2 or abs(a - b) < EXACT:
+            return None
+        return (low.slopes * a - high.slopes * b) / (a - b)
 
     @property
     def gaussian(self) -> tuple[str, float]:
@@ -115,10 +141,10 @@ class Divergence(LocationScale):
         """
         low, high = self.settings
         a, b = low.scale**2, high.scale**2
-        if low.slopes.shape != high.slopes.shape or low.slopes.numel() < 2 or abs(a - b) < EXACT:
+        reverse = self._by_inverse()
+        if reverse is None:
             return "", 0.0
         forward = -(low.slopes * b - high.slopes * a) / (b - a)
-        reverse = (low.slopes * a - high.slopes * b) / (a - b)
         even = spread(forward) < LEARNED, spread(reverse) < LEARNED
         if even == (True, False) and spread(reverse) > EXACT:
             return "forward", float(forward.mean()) * self.rows
@@ -181,7 +207,8 @@ class Divergence(LocationScale):
         """The standard deviation w of a prior N(0, w² I) that the scale term fits, if any does.
 
         With the location's weight as unit the gradient at log s is s² - w²; a w² of 0, ½ or 2 is
-        that of a forgotten logarithm, or of one with the wrong factor.
+        that of a forgotten logarithm, or of one with the wrong factor. Two scales that are each
+        other's inverse cannot tell s² from -1/s²: a third has to agree.
         """
         (low, high), (r, t) = self.settings, self.ratios
         a, b = low.scale**2, high.scale**2
@@ -191,7 +218,11 @@ class Divergence(LocationScale):
         slope = (by_low - by_high) / (a - b)
         squared = a - by_low
         slip = squared < EVEN or abs(squared - 2) < EXACT or abs(squared - 0.5) < EXACT / 2
-        return None if slip or abs(slope - 1) > EXACT else math.sqrt(squared)
+        if slip or abs(slope - 1) > EXACT:
+            return None
+        c = self.third.scale**2 if self.third is not None else 1.0
+        agrees = self.third is None or abs(self.third.ratio * (c - 1) - (c - squared)) < EXACT * c
+        return math.sqrt(squared) if agrees else None
 
     @property
     def prior(self) -> str:
@@ -246,7 +277,7 @@ def isolate(
     raw = scale is None or scale.name in RESHAPES | SLICES or anatomy.flow.layer(scale)
     if scale is not None and scale.name in PAIRWISE:
         raw = False  # the line that makes the distribution
-    return Divergence(
+    found = Divergence(
         latent,
         rows,
         units,
@@ -260,6 +291,9 @@ def isolate(
         latent.meeting.span if raw or scale is None else scale.span,
         probe.judged_aside,
     )
+    if found.width is None:
+        return found
+    return replace(found, third=probe.measure(0.75 * high + 0.25 * low, reach=reach))
 
 
 def _shared(anatomy: Anatomy, latent: Latent) -> bool:

@@ -5,6 +5,9 @@ derivative w/b² at the location, b of each element. Two settings of the scale g
 of the location the second derivative: for a KL the two are one. They are not where a square or a
 division is forgotten, and what was forgotten is read off the form that does fit every element.
 
+A ratio that is upside down has the powers of s/b negative; a distance that is divided by the
+posterior's variance has the pull w d/s², and w (s²/b² - d²/s² - 1) at log s.
+
 The prior's own gradient at log b is w (1 - (s² + (m - a)²)/b²): the 1 is that of its logarithm,
 which the posterior knows nothing of. It is 2 where b stands for b² in all but the logarithm.
 """
@@ -30,6 +33,8 @@ from .quotients import spread
 
 _APART = 0.05  # the priors' own scales have to differ by more than that to tell the forms apart
 
+_DISTANCES = {4: (4, 2, 1, 0), -2: (-2, 2)}  # powers of b, where not those of the ratio of 2
+
 _POWERS = (1.0, 0.5, -1.0, -0.5, 0.25, -0.25)  # of b, its square, and one taken for its square
 
 
@@ -41,7 +46,8 @@ class LearnedPrior:
     of s/b in the scale's term; `factor` the weight of the first over that of the second. `least`
     is b over the scale that the prior's layers give: √½ or √2 where a half is missing. `logarithm`
     is the weight of log b beside the rest in what the prior itself is taught. `known` says that a
-    tensor holds the b of a KL that means a power of the sampler's scale.
+    tensor holds the b of a KL that means a power of the sampler's scale; `own` that the squared
+    distance is divided by the posterior's variance.
     """
 
     latent: Latent
@@ -53,6 +59,7 @@ class LearnedPrior:
     logarithm: float = 1.0
     sampled_at: Span | None = None
     known: bool = False
+    own: bool = False
 
     @property
     def exact(self) -> bool:
@@ -81,6 +88,11 @@ class LearnedPrior:
         """Which slip it is; empty where it is right, or weighed in a way that may be meant."""
         if self.misread:
             return ""
+        if self.own:
+            return "own variance"
+        if self.ratio < 0:
+            fits = self.distance == 2 and abs(abs(self.factor) - 1) < EXACT
+            return "upside down" if fits else ""
         if self.ratio != 2:
             return "root" if self.ratio == 1 else "fourth power"
         if self.distance != 2:
@@ -108,14 +120,16 @@ def learned_prior(
     if set(known) != {moved.numel()} or not probe.apart or bool((moved == 0).any()):
         return None
     curvature = (again.pulls - first.pulls) / moved
-    if bool((curvature <= 0).any()) or not torch.allclose(again.slopes, first.slopes, rtol=LEARNED):
+    if bool((curvature <= 0).any()):
         return None
-    for ratio in (2, 1, 4):
+    if not torch.allclose(again.slopes, first.slopes, rtol=LEARNED):
+        return _own_variance(of, curvature)
+    for ratio in (2, 1, 4, -2):
         found = _scale(of, ratio)
         if found is None:
             continue
         weight, scale = found
-        for distance in (4, 2, 1, 0) if ratio == 4 else (2, 1, 0):
+        for distance in _DISTANCES.get(ratio, (2, 1, 0)):
             factors = curvature * scale**distance / weight
             if spread(factors) < LEARNED:
                 factor = float(factors.mean())
@@ -216,17 +230,39 @@ def _spans(made: Tensor, scale: Tensor) -> bool:
 
 
 def _scale(of: Divergence, power: int) -> tuple[float, Tensor] | None:
-    """The weight and the prior's scales for which the gradient at log s is w ((s/b)^power - 1)."""
+    """The weight and the prior's scales for which the gradient at log s is w ((s/b)^power - 1).
+
+    A negative power has a negative weight, or the sign of the ratio's term turned.
+    """
     high, low = sorted(of.settings, key=lambda s: -s.scale)  # the larger loses fewer digits below
     a, b = low.scale**power, high.scale**power
     if abs(a - b) < EXACT:
         return None
     weights = -(low.slopes * b - high.slopes * a) / (b - a)
     weight = float(weights.mean())
-    if weight <= 0 or spread(weights) > LEARNED:
+    if weight == 0 or (weight < 0 < power) or spread(weights) > LEARNED:
         return None
     size = high.slopes / weight + 1
+    if power < 0 < weight:
+        size = -size
     if bool((size <= 0).any()):
         return None
     scale = (b / size) ** (1 / power)
     return (weight, scale) if spread(scale) > _APART else None
+
+
+def _own_variance(of: Divergence, curvature: Tensor) -> LearnedPrior | None:
+    """A KL whose squared distance is divided by the posterior's variance; None where it is not."""
+    weights = curvature * of.settings[0].scale ** 2
+    if spread(weights) > LEARNED or any(s.pulls.shape != curvature.shape for s in of.settings):
+        return None
+    weight = float(weights.mean())
+    far = [s.pulls * s.scale**2 / weight for s in of.settings]
+    left = [
+        (s.slopes / weight + (d / s.scale) ** 2 + 1) / s.scale**2
+        for s, d in zip(of.settings, far, strict=True)
+    ]  # 1/b²
+    alike = all(torch.allclose(p, q, rtol=LEARNED) for p, q in (far, left))
+    if not alike or bool((left[0] <= 0).any()):
+        return None
+    return LearnedPrior(of.latent, 0, 2, 1.0, of.at, own=True)

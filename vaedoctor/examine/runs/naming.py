@@ -6,6 +6,7 @@ import ast
 import functools
 
 from ...finding import Span
+from ...subject.code.syntax import root_name
 from ..code.listing import tree_of
 from ..code.places import Frame
 from .recording import Op, Value
@@ -43,7 +44,8 @@ def local_name(value: Value) -> str:
 def parameter_of(op: Op, value: Value) -> int | None:
     """Which parameter of the function around it an operation's operand is; None if not known.
 
-    Read off `torch.log(std)`, `a - b` and `std.pow(2)`: operands that are plain names.
+    Read off `torch.log(std)`, `a - b` and `q["std"].pow(2)`: operands that are names or parts of
+    what a name holds.
     """
     frame = op.frames[0] if op.frames else None
     node = _expression(frame) if frame is not None else None
@@ -57,7 +59,7 @@ def parameter_of(op: Op, value: Value) -> int | None:
     else:
         return None
     parameters = frame.code.co_varnames[: frame.code.co_argcount]
-    names = [w.id for w in written if isinstance(w, ast.Name) and w.id in parameters]
+    names = [name for w in written if (name := root_name(w)) in parameters]
     if len(names) == 1 and len(op.reads) == 1 and op.reads[0] is value:
         return parameters.index(names[0])
     if len(names) == len(op.reads) == len(op.args) == 2 and op.args[0] is op.reads[0].tensor:

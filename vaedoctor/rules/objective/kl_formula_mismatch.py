@@ -25,6 +25,9 @@ _SLIPS = {
     "square",
     "not divided": "the KL does not divide the squared distance of the means by the prior's "
     "variance",
+    "own variance": "the KL divides the means' squared distance by the posterior's variance, not "
+    "the prior's",
+    "upside down": "the scale's term of the KL has the ratio of the two variances upside down",
     "no half": "the KL is least where the sample's scale is {least:.3g} times the prior's: a ½ is "
     "missing beside its logarithms",
     "one half more": "the KL is least where the sample's scale is {least:.3g} times the prior's: a "
@@ -49,10 +52,11 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
 
     Beside a learned prior N(a, b²) both are held: the gradient at log s is w (s²/b² - 1) and the
     second derivative at the location w/b², with one w and the b of every element, or a square or
-    a division was forgotten. If that b is √2 or √½ times what the model computes as the prior's
-    scale, and not it, a half is missing or too much. The prior's own gradient at log b has to be
-    w (1 - (s² + (m - a)²)/b²): a 1 that is 2, ½ or 0 is a scale that stands for its square, or a
-    logarithm that is missing. Balanced KLs, which weigh the prior's side otherwise, keep the 1.
+    a division was forgotten, a ratio is upside down or the distance is divided by s². If that b is
+    √2 or √½ times what the model computes as the prior's scale, and not it, a half is missing or
+    too much. The prior's own gradient at log b has to be w (1 - (s² + (m - a)²)/b²): a 1 that is
+    2, ½ or 0 is a scale that stands for its square, or a logarithm that is missing. Balanced KLs,
+    which weigh the prior's side otherwise, keep the 1.
 
     A scale term that is exactly that of N(0, I) beside a location that is pulled with one
     strength wherever it is (`|mu|` for `mu**2`) is the KL to no prior at all.

@@ -68,7 +68,7 @@ def scale_misread(examination: Examination) -> Iterator[Finding | Verified]:
     densities = [*_densities(examination), *_transported(examination)]
     yield from densities
     learned = list(_learned(examination))
-    yield from learned
+    yield from (f for f in learned if f.at not in {d.sampled_at for d in wrong})
     if not (densities or learned or any(d.judgeable for d in judged)):
         learned = list(_residuals(examination))
         yield from learned

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import builtins
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -72,12 +72,14 @@ class Loop:
 
     def invents(self, batch: Batch) -> bool:
         """Whether a label or another item of the loader, which nothing tells, takes part."""
-        known = {*self._ours(batch).by_name, *self.made[1], *vars(builtins)}
+        ours = self._ours(batch)
+        known = {*ours.by_name, *self.made[1], *vars(builtins), ROWS, DRAWN}
         known |= {n for n, item in batch.around.items() if item.same}
+        known |= {argument(place) for place in ours.made}
         told = {"weight", "step"}
         return any(
             n not in known and role(n) not in told and not self.setting.counts(n)
-            for n in _names(self.step)
+            for n in free(self._written(ours, ours.made).body)
         )
 
     @property
@@ -132,10 +134,7 @@ class Loop:
         made: Mapping[int | str, Any],
         known: Mapping[str, Any],
     ) -> Any:
-        step = self.step
-        result = ast.Assign([ast.Name(_RESULT, ast.Store())], step.loss)
-        body = [*step.statements, ast.copy_location(result, step.loss)]
-        tree = on_batch(body, step.entry, made, ours.parts, ours.slices)
+        step, tree = self.step, self._written(ours, made)
         held = self._space(model)
         rows, many = ours.rows(held), partial(as_many, ours.batch)
         held |= {n: many(v, rows) for n, v in held.items() if n in ours.of_loop}
@@ -143,9 +142,19 @@ class Loop:
         space |= ours.known(tree.body, space)
         space |= {argument(place): value for place, value in made.items()}
         owner = step.owner if self.setting.owner is None else None
-        with self.setting.prepared(model, owner, list(body)):
+        with self.setting.prepared(model, owner, [*self._body()]):
             exec(compile(tree, str(self.source.path), "exec"), space)
         return space[_RESULT]
+
+    def _body(self) -> list[ast.stmt]:
+        """The statements, and one that gives the loss a name."""
+        step = self.step
+        result = ast.Assign([ast.Name(_RESULT, ast.Store())], step.loss)
+        return [*step.statements, ast.copy_location(result, step.loss)]
+
+    def _written(self, ours: OurData, made: Collection[int | str]) -> ast.Module:
+        """The same with our batch in the place of what the loop gives the model."""
+        return on_batch(self._body(), self.step.entry, made, ours.parts, ours.slices)
 
     def _space(self, model: nn.Module) -> dict[str, Any]:
         if self.made[0] is model:
