@@ -30,8 +30,6 @@ SAID = {
 
 # Healthy, and yet each of these warnings is true.
 WARNED = {
-    # float32 is asked for by name, so in float64 the linear layer refuses it.
-    building.UnsignedPixels: "VAE204",
     # The decoder is given what the neighbours of a node are, beside its latent.
     latents.GraphBatch: "VAE403",
     # The log-variance is multiplied by 0, so it never learns.
@@ -51,6 +49,12 @@ def test_a_healthy_model_is_not_warned_of_what_is_not_there(trap):
     expected = [(WARNED[trap], Severity.WARNING)] if trap in WARNED else []
     assert [(f.code, f.severity) for f in found] == expected, [f.message for f in found]
     assert [o for o in report.outcomes if o.status == "crashed"] == []
+
+
+@pytest.mark.parametrize("trap", [training.AnnealedFromZero, training.AnnealedInCycles])
+def test_a_weight_that_rises_from_zero_is_not_noted(trap):
+    report = vaedoctor.check(trap(), *trap.batch(), objective="loss")
+    assert report.findings == ()
 
 
 @pytest.mark.parametrize("trap", [meetings.ScoredElsewhere, meetings.CallsItsDecoderX])

@@ -62,11 +62,15 @@ def _cast(subject: Subject, dtype: torch.dtype) -> Batch:
 
 
 class _Asking(TorchFunctionMode):
-    """Notes whether a call names the type of its result, and whether autocast chooses types."""
+    """Notes whether a call names the type of its result, and whether autocast chooses types.
 
-    def __init__(self, dtype: torch.dtype) -> None:
+    Integers and truth values must be made numbers of some type, and `.float()` is how that is
+    written: what is made of them alone gets the type of the run.
+    """
+
+    def __init__(self, dtype: torch.dtype, run: torch.dtype) -> None:
         super().__init__()
-        self.dtype = dtype
+        self.dtype, self.run = dtype, run
         self.found = self.chosen = False
 
     def __torch_function__(
@@ -75,8 +79,13 @@ class _Asking(TorchFunctionMode):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         self.chosen |= torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
-        if isinstance(out, Tensor) and out.dtype is self.dtype:
-            self.found |= _names(getattr(func, "__name__", ""), args, kwargs, self.dtype)
+        if not isinstance(out, Tensor) or out.dtype is not self.dtype:
+            return out
+        name = getattr(func, "__name__", "")
+        if _names(name, args, kwargs, self.dtype):
+            if name in _CASTS and not (args[0].is_floating_point() or args[0].is_complex()):
+                return out.to(self.run)
+            self.found = True
         return out
 
 
@@ -104,7 +113,7 @@ def fixed_type(
     types = {p.dtype for p in model.parameters() if p.is_floating_point()}
     if types != {torch.float32}:
         return None, ""
-    asking = _Asking(torch.float32)
+    asking = _Asking(torch.float32, torch.float64)
     with asking:
         ran = runs_unrecorded(subject, seed=seed, batch=_cast(subject, torch.float64), grad=False)
     rewind()
@@ -112,18 +121,22 @@ def fixed_type(
         raise Unavailable("the step chooses its number types itself, by autocast")
     if ran and not asking.found:
         return None, "float64"
-    if ran and runs_unrecorded(subject, seed=seed, batch=_cast(subject, torch.bfloat16)):
-        rewind()
-        return None, "float64"
+    narrow = _Asking(torch.float32, torch.bfloat16)
+    with narrow:
+        if ran and runs_unrecorded(subject, seed=seed, batch=_cast(subject, torch.bfloat16)):
+            rewind()
+            return None, "float64"
     rewind()
-    double = run_in(subject, None, torch.float64, seed)
+    with asking:
+        double = run_in(subject, None, torch.float64, seed)
     found = _judged(model, double, torch.float64)
     rewind()
     if double.error is not None:
         return found, ""
     if not any(_asks(op, torch.float32) for op in double.ops):
         return None, "float64"
-    half = run_in(subject, None, torch.bfloat16, seed)
+    with narrow:
+        half = run_in(subject, None, torch.bfloat16, seed)
     found = _judged(model, half, torch.bfloat16)
     rewind()
     return (found if found and found.kind == "asked" else None), "float64"

@@ -30,7 +30,9 @@ def hard_coded_dtype(examination: Examination) -> Iterator[Finding | Verified]:
 
     ## False alarms
     Operations that promote their operands (float32 noise added to a float64 mean) run, and are
-    not reported. Failures for any other reason skip the rule, and so does a step under autocast.
+    not reported. Nor are integers that are made numbers, `F.one_hot(y, n).float()`: they have no
+    type to keep, and the experiment gives them the model's. Failures for any other reason skip
+    the rule, and so does a step under autocast.
     """
     found, ran = examination.fixed_type
     if found is None and not ran:
