@@ -41,6 +41,12 @@ def test_a_layer_that_holds_the_encoder_to_another_size_is_told() -> None:
     assert "1×28×28" in " ".join(found.notes)
 
 
+def test_a_finer_picture_than_the_one_taken_may_be_meant() -> None:
+    finer = Pictures(8 * 7 * 7)
+    finer.down.append(nn.Upsample(scale_factor=2))
+    assert broken(finer) == []
+
+
 @pytest.mark.parametrize(
     ("model", "given"),
     [

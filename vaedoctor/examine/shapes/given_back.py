@@ -35,7 +35,7 @@ def given_back(
     x, x_hat = anatomy.x, anatomy.x_hat
     if x is None or x_hat is None or not subject.batch.guessed:
         return None
-    if len(x.shape) != 4 or x.shape[:2] != x_hat.shape[:2] or x.shape == x_hat.shape:
+    if len(x.shape) != 4 or x.shape[:2] != x_hat.shape[:2] or _enlarged(x.shape, x_hat.shape):
         return None
 
     def as_large(tensor: Tensor) -> Tensor:
@@ -51,3 +51,9 @@ def given_back(
     if refused is None or refused.mismatch is None or refused.cause != "shapes":
         return None
     return GivenBack(x.shape, x_hat.shape, refused)
+
+
+def _enlarged(x: tuple[int, ...], x_hat: tuple[int, ...]) -> bool:
+    """Whether both sides of x_hat are those of x, times one whole number (1 as well)."""
+    times, rest = divmod(x_hat[2], x[2])
+    return rest == 0 and x_hat[3] == times * x[3]
