@@ -22,6 +22,7 @@ from .objective import (
     laplace,
     learned,
     logdet,
+    mirrored,
     mixture,
     offset,
     residual,
@@ -30,6 +31,7 @@ from .objective import (
     transport,
 )
 from .objective.pulls import Pull
+from .runs.step import runs_unrecorded
 from .sampling import noisefamily
 
 if TYPE_CHECKING:
@@ -123,6 +125,24 @@ class ExaminedPulls(ExaminedSampling):
             if self.composed or not self.loss_depends or not others:
                 raise
             return others
+
+    def rises(self, pull: Pull) -> bool:
+        """Whether a KL without weight has one a step later, as where a counter raises it from 0."""
+        if not isinstance(pull, divergence.Divergence):
+            return False
+
+        def step() -> None:
+            self._rewind()
+            runs_unrecorded(self.subject, seed=self.seed)
+
+        run = (self.subject, self.anatomy, pull.latent, self.seed, step)
+        try:
+            step()
+            return not divergence.isolate(*run).missing
+        except Unavailable:
+            return False
+        finally:
+            self._rewind()
 
     def carried(self, pull: Pull, others: list[Pull]) -> bool:
         """Whether x reaches x_hat through a latent, around those of other pulls."""
@@ -222,6 +242,11 @@ class ExaminedPulls(ExaminedSampling):
             return None
         found = (d for d in self._divergences[0] if same_posterior(d.latent, latent))
         return next(found, None)
+
+    def mirrored(self, latent: Latent) -> bool:
+        """Whether the loss asks the same of a latent and of its mirror image about 0."""
+        run = (self.subject, self.anatomy, latent, self.seed, self._rewind)
+        return self.loss_depends and not self.composed and mirrored.mirrored(*run)
 
     def kl_curve(self, divergence: Pull) -> curves.KLCurve | None:
         """The KL over the scale head, to prove a finding; None where it cannot be swept."""

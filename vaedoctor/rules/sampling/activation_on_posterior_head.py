@@ -37,14 +37,19 @@ def activation_on_posterior_head(examination: Examination) -> Iterator[Finding |
     ## False alarms
     The range of the *sampler's* scale is judged, so softplus for a standard deviation is fine.
     Judged only where the isolated KL is one to N(0, I); positive latents with a log-normal, Gamma
-    or Dirichlet prior are not. Without an objective only a ReLU on the location is.
+    or Dirichlet prior are not. A location that is never negative is judged as well where the loss
+    asks the same of the mirrored posterior (a total correlation, a discrepancy from N(0, I)).
+    Without an objective only a ReLU on the location is.
     """
     found = False
     for reach in examination.head_reaches:
         d = examination.divergence_of(reach.latent)
         judged = d is not None and d.standard and d.exact
         unknown = examination.composed and reach.activation.name in RELU
-        if not (judged or (unknown and reach.part == "location")):
+        if reach.part == "location":
+            one_sided = min(abs(reach.low), abs(reach.high)) <= SLACK
+            judged = judged or unknown or (one_sided and examination.mirrored(reach.latent))
+        if not judged:
             continue
         for said, severity in _judge(reach):
             found = True
