@@ -37,6 +37,43 @@ class AnnealedFromZero(Gaussian):
         return (0.5 * (r - x).pow(2).sum(1) + beta * divergence(mu, lv)).mean()
 
 
+class AnnealedInCycles(Gaussian):
+    """The weight begins anew every 200 steps; what counts them has no name that tells."""
+
+    highest = 0.5
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("tally", torch.zeros(()))
+
+    def loss(self, x):
+        share = torch.clamp(2 * (self.tally % 200) / 200, max=1.0)
+        if self.training:
+            self.tally += 1
+        r, mu, lv = self(x)
+        return (0.5 * (r - x).pow(2).sum(1) + self.highest * share * divergence(mu, lv)).mean()
+
+
+class ClampedAfterTheStep(Gaussian):
+    """The decoder's deviations are numbers of their own, kept in range after each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.deviations = nn.Parameter(torch.full((14,), 0.1))
+
+    def loss(self, x):
+        r, mu, lv = self(x)
+        squares = 0.5 * ((r - x) / self.deviations).pow(2) + self.deviations.log()
+        return (squares.sum(1) + divergence(mu, lv)).mean()
+
+    def fit(self, batches, optimizer):
+        for x in batches:
+            optimizer.zero_grad()
+            self.loss(x).backward()
+            optimizer.step()
+            self.deviations.data.clamp_(0.01, 1.0)
+
+
 class GradientReversal(torch.autograd.Function):
     @staticmethod
     def forward(ctx, v):

@@ -6,15 +6,16 @@ import ast
 import contextlib
 import functools
 import itertools
+import linecache
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ...finding import Span
-from .listing import Method, functions_in, methods_of
+from .listing import Method, functions_in, methods_of, tree_of
 
 _MOST_FILES, _LONGEST_FILE = 300, 1_000_000
 
@@ -58,6 +59,65 @@ def _reads_among(files: Iterable[str], owner: nn.Module, attribute: str) -> list
             seen.add((method.file, method.lines))
             found.extend(_reads_in(method, attribute, mine=mine))
     return found
+
+
+def clamped_in_place(model: nn.Module, parameter: Tensor) -> bool:
+    """Whether code keeps a parameter positive after each step: `model.sigma.data.clamp_(1e-3)`.
+
+    The files of the model's classes, and those around them, are read for the parameter's name.
+    """
+    paths = [path for path, known in model.named_parameters() if known is parameter]
+    name = paths[0].rpartition(".")[2] if paths else ""
+    files = frozenset(m.file for k in {type(m) for m in model.modules()} for m in methods_of(k))
+    return bool(name) and any(
+        _clamps(statement, name)
+        for file in sorted({*files, *_around(files, name)})
+        if f".{name}" in "".join(linecache.getlines(file))
+        for statement in _statements(tree_of(file))
+    )
+
+
+def _statements(node: ast.AST) -> Iterator[ast.stmt]:
+    """Every statement that is not of a constructor."""
+    if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+        return
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt):
+            yield child
+            yield from _statements(child)
+
+
+def _clamps(statement: ast.stmt, attribute: str) -> bool:
+    """Whether a statement writes an attribute's clamped value into it."""
+    match statement:
+        case ast.Expr(ast.Call(ast.Attribute(written, name))) if name.endswith("_"):
+            pass
+        case ast.Assign([ast.Attribute(written, "data")]):
+            pass
+        case _:
+            return False
+    if not any(isinstance(n, ast.Attribute) and n.attr == attribute for n in ast.walk(written)):
+        return False
+    return any(_bounds_below(n) for n in ast.walk(statement) if isinstance(n, ast.Call))
+
+
+def _bounds_below(call: ast.Call) -> bool:
+    """Whether a call is a clamp whose lower bound is not known to be zero or less."""
+    match call.func:
+        case ast.Attribute(ast.Name("torch"), "clamp" | "clip" | "clamp_min"):
+            given = call.args[1:]
+        case ast.Attribute(_, "clamp_" | "clip_" | "clamp_min_" | "clamp" | "clip" | "clamp_min"):
+            given = call.args
+        case _:
+            return False
+    least = next((k.value for k in call.keywords if k.arg == "min"), given[0] if given else None)
+    match least:
+        case None | ast.UnaryOp(ast.USub()):
+            return False
+        case ast.Constant(int() | float() as number):
+            return number > 0
+        case _:
+            return True
 
 
 @functools.cache

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from ...subject.subject import Subject
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.heads import path_of
+from ..code.readers import clamped_in_place
 from ..runs.edits import Edits, by_operation
 from ..runs.flow import RESHAPES, SLICES, Flow
 from ..runs.outputs import named_tensors
@@ -26,18 +28,13 @@ from ..runs.repeat import countable, counted
 from ..runs.step import run_recorded
 from .headroom import WIDER, scaled
 from .numerics import LOGARITHMS, QUOTIENTS, ROOTS, trouble
+from .unbounded import UNBOUNDED, sources
 
 # Never negative and never 0: a zero is lost digits.
 UNDERFLOWING = frozenset("exp exp2 softplus sigmoid softmax pow square".split())
 NEAR = 1e-4  # its tenth power is far below the smallest number of float32
 REACH = 20.0  # a linear layer's output; beyond it sigmoid and tanh are flat in float32
 _MOST = 0.05  # the share of exact zeros from which they are no coincidence
-_PRODUCTS = frozenset("matmul mm bmm einsum".split())  # of two weights they are a weight
-_UNBOUNDED = frozenset(
-    "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d addmm "
-    "matmul mm bmm bilinear layer_norm batch_norm group_norm multi_head_attention_forward "
-    "embedding einsum".split()
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +70,13 @@ def reach(
     """
     flow = anatomy.flow
     watched = {op.index: op for op in flow.recording.ops if _watched(flow, op, ends)}
-    sources = {i: _sources(flow, _operand(op)) for i, op in watched.items()}
-    watched = {i: op for i, op in watched.items() if sources[i][0] or sources[i][1]}
+    held = partial(clamped_in_place, subject.model)
+    behind = {i: sources(flow, _operand(op), held) for i, op in watched.items()}
+    watched = {i: op for i, op in watched.items() if any(behind[i])}
     if not watched:
         return
-    layers = {v.index: v for i in watched for v in sources[i][0]}
-    numbers = {id(v.tensor): v.tensor for i in watched for v in sources[i][1]}
+    layers = {v.index: v for i in watched for v in behind[i][0]}
+    numbers = {id(v.tensor): v.tensor for i in watched for v in behind[i][1]}
     scales = {x.scale.index for x in anatomy.latents if x.scale is not None}
     fed, lost = _swept(subject, anatomy, watched, layers, numbers, seed, rewind)
     wider: _Run | None = None
@@ -100,8 +98,8 @@ def reach(
             float(operand.min()),
             float(bad.double().mean()),
             source.op.name if source.op is not None else source.name,
-            tuple(dict.fromkeys(path_of(v.op) for v in sources[index][0] if v.op is not None)),
-            not sources[index][0],
+            tuple(dict.fromkeys(path_of(v.op) for v in behind[index][0] if v.op is not None)),
+            not behind[index][0],
             bool(scales & flow.ancestors(source)),
             lost[index],
             by_input,
@@ -214,7 +212,7 @@ def _unguarded(flow: Flow, op: Op) -> bool:
     value = _operand(op)
     while value.op is not None and value.op.name in RESHAPES | SLICES:
         value = flow.parents(value)[0]
-    if value.op is None or not flow.layer(value.op) or value.op.name not in _UNBOUNDED:
+    if value.op is None or not flow.layer(value.op) or value.op.name not in UNBOUNDED:
         return False
     after = flow.descendants(op.out)
     ops = flow.recording.ops
@@ -279,38 +277,6 @@ def _operand(op: Op) -> Value:
         tensors = [a for a in op.args[:2] if isinstance(a, Tensor)]
         return op.reads[-1] if len(tensors) == 2 else op.reads[0]
     return op.reads[0]
-
-
-def _sources(flow: Flow, operand: Value) -> tuple[list[Value], list[Value]]:
-    """The nearest layers behind an operand that no bound holds, and bare parameters."""
-    waiting, seen = [operand], set[int]()
-    layers: list[Value] = []
-    numbers: list[Value] = []
-    while waiting:
-        value = waiting.pop()
-        if value.index in seen:
-            continue
-        seen.add(value.index)
-        op = value.op
-        if op is None:
-            # What training doesn't move stays what it is.
-            if value.source == "parameter" and value.tensor.requires_grad:
-                numbers.append(value)
-        elif flow.layer(op) or (op.name not in _PRODUCTS and _weighs(op)):
-            if op.name in _UNBOUNDED and any(v.source == "parameter" for v in op.reads):
-                layers.append(value)
-        else:
-            waiting.extend(flow.parents(value))
-    return layers, numbers
-
-
-def _weighs(op: Op) -> bool:
-    """Whether a layer has weights beside its operand, which may be made of parameters alone.
-
-    As where a prior is computed from a learned start that stands for no data.
-    """
-    weights = [v.source == "parameter" for v in op.reads]
-    return op.name in _UNBOUNDED and any(weights) and not all(weights)
 
 
 def _sweep(tensor: Tensor) -> Tensor:

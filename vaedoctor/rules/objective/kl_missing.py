@@ -33,7 +33,8 @@ def kl_missing(examination: Examination) -> Iterator[Finding | Verified]:
     Regularisers that act on the sample instead (MMD, a discriminator) give a gradient and are not
     reported, nor is a posterior that no trainable parameter makes, nor a noisy layer of the
     decoder behind a latent that has a KL. A term that is there and
-    multiplied by 0, as at the start of a warm-up, is a *note*; `beta=0` declares it.
+    multiplied by 0, as at the start of a warm-up, is a *note*; `beta=0` declares it, and where the
+    weight rises as the step is taken once more there is nothing to say.
     """
     if examination.subject.beta == 0:
         raise Unavailable("the intended KL weight is declared to be 0")
@@ -42,7 +43,9 @@ def kl_missing(examination: Examination) -> Iterator[Finding | Verified]:
     for d in pulls:
         if d.missing and charged and not examination.carried(d, charged):
             continue
-        if d.missing and not d.clamped and d.connected:
+        if d.missing and not d.clamped and d.connected and examination.rises(d):
+            yield Verified("a KL acts on the posterior whose weight rises from 0")
+        elif d.missing and not d.clamped and d.connected:
             yield Finding(
                 "a term of the loss pulls the posterior to a prior, with a weight of 0",
                 help="raise the weight, or declare a warm-up with `beta=0`",
