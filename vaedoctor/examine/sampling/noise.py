@@ -27,6 +27,7 @@ from ..runs.flow import Flow
 from ..runs.recording import ESCAPES, Op, Recording, Value
 from ..runs.step import run_recorded
 from ..structure.branches import hiding_places
+from .cachednoise import cached_noise
 from .reseeding import seeded_at
 
 _ENTRIES = frozenset("tensor as_tensor asarray from_numpy new_tensor".split())
@@ -181,54 +182,13 @@ def frozen_noise(anatomy: Anatomy, again: Again, model: nn.Module) -> Iterator[F
             yield FrozenNoise(ops[0].name, False, numbers, seeded_at(ops[0]))
     if not anatomy.latents:
         places = dict(hiding_places(model))
-        for value, op in _cached_noise(anatomy):
+        for value, op in cached_noise(anatomy):
             behind = [anatomy.recording.values[i] for i in sorted(anatomy.flow.ancestors(value))]
             held = next((places[id(v.tensor)] for v in behind if id(v.tensor) in places), None)
             named = next((v.name for v in behind if v.source == "buffer"), "a constant")
             name = held.expression if held else value.name or named
             attribute = held.attribute if held else ""
             yield FrozenNoise(name, True, value.tensor.numel(), op.span, attribute)
-
-
-def _cached_noise(anatomy: Anatomy) -> Iterator[tuple[Value, Op]]:
-    """Constant tensors that look like a draw and serve as one: `mu + std * self.eps`.
-
-    The constant has both signs, multiplies what is computed from one head and the product is
-    added to what is computed from the other. A rotary embedding's tables meet no heads.
-    """
-    flow, pair = anatomy.flow, anatomy.unsampled
-    if pair is None:
-        return
-    heads = {pair.loc_head.value.index, pair.scale_head.value.index}
-    for op in flow.recording.ops:
-        if op.name not in ("mul", "mul_", "addcmul", "multiply") or not op.makes:
-            continue
-        fused = op.name == "addcmul"
-        factors = op.reads[1:] if fused else op.reads
-        constants = [v for v in factors if _fixed(flow, v) and _looks_drawn(v.tensor)]
-        spread = heads & flow.ancestors(*(v for v in factors if v not in constants))
-        if not constants or not spread:
-            continue
-        for total in [op] if fused else flow.consumers.get(op.out.index, []):
-            others = op.reads[:1] if fused else [v for v in total.reads if v is not op.out]
-            added = fused or total.name in ("add", "add_", "sub", "sub_", "addcmul")
-            if added and (heads - spread) & flow.ancestors(*others):
-                yield constants[0], op
-                break
-
-
-def _fixed(flow: Flow, value: Value) -> bool:
-    return not (flow.data[value.index] or flow.learned[value.index] or flow.noise[value.index])
-
-
-def _looks_drawn(tensor: Tensor) -> bool:
-    t = tensor.detach()
-    if t.dim() > 1 and bool((t == t[:1]).all()):
-        t = t[:1]  # one draw that serves all rows
-    if t.numel() < 3 or not t.is_floating_point():
-        return False
-    both_signs = bool((t > 0).any() and (t < 0).any())
-    return both_signs and len(set(t.flatten().tolist())) > t.numel() // 2
 
 
 @dataclass(frozen=True, slots=True)
