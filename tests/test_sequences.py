@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from test_unlike_styles import line_of
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
@@ -228,16 +229,34 @@ class ScoredByStep(nn.Module):
             q = Normal(*self.spread(self.heads(torch.cat([x[:, t], h], 1))))
             p = Normal(*self.spread(self.prior(h)))
             z = q.rsample()
-            made.append(self.decode(torch.cat([z, h], 1)))
+            made.append(self.decode(torch.cat([self.known(z, x[:, t]), h], 1)))
             kl = kl + kl_divergence(q, p).sum(1)
             nll = nll + 0.5 * (made[-1] - x[:, t]).square().sum(1)
             h = self.cell(torch.cat([x[:, t], z], 1), h)
         x_hat = torch.stack(made).transpose(0, 1) if self.first else torch.stack(made, 1)
         return kl.mean() + getattr(nll, self.reduce)(), x_hat
 
+    def known(self, z: Tensor, step: Tensor) -> Tensor:
+        return z
+
     def spread(self, made: Tensor) -> tuple[Tensor, Tensor]:
         mu, logvar = made.chunk(2, 1)
         return mu, (logvar / 2).exp()
+
+
+class SeesItsStep(ScoredByStep):
+    """The decoder of a step is given the step itself; the memory takes up both as it should."""
+
+    def known(self, z: Tensor, step: Tensor) -> Tensor:
+        return torch.cat([step, step[:, :1]], 1)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_decoder_that_sees_its_step_is_told_where_it_does(first: bool) -> None:
+    report = vaedoctor.check(SeesItsStep("mean", first=first), (torch.randn(8, 5, 3),))
+    (found,) = [f for f in report.findings if f.code == "VAE403"]
+    assert found.at is not None
+    assert found.at.line == line_of("self.known(", ScoredByStep)
 
 
 @pytest.mark.parametrize("first", [False, True])

@@ -12,14 +12,15 @@ from ...rule import Unavailable
 from ...subject.subject import Subject
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.evaluation import differentiable
-from ..anatomy.latents import ADDS, MULS, Latent
+from ..anatomy.latents import Latent
 from ..codebook.heldcodes import held_codes
 from ..runs.edits import Edits, by_operation
-from ..runs.flow import JOINS, Flow
+from ..runs.flow import Flow
 from ..runs.gradients import gradient_between
 from ..runs.recording import Op, Value
 from ..runs.repeat import countable, counted
 from ..runs.step import run_recorded
+from .around import compared, merge_of, narrow, turned
 
 _CHANNELS = 8
 
@@ -58,7 +59,7 @@ def pin_latents(
     held += _transformed(anatomy, latents) if held else held_codes(subject, anatomy, seed, rewind)
     if x.index not in flow.ancestors(x_hat, stop=held):
         return Pinned(0.0, False, False, None, "")
-    if latents and not _compared(anatomy, latents):
+    if latents and not compared(anatomy, latents):
         raise Unavailable("the loss compares nothing with x: it may be pushed through a flow")
     if x.index not in flow.ancestors(x_hat, stop=[*held, *_statistics(flow, x)]):
         return Pinned(0.0, False, False, None, "", statistic=True)
@@ -74,11 +75,11 @@ def pin_latents(
     rewind()
     if gradient is None:
         return Pinned(0.0, False, False, None, "")
-    merge = _merge(flow, held, x_hat, x)
-    if merge is not None and latents and _turned(flow, latents, merge):
+    merge = merge_of(flow, held, x_hat, x)
+    if merge is not None and latents and turned(flow, latents, merge):
         return Pinned(0.0, False, False, None, "")
     same = gradient.shape == direction.shape and bool(torch.allclose(gradient, direction))
-    if not latents and not same and _narrow(flow, held, merge, x):
+    if not latents and not same and narrow(flow, held, merge, x):
         raise Unavailable("beside the codes the decoder is given a smaller summary of x")
     return Pinned(
         float(gradient.abs().max()),
@@ -88,15 +89,6 @@ def pin_latents(
         merge.name if merge is not None else "",
         apart=_apart(anatomy, gradient),
     )
-
-
-def _narrow(flow: Flow, held: list[Value], merge: Op | None, x: Value) -> bool:
-    """Whether what comes around codes is less than they are: a speaker's vector beside phonemes."""
-    if merge is None:
-        return True
-    after, from_x = flow.descendants(*held), flow.descendants(x)
-    around = [v for v in merge.reads if v.index in from_x and v.index not in after]
-    return max(v.tensor.numel() for v in around) < held[0].tensor.numel()
 
 
 def _apart(anatomy: Anatomy, seen: Tensor) -> bool:
@@ -112,38 +104,6 @@ def _apart(anatomy: Anatomy, seen: Tensor) -> bool:
     if scored is None or not bool((scored != 0).any()):
         return False
     return not bool(((scored != 0) & (seen != 0)).any())
-
-
-def _compared(anatomy: Anatomy, latents: list[Latent]) -> bool:
-    """Whether the loss sets what it makes of x_hat beside something of x but for its codes."""
-    flow, x_hat, loss = anatomy.flow, anatomy.x_hat, anatomy.recording.loss
-    end = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
-    if end is None or x_hat is None:
-        return True
-    after = flow.descendants(x_hat) & flow.ancestors(end)
-    heads = [h.value for f in latents for h in (f.loc_head, f.scale_head) if h is not None]
-    coded = flow.descendants(*(f.z for f in latents), *heads)
-    return any(
-        any(
-            r.index not in after | coded and (flow.data[r.index] or flow.given[r.index])
-            for r in op.reads
-        )
-        for op in flow.recording.ops
-        if op.name not in JOINS
-        and any(m.index in after - {x_hat.index} for m in op.makes)
-        and any(r.index in after for r in op.reads)
-    )
-
-
-def _turned(flow: Flow, latents: list[Latent], merge: Op) -> bool:
-    """Whether a draw of another family is turned to its location by arithmetic before any layer.
-
-    As a direction on the sphere is, by a reflection.
-    """
-    if merge.name not in ADDS | MULS or any(found.family == "gaussian" for found in latents):
-        return False
-    way = flow.descendants(*(found.z for found in latents)) & flow.ancestors(merge.out)
-    return not any(flow.layer(op) for op in flow.recording.ops if op.makes and op.out.index in way)
 
 
 def _transformed(anatomy: Anatomy, latents: list[Latent]) -> list[Value]:
@@ -286,21 +246,3 @@ def _blind(part: Tensor, x: Tensor, later: Callable[[Tensor], Tensor]) -> bool:
     """Whether a part of x_hat has a gradient of exactly 0 at what comes later in x."""
     (g,) = torch.autograd.grad(part.sum(), x, allow_unused=True, retain_graph=True)
     return g is None or not bool((later(g) != 0).any())
-
-
-def _merge(flow: Flow, held: list[Value], x_hat: Value, x: Value) -> Op | None:
-    """The first operation on the way from a sample to x_hat that also reads what came around it.
-
-    What another sample takes up on its own way is that sample's, not the decoder's.
-    """
-    own = {v.index for v in held}
-    after = flow.descendants(*held) & flow.ancestors(x_hat, stop=held)
-    from_x = flow.descendants(x)
-    for op in flow.recording.ops:
-        if not any(m.index in after - own for m in op.makes):
-            continue
-        through = [v for v in op.reads if v.index in after]
-        around = [v for v in op.reads if v.index in from_x and v.index not in after]
-        if through and around:
-            return op
-    return None
