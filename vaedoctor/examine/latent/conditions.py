@@ -20,6 +20,7 @@ from ..code.listing import methods_of
 from ..runs.flow import Flow
 from ..runs.recording import ESCAPES, Op, Value, tensors_in
 from ..runs.step import run_recorded
+from .blanked import blanked
 from .masks import counted_padding, loose_at
 
 MASK = re.compile(r".*(mask|valid|length|lens|padding).*|seq_len", re.I)
@@ -35,7 +36,7 @@ class Condition:
     `reads_it` says that x_hat is computed from it, `judged_by` that another output or the loss
     is, `moves` how far x_hat moves under another value of it (None where not tried).
     `loose` says of a mask in the loss that no entry of x_hat is left out by it, `padded` how many
-    steps beyond a row's length the loss looks at.
+    steps beyond a row's length the loss looks at; `blanked` makes what the decoder gets instead.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Condition:
     at: Span | None
     loose: Op | None = None
     padded: int = 0
+    blanked: Op | None = None
 
     @property
     def unused(self) -> bool:
@@ -83,8 +85,11 @@ def conditions(
         if mask and loose is None and (reads_it or judged):
             loose, padded = counted_padding(anatomy, tensor)
         at = last.span if last is not None else _signature(subject.model)
+        blank = None
+        if not mask and value is not None and judged:
+            blank = blanked(subject, anatomy, value, seed, rewind)
         found.append(
-            Condition(name, mask, declared, reads_it, judged, moves, last, at, loose, padded)
+            Condition(name, mask, declared, reads_it, judged, moves, last, at, loose, padded, blank)
         )
     return found
 

@@ -20,7 +20,8 @@ def condition_unused(examination: Examination) -> Iterator[Finding | Verified]:
     Each declared condition, and further arguments of `forward` that are named like a label, hold
     whole numbers, or are read by nothing: does any operation lead from it to an output or the
     loss? If none does, the step is run with another condition, the same x and the same noise.
-    Where one does, what weights and data meet of it has to change with the condition.
+    Where one does, what weights and data meet of it has to change with the condition, and no
+    constant of its shape may stand beside the sample where the decoder reads the condition.
 
     ## Why it matters
     Nothing raises when a one-hot label is computed and not concatenated; asking for a class then
@@ -45,6 +46,16 @@ def condition_unused(examination: Examination) -> Iterator[Finding | Verified]:
             measured={"x_hat moves by": condition.moves, "outputs that depend on it": 0},
             causes=frozenset({f"condition:{condition.name}"}),
         )
-    if not unused:
+    for condition in found:
+        if condition.blanked is not None:
+            yield Finding(
+                f"`{condition.blanked.name}` stands in the place of the condition "
+                f"`{condition.name}` before the decoder reads it",
+                help="hand the decoder the condition itself",
+                at=condition.blanked.span,
+                measured={"steps compared": 4, "reconstructions that read it": 0},
+                causes=frozenset({f"condition:{condition.name}"}),
+            )
+    if not unused and not any(c.blanked for c in found):
         names = ", ".join(f"`{c.name}`" for c in found)
         yield Verified(f"the step depends on {names}")
