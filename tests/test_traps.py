@@ -4,14 +4,35 @@ from __future__ import annotations
 
 import pytest
 import torch
-from traps import building, discrete, latents, meetings, objectives, priors, scales, training
+from traps import (
+    building,
+    discrete,
+    latents,
+    matrices,
+    meetings,
+    objectives,
+    priors,
+    scales,
+    training,
+)
 
 import vaedoctor
 from vaedoctor import Severity
 
+ROOMS = (
+    building,
+    discrete,
+    latents,
+    matrices,
+    meetings,
+    objectives,
+    priors,
+    scales,
+    training,
+)
 TRAPS = [
     trap
-    for room in (building, discrete, latents, meetings, objectives, priors, scales, training)
+    for room in ROOMS
     for trap in vars(room).values()
     if hasattr(trap, "loss") and trap.__module__ == room.__name__
 ]

@@ -15,6 +15,7 @@ from .anatomy import hierarchy
 from .anatomy.latents import Latent, same_posterior
 from .examined_sampling import ExaminedSampling
 from .objective import (
+    correlated,
     curves,
     density,
     discrete,
@@ -82,6 +83,12 @@ class ExaminedPulls(ExaminedSampling):
                 found.append(self._discrete_kl(latent))
         return found
 
+    @property
+    def misaligned(self) -> list[discrete.DiscreteKL]:
+        """KLs whose categories are not on the axis on which the sample's are."""
+        judged = self.loss_depends and not self.composed
+        return [d for d in self._discrete if d.kind == "across"] if judged else []
+
     @cached_property
     def laplaces(self) -> list[laplace.LaplaceKL]:
         """The isolated KL of the first Laplace latents."""
@@ -93,6 +100,19 @@ class ExaminedPulls(ExaminedSampling):
             with suppress(Unavailable):
                 run = (self.subject, self.anatomy, latent, self.seed, self._rewind)
                 found.append(laplace.laplace_kl(*run))
+        return found
+
+    @cached_property
+    def matrices(self) -> list[correlated.MatrixKL]:
+        """The isolated KL of the first latents whose scale is a matrix."""
+        found: list[correlated.MatrixKL] = []
+        for latent in self.anatomy.sampled if self.loss_depends and not self.composed else ():
+            known = any(same_posterior(d.latent, latent) for d in found)
+            if known or len(found) == MOST_LATENTS or not correlated.is_correlated(latent):
+                continue
+            with suppress(Unavailable):
+                run = (self.subject, self.anatomy, latent, self.seed, self._rewind)
+                found.append(correlated.matrix_kl(*run))
         return found
 
     def _discrete_kl(self, latent: Latent) -> discrete.DiscreteKL:
@@ -118,10 +138,10 @@ class ExaminedPulls(ExaminedSampling):
 
     def require_pulls(self) -> list[Pull]:
         """What pulls each latent to its prior, of Gaussian and of categorical latents."""
+        others: list[Pull] = [*self._discrete, *self.laplaces, *self.matrices]
         try:
-            return [*map(self._pull, self.require_divergences()), *self._discrete, *self.laplaces]
+            return [*map(self._pull, self.require_divergences()), *others]
         except Unavailable:
-            others: list[Pull] = [*self._discrete, *self.laplaces]
             if self.composed or not self.loss_depends or not others:
                 raise
             return others
@@ -250,7 +270,8 @@ class ExaminedPulls(ExaminedSampling):
 
     def kl_curve(self, divergence: Pull) -> curves.KLCurve | None:
         """The KL over the scale head, to prove a finding; None where it cannot be swept."""
-        if isinstance(divergence, discrete.DiscreteKL | density.Density | laplace.LaplaceKL):
+        known = discrete.DiscreteKL | density.Density | laplace.LaplaceKL | correlated.MatrixKL
+        if isinstance(divergence, known):
             return None
         try:
             return curves.kl_curve(self.subject, self.anatomy, divergence, self.seed, self._rewind)

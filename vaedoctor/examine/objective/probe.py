@@ -77,11 +77,12 @@ class Probe:
         *,
         families: Set[str] = AFFINE,
         critics: bool = False,
+        matrices: bool = False,
     ) -> None:
         self.subject, self.anatomy, self.latent = subject, anatomy, latent
         self.seed, self.rewind = seed, rewind
         flow, loss = anatomy.flow, loss_value(anatomy)
-        loc, scale = _location_and_scale(latent, families)
+        loc, scale = _location_and_scale(latent, families, matrices)
         self.alike = [x for x in anatomy.latents if same_posterior(x, latent)]
         self.noise = [(owned_noise(flow, x), unit_of(flow, x)) for x in self.alike]
         samples, compared = [x.z for x in self.alike], predictions(anatomy) or [loss]
@@ -305,12 +306,18 @@ class Probe:
         return spread(quotient(given_mu, backwards)), entropies
 
 
-def _location_and_scale(latent: Latent, families: Set[str]) -> tuple[Value, Value]:
+def is_matrix(latent: Latent) -> bool:
+    """Whether what the noise is multiplied by is a matrix."""
+    scale = latent.scale
+    return scale is not None and latent.meeting.name in PRODUCTS and scale.shape != latent.z.shape
+
+
+def _location_and_scale(latent: Latent, families: Set[str], matrices: bool) -> tuple[Value, Value]:
     """Those of a sampler whose noise can be owned; Unavailable where it is another one."""
     if latent.loc is None or latent.scale is None or latent.family not in families:
         but = f" ({latent.family})" if latent.family not in AFFINE else ""
         raise Unavailable(f"the sampler is not location + scale * Gaussian noise{but}")
-    if latent.meeting.name in PRODUCTS and latent.scale.shape != latent.z.shape:
+    if is_matrix(latent) and not matrices:
         raise Unavailable("the sampler's scale is a matrix")
     if latent.draw.op is None or latent.draw.op is latent.meeting:
         raise Unavailable("the noise cannot be owned: it is drawn together with the sample")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from .correlated import MatrixKL
 from .density import Density
 from .discrete import DiscreteKL
 from .divergence import Divergence
 from .laplace import LaplaceKL
 
-Pull: TypeAlias = Divergence | Density | DiscreteKL | LaplaceKL
+Pull: TypeAlias = Divergence | Density | DiscreteKL | LaplaceKL | MatrixKL

@@ -29,6 +29,7 @@ from ..runs.flow import Flow
 from ..runs.recording import Recording, Value
 from ..runs.repeat import repeat
 from ..runs.step import run_recorded
+from .correlated import is_correlated, matrix_kl
 from .density import Density, density
 from .discrete import discrete_kl, is_discrete
 from .divergence import Divergence, isolate, one_setting
@@ -225,6 +226,9 @@ def _weight(
     if is_laplace(latent):
         isolated = laplace_kl(subject, anatomy, latent, seed, rewind)
         return isolated.weight if isolated.standard else 0.0
+    if is_correlated(latent):
+        found_by_matrix = matrix_kl(subject, anatomy, latent, seed, rewind)
+        return found_by_matrix.weight if found_by_matrix.standard else 0.0
     setting = one_setting(subject, anatomy, latent, seed, rewind)
     rows = inputs_of(anatomy.recording)[0].shape[0]
     if setting.spread <= EVEN:

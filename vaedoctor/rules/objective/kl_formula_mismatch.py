@@ -12,6 +12,8 @@ from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
+    from ...examine.objective.correlated import MatrixKL
+    from ...examine.objective.discrete import DiscreteKL
     from ...examine.objective.divergence import Divergence
     from ...examine.objective.laplace import LaplaceKL
     from ...examine.objective.learned import LearnedPrior
@@ -35,6 +37,14 @@ _SLIPS = {
     "logarithm": "the prior's logarithm weighs {logarithm:.3g} times as much as the KL's rest: "
     "a scale stands for its square, or the logarithm is missing",
     "weight": "the means weigh {factor:.3g} times as much in the KL as the scales",
+}
+
+_SLIPS_OF_MATRICES = {
+    "half": "the covariance's log-determinant weighs half as much as the KL's rest",
+    "twice": "the covariance's log-determinant weighs twice as much as the KL's rest",
+    "none": "the covariance's log-determinant is missing in the KL",
+    "diagonal": "the KL knows the diagonal of the matrix alone that the noise is multiplied by",
+    "root": "the KL takes for the covariance the matrix that the noise is multiplied by",
 }
 
 
@@ -64,6 +74,12 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
     Of a Laplace latent the location's gradient gives the weight of a KL to Laplace(0, p), and what
     it leaves of the scale's has to be that of one logarithm.
 
+    Of noise that meets a matrix the sample's Jacobian J by it gives the covariance J Jᵀ, and the
+    scale's gradient has to be that of ½ (|J|² - log det J Jᵀ). Five slips are told by name.
+
+    The KL of categories has the gradient of one at the logits, along the axis on which the sample
+    adds up to 1, and along no other.
+
     A loss that knows the scale alone, as the entropy of q does, has no prior: a warning.
 
     ## Why it matters
@@ -84,10 +100,15 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
     """
     laplaces = [d for d in examination.laplaces if d.located]
     yield from _laplaces(laplaces)
+    matrices = [d for d in examination.matrices if d.standard or d.slip]
+    yield from _matrices(matrices)
+    misaligned = examination.misaligned
+    yield from _misaligned(misaligned)
+    others = bool(laplaces or matrices or misaligned)
     try:
         found = examination.require_divergences()
     except Unavailable:
-        if not laplaces:
+        if not others:
             raise
         return
     told = [*_entropies(found), *_bent(found), *_densities(examination)]
@@ -95,7 +116,7 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
     learned = examination.learned_priors
     yield from _learned(learned)
     judged = [d for d in found if d.judgeable]
-    if not any((judged, told, learned, examination.densities, laplaces)):
+    if not any((judged, told, learned, examination.densities, others)):
         raise Unavailable("the isolated KL is not one to N(0, I): another prior, or further terms")
     for d in judged:
         yield from _standard(examination, d)
@@ -164,6 +185,38 @@ def _laplaces(found: list[LaplaceKL]) -> Iterator[Finding | Verified]:
             yield Finding(
                 "the scale enters the KL otherwise than in one between Laplace distributions",
                 help="use `kl_divergence(Laplace(mu, b), Laplace(0, 1))`",
+                at=d.at,
+                measured=measured,
+                causes=frozenset({"latent", "kl"}),
+            )
+
+
+def _misaligned(found: list[DiscreteKL]) -> Iterator[Finding]:
+    """KLs of categories along another axis than the sample's."""
+    for d in found:
+        yield Finding(
+            f"the KL's probabilities add up to 1 along axis {d.axis}, the sample's along the last",
+            help="take the softmax of the KL along the axis of the categories: `dim=-1`",
+            at=d.at,
+            measured={"weight a row": d.weight, "axis of the KL": d.axis},
+            causes=frozenset({"latent", "kl"}),
+        )
+
+
+def _matrices(found: list[MatrixKL]) -> Iterator[Finding | Verified]:
+    """KLs of latents whose noise meets a matrix."""
+    for d in found:
+        measured: dict[str, Number] = {
+            "weight of the location's term": d.weight,
+            "weight of the covariance's trace": list(d.squares),
+            "weight of its log-determinant": list(d.logs),
+        }
+        if d.standard:
+            yield Verified("the KL is that of the covariance that is sampled", measured)
+        else:
+            yield Finding(
+                _SLIPS_OF_MATRICES[d.slip],
+                help="use `kl_divergence(MultivariateNormal(mu, scale_tril=L), prior)`",
                 at=d.at,
                 measured=measured,
                 causes=frozenset({"latent", "kl"}),
