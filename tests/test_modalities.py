@@ -60,6 +60,7 @@ KIND = "F.cross_entropy(kind, label)"
 DENSITY = "Bernoulli(logits=words).log_prob(bag).sum(1).mean()"
 CHOICE = "Categorical(logits=kind).log_prob(label).mean()"
 PICKED = "F.log_softmax(kind, -1).gather(1, label[:, None]).mean()"
+PAIRS = "F.cross_entropy((words + words.flip(1)).view(-1, 3, 3), label[:, None].expand(-1, 3) % 3)"
 SCALED = "Normal(words, 0.5).log_prob(bag).sum(1).mean()"
 
 
@@ -75,7 +76,7 @@ def found(tmp_path: Path, total: str, **parts: str) -> list[Finding]:
     return list(report.findings)
 
 
-@pytest.mark.parametrize("term", [BAG, KIND, f"-{DENSITY}", f"-{CHOICE}", f"-{PICKED}"])
+@pytest.mark.parametrize("term", [BAG, KIND, f"-{DENSITY}", f"-{CHOICE}", f"-{PICKED}", PAIRS])
 def test_a_second_prediction_of_the_wrong_sign_is_told(tmp_path: Path, term: str) -> None:
     (finding,) = found(tmp_path, f"rec + kl - ({term})")
     assert "beside x_hat" in finding.message
@@ -95,7 +96,7 @@ def test_it_is_told_also_where_x_hat_has_no_plain_likelihood(tmp_path: Path) -> 
     assert "beside x_hat" in finding.message
 
 
-@pytest.mark.parametrize("term", [BAG, KIND])
+@pytest.mark.parametrize("term", [BAG, KIND, PAIRS])
 def test_an_adversary_is_meant_to_get_worse(tmp_path: Path, term: str) -> None:
     wrong = f"rec + kl - {term}"
     shared = "[*model.up.parameters(), *model.down.parameters()]"

@@ -20,7 +20,7 @@ from ..anatomy.pinning import loss_value
 from ..runs.flow import Flow
 from ..runs.recording import Op, Value
 from .families import class_weight, fits
-from .likelihood import Pulled
+from .likelihood import BERNOULLI_LOSSES, CLASS_LOSSES, SYMMETRIC_LOSSES, Pulled
 from .summands import turns_sign
 
 
@@ -44,7 +44,7 @@ def turned(subject: Subject, anatomy: Anatomy) -> list[Turned]:
     for op, layer, target in _scored(anatomy):
         apart = layer.index not in known and layer.index not in found
         if apart and _trained_here(subject, anatomy, layer, target):
-            one = _judged(anatomy, layer, target)
+            one = _judged(anatomy, layer, target) or _at_operand(anatomy, op, layer)
             if one is not None:
                 found[layer.index] = replace(one, at=_turned_at(anatomy, op))
     return list(found.values())
@@ -91,6 +91,17 @@ def _trained_here(subject: Subject, anatomy: Anatomy, layer: Value, target: Valu
     roots = {v.index for v in anatomy.recording.values if v.op is None and v.source == "input"}
     encoded = anatomy.flow.ancestors(*(x.z for x in anatomy.latents))
     return bool(anatomy.flow.ancestors(target) & roots & encoded)
+
+
+def _at_operand(anatomy: Anatomy, op: Op, layer: Value) -> Turned | None:
+    """The same where a plain loss reads what the layer made in another layout, or averaged."""
+    if op.name not in CLASS_LOSSES | SYMMETRIC_LOSSES | BERNOULLI_LOSSES or len(op.reads) < 2:
+        return None
+    made, target = op.reads[:2]
+    if not anatomy.flow.learned[made.index] or anatomy.flow.learned[target.index]:
+        return None
+    one = _judged(anatomy, made, target)
+    return replace(one, value=layer) if one is not None else None
 
 
 def _judged(anatomy: Anatomy, layer: Value, target: Value) -> Turned | None:
