@@ -34,9 +34,6 @@ class Base(nn.Module):
     def keep(self, **given):
         self.hparams = Namespace(**given)
 
-def weigh(rec, kl, cfg):
-    return rec + getattr(cfg, "kl_" + "weight") * kl
-
 class VAE(Base):
     def __init__(self{given}):
         super().__init__()
@@ -54,6 +51,10 @@ class VAE(Base):
         return self.loss(x)
 """
 PARTS = {
+    "weigh": """
+def weigh(rec, kl, cfg):
+    return rec + getattr(cfg, "kl_" + "weight") * kl
+""",
     "Criterion": """
 class Criterion:
     def __init__(self, kl_weight):
@@ -98,6 +99,7 @@ DEAD = {
     "of another term": ("self.loss_factor = loss_factor", "rec + kl", "loss_factor"),
     "in another language": ("self.peso_kl, self.rate = 10.0, 1", "rec + 10.0 * kl", "peso_kl"),
     "like the term that it weighs": ("self.kl = 4.0", "rec + kl", "kl"),
+    "beside a string of its name": ("self.kl = 4.0", "rec + kl\n\n    shown = ('rec', 'kl')", "kl"),
     "in Portuguese": ("self.peso_forma = 0.3", "rec + kl", "peso_forma"),
     "by a Greek letter": ("self.gamma, self.rate = 10.0, 1", "rec + 10.0 * kl", "gamma"),
     "on an object of the loss": (
@@ -150,6 +152,10 @@ ALIVE = {
         "self.loss_of['ae'](rec, kl, kld_weight=4.0)",
     ),
     "that makes a layer": ("gamma = 0.5; self.gamma = gamma; self.act = nn.ELU(gamma)", "rec + kl"),
+    "taken by a string": (
+        "self.gamma, self.rate = 10.0, 1",
+        "rec + kl * (1 if x is not None else sum(getattr(self, n) for n in ('gamma', 'rate')))",
+    ),
     "for another step": (
         "self.loss_factor = loss_factor",
         "rec + kl if x is not None else self.loss_factor",

@@ -10,6 +10,7 @@ from .listing import Method, functions_in, methods_of, tree_of
 
 _Name = tuple[ast.AST, str, str]
 """Where a configuration is known, and by which name or attribute."""
+_BY_TEXT = frozenset("getattr vars __dict__ attrgetter __getattr__ __getattribute__".split())
 _Own = ast.ClassDef | ast.FunctionDef
 
 
@@ -22,7 +23,8 @@ def is_read(kind: type, name: str, kept_as: str) -> bool:
     """
     methods = methods_of(kind)
     files = {m.file for m in methods}
-    if any(_named(tree_of(file), name) for file in files):
+    own = name == kept_as  # not an entry of something else that is kept
+    if any(_named(tree_of(file), name, attribute=own) for file in files):
         return True
     if any(_uses(m, name, kept_as) for m in methods):
         return True
@@ -86,15 +88,29 @@ def _read_in(method: Method) -> set[str]:
     return {n.id for s in method.node.body for n in ast.walk(s) if isinstance(n, ast.Name)}
 
 
-def _named(tree: ast.AST, name: str) -> bool:
-    """Whether a file reads an attribute or entry of that name, of anything."""
-    keys = {id(k) for n in ast.walk(tree) if isinstance(n, ast.Dict) for k in n.keys}
-    for node in ast.walk(tree):
+def _named(tree: ast.AST, name: str, *, attribute: bool = False) -> bool:
+    """Whether a file reads an attribute or entry of that name, of anything.
+
+    A string in a list says nothing of an attribute where nothing in the file takes one by a string.
+    """
+    nodes = list(ast.walk(tree))
+    keys = {id(k) for n in nodes if isinstance(n, ast.Dict) for k in n.keys}
+    if attribute and not any(map(_takes_by_text, nodes)):
+        lists = (n for n in nodes if isinstance(n, ast.Tuple | ast.List | ast.Set))
+        keys |= {id(e) for n in lists for e in n.elts}
+    for node in nodes:
         match node:
             case ast.Attribute(attr=attr, ctx=ast.Load()) if attr == name:
                 return True
             case ast.Constant(value=text) if text == name and id(node) not in keys:
                 return True
+    return False
+
+
+def _takes_by_text(node: ast.AST) -> bool:
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name in _BY_TEXT
     return False
 
 
