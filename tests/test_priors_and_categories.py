@@ -82,6 +82,20 @@ def test_the_kl_of_a_category_is_judged(penalty: Penalty, codes: set[str]) -> No
     assert found(Categories(penalty, F.gumbel_softmax), rows()) == codes
 
 
+def test_the_axis_of_the_categories_is_that_of_the_sample() -> None:
+    def of_the_groups(logits: Tensor) -> Tensor:
+        log_q = logits.log_softmax(1)
+        return (log_q.exp() * (log_q + math.log(3))).sum((1, 2)).mean()
+
+    def noisy(logits: Tensor) -> Tensor:
+        return (logits - torch.rand_like(logits).log().neg().log()).softmax(-1)
+
+    for draw in (F.gumbel_softmax, noisy):
+        assert found(Categories(of_the_groups, draw), rows()) == {"VAE701"}
+        assert found(Categories(divergence, draw), rows()) == set()
+    assert not found(Categories(of_the_groups, lambda h: F.gumbel_softmax(h, dim=1)), rows())
+
+
 def test_a_category_that_is_detached_or_not_drawn_is_told() -> None:
     assert found(Categories(divergence, lambda h: F.gumbel_softmax(h).detach()), rows()) == {
         "VAE302"

@@ -3,7 +3,8 @@
 The decoder is held and the logits are forced, so that the loss's gradient at them is the KL's:
 with p = softmax(l) the gradient of Σ p log p is p (log p - Σ p log p), and that of the reverse,
 KL(uniform || q), is p - 1/K. Which of them it fits, element by element, and at what weight, says
-what the loss contains; another prior fits neither and is not judged.
+what the loss contains; another prior fits neither and is not judged. Probabilities that the loss
+takes along another axis than the sample's fit them along that axis.
 """
 
 from __future__ import annotations
@@ -27,18 +28,19 @@ from ..runs.edits import Edits
 from ..runs.flow import Draw, Flow
 from ..runs.recording import Value
 from ..runs.repeat import repeat
+from .categories import across, kind_of, on_last_axis
 from .summands import term_at
 
 FAMILIES = frozenset({"gumbel", "categorical"})
-EVEN = 1e-3
 _ABSOLUTE = {"abs", "abs_", "absolute", "__abs__"}
 FAR = 4.0  # logits so far apart that no free-bits zone is left
 
 
 @dataclass(frozen=True, slots=True)
 class DiscreteKL:
-    """What the loss makes of one categorical latent: `kind` is kl, reverse, none or other.
+    """What the loss makes of one categorical latent: `kind` is kl, reverse, across, none or other.
 
+    One that is `across` takes the categories along `axis`, where the sample's are on the last.
     `weight` is that of a row; `groups` such variables of `categories` each make a row; `root` is
     where the logits were forced.
     """
@@ -55,6 +57,7 @@ class DiscreteKL:
     sampled_at: Span | None
     clamped: Span | None = None
     root: Value | None = None
+    axis: int = -1
 
     @property
     def standard(self) -> bool:
@@ -197,15 +200,18 @@ def _read(
     measured: list[tuple[Tensor, Tensor | None]],
     found: DiscreteKL,
 ) -> DiscreteKL:
+    flow = anatomy.flow
     inputs = [v.shape for v in inputs_of(anatomy.recording) if v.shape]
     rows, categories = inputs[0][0] if inputs else 1, root_size(latent)
     groups = max(1, root.tensor.numel() // max(1, rows * categories))
     connected = any(g is not None for _, g in measured)
-    kind, weights = "none", [0.0, 0.0]
+    kind, weights, axis = "none", [0.0, 0.0], -1
     if any(g is not None and bool((g != 0).any()) for _, g in measured):
         kinds = [kind_of(leaf, g) for leaf, g in measured]
         same = kinds[0][0] if kinds[0][0] == kinds[1][0] else "other"
         kind, weights = same, [w for _, w in kinds]
+        if kind == "other" and on_last_axis(flow, latent.z):
+            kind, weights, axis = across(measured)
     near, far = (w * rows for w in weights)
     if far < 0 and _meets_a_capacity(anatomy, root):
         far = 0.0
@@ -224,6 +230,7 @@ def _read(
         at,
         found.sampled_at,
         root=root,
+        axis=axis,
     )
 
 
@@ -242,25 +249,6 @@ def _meets_a_capacity(anatomy: Anatomy, root: Value) -> bool:
 def root_size(latent: Latent) -> int:
     """How many categories a categorical latent has: the last axis of its logits."""
     return latent.loc.shape[-1] if latent.loc is not None else 0
-
-
-def kind_of(logits: Tensor, gradient: Tensor | None) -> tuple[str, float]:
-    """Which KL's gradient this is at these logits, and its weight."""
-    if gradient is None:
-        return "other", 0.0
-    log_p = torch.log_softmax(logits.double(), -1)
-    p = log_p.exp()
-    references = {
-        "kl": p * (log_p - (p * log_p).sum(-1, keepdim=True)),
-        "reverse": p - 1 / logits.shape[-1],
-    }
-    for kind, reference in references.items():
-        g = gradient.double()
-        weight = float((g * reference).sum() / reference.square().sum())
-        error = float((g - weight * reference).abs().max())
-        if weight != 0 and error < EVEN * float(g.abs().max()):
-            return kind, weight
-    return "other", 0.0
 
 
 def softmaxes_decoded(anatomy: Anatomy) -> Iterator[Latent]:

@@ -24,7 +24,8 @@ from ..anatomy.anatomy import Anatomy
 from ..runs.flow import CUTS, Flow
 from ..runs.recording import Recording, Value
 from ..runs.repeat import Repeated
-from .discrete import DiscreteKL, Logits, kind_of
+from .categories import kind_of
+from .discrete import DiscreteKL, Logits
 from .divergence import EXACT, Divergence
 from .probe import Probe
 from .quotients import EVEN, pulled_back

@@ -1,0 +1,57 @@
+"""The KL of categories by its gradient at the logits, and along which axis they lie."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..runs.flow import Flow
+from ..runs.recording import Value
+
+EVEN = 1e-3
+
+
+def kind_of(logits: Tensor, gradient: Tensor | None) -> tuple[str, float]:
+    """Which KL's gradient this is at these logits, and its weight."""
+    if gradient is None:
+        return "other", 0.0
+    log_p = torch.log_softmax(logits.double(), -1)
+    p = log_p.exp()
+    references = {
+        "kl": p * (log_p - (p * log_p).sum(-1, keepdim=True)),
+        "reverse": p - 1 / logits.shape[-1],
+    }
+    for kind, reference in references.items():
+        g = gradient.double()
+        weight = float((g * reference).sum() / reference.square().sum())
+        error = float((g - weight * reference).abs().max())
+        if weight != 0 and error < EVEN * float(g.abs().max()):
+            return kind, weight
+    return "other", 0.0
+
+
+def on_last_axis(flow: Flow, z: Value) -> bool:
+    """Whether a sample, one-hot or relaxed, adds up to 1 over its last axis and no other.
+
+    Of noisy logits that is their softmax, before the next layer.
+    """
+    for value in flow.onward(z, past=lambda op: not flow.layer(op)):
+        made = value.tensor.detach()
+        if value.shape != z.shape or not made.is_floating_point():
+            continue
+        ones = [n for n in range(made.dim()) if bool((made.sum(n) - 1).abs().max() < EVEN)]
+        if ones:
+            return ones == [made.dim() - 1]
+    return False
+
+
+def across(measured: list[tuple[Tensor, Tensor | None]]) -> tuple[str, list[float], int]:
+    """The axis along which the gradients are a KL's, if not along the last, and the weights."""
+    for axis in range(measured[0][0].dim() - 1):
+        turned = [
+            kind_of(leaf.movedim(axis, -1), None if g is None else g.movedim(axis, -1))
+            for leaf, g in measured
+        ]
+        if all(kind == "kl" for kind, _ in turned):
+            return "across", [w for _, w in turned], axis
+    return "other", [0.0, 0.0], -1
