@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from steps import examined
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Laplace, Normal
+from torch.distributions import Bernoulli, Laplace, Normal, StudentT
 
 from vaedoctor.examine.objective.likelihood import Likelihood
 from vaedoctor.examine.objective.reduction import Reduction
@@ -473,3 +473,30 @@ def test_a_target_that_is_no_part_of_the_batch_is_one(squashed: bool) -> None:
     with examined(VAE(last, 6), adjacency / 3, loss=loss) as examination:
         (found,) = examination.comparisons
     assert (found.activation == "sigmoid", found.swapped) == (squashed, False)
+
+
+@pytest.mark.parametrize(
+    ("cost", "weight"),
+    [
+        (lambda r, x: -StudentT(4.0, r, 0.5).log_prob(x).mean(), 1 / 6),
+        (lambda r, x: -StudentT(4.0, r, 0.5).log_prob(x).sum(1).mean(), 1.0),
+        (lambda r, x: (((r - x).square() + 1e-3).sqrt() * 0.2).mean(), 1 / 6),
+        (lambda r, x: F.huber_loss(r, x, reduction="none", delta=0.1).flatten(1).mean(), 1 / 6),
+        (lambda r, x: ((r - x).abs() ** 1.3).mean(1) @ torch.arange(1.0, 6.0), None),
+        (lambda r, x: F.huber_loss(r, x, reduction="mean", delta=0.1), None),
+    ],
+)
+def test_the_weight_of_elements_whose_likelihood_is_not_known(
+    cost: Loss, weight: float | None
+) -> None:
+    def loss(out: Any, x: Tensor) -> Tensor:
+        return cost(out[0], x) + kl(*out[1:]).sum(1).mean()
+
+    x = torch.randn(5, 6, generator=torch.Generator().manual_seed(2))
+    with examined(VAE(lambda h: h, 6), x, loss=loss) as examination:
+        assert examination.likelihood_or_none is None
+        found = examination.costs
+    assert (found is None) == (weight is None)
+    if found is not None and weight is not None:
+        assert found.weight == pytest.approx(weight, rel=1e-4)
+        assert found.averaged(1 / found.weight) == (weight == 1 / 6)

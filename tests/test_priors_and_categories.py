@@ -493,6 +493,34 @@ class SummedBesideAMinibatch(WeightedMinibatch):
         return nll.sum() + kl.mean()
 
 
+class SubtractedBesideAMinibatch(WeightedMinibatch):
+    """All terms on the posterior are subtracted."""
+
+    def joined(self, nll: Tensor, kl: Tensor) -> Tensor:
+        return (nll - kl).mean()
+
+
+class Apart(WeightedMinibatch):
+    """The rows' posteriors are kept apart beside a right KL."""
+
+    def joined(self, nll: Tensor, kl: Tensor) -> Tensor:
+        mu = self.enc(self.given)
+        return (nll + kl).mean() - 0.1 * torch.pdist(mu).mean()
+
+    def loss(self, x: Tensor) -> Tensor:
+        self.given = x
+        return super().loss(x)
+
+
+@pytest.mark.parametrize("model", [WeightedMinibatch, SubtractedBesideAMinibatch, Apart])
+def test_rows_that_move_together_feel_the_prior_alone(model: type[WeightedMinibatch]) -> None:
+    made = model()
+    wrong = model is SubtractedBesideAMinibatch
+    report = vaedoctor.check(made, made.batch(), objective=lambda m, x: m.loss(x))
+    told = [f.code for f in report.findings if f.code == "VAE703"]
+    assert told == ["VAE703"] * wrong
+
+
 @pytest.mark.parametrize("model", [WeightedMinibatch, SummedBesideAMinibatch])
 def test_a_density_over_the_batch_is_compared_with_the_reconstruction(
     model: type[WeightedMinibatch],

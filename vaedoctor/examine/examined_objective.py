@@ -15,6 +15,7 @@ from .examined_pulls import ExaminedPulls
 from .gradients import cuts
 from .objective import (
     categorical,
+    costs,
     decoded,
     importance,
     likelihood,
@@ -62,6 +63,13 @@ class ExaminedObjective(ExaminedPulls):
         if self._likelihood is None:
             raise Unavailable("the reconstruction term fits no plain likelihood")
         return self._likelihood
+
+    @property
+    def costs(self) -> likelihood.Likelihood | None:
+        """What the elements of x_hat cost by a likelihood that is none of the plain ones."""
+        if self.stuck or self.composed or self.reconstruction_stands_in or self._likelihood:
+            return None
+        return costs.costs(self.anatomy)
 
     @property
     def pulled_away(self) -> int:

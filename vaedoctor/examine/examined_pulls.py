@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from .anatomy import hierarchy
 from .anatomy.latents import Latent, same_posterior
 from .examined_sampling import ExaminedSampling
 from .objective import (
+    called,
     correlated,
     curves,
     density,
@@ -29,14 +29,12 @@ from .objective import (
     residual,
     summands,
     swapped,
+    together,
     transport,
 )
 from .objective.pulls import Pull
 from .runs.step import runs_unrecorded
 from .sampling import noisefamily
-
-if TYPE_CHECKING:
-    pass
 
 MOST_LATENTS = 3  # of a hierarchy or sequence: the KL of the first and the last is isolated
 
@@ -189,6 +187,10 @@ class ExaminedPulls(ExaminedSampling):
         """The call that hands the prior to a KL's function before the posterior; None if none."""
         return swapped.called_at(self.anatomy, pull.latent, pull.at)
 
+    def formula_at(self, pull: Pull) -> Span | None:
+        """Where a wrong KL is computed: at the call, where its function is right elsewhere."""
+        return called.wrong_call(self.anatomy, pull.latent, pull.at) or pull.at
+
     def _pull(self, d: divergence.Divergence) -> Pull:
         return self.densities.get(d.latent.z.index, d)
 
@@ -237,6 +239,15 @@ class ExaminedPulls(ExaminedSampling):
         run = (self.subject, self.anatomy, d.latent, self.seed, self._rewind)
         far = divergence.isolate(*run, reach=divergence.FAR).gaussian
         return max(weight, far[1]) if far[0] == "forward" else 0.0
+
+    def common_weight(self, d: Pull) -> float:
+        """The weight a row of N(0, I) in what pulls all rows together; 0 where it is none."""
+        if not isinstance(d, divergence.Divergence) or d.standard or d.missing:
+            return 0.0
+        with suppress(Unavailable):
+            run = (self.subject, self.anatomy, d, self.seed, self._rewind)
+            return together.moved_together(*run)
+        return 0.0
 
     @cached_property
     def learned_priors(self) -> list[learned.LearnedPrior]:

@@ -12,6 +12,7 @@ from ..anatomy.anatomy import Anatomy
 from ..anatomy.decoders import predictions
 from ..anatomy.latents import ADDS, MULS, Latent
 from ..anatomy.pinning import first_layers, loss_value
+from ..runs.callers import placed
 from ..runs.flow import CUTS, RESHAPES, Flow
 from ..runs.recording import Op, Value
 
@@ -50,7 +51,7 @@ def _walk(flow: Flow, value: Value | None, reaches: Set[int], decoded: Set[int])
     turns, last = 0, None
     while value is not None and value.index in decoded:
         op = value.op
-        if op is None or op.name not in THROUGH | ADDS | MULS:
+        if op is None or op.name not in THROUGH | ADDS | MULS | {"logsumexp"}:
             return None
         parents = [p for p in flow.parents(value) if p.index in reaches]
         alone = [p for p in parents if p.index not in decoded]
@@ -189,8 +190,10 @@ def turned_at(anatomy: Anatomy, latent: Latent) -> Span | None:
     found = joined(anatomy, latent, *_heads(latent))
     if found is None:
         return None
-    op = found.to if found.turns % 2 else _turning(anatomy.flow, found.term, latent)
-    return op.span if op is not None else None
+    flow, heads = anatomy.flow, {v.index for v in _heads(latent)}
+    whole = heads.isdisjoint(flow.ancestors(found.term, stop=[latent.z]))  # log p, beside log q
+    op = found.to if found.turns % 2 or whole else _turning(flow, found.term, latent)
+    return placed(anatomy.flow, op)
 
 
 def reconstruction_turned_at(anatomy: Anatomy, kl_too: bool) -> Span | None:
@@ -220,7 +223,7 @@ def reconstruction_turned_at(anatomy: Anatomy, kl_too: bool) -> Span | None:
             turned = op
         (value,) = parents
     found = (turned or join) if kl_too else (turned or term)
-    return found.span if found is not None else None
+    return placed(anatomy.flow, found)
 
 
 def _innermost(value: Value) -> Op | None:

@@ -133,7 +133,7 @@ def _standard(examination: Examination, d: Divergence) -> Iterator[Finding | Ver
             f"the KL in the loss is not that of the sample: R = {d.ratios[0]:.3g} and "
             f"{d.ratios[1]:.3g} instead of 1",
             help="use `-0.5 * (1 + logvar - mu**2 - logvar.exp())` for a log-variance",
-            at=d.at,
+            at=examination.formula_at(d),
             measured={
                 "R": list(d.ratios),
                 "scale head": [s.head for s in d.settings],
@@ -252,7 +252,7 @@ def _densities(examination: Examination) -> Iterator[Finding | Verified]:
             yield Finding(
                 "log q in the loss is not the density of the sample",
                 help="use `Normal(mu, std).log_prob(z)` with the sampler's own `std`",
-                at=q.at,
+                at=examination.formula_at(q),
                 measured={"sampled scale": [*q.sampled], "scale in log q": [*q.meant]},
                 causes=frozenset({"latent", "kl"}),
             )

@@ -19,7 +19,8 @@ def kl_sign_flipped(examination: Examination) -> Iterator[Finding | Verified]:
 
     ## What it checks
     The isolated KL's weight: the loss's gradient at the location over the location itself, the
-    same for all elements, is negative near the prior and far from it.
+    same for all elements, is negative near the prior and far from it. Beside terms on how the rows
+    lie to each other, as a total correlation, all rows are moved together, which those do not feel.
 
     ## Why it matters
     The loss falls without bound while the posterior runs away from the prior.
@@ -57,6 +58,15 @@ def kl_sign_flipped(examination: Examination) -> Iterator[Finding | Verified]:
                 f"the KL pushes the posterior away from its prior: its weight is {weight:.3g}",
                 help="change the KL's sign in the loss",
                 at=at,
+                measured={"weight a row": weight},
+                causes=frozenset({"latent", "kl"}),
+            )
+        elif (weight := examination.common_weight(d)) < 0:
+            yield Finding(
+                "the loss pushes the posteriors of all rows together away from the prior: its "
+                f"weight is {weight:.3g}",
+                help="change the sign of the terms on the posterior in the loss",
+                at=examination.turned_at(d.latent) or d.at,
                 measured={"weight a row": weight},
                 causes=frozenset({"latent", "kl"}),
             )

@@ -25,7 +25,8 @@ def reconstruction_averaged_while_kl_summed(
     ## What it checks
     The weight of the isolated KL over the weight of the reconstruction, which is the observation
     variance at which the loss is an ELBO. It is exactly D_x (or D_x/2 for `mse_loss`), or that
-    times a factor that the loss multiplies the KL by.
+    times a factor that the loss multiplies the KL by. Of a likelihood that is none of the plain
+    ones: the weight of its elements, where the loss has one number for each.
 
     ## Why it matters
     The mean over D_x features divides the likelihood by D_x, so the KL outweighs it by that
@@ -47,7 +48,7 @@ def reconstruction_averaged_while_kl_summed(
     Rybkin, Daniilidis and Levine, Simple and Effective VAE Training with Calibrated Decoders,
     2021, section 3.
     """
-    likelihood = examination.require_likelihood()
+    likelihood = examination.costs or examination.require_likelihood()
     objective = examination.subject.objective
     unweighed = objective.unweighed if objective is not None else None
     for d in examination.require_pulls()[:1]:
@@ -79,7 +80,7 @@ def reconstruction_averaged_while_kl_summed(
                 plots=(weight_plot(d.weight, likelihood.weight),),
                 severity=Severity.NOTE if beta is None and times > 1 else Severity.WARNING,
             )
-        elif 1 / _ALIKE < variance / (beta or 1.0) < _ALIKE:
+        elif examination.costs is None and 1 / _ALIKE < variance / (beta or 1.0) < _ALIKE:
             yield Verified(
                 "KL and reconstruction are reduced alike",
                 {"implied observation variance": variance / (beta or 1.0)},
