@@ -155,6 +155,17 @@ def test_a_slip_in_the_weights_is_told(layout: type[Weighted], slip: Slip, code:
     assert found(slipped(layout, slip)) == [code]
 
 
+@pytest.mark.parametrize("layout", [Weighted, Trailing])
+def test_a_density_that_is_added_up_over_the_rows_is_told(layout: type[Weighted]) -> None:
+    def added_up(_: Weighted, log_px: Tensor, z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+        return log_px + log_normal(z, 0.0, 0.0) - log_normal(z, mu, logvar).sum()
+
+    report = vaedoctor.check(slipped(layout, added_up), batch(), objective="loss", select="VAE711")
+    assert [f.code for f in report.findings] == ["VAE711"]
+    report = vaedoctor.check(slipped(layout, Weighted.log_w), batch(), objective="loss")
+    assert {o.code: o.status for o in report.outcomes}["VAE711"] == "passed"
+
+
 def test_a_distance_over_the_standard_deviation_has_its_own_ratio() -> None:
     with examined(slipped(Weighted, over_std), batch(), loss=lambda out, _: out) as examination:
         (d,) = examination.require_divergences()
@@ -223,7 +234,7 @@ class Stacked(Weighted):
         ("", "", ""),
         ("regrouped", "VAE720", "log_w.view(K, -1).t()"),
         ("mixed", "VAE504", "return mu + (0.5 * logvar).exp()"),
-        ("doubled", "VAE701", "return -0.5 * (math.log(2 * math.pi)"),
+        ("doubled", "VAE701", "log_q = log_normal(z, mu, logvar)"),
     ],
 )
 def test_samples_of_a_row_that_are_repeated_beside_each_other(

@@ -54,7 +54,7 @@ class Twice:
         both = self._pulls(self.doubled, self.twice, heads)
         if not once or len(once) != len(both):
             return 0.0
-        parts = [(b[: len(a)].flatten(), a.flatten()) for a, b in zip(once, both, strict=True)]
+        parts = [(_first(b, a).flatten(), a.flatten()) for a, b in zip(once, both, strict=True)]
         now, then = (torch.cat(column) for column in zip(*parts, strict=True))
         return times(now, then)
 
@@ -64,7 +64,7 @@ class Twice:
         if before is None or x_hat is None or here is None:
             return 0.0
         both = self._pulls(self.doubled, self.twice, [(x_hat, here)])
-        return times(both[0][: len(before)], before) if both else 0.0
+        return times(_first(both[0], before), before) if both else 0.0
 
     def _pulls(
         self, subject: Subject, anatomy: Anatomy, heads: list[tuple[Value, Value]]
@@ -102,12 +102,29 @@ def _leaf(leaf: Tensor) -> Edit:
 
 
 def _laid(known: Value, here: Value) -> Tensor | None:
-    """A value of the batch as it is in another run: itself, or every row twice; None if neither."""
+    """A value of the batch as it is in another run: itself, or every row twice; None if neither.
+
+    The rows may lie behind an axis of several samples.
+    """
     values = known.tensor.detach()
     if here.shape == known.shape:
         return values.clone()
-    doubled = known.shape and here.shape == (2 * known.shape[0], *known.shape[1:])
-    return torch.cat([values, values]) if doubled else None
+    axis = _doubled(known.shape, here.shape)
+    return torch.cat([values, values], axis) if axis is not None else None
+
+
+def _doubled(known: tuple[int, ...], here: tuple[int, ...]) -> int | None:
+    """The one axis on which there are twice as many."""
+    if len(known) != len(here):
+        return None
+    axes = [n for n, (a, b) in enumerate(zip(known, here, strict=True)) if a != b]
+    return axes[0] if len(axes) == 1 and here[axes[0]] == 2 * known[axes[0]] else None
+
+
+def _first(both: Tensor, like: Tensor) -> Tensor:
+    """The part of a value of the doubled batch that is of its first rows."""
+    axis = _doubled(like.shape, both.shape)
+    return both if axis is None else both.narrow(axis, 0, like.shape[axis])
 
 
 def times(now: Tensor, then: Tensor) -> float:
