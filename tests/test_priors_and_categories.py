@@ -486,6 +486,49 @@ def test_the_call_that_hands_dictionaries_over_in_the_wrong_order_is_named() -> 
     assert all(f.at is not None and f.at.line == at for f in told)
 
 
+class OneMaker(nn.Module):
+    """One function makes the scales of q(z1|x) and of p(z1|z2), which the KL takes to a power."""
+
+    def __init__(self, power: float, variances: bool) -> None:
+        super().__init__()
+        torch.manual_seed(6)
+        self.q1, self.q2 = nn.Linear(16, 8), nn.Linear(4, 6)
+        self.p1, self.px = nn.Linear(3, 8), nn.Linear(4, 16)
+        self.power, self.variances = power, variances
+
+    def normal(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        m, s = h.chunk(2, -1)
+        return m, F.softplus(s) + 1e-3
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        (m, s), (n, t) = self.normal(self.q1(x)), self.q2(x[:, :4]).chunk(2, -1)
+        s = s.sqrt() if self.variances else s
+        z = m + s * torch.randn_like(m)
+        top = n + t.exp() * torch.randn_like(n)
+        a, b = self.normal(self.p1(top))
+        kl = kl_divergence(Normal(m, s), Normal(a, b**self.power)).sum(-1)
+        return self.px(z), kl + kl_divergence(Normal(n, t.exp()), Normal(0.0, 1.0)).sum(-1)
+
+    def loss(self, x: Tensor) -> Tensor:
+        x_hat, kl = self(x)
+        total: Tensor = (0.5 * (x_hat - x).pow(2).sum(-1) + kl).mean()
+        return total
+
+
+@pytest.mark.parametrize(
+    ("power", "variances", "told"),
+    [(1.0, False, False), (0.5, True, False), (2.0, False, True), (1.0, True, True)],
+)
+def test_one_line_makes_both_scales_alike(power: float, variances: bool, told: bool) -> None:
+    report = vaedoctor.check(
+        OneMaker(power, variances), rows(), objective="loss", select=["VAE303", "VAE7"]
+    )
+    found = [(f.code, f.severity.value) for f in report.findings]
+    assert found == [("VAE701", "warning")] * told
+    if power == 2:
+        assert text_of(report.findings[0].at) == "b**self.power"
+
+
 class SummedBesideAMinibatch(WeightedMinibatch):
     """The reconstruction is summed over the rows, whose densities the KL is a mean of."""
 

@@ -47,7 +47,8 @@ class LearnedPrior:
     is b over the scale that the prior's layers give: √½ or √2 where a half is missing. `logarithm`
     is the weight of log b beside the rest in what the prior itself is taught. `known` says that a
     tensor holds the b of a KL that means a power of the sampler's scale; `own` that the squared
-    distance is divided by the posterior's variance.
+    distance is divided by the posterior's variance. `twin` is the power of b where one line
+    makes what both scales come from, and the sampler's is made of it with 1.
     """
 
     latent: Latent
@@ -60,13 +61,14 @@ class LearnedPrior:
     sampled_at: Span | None = None
     known: bool = False
     own: bool = False
+    twin: float = 1.0
 
     @property
     def exact(self) -> bool:
         """Whether this is the KL to a normal prior."""
         powers = self.distance == 2 and self.ratio == 2
         alike = abs(self.factor - 1) < EXACT and abs(self.logarithm - 1) < EXACT
-        return powers and alike and self.least == 1
+        return powers and alike and self.least == self.twin == 1
 
     @property
     def powers(self) -> dict[str, Number]:
@@ -99,6 +101,8 @@ class LearnedPrior:
             return "not squared" if self.distance == 1 else "not divided"
         if self.least != 1:
             return "no half" if self.least < 1 else "one half more"
+        if self.twin != 1:
+            return "twin"
         if any(abs(self.logarithm - n) < EXACT for n in (2.0, 0.5, 0.0)):
             return "logarithm"
         return "weight" if any(abs(self.factor / n - 1) < EXACT for n in (2.0, 0.5)) else ""
@@ -133,7 +137,8 @@ def learned_prior(
             factors = curvature * scale**distance / weight
             if spread(factors) < LEARNED:
                 factor = float(factors.mean())
-                least = logarithm = 1.0
+                least = logarithm = twin = 1.0
+                at = of.at
                 if distance == ratio != 2:
                     b = (scale ** (ratio / 2)).reshape(first.location.shape)
                     held = any(abs(m.off) < LEARNED for m in _made(anatomy, b))
@@ -143,8 +148,10 @@ def learned_prior(
                     made = list(_made(anatomy, scale.reshape(first.location.shape)))
                     least = _least(made)
                     if least == 1:
+                        twin, at = _twin(anatomy, of, scale.reshape(first.location.shape))
                         logarithm = _logarithm(probe, of, made, weight, scale)
-                return LearnedPrior(of.latent, distance, ratio, factor, of.at, least, logarithm)
+                made_of = (of.latent, distance, ratio, factor, at)
+                return LearnedPrior(*made_of, least, logarithm, twin=twin)
     return None
 
 
@@ -191,7 +198,38 @@ def _logarithm(
     return float(one / rest)
 
 
-def _made(anatomy: Anatomy, scale: Tensor) -> Iterator[_Made]:
+def _twin(anatomy: Anatomy, of: Divergence, scale: Tensor) -> tuple[float, Span | None]:
+    """The power of b where one and the same line makes what b and the sampler's scale come from.
+
+    A function or class makes the two of them alike; 1 where they are made with one power. With the
+    place where b is made of it, or else the KL's.
+    """
+    if of.latent.scale is None:
+        return 1.0, of.at
+    own = [m for m in _made(anatomy, of.latent.scale.tensor.detach().double()) if _is(m)]
+    made = [m for m in _made(anatomy, scale, (*_POWERS, 2.0, -2.0)) if _is(m)]
+    found = {
+        theirs.power / mine.power
+        for theirs in made
+        for mine in own
+        if theirs.logged == mine.logged and _of_one_line(theirs.value, mine.value)
+    }
+    twin = found.pop() if len(found) == 1 else 1.0
+    held = (m.value.op for m in made if m.power == 1 and not m.logged and twin != 1)
+    return twin, next((op.span for op in held if op is not None), of.at)
+
+
+def _is(made: _Made) -> bool:
+    return abs(made.off) < LEARNED
+
+
+def _of_one_line(one: Value, other: Value) -> bool:
+    if one is other or one.op is None or other.op is None:
+        return False
+    return one.op.name == other.op.name and one.op.span is not None and one.op.span == other.op.span
+
+
+def _made(anatomy: Anatomy, scale: Tensor, powers: tuple[float, ...] = _POWERS) -> Iterator[_Made]:
     """The values behind the loss that hold b up to a factor: b, its square, inverse, logarithm."""
     behind = anatomy.flow.ancestors(loss_value(anatomy))
     for value in anatomy.recording.values:
@@ -202,7 +240,7 @@ def _made(anatomy: Anatomy, scale: Tensor) -> Iterator[_Made]:
             continue
         logs = [(made, True), *([(made.log(), False)] if bool((made > 0).all()) else [])]
         for log, logged in logs:
-            for power in _POWERS:
+            for power in powers:
                 apart = scale.log() - power * log
                 off = float(apart.mean())
                 if float((apart - off).abs().max()) < LEARNED:

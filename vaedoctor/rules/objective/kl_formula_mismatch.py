@@ -36,6 +36,8 @@ _SLIPS = {
     "½ is too much beside its logarithms",
     "logarithm": "the prior's logarithm weighs {logarithm:.3g} times as much as the KL's rest: "
     "a scale stands for its square, or the logarithm is missing",
+    "twin": "the prior's scale in the KL is the power {twin:.3g} of what the sampler takes from "
+    "the same line",
     "weight": "the means weigh {factor:.3g} times as much in the KL as the scales",
 }
 
@@ -65,8 +67,10 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
     a division was forgotten, a ratio is upside down or the distance is divided by s². If that b is
     √2 or √½ times what the model computes as the prior's scale, and not it, a half is missing or
     too much. The prior's own gradient at log b has to be w (1 - (s² + (m - a)²)/b²): a 1 that is
-    2, ½ or 0 is a scale that stands for its square, or a logarithm that is missing. Balanced KLs,
-    which weigh the prior's side otherwise, keep the 1.
+    2, ½ or 0 is a scale that stands for its square, or a logarithm that is missing.
+    A line that makes what both scales come from makes them alike: that b is another power of it
+    than the sampler's scale is a warning. Balanced KLs, which weigh the prior's side otherwise,
+    keep the 1.
 
     A scale term that is exactly that of N(0, I) beside a location that is pulled with one
     strength wherever it is (`|mu|` for `mu**2`) is the KL to no prior at all.
@@ -230,7 +234,9 @@ def _learned(found: list[LearnedPrior]) -> Iterator[Finding | Verified]:
             yield Verified("the KL to the learned prior is that of two normals", p.powers)
         elif p.slip:
             yield Finding(
-                _SLIPS[p.slip].format(least=p.least, factor=p.factor, logarithm=p.logarithm),
+                _SLIPS[p.slip].format(
+                    least=p.least, factor=p.factor, logarithm=p.logarithm, twin=p.twin
+                ),
                 help="N(a, b²) as prior: `log(b / s) + (s**2 + (mu - a)**2) / (2 * b**2) - .5`",
                 at=p.at,
                 measured={
@@ -240,6 +246,7 @@ def _learned(found: list[LearnedPrior]) -> Iterator[Finding | Verified]:
                     "weight of the prior's logarithm": p.logarithm,
                 },
                 causes=frozenset({"latent", "kl"}),
+                severity=Severity.WARNING if p.slip == "twin" else Severity.ERROR,
             )
 
 
