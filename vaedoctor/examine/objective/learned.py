@@ -14,8 +14,7 @@ which the posterior knows nothing of. It is 2 where b stands for b² in all but 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -25,8 +24,7 @@ from ...finding import Number, Span
 from ...subject.subject import Subject
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.latents import Latent
-from ..anatomy.pinning import loss_value
-from ..runs.recording import Value
+from . import priorscale
 from .divergence import EXACT, LEARNED, Divergence
 from .probe import Probe
 from .quotients import spread
@@ -34,8 +32,6 @@ from .quotients import spread
 _APART = 0.05  # the priors' own scales have to differ by more than that to tell the forms apart
 
 _DISTANCES = {4: (4, 2, 1, 0), -2: (-2, 2)}  # powers of b, where not those of the ratio of 2
-
-_POWERS = (1.0, 0.5, -1.0, -0.5, 0.25, -0.25)  # of b, its square, and one taken for its square
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,32 +137,22 @@ def learned_prior(
                 at = of.at
                 if distance == ratio != 2:
                     b = (scale ** (ratio / 2)).reshape(first.location.shape)
-                    held = any(abs(m.off) < LEARNED for m in _made(anatomy, b))
+                    held = any(abs(m.off) < LEARNED for m in priorscale.held_by(anatomy, b))
                     made_of = (of.latent, distance, ratio, factor, of.at)
                     return LearnedPrior(*made_of, sampled_at=of.sampled_at, known=held)
                 if distance == ratio == 2 and abs(factor - 1) < EXACT:
-                    made = list(_made(anatomy, scale.reshape(first.location.shape)))
-                    least = _least(made)
+                    made = list(priorscale.held_by(anatomy, scale.reshape(first.location.shape)))
+                    least = priorscale.least(made)
                     if least == 1:
-                        twin, at = _twin(anatomy, of, scale.reshape(first.location.shape))
+                        twin, at = priorscale.twin(anatomy, of, scale.reshape(first.location.shape))
                         logarithm = _logarithm(probe, of, made, weight, scale)
                 made_of = (of.latent, distance, ratio, factor, at)
                 return LearnedPrior(*made_of, least, logarithm, twin=twin)
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """A value of the model of which log b is `power` times the logarithm, or itself, and `off`."""
-
-    value: Value
-    power: float
-    off: float
-    logged: bool
-
-
 def _logarithm(
-    probe: Probe, of: Divergence, made: list[_Made], weight: float, scale: Tensor
+    probe: Probe, of: Divergence, made: list[priorscale.Made], weight: float, scale: Tensor
 ) -> float:
     """The weight of log b in the prior's own gradient; 1 where that is no KL's, or not known.
 
@@ -196,75 +182,6 @@ def _logarithm(
     if rest <= 0 or left > LEARNED * float(slopes.abs().max()):
         return 1.0
     return float(one / rest)
-
-
-def _twin(anatomy: Anatomy, of: Divergence, scale: Tensor) -> tuple[float, Span | None]:
-    """The power of b where one and the same line makes what b and the sampler's scale come from.
-
-    A function or class makes the two of them alike; 1 where they are made with one power. With the
-    place where b is made of it, or else the KL's.
-    """
-    if of.latent.scale is None:
-        return 1.0, of.at
-    own = [m for m in _made(anatomy, of.latent.scale.tensor.detach().double()) if _is(m)]
-    made = [m for m in _made(anatomy, scale, (*_POWERS, 2.0, -2.0)) if _is(m)]
-    found = {
-        theirs.power / mine.power
-        for theirs in made
-        for mine in own
-        if theirs.logged == mine.logged and _of_one_line(theirs.value, mine.value)
-    }
-    twin = found.pop() if len(found) == 1 else 1.0
-    held = (m.value.op for m in made if m.power == 1 and not m.logged and twin != 1)
-    return twin, next((op.span for op in held if op is not None), of.at)
-
-
-def _is(made: _Made) -> bool:
-    return abs(made.off) < LEARNED
-
-
-def _of_one_line(one: Value, other: Value) -> bool:
-    if one is other or one.op is None or other.op is None:
-        return False
-    return one.op.name == other.op.name and one.op.span is not None and one.op.span == other.op.span
-
-
-def _made(anatomy: Anatomy, scale: Tensor, powers: tuple[float, ...] = _POWERS) -> Iterator[_Made]:
-    """The values behind the loss that hold b up to a factor: b, its square, inverse, logarithm."""
-    behind = anatomy.flow.ancestors(loss_value(anatomy))
-    for value in anatomy.recording.values:
-        if value.index not in behind:
-            continue
-        made = value.tensor.detach().double()
-        if not value.tensor.is_floating_point() or not _spans(made, scale):
-            continue
-        logs = [(made, True), *([(made.log(), False)] if bool((made > 0).all()) else [])]
-        for log, logged in logs:
-            for power in powers:
-                apart = scale.log() - power * log
-                off = float(apart.mean())
-                if float((apart - off).abs().max()) < LEARNED:
-                    yield _Made(value, power, off, logged)
-
-
-def _least(made: list[_Made]) -> float:
-    """The KL's b over the prior's scale as it was computed: √½, √2, or 1 where that is b itself.
-
-    A loss cannot tell N(a, b²) from N(a, 2b²) with a half missing. The model can: it holds b, its
-    square, inverse or logarithm as a tensor, or, if not, one of them of √2 or √½ times b.
-    """
-    seen = {m.off for m in made}
-    if any(abs(off) < LEARNED for off in seen):
-        return 1.0
-    halves = (off for off in seen if abs(abs(off) - 0.5 * math.log(2)) < LEARNED)
-    return next((math.exp(off) for off in halves), 1.0)
-
-
-def _spans(made: Tensor, scale: Tensor) -> bool:
-    """Whether a tensor has one number for each element, or for each of a column."""
-    return made.shape == scale.shape or (
-        made.dim() > 0 and made.shape == scale.shape[-made.dim() :]
-    )
 
 
 def _scale(of: Divergence, power: int) -> tuple[float, Tensor] | None:
