@@ -221,7 +221,7 @@ def test_arguments_that_cannot_be_made_up(write: Write) -> None:
     command, _, rest = caught.value.next_step.partition("\n")
     assert command.endswith("mymodel.py:VAE --arg latent_dim=16 --arg tree=VALUE")
     assert 'args = { latent_dim = 16, tree = "VALUE" }' in rest
-    assert "        tree=...,  # its walk is read\n" in rest
+    assert "        tree=...,  # <-- its walk is read\n" in rest
 
 
 @pytest.mark.parametrize(
@@ -237,6 +237,7 @@ def test_wrong_arguments(args: dict[str, str], message: str) -> None:
     class Small(nn.Module):
         def __init__(self, latent_dim: int = 4) -> None:
             super().__init__()
+            self.out = nn.Linear(3, latent_dim)
 
     with pytest.raises(TargetError, match=message.replace("?", r"\?")):
         next(builds(Small, args=args))

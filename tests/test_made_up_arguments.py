@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from vaedoctor.subject.construct.given import given_arguments
 from vaedoctor.subject.construct.making import Call, arguments, namespace_of, realised
+from vaedoctor.subject.construct.pasted import pasted as as_a_file
 from vaedoctor.subject.construct.reading import uses_of
 from vaedoctor.subject.construct.solving import Outcome, solve
-from vaedoctor.subject.construct.unbuildable import factory
 from vaedoctor.subject.subject import Subject
 from vaedoctor.subject.target import TargetError, from_instance, load
 
@@ -271,8 +271,8 @@ def test_what_cannot_be_made_up_is_configuration_to_edit(write: Callable[[str], 
 def test_the_printed_factory_runs_once_the_gap_is_filled(write: Callable[[str], str]) -> None:
     target = write(UNKNOWN)
     text = stopped(target).next_step
-    code = text[text.index("def make_vae") : text.rindex("vaedoctor check")]
-    command = text.splitlines()[-1]
+    code, _, commands = text[text.index("def make_vae") :].partition("vaedoctor check")
+    command = "vaedoctor check" + commands.splitlines()[0]
     filled = code.replace("=...,", "=type('B', (), {'width_of': lambda self, x: 9})(),")
     path = Path(target.removesuffix(":VAE"))
     path.write_text(path.read_text() + "\n\n" + filled)
@@ -323,8 +323,8 @@ def test_the_factory_for_a_library_imports_what_stands_beside_the_class() -> Non
     Beside.__module__ = Model.__module__ = "somelib.models"
     Beside.__qualname__ = "Beside"
     made = {"part": Call(Beside, {})}
-    assert "    from somelib.models import Beside" in factory(Model, "somelib.models:Model", made)
-    assert "import Beside" not in factory(Model, "models.py:Model", made)
+    assert "\nfrom somelib.models import Beside" in as_a_file(Model, "somelib.models:Model", made)
+    assert "import Beside" not in as_a_file(Model, "models.py:Model", made)
 
 
 def test_uses_are_read_through_aliases_and_calls() -> None:

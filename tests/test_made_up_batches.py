@@ -420,7 +420,7 @@ def test_a_dict_among_the_lines_to_edit_shows_what_its_keys_hold() -> None:
     rest = caught.value.next_step.partition("\n\n")[2]
     scope: dict[str, Any] = {}
     exec(rest[rest.index("import torch") :], scope)
-    tensors = scope["one_batch"]()
+    (tensors,) = scope["one_batch"]()
     assert (tensors["at"].dtype, sorted(tensors)) == (torch.int64, ["at", "seen"])
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from vaedoctor.subject.construct.making import MARK
 from vaedoctor.subject.subject import Subject
 from vaedoctor.subject.target import TargetError, load
 
@@ -88,19 +89,21 @@ def print_of(target: str, **options: str) -> str:
 
 
 def followed(text: str, fills: dict[str, str]) -> Subject:
-    """Write the functions where the print says, each with its places filled; run its last command.
+    """Write the file that is printed, its places filled, and run its last command.
 
-    `fills` are a line's beginning, as it is printed, and what is written there.
+    `fills` are the beginning of a line that is marked, as it is printed, and what is written there.
     """
-    for file in ("make_vae.py", "data.py"):
-        found = re.search(
-            rf"^.*\b{file}\b.*:\n\n((?!vaedoctor check|or ).*\n|\n)+", text, re.MULTILINE
-        )
-        lines = found[0].splitlines()[2:] if found is not None else []
-        for begin, filled in fills.items():
-            lines = [filled if one.strip().startswith(begin) else one for one in lines]
-        compile("\n".join(lines), file, "exec")
-        Path(file).write_text("\n".join(lines) + "\n")
+    found = re.search(
+        r"^.*\bmake_vae.py\b.*:\n\n((?!vaedoctor check|or ).*\n|\n)+", text, re.MULTILINE
+    )
+    assert found is not None
+    lines = found[0].splitlines()[2:]
+    for begin, filled in fills.items():
+        (at,) = [i for i, one in enumerate(lines) if one.strip().startswith(begin)]
+        assert MARK in lines[at], lines[at]
+        lines[at] = filled
+    compile("\n".join(lines), "make_vae.py", "exec")
+    Path("make_vae.py").write_text("\n".join(lines) + "\n")
     command = [line for line in text.splitlines() if line.startswith("vaedoctor check")][-1]
     _, _, target, *options = shlex.split(command)
     given = dict(zip((o[2:] for o in options[::2]), options[1::2], strict=True))
@@ -126,7 +129,7 @@ def test_a_print_that_is_followed_is_examined(
 
 def test_an_argument_that_the_exception_is_about_is_pointed_at(write: Write) -> None:
     text = print_of(write(BATCH))
-    marked = [line.split(" =")[0].strip() for line in text.splitlines() if "# <--" in line]
+    marked = [line.split(" =")[0].strip() for line in text.splitlines() if "# <-- your own" in line]
     assert marked == ["code"]
     assert "# code: the station of each row, from 9000 on" in text
 
@@ -146,8 +149,8 @@ class VAE(Body):
 def test_a_layer_that_stands_in_for_a_part_is_marked_beside_the_gap(write: Write) -> None:
     text = print_of(write(STAND_IN))
     (mapper,) = [s for s in text.splitlines() if "mapper=nn.Linear(" in s and s.startswith("    ")]
-    assert mapper.endswith("# a layer that stands in: put your own part in its place")
-    assert "decoder=...,  # called with 2 arguments" in text
+    assert mapper.endswith("# <-- a layer that stands in: put your own part in its place")
+    assert "decoder=...,  # <-- called with 2 arguments" in text
     own = {"mapper=": "mapper=nn.Linear(16, 3),", "decoder=": "decoder=nn.Bilinear(64, 3, 64),"}
     assert followed(text, own).batch.ran
 

@@ -171,8 +171,8 @@ def test_a_refusal_ends_with_a_function_that_makes_the_same_model() -> None:
         load("test_refused_batches:Particular")
     text = str(refused.value)
     assert "from test_refused_batches import Particular" in text
-    assert "def make_vae():\n    return Particular(count=" in text
-    assert text.endswith("vaedoctor check make_vae.py:make_vae --input data.py:one_batch")
+    assert "def make_vae():\n    model = Particular(\n        count=" in text
+    assert text.endswith("vaedoctor check make_vae.py:make_vae --input make_vae.py:one_batch")
 
 
 class Signal(nn.Module):

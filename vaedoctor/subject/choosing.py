@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import Any
 
 from torch import nn
 
 from .batches.fitting import blamed_for
 from .batches.nofit import NotGuessed
-from .batches.spelled import as_function
 from .calling import calling_of, has_forward
+from .code.signatures import by_name
 from .construct.after_all import calls_what_nobody_gave, given_too
 from .construct.bases import meant_below
 from .construct.built import Built
 from .construct.gaps import with_gaps
 from .construct.parts import stands_in
+from .construct.pasted import pasted
 from .construct.solving import sizes_in
-from .construct.unbuildable import cannot_compose, cannot_run, factory
+from .construct.spelled import as_function
+from .construct.unbuildable import cannot_compose, cannot_run, in_order, is_of_a_library
 from .errors import TargetError
 from .forwardless import meant_as_forward, without_forward
 from .mending import (
@@ -152,7 +155,12 @@ def _cannot_run(chosen: Chosen, error: BaseException, wanted: Wanted) -> TargetE
     lines: list[str] = []
     if calling.parts is None and batch.guessed:
         lines = as_function(model, args, kwargs, blamed_for(model, args, kwargs, wanted.seed))
-    return cannot_run(type(model), built.made_up, error, wanted.target, lines)
+    return cannot_run(_maker(built), built.made_up, error, wanted.target, lines, built.typed)
+
+
+def _maker(built: Built) -> Callable[..., Any]:
+    """What the user named: a class, or a function that makes the model."""
+    return built.thing if built.thing is not None else type(built.model)
 
 
 def _may_be_made_up(chosen: Chosen, wanted: Wanted) -> bool:
@@ -171,13 +179,15 @@ def _may_be_made_up(chosen: Chosen, wanted: Wanted) -> bool:
 
 def _with_factory(error: NotGuessed, built: Built, wanted: Wanted) -> TargetError:
     """The refusal with the function that makes the same model, where nobody gave its sizes."""
-    kind, invented = type(built.model), {**built.made_up, **built.shrunk}
+    maker, invented = _maker(built), {**built.made_up, **built.shrunk}
     raised = None if error.trial is None else error.trial.error
     if raised is not None and invented:
-        asked = with_gaps(kind, invented, raised, by_lines=False)
+        asked = with_gaps(maker, invented, raised, by_lines=False)
         if asked != invented:
-            return cannot_run(kind, invented, raised, wanted.target, error.lines)
-    if wanted.target and invented:
-        made = factory(kind, wanted.target, invented)
-        error.next_step += f"\n\n{made} --input data.py:one_batch"
+            return cannot_run(maker, invented, raised, wanted.target, error.lines, built.typed)
+    own = isinstance(maker, type) and not is_of_a_library(maker, wanted.target)
+    if wanted.target and built.thing is not None and (invented or built.typed or not own):
+        made = in_order(maker, {**by_name(maker, invented), **built.typed})
+        file = pasted(maker, wanted.target, made, error.lines, with_batch=True)
+        error.next_step = "\n\n".join(s for s in (error.shape, file) if s)
     return error

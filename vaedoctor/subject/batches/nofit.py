@@ -6,20 +6,21 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..construct.spelled import as_function
 from ..errors import TargetError, summary
 from ..trials.trial import Trial, forward_parameters
 from .guess import Made
-from .spelled import as_function
 
 
 class NotGuessed(TargetError):
     """No made-up input fits; `trial` is the one that came furthest, if any was made.
 
-    `lines` are a function with what it was given.
+    `lines` are a function with what it was given, `shape` a command that names a shape instead.
     """
 
     trial: Trial | None = None
     lines: tuple[str, ...] = ()
+    shape: str = ""
 
 
 def no_guess(model: nn.Module, target: str, made: Made | None) -> NotGuessed:
@@ -47,6 +48,7 @@ def no_guess(model: nn.Module, target: str, made: Made | None) -> NotGuessed:
         ),
     )
     refused.trial, refused.lines = None if made is None else made.trial, tuple(lines)
+    refused.shape = "".join(shown)
     return refused
 
 

@@ -22,7 +22,7 @@ def signature_of(thing: Callable[..., Any]) -> inspect.Signature:
     A class that hands its `**kwargs` on to a base class takes what that takes, by name.
     """
     try:
-        signature = inspect.signature(thing)
+        signature = _constructors(thing) if is_hidden(thing) else inspect.signature(thing)
     except (TypeError, ValueError):
         return inspect.Signature()
     own = list(signature.parameters.values())
@@ -30,6 +30,22 @@ def signature_of(thing: Callable[..., Any]) -> inspect.Signature:
         return signature
     inherited = _handed_on(thing, set(signature.parameters))
     return signature.replace(parameters=[*own[:-1], *inherited, own[-1]])
+
+
+def is_hidden(thing: Any) -> bool:
+    """Whether a metaclass that takes anything stands before the constructor of a class."""
+    called = type(thing).__call__ if isinstance(thing, type) else None
+    if not isinstance(called, types.FunctionType) or constructor_of(thing) is None:
+        return False
+    spread = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    _, *taken = inspect.signature(called).parameters.values()
+    return all(p.kind in spread for p in taken)
+
+
+def _constructors(kind: Any) -> inspect.Signature:
+    """The signature of a constructor, without `self`."""
+    signature = inspect.signature(constructor_of(kind))
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
 def _handed_on(thing: Any, taken: set[str]) -> Iterator[inspect.Parameter]:
@@ -47,7 +63,7 @@ def _handed_on(thing: Any, taken: set[str]) -> Iterator[inspect.Parameter]:
 
 def _chain(thing: Any) -> Iterator[tuple[types.FunctionType, ast.Call]]:
     """The constructors of base classes that `**kwargs` reach, and the calls that hand them on."""
-    plain = isinstance(thing, type) and type(thing).__call__ is type.__call__
+    plain = (isinstance(thing, type) and type(thing).__call__ is type.__call__) or is_hidden(thing)
     order = thing.__mro__ if plain else ()
     made = [f for k in order if isinstance(f := vars(k).get("__init__"), types.FunctionType)]
     for function, following in itertools.pairwise(made):

@@ -24,7 +24,8 @@ from .answers import answering
 from .asserted import equalling, passing
 from .bases import meant_below
 from .built import Built, Plan, Values, built_by, siblings
-from .given import given_arguments
+from .given import as_typed, given_arguments
+from .making import Typed
 from .parts import inheriting_part
 from .proposing import Proposals
 from .smaller import MOST_PARAMETERS, TooLarge, at_most
@@ -58,19 +59,21 @@ def builds(
     proposals = Proposals(thing, {**read, **given}, names)
     likeliest = _likeliest_first(proposals, bool(read), bool(given))
     search = _Search(thing, proposals, construction, names, seed, most)
+    search.typed = as_typed(args or {}, given)
     yield from search.through(likeliest)
     if search.found:
         return
     if search.failure is None:
-        raise cannot_guess(thing, proposals, proposals.values, label)
+        raise cannot_guess(thing, proposals, search.typed, label)
     plan, error = search.failure
-    raise cannot_construct(thing, plan.made_up, error, label) from error
+    raise cannot_construct(thing, plan.made_up, error, label, search.typed) from error
 
 
 class _Search:
     """Calls a thing with one set of made-up arguments after the other, and learns from refusals.
 
-    `found` tells that a model was made, `failure` the refusal that stands furthest in it.
+    `found` tells that a model was made, `failure` the refusal that stands furthest in it;
+    `typed` are the arguments that the user gave.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class _Search:
         self.names, self.seed, self.most = names, seed, most
         self.found = False
         self.failure: tuple[Plan, BaseException] | None = None
+        self.typed: dict[str, Typed] = {}
         self._spare: tuple[Plan, nn.Module] | None = None
         self._asked: list[Values] = []
         self._tried = set[str]()
@@ -109,7 +113,7 @@ class _Search:
         """The model that one set gives, or its smaller siblings where that is too large."""
         kept = {} if made_up is None else self.proposals.values
         like = self.proposals.origins.get(repr(made_up), "")
-        plan = Plan(self.thing, kept, made_up or {}, self.construction, like=like)
+        plan = Plan(self.thing, kept, made_up or {}, self.construction, {}, like, self.typed)
         plan, model, error = self._constructed(plan, self.most)
         if isinstance(error, TooLarge):
             for one in siblings(plan, self.names, self.seed):

@@ -16,7 +16,7 @@ from ..code.signatures import by_name, defaults_of, signature_of
 from ..script.aftermath import Aftermath, apply_following
 from ..script.construction import Construction
 from ..trials.switches import generators_restored, seed_everything
-from .making import arguments, realised
+from .making import Typed, arguments, realised
 from .parts import gives
 from .smaller import Shrinking
 
@@ -28,8 +28,8 @@ _MOST_SIBLINGS = 4
 class Plan:
     """What to call, with which arguments, and the user's own call they were read from.
 
-    `shrunk` are made-up arguments in the place of defaults that make too large a model, and `like`
-    is where the library itself makes one, if that was followed.
+    `shrunk` are made-up arguments in the place of defaults that make too large a model, `like`
+    is where the library itself makes one, if that was followed, and `typed` what the user gave.
     """
 
     thing: Callable[..., Any]
@@ -38,6 +38,7 @@ class Plan:
     construction: Construction | None = None
     shrunk: Values = field(default_factory=dict)
     like: str = ""
+    typed: Mapping[str, Typed] = field(default_factory=dict)
 
     @property
     def invented(self) -> Values:
@@ -81,7 +82,8 @@ class Built:
     `remake` builds it with other values in the place of the made-up ones; it raises what the
     constructor raises. `smaller` are its siblings with smaller defaults,
     for a forward pass that costs too much, and `shrunk` what makes it one. `like` is the library's
-    own call that was followed.
+    own call that was followed. `thing` is what was called, with what the user gave as it was
+    `typed`.
     """
 
     model: nn.Module
@@ -94,6 +96,8 @@ class Built:
     shrunk: Mapping[str, Any] = field(default_factory=dict)
     like: str = ""
     smaller: Callable[[], Iterator[Built]] = _nothing
+    thing: Any = None
+    typed: Mapping[str, Typed] = field(default_factory=dict)
 
 
 def built_by(plan: Plan, model: nn.Module, namespace: dict[str, Any], seed: int) -> Built:
@@ -118,6 +122,8 @@ def built_by(plan: Plan, model: nn.Module, namespace: dict[str, Any], seed: int)
         plan.shrunk,
         plan.like,
         smaller,
+        plan.thing,
+        plan.typed,
     )
 
 

@@ -18,7 +18,7 @@ from ..code.signatures import annotations_of, name_of, signature_of, signature_t
 from ..code.source import Source
 from ..errors import TargetError
 from .gaps import known
-from .making import GAP
+from .making import GAP, Typed
 from .marks import documented
 from .reading import uses_of
 
@@ -72,6 +72,13 @@ def given_arguments(
     return found
 
 
+def as_typed(args: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Typed]:
+    """The arguments as they were typed, those of `**kwargs` among them."""
+    spread = [v for v in given.values() if isinstance(v, dict)]
+    values = {k: v for held in (*spread, given) for k, v in held.items()}
+    return {name: Typed(text, values[name]) for name, text in args.items()}
+
+
 def _with_attributes(value: Any) -> Any:
     """A dict for a constructor that reads attributes: `{"z": 3}` as an object with `.z`."""
     if type(value) is dict and all(isinstance(k, str) for k in value):
@@ -98,16 +105,9 @@ def _parsed(
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         value = _named_value(text, namespace, source)
-    if wanted in (int, float) and not isinstance(value, bool | list | tuple | dict):
-        try:
-            if wanted is int and isinstance(value, float) and not value.is_integer():
-                raise ValueError
-            return wanted(value)
-        except (TypeError, ValueError):
-            raise TargetError(
-                f"`--arg {name}={text}` is not {'an int' if wanted is int else 'a float'}",
-                next_step=f"--arg {name}={default if isinstance(default, int | float) else 16}",
-            ) from None
+    if wanted in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        whole = wanted is float or float(value).is_integer()
+        return wanted(value) if whole else value  # an annotation may be wrong: no reason to refuse
     if isinstance(value, tuple | list) and wanted in (list, tuple):
         return wanted(value)
     return value

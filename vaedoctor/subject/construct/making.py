@@ -13,6 +13,7 @@ import torch
 
 WRITTEN = "make_vae"  # the module of a class that the factory brings with it
 GAP = "VALUE"  # what is to be filled in, where no Python stands
+MARK = "# <-- "  # behind what may be filled in or corrected
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,14 @@ class Gap:
     about: str
     said: str = ""
     like: tuple[Call | type, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """A value as the user typed it: `--arg widths=[8,8]`."""
+
+    text: str
+    value: Any
 
 
 def gaps_in(value: Any) -> Iterator[Gap]:
@@ -82,6 +91,8 @@ def spelled(value: Any) -> str:
     """A value as it is typed after `--arg name=`."""
     if isinstance(value, Gap):
         return GAP
+    if isinstance(value, Typed):
+        return value.text
     if isinstance(value, str) and not _reads_as_something_else(value):
         return value
     return expression(value)
@@ -97,6 +108,8 @@ def expression(value: Any) -> str:
         return f"{_name(value.thing)}({inside})"
     if isinstance(value, Gap):
         return "..."
+    if isinstance(value, Typed):
+        return repr(value.value) if isinstance(value.value, str) else value.text
     if type(value) is list:
         return f"[{','.join(map(expression, value))}]"
     if type(value) is tuple:

@@ -7,6 +7,7 @@ the same package that may be meant, with what they take.
 from __future__ import annotations
 
 import inspect
+import itertools
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from ..code.signatures import defaults_of, required, signature_of
+from ..code.signatures import defaults_of, signature_of
 from ..code.uses import Use
 from .bases import fitting_first, makable, only_raises
 from .inventing import Inventor
@@ -25,7 +26,9 @@ from .sizes import Sizes
 
 _MOST_SAID = 300
 _MOST_CLASSES = 3
-_WIDTH = 96
+_WIDTH = 90
+_LONGEST = 140  # of what a class takes, without the commas
+_SHORT = 24
 _EMPTY = inspect.Parameter.empty
 
 
@@ -67,7 +70,12 @@ def comments(thing: Callable[..., Any], name: str, gaps: list[Gap]) -> list[str]
         )
     ]
     meant = dict.fromkeys(_shown(like) for one in gaps for like in one.like)
-    return [*lines, *(f"# {'or' if i else 'such as'} {text}" for i, text in enumerate(meant))]
+    for i, text in enumerate(meant):
+        first = f"# {'or' if i else 'such as'} "
+        lines += textwrap.wrap(
+            text, _WIDTH, initial_indent=first, subsequent_indent="#   ", break_long_words=False
+        )
+    return lines
 
 
 def documented(thing: Callable[..., Any], name: str) -> str:
@@ -112,12 +120,25 @@ def _is_of(kind: Any, package: str) -> bool:
 
 
 def _shown(like: Call | type) -> str:
-    """`Encoder(input_dim=37)` to be pasted, or a class with the names of what it must be given."""
-    return expression(like) if isinstance(like, Call) else _taking(like)
+    """`Encoder(input_dim=37)` to be pasted, or a class; with all that it takes."""
+    if not isinstance(like, Call):
+        return taking(like)
+    said = expression(like)
+    whole = taking(like.thing) if isinstance(like.thing, type) else said
+    return said if whole == said else f"{said}, of {whole}"
 
 
-def _taking(kind: type) -> str:
-    """`Encoder(input_dim, latent_dim, ...)`: a class with what it must be given."""
-    parameters = signature_of(kind).parameters
-    names = [p.name for p in required(signature_of(kind))]
-    return f"{kind.__name__}({', '.join([*names, *['...'] * (len(names) < len(parameters))])})"
+def taking(kind: type) -> str:
+    """`Encoder(input_dim, latent_dim=16, ...)`: a class with what it takes."""
+    names = [
+        p.name if p.default is _EMPTY else f"{p.name}={_short(p.default)}"
+        for p in signature_of(kind).parameters.values()
+    ]
+    kept = list(itertools.takewhile(lambda n: n <= _LONGEST, itertools.accumulate(map(len, names))))
+    more = ["..."] * (len(kept) < len(names))
+    return f"{kind.__name__}({', '.join([*names[: len(kept)], *more])})"
+
+
+def _short(default: Any) -> str:
+    said = expression(default)
+    return said if len(said) <= _SHORT and "<" not in said else "..."

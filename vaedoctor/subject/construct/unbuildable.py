@@ -5,35 +5,34 @@ from __future__ import annotations
 import enum
 import inspect
 import json
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...spelling import listed
-from ..code.signatures import by_name, hint_of, name_of, signature_text
+from ..code.signatures import (
+    annotations_of,
+    by_name,
+    hint_of,
+    name_of,
+    signature_of,
+    signature_text,
+)
 from ..errors import TargetError, summary, user_traceback
 from .gaps import known, with_gaps
-from .making import (
-    Call,
-    Gap,
-    arguments,
-    classes_written,
-    expression,
-    gaps_in,
-    imports_for,
-    spelled,
-)
-from .marks import comments, gap
-from .parts import stands_in
+from .making import Call, Gap, Typed, arguments, classes_written, gaps_in, spelled
+from .marks import gap
+from .pasted import home_of, pasted
 from .proposing import Proposals
+from .templates import is_plain
 
 _EMPTY = inspect.Parameter.empty
-_STANDS_IN = "a layer that stands in: put your own part in its place"
 
 
 def cannot_guess(
-    thing: Callable[..., Any], proposals: Proposals, values: Mapping[str, Any], label: str
+    thing: Callable[..., Any], proposals: Proposals, typed: Mapping[str, Typed], label: str
 ) -> TargetError:
-    """Arguments that nothing is known about."""
+    """Arguments that nothing is known about; `typed` are those that the user gave."""
     made: dict[str, Any] = {}
     unknown = []
     for p in proposals.missing:
@@ -51,7 +50,7 @@ def cannot_guess(
                 k: Gap(f"{k}: {told[k]}" if told.get(k) else k) if v is None else v
                 for k, v in entries.items()
             }
-    made = by_name(thing, made)
+    made = in_order(thing, {**typed, **by_name(thing, made)})
     return TargetError(
         f"`{name_of(thing)}{signature_text(thing)}` needs {listed(unknown)}, "
         "which cannot be made up",
@@ -64,26 +63,41 @@ def cannot_construct(
     made_up: Mapping[str, Any],
     error: BaseException,
     label: str,
+    typed: Mapping[str, Typed] = types.MappingProxyType({}),
 ) -> TargetError:
     """The constructor raised."""
     made = by_name(thing, made_up)
-    made_up = with_gaps(thing, made, error)
-    name = name_of(thing)
-    again = f"vaedoctor check {label}"
-    if made_up:
-        step = f"{command(label, made_up)}\n\n{said(thing, label, made_up)}"
+    gaps = with_gaps(thing, made, error)
+    name, kept = name_of(thing), in_order(thing, {**gaps, **typed})
+    if kept or is_of_a_library(thing, label):
+        step = f"{command(label, kept)}\n\n{said(thing, label, kept)}"
+        how = "with made-up arguments" if made else "with your arguments" * bool(typed)
         message = (
             f"`{name}{signature_text(thing)}` could not be constructed "
-            f"{'with made-up arguments' if made else 'without arguments'}: {summary(error)}"
+            f"{how or 'without arguments'}: {summary(error)}{_unlike(thing, typed)}"
         )
         return TargetError(message, traceback=user_traceback(error), next_step=step)
+    step = f"correct `{name}.__init__`, then `vaedoctor check {label}`"
+    if not isinstance(thing, type):
+        step = f"correct `{name}`:\n\n{pasted(thing, label, {})}"
     return TargetError(
         f"`{name}` raised {summary(error)} while it was constructed",
         traceback=user_traceback(error),
-        next_step=f"correct `{name}.__init__`, then `{again}`"
-        if isinstance(thing, type)
-        else f"correct `{name}`, then `{again}`",
+        next_step=step,
     )
+
+
+def _unlike(thing: Callable[..., Any], typed: Mapping[str, Typed]) -> str:
+    """Which arguments that the user gave are not what their annotations ask for."""
+    hints = annotations_of(thing)
+    said = ""
+    for name, given in typed.items():
+        kind = hints.get(name)
+        numbers = (int,) if kind is int else (int, float)
+        if kind in (int, float) and not isinstance(given.value, numbers):
+            asked = "an int" if kind is int else "a float"
+            said += f"; `--arg {name}={given.text}` is not {asked}, which its annotation asks for"
+    return said
 
 
 def cannot_run(
@@ -92,23 +106,37 @@ def cannot_run(
     error: BaseException,
     label: str,
     lines: Sequence[str] = (),
+    typed: Mapping[str, Typed] = types.MappingProxyType({}),
 ) -> TargetError:
-    """The forward pass raised, and other made-up sizes change what it says.
+    """The forward pass raised, and other arguments or another input may change what it says.
 
     `lines` are a function with the input that was given, which may be to blame as well.
     """
     how = "with made-up arguments, which may not fit each other" if made_up else "as it is made"
-    made_up = with_gaps(thing, by_name(thing, made_up), error)
-    steps = [command(label, made_up), said(thing, label, made_up)]
-    if lines and not any(True for _ in gaps_in(made_up)):
-        again = f"vaedoctor check {_place(label)}:make_vae --input data.py:one_batch"
-        steps += ["the input is made up too; where that is to blame, in data.py:"]
-        steps += ["\n".join(lines), again]
+    made = in_order(thing, {**with_gaps(thing, by_name(thing, made_up), error), **typed})
+    if lines and not made_up:
+        how = "on the input that was made up"
+    whole = bool(lines) and not any(True for _ in gaps_in(made))
+    steps = [said(thing, label, made, lines, with_batch=whole)]
+    if made:
+        steps = [command(label, made), *steps]
     return TargetError(
         f"`{name_of(thing)}{signature_text(thing)}` does not run {how}: {summary(error)}",
         traceback=user_traceback(error),
         next_step="\n\n".join(steps),
     )
+
+
+def in_order(thing: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments in the order of the signature, those of `**kwargs` last."""
+    names = [n for n in signature_of(thing).parameters if n in values]
+    return {n: values[n] for n in (*names, *(k for k in values if k not in names))}
+
+
+def is_of_a_library(thing: Callable[..., Any], label: str) -> bool:
+    """Whether a target is a class of a package, which its user does not write."""
+    place = label.rpartition(":")[0]
+    return isinstance(thing, type) and bool(place) and not place.endswith((".py", ".ipynb"))
 
 
 def cannot_compose(model: object, way: str, error: BaseException, label: str) -> TargetError:
@@ -122,25 +150,39 @@ def cannot_compose(model: object, way: str, error: BaseException, label: str) ->
     )
 
 
-def said(thing: Callable[..., Any], label: str, made: Mapping[str, Any]) -> str:
-    """The same as configuration and as a factory, each to be edited and pasted."""
+def said(
+    thing: Callable[..., Any],
+    label: str,
+    made: Mapping[str, Any],
+    batch: Sequence[str] = (),
+    *,
+    with_batch: bool = False,
+) -> str:
+    """The same as configuration and as a file, each to be edited and pasted."""
     nested = any(True for v in made.values() if not isinstance(v, Gap) for _ in gaps_in(v))
     written = nested or classes_written(dict(made))
-    forms = [_how_to_fill(made)] if written else [_how_to_fill(made), configuration(label, made)]
-    return "\n\n".join([*forms, factory(thing, label, made)])
+    forms = [_how_to_fill(made)]
+    if made and not written:
+        forms.append(configuration(label, made))
+    return "\n\n".join([*forms, pasted(thing, label, made, batch, with_batch=with_batch)])
 
 
 def command(label: str, made: Mapping[str, Any]) -> str:
     """The command with every argument, or with the factory where one cannot be typed."""
     nested = any(True for v in made.values() if not isinstance(v, Gap) for _ in gaps_in(v))
-    if nested or classes_written(dict(made)):
-        return f"vaedoctor check {_place(label)}:make_vae   (the factory below)"
+    if nested or not made or classes_written(dict(made)):
+        return f"vaedoctor check {home_of(label)}:make_vae   (the factory below)"
     return f"vaedoctor check {label} {arguments(made)}"
 
 
 def _how_to_fill(made: Mapping[str, Any]) -> str:
     if any(True for _ in gaps_in(dict(made))):
-        return "`VALUE` and `...` stand for what cannot be made up; the rest is made up:"
+        return (
+            "`VALUE` and `...` stand for what cannot be made up; the rest is made up, and yours to "
+            "correct:"
+        )
+    if not made:
+        return "what stands behind `# <--` is yours to fill in or to correct:"
     return "as they stand, these made-up arguments raise the error above: put in your own:"
 
 
@@ -158,72 +200,14 @@ def configuration(label: str, made: Mapping[str, Any]) -> str:
     )
 
 
-def _place(label: str) -> str:
-    place = label.rpartition(":")[0]
-    return place if place.endswith(".py") else "make_vae.py"
-
-
-def factory(thing: Callable[..., Any], label: str, made: Mapping[str, Any]) -> str:
-    """A function that makes the model: at the end of the user's file, or in one of its own."""
-    name, place = name_of(thing), label.rpartition(":")[0]
-    own = str(getattr(thing, "__module__", "")) if place.endswith(".py") else ""
-    lines = [*_classes(made), *_function(thing, own, made)]
-    if place.endswith(".py"):
-        return "\n".join(
-            [f"or at the end of {place}:", "", *lines, "", f"vaedoctor check {place}:make_vae"]
-        )
-    module = getattr(thing, "__module__", place)
-    return "\n".join(
-        [
-            "or in a file of your own, make_vae.py:",
-            "",
-            f"from {module} import {name}",
-            "",
-            *lines,
-            "",
-            "vaedoctor check make_vae.py:make_vae",
-        ]
-    )
-
-
-def _classes(made: Mapping[str, Any]) -> list[str]:
-    """The classes that stand in for the user's own parts, with what they need."""
-    kinds: list[Any] = classes_written(dict(made))
-    if not kinds:
-        return []
-    bases = {f"from {k.base.__module__} import {k.base.__name__}" for k in kinds if k.base}
-    spaces = any("SimpleNamespace" in k.text for k in kinds)
-    more = ["from types import SimpleNamespace"] if spaces else []
-    of_torch = ["from torch import nn"] if any("nn." in k.text for k in kinds) else []
-    imports = [*more, *sorted(bases), *of_torch]
-    return [*imports, "", *(line for k in kinds for line in (*k.text.splitlines(), ""))]
-
-
-def _function(thing: Callable[..., Any], own: str, made: Mapping[str, Any]) -> list[str]:
-    """The lines of the factory; one for each argument where something is to be filled in."""
-    told = [g.about for g in gaps_in(dict(made))]
-    spoken = {f"import {m}" for m in ("numpy", "torch") if any(f"{m}." in t for t in told)}
-    named = sorted({*imports_for(dict(made), own), *spoken})
-    name, imports = name_of(thing), [f"    {i}" for i in named]
-    lines = ["def make_vae():", *imports]
-    if not any(True for _ in gaps_in(dict(made))):
-        given = ", ".join(f"{k}={expression(v)}" for k, v in made.items())
-        return [*lines, f"    return {name}({given})"]
-    lines.append(f"    return {name}(")
-    for key, value in made.items():
-        lines += [f"        {c}" for c in comments(thing, key, list(gaps_in(value)))]
-        about = "; ".join(g.about for g in gaps_in(value) if g.about)
-        about = about or _STANDS_IN * (isinstance(value, Call) and stands_in(value))
-        lines.append(f"        {key}={expression(value)}," + (f"  # {about}" if about else ""))
-    return [*lines, "    )"]
-
-
 def _key(name: str) -> str:
     return name if name.isascii() else json.dumps(name)
 
 
 def _toml(value: Any) -> str:
     """A value in TOML; what TOML does not know is written as Python, in a string."""
+    if isinstance(value, Typed):
+        return _toml(value.value) if is_plain(value.value) else json.dumps(value.text)
     if isinstance(value, Gap):
         return _quoted(value)
     if isinstance(value, bool):
