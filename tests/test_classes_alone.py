@@ -161,7 +161,7 @@ def test_an_optional_argument_that_forward_asks_for_is_a_gap(write: Callable[[st
     """
     with pytest.raises(TargetError, match="does not run with made-up arguments") as caught:
         load(write(body))
-    assert "        reader=...,  # str\n" in caught.value.next_step
+    assert "        reader=...,  # <-- str\n" in caught.value.next_step
 
 
 def test_a_dict_that_cannot_be_made_up_is_no_finding(write: Callable[[str], str]) -> None:
@@ -192,7 +192,7 @@ def test_what_a_part_is_asked_for_in_vain_is_told_as_a_gap(write: Callable[[str]
     """
     with pytest.raises(TargetError, match="does not run with made-up arguments") as caught:
         load(write(body))
-    assert "        encoder=...,  # called with 1 argument\n" in caught.value.next_step
+    assert "        encoder=...,  # <-- called with 1 argument\n" in caught.value.next_step
 
 
 def test_nothing_stands_in_for_a_part_of_a_part(write: Callable[[str], str]) -> None:

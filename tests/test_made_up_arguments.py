@@ -271,7 +271,7 @@ def test_what_cannot_be_made_up_is_configuration_to_edit(write: Callable[[str], 
 def test_the_printed_factory_runs_once_the_gap_is_filled(write: Callable[[str], str]) -> None:
     target = write(UNKNOWN)
     text = stopped(target).next_step
-    code, _, commands = text[text.index("def make_vae") :].partition("vaedoctor check")
+    code, _, commands = text[text.index("# <-- what") :].partition("vaedoctor check")
     command = "vaedoctor check" + commands.splitlines()[0]
     filled = code.replace("=...,", "=type('B', (), {'width_of': lambda self, x: 9})(),")
     path = Path(target.removesuffix(":VAE"))

@@ -88,14 +88,15 @@ def test_a_place_to_fill_in_says_what_belongs_there_and_the_next_part_is_one(
     )
     with pytest.raises(TargetError) as told:
         load(f"{path}:VAE")
-    printed = told.value.next_step.partition("return VAE(\n")[2]
+    printed = told.value.next_step.partition("model = VAE(\n")[2]
     assert printed.startswith(
         textwrap.indent(
-            "width=32,\n"
+            "width=32,  # <-- made up\n"
             "# encoder: gives the mean and the variance\n"
-            "# such as JointEncoder(width=32,sizes=[29,31,33])\n"
-            "encoder=...,  # called with 1 argument\n"
-            "decoder=...,  # called with 1 argument\n",
+            "# such as JointEncoder(width=32,sizes=[29,31,33]), of JointEncoder(width, sizes,\n"
+            "#   slope=0.1)\n"
+            "encoder=...,  # <-- called with 1 argument\n"
+            "decoder=...,  # <-- called with 1 argument\n",
             " " * 8,
         )
     )

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from .batches.fitting import blamed_for
-from .batches.nofit import NotGuessed
+from .batches.nofit import NotGuessed, refused_by
 from .calling import calling_of, has_forward
 from .code.signatures import by_name
 from .construct.after_all import calls_what_nobody_gave, given_too
@@ -22,6 +22,7 @@ from .construct.pasted import pasted
 from .construct.solving import sizes_in
 from .construct.spelled import as_function
 from .construct.unbuildable import cannot_compose, cannot_run, in_order, is_of_a_library
+from .doubts import is_doubtful
 from .errors import TargetError
 from .forwardless import meant_as_forward, without_forward
 from .mending import (
@@ -51,8 +52,8 @@ def first_that_runs(models: Iterator[Built], wanted: Wanted) -> Chosen:
         if tried.first is not None and time.thread_time() > ends:
             break
         if (chosen := tried.taken(built)) is not None:
-            return as_wide_as_the_data(chosen, wanted)
-    return tried.best_of_all()
+            return _beyond_doubt(as_wide_as_the_data(chosen, wanted), wanted)
+    return _beyond_doubt(tried.best_of_all(), wanted)
 
 
 class _Tried:
@@ -153,9 +154,24 @@ def _cannot_run(chosen: Chosen, error: BaseException, wanted: Wanted) -> TargetE
     built, batch, calling = chosen
     model, args, kwargs = built.model, batch.args, batch.kwargs
     lines: list[str] = []
-    if calling.parts is None and batch.guessed:
-        lines = as_function(model, args, kwargs, blamed_for(model, args, kwargs, wanted.seed))
+    if batch.guessed:
+        with calling.on(model):
+            lines = as_function(model, args, kwargs, blamed_for(model, args, kwargs, wanted.seed))
     return cannot_run(_maker(built), built.made_up, error, wanted.target, lines, built.typed)
+
+
+def _beyond_doubt(chosen: Chosen, wanted: Wanted) -> Chosen:
+    """The same; raises where the made-up batch may be to blame for what the forward pass raises."""
+    built, batch, calling = chosen
+    own = not is_of_a_library(_maker(built), wanted.target)
+    if not is_doubtful(chosen, wanted, own=own):
+        return chosen
+    error = trial_of(chosen, wanted).error
+    assert error is not None
+    if own and not (built.made_up or built.shrunk or built.typed):
+        with calling.on(built.model):
+            raise refused_by(built.model, wanted.target, batch, error, wanted.seed) from error
+    raise _cannot_run(chosen, error, wanted) from error
 
 
 def _maker(built: Built) -> Callable[..., Any]:

@@ -227,11 +227,20 @@ def _traced(model: Any) -> Callable[..., Any]:
         for site in sites:
             plate = type(site["fn"]).__name__ == "_Subsample"
             if not plate:
+                _refuse_unlike(site)
                 found[site["name"]] = site["fn"].mean if site["is_observed"] else site["value"]
         return found
 
     forward.__signature__ = inspect.signature(model.guide)  # type: ignore[attr-defined]
     return forward
+
+
+def _refuse_unlike(site: dict[str, Any]) -> None:
+    """Let an observed site whose data do not have the size of its event raise as in the loss."""
+    event = tuple(getattr(site["fn"], "event_shape", ()))
+    value = site["value"]
+    if site["is_observed"] and event and tuple(value.shape[-len(event) :]) != event:
+        site["fn"].log_prob(value)
 
 
 def pyro_loss(model: Any, *args: Any, **kwargs: Any) -> Tensor:

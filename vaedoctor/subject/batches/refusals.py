@@ -26,6 +26,8 @@ _VIEWED = re.compile(r"shape '\[(\d+)(?:, -?\d+)+\]' is invalid for input of siz
 # Shapes that are written out: `torch.Size([8, 323])`, `(*, 19, 17)`, `(B, 20, 80)`.
 _SIZE = r"\s*(?:\d+|[*?]|-1|[A-Za-z]\w{0,9})\s*"
 _SHAPE = re.compile(rf"[\[(]((?:{_SIZE},)+(?:{_SIZE})?)[\])]")
+_TORCHS = r"torch\.Size\(\[([\d, ]*)\]\)"
+_EVENT = re.compile(rf"match event_shape: {_TORCHS} vs {_TORCHS}")
 _MOST_ROWS = 1024
 _PAIR = 2
 _RAISED_BY_CHECKS = (ValueError, AssertionError)
@@ -37,6 +39,7 @@ def as_it_says(
     """The size that arrived, changed to the one that was expected, wherever a slot has it."""
     if not isinstance(error, _RAISED_BY_CHECKS):
         return
+    yield from _of_an_event(state, slots, str(error))
     yield from _of_two_shapes(state, slots, str(error))
     found = _EXPECTED.search(str(error))
     if found is None:
@@ -48,6 +51,17 @@ def as_it_says(
         for axis, size in enumerate(slot.shape):
             if axis and size == arrived:
                 yield reshaped(state, path, (*slot.shape[:axis], wanted, *slot.shape[axis + 1 :]))
+
+
+def _of_an_event(state: State, slots: Mapping[Path, Slot], text: str) -> Iterator[State]:
+    """Data of which a distribution says the size of one event: `[8, 7] vs [41]` are 8 of 41."""
+    found = _EVENT.search(text)
+    if found is None:
+        return
+    arrived, event = (tuple(int(n) for n in re.findall(r"\d+", found[i])) for i in (1, 2))
+    for path, slot in slots.items():
+        if slot.shape == arrived and len(event) < len(arrived) and all(event):
+            yield reshaped(state, path, (*arrived[: -len(event)], *event))
 
 
 def _of_two_shapes(state: State, slots: Mapping[Path, Slot], text: str) -> Iterator[State]:

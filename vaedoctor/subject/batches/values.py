@@ -112,6 +112,7 @@ def in_the_support(state: State, seen: Observed, slots: Mapping[Path, Slot]) -> 
 def kind_in_support(text: str) -> str | None:
     """The kind of a slot whose values a distribution takes, by what it raised for others."""
     kinds = {"Boolean": "binary", "IntegerG": "count", "OneHot": "onehot", "Simplex": "share"}
+    kinds["Multinomial"] = "count"
     return next((kind for word, kind in kinds.items() if f"support ({word}" in text), None)
 
 

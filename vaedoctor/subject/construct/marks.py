@@ -27,7 +27,7 @@ from .sizes import Sizes
 _MOST_SAID = 300
 _MOST_CLASSES = 3
 _WIDTH = 90
-_LONGEST = 140  # of what a class takes, without the commas
+_LONGEST = 240  # of what a class takes, without the commas
 _SHORT = 24
 _EMPTY = inspect.Parameter.empty
 
@@ -131,7 +131,7 @@ def _shown(like: Call | type) -> str:
 def taking(kind: type) -> str:
     """`Encoder(input_dim, latent_dim=16, ...)`: a class with what it takes."""
     names = [
-        p.name if p.default is _EMPTY else f"{p.name}={_short(p.default)}"
+        str(p).partition(":")[0] if p.default is _EMPTY else f"{p.name}={_short(p.default)}"
         for p in signature_of(kind).parameters.values()
     ]
     kept = list(itertools.takewhile(lambda n: n <= _LONGEST, itertools.accumulate(map(len, names))))

@@ -64,11 +64,14 @@ class Proposals:
 
     @property
     def unset(self) -> list[inspect.Parameter]:
-        """Parameters of default None that are calculated with: the call needs them after all."""
+        """Parameters of default None that are calculated with: the call needs them after all.
+
+        Those of which `int` is the default, where it is meant to be the annotation, as well.
+        """
         return [
             p
             for p in self._parameters()
-            if p.default is None
+            if (p.default is None or p.default is int)
             and p.name not in self.values
             and (self.hints.get(p.name, p.annotation) is int or self._is_number(p.name))
         ]

@@ -39,7 +39,9 @@ def as_function(
     """
     parameters = forward_parameters(model)
     given = _by_parameter(parameters, args, kwargs)
-    return _function(type(model).forward, parameters, given, kwargs, blamed)
+    forward = type(model).forward
+    forward = model.forward if forward is nn.Module.forward else forward  # put together from parts
+    return _function(forward, parameters, given, kwargs, blamed)
 
 
 def to_be_filled(kind: type) -> list[str]:

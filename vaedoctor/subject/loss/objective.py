@@ -119,7 +119,8 @@ class _Finder:
         if not self.batch.ran:
             return None, ()
         pair = is_pyro_pair(self.model)
-        if pair and (not has_forward(self.model) or self.attempts.trial(_PYRO)[0]):
+        runs = pair and self.attempts.trial(_PYRO)[0]  # a refusal of values is remembered
+        if runs or (pair and not has_forward(self.model)):
             return _PYRO, ()  # the batch of a forward pass of its own may not be the pair's
         contained, whole = returned_loss(self.model, self.attempts.output())
         if contained is not None and whole:

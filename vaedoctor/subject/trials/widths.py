@@ -71,7 +71,7 @@ class Widths:
             return self.has_told_features(maps[0])
         if _OF_CHANNELS.search(said):
             return all(1 in self.axes(t) for t in maps)
-        at = _OF_AXIS.search(said)
+        at = None if name == "__setitem__" else _OF_AXIS.search(said)  # there of what is indexed
         return at is not None and all(int(at.group(1)) in self.axes(t) for t in maps)
 
 
