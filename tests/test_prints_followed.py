@@ -170,3 +170,119 @@ def test_a_value_that_is_not_typed_is_named(write: Write) -> None:
     told = print_of(write(PART), args={"likelihood": "VALUE"})  # type: ignore[arg-type]
     assert "`--arg likelihood=VALUE` is not filled in" in told
     assert "of what is left of the data" in told
+
+
+LISTED = """
+class VAE(Body):
+    def forward(self, batch):
+        (x, lengths), more = batch
+        if lengths[0] < x.shape[1] + 900:
+            raise ValueError("a length is not within bounds")
+        z, mu, logvar = self.sampled(x)
+        return self.down(z) * more.weight, mu, logvar
+"""
+
+
+def test_a_list_of_lists_and_an_object_are_written_in_their_places(write: Write) -> None:
+    given = "[[torch.rand(8, 37), [999] * 8], SimpleNamespace(weight=2.0)]"
+    fills = {
+        "# <-- what": "from types import SimpleNamespace",
+        "x_dim=": "x_dim=37,",
+        "batch =": f"    batch = {given}",
+    }
+    text = print_of(write(LISTED))
+    assert "return (batch,)" in text
+    assert followed(text, fills).batch.ran
+
+
+BUILT_LATER = """
+class Kind(type):
+    def __call__(cls, *args, **kwargs):
+        made = cls.__new__(cls)
+        made.__init__(*args, **kwargs)
+        return made
+
+class VAE(nn.Module, metaclass=Kind):
+    def __init__(self, x_dim=37, z_dim=int, depth=None):
+        super().__init__()
+        self.sizes = x_dim, z_dim
+        self.depth = {1: 1, 2: 2}[depth]
+
+    def create(self):
+        self.body = Body(*self.sizes)
+        return self
+
+    def forward(self, x):
+        z, mu, logvar = self.body.sampled(x)
+        return self.body.down(z), mu, logvar
+"""
+
+
+def test_a_default_and_a_call_that_makes_the_model_are_places(write: Write) -> None:
+    text = print_of(write(BUILT_LATER))
+    assert "# x_dim=37,  # <-- its default" in text  # the metaclass does not hide it
+    z_dim = next(line.strip() for line in text.splitlines() if "z_dim=" in line and MARK in line)
+    fills = {
+        z_dim.partition("=")[0]: "z_dim=4,",
+        "depth=": "depth=2,",
+        "# model = model.create()": "    model = model.create()",
+    }
+    assert followed(text, fills).batch.ran
+
+
+def test_what_was_filled_in_or_typed_is_kept_when_it_fails_again(write: Write) -> None:
+    target = write(BOTH)
+    typed = print_of(target, args={"x_dim": "31", "year": "1492"})  # type: ignore[arg-type]
+    assert "x_dim=31,  # <-- as you gave it" in typed
+    assert "--arg x_dim=31" in typed
+    text = print_of(target)
+    with pytest.raises(TargetError) as again:
+        followed(text, {"x_dim=": "        x_dim=31,", "year=": "        year=1492,"})
+    told = str(again.value)
+    assert "make_vae.py as it stands" in told
+    assert "        x_dim=31,  # <-- your own" in told
+    assert "        year=1492,  # <-- your own" in told
+    own = '    batch = {"x": torch.rand(8, 31), "born": 1900}'
+    assert followed(told, {"year=": "        year=1950,", "batch =": own}).batch.ran
+
+
+def test_no_annotation_refuses_what_is_typed(write: Write) -> None:
+    body = PART.replace("likelihood)", "likelihood: int)").replace("Normal", "Normal")
+    target = write(
+        body.replace("self.likelihood = likelihood", "self.likelihood = NAMED[likelihood]")
+    )
+    name = target.partition(":")[0]
+    text = Path(f"{name}.py").read_text()
+    named = 'NAMED = {"normal": torch.distributions.Normal(0.0, 1.0)}\n'
+    Path(f"{name}.py").write_text(text.replace("class Body", f"{named}\nclass Body"))
+    assert load(target, args={"likelihood": "normal"}).batch.ran
+
+
+DOUBTED = """
+class VAE(Body):
+    def __init__(self, x_dim=37, z_dim=4):
+        super().__init__(x_dim, z_dim)
+
+    def forward(self, x):
+        z, mu, logvar = self.sampled(x)
+        return self.down(z) * {}, mu, logvar
+"""
+
+
+@pytest.mark.parametrize(
+    ("factor", "is_told"),
+    [
+        ("SCALES[round(float(x.sum())) + 9000]", False),
+        ("self.missing", True),
+        ("self.sampled()[0]", True),
+        ("torch.ones(self.down.in_features + 1)", True),
+    ],
+)
+def test_a_made_up_batch_is_held_against_no_model_that_another_may_suit(
+    write: Write, factor: str, is_told: bool
+) -> None:
+    target = write("SCALES = {}\n" + DOUBTED.replace("{}", factor))
+    if is_told:
+        assert not load(target).batch.ran
+    else:
+        assert "x = torch.rand(8, 37)  # <-- your own" in print_of(target)

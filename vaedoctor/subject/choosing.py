@@ -13,6 +13,7 @@ from .batches.fitting import blamed_for
 from .batches.nofit import NotGuessed, refused_by
 from .calling import calling_of, has_forward
 from .code.signatures import by_name
+from .code.source import source_of
 from .construct.after_all import calls_what_nobody_gave, given_too
 from .construct.bases import meant_below
 from .construct.built import Built
@@ -163,12 +164,15 @@ def _cannot_run(chosen: Chosen, error: BaseException, wanted: Wanted) -> TargetE
 def _beyond_doubt(chosen: Chosen, wanted: Wanted) -> Chosen:
     """The same; raises where the made-up batch may be to blame for what the forward pass raises."""
     built, batch, calling = chosen
-    own = not is_of_a_library(_maker(built), wanted.target)
+    maker = _maker(built)
+    of_library = is_of_a_library(maker, wanted.target)
+    own = not of_library and source_of(type(built.model)) is not None
     if not is_doubtful(chosen, wanted, own=own):
         return chosen
     error = trial_of(chosen, wanted).error
     assert error is not None
-    if own and not (built.made_up or built.shrunk or built.typed):
+    nothing_said = not (built.made_up or built.shrunk or built.typed)
+    if nothing_said and not of_library and (built.thing is None or isinstance(maker, type)):
         with calling.on(built.model):
             raise refused_by(built.model, wanted.target, batch, error, wanted.seed) from error
     raise _cannot_run(chosen, error, wanted) from error
