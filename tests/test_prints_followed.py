@@ -242,7 +242,7 @@ def test_what_was_filled_in_or_typed_is_kept_when_it_fails_again(write: Write) -
     assert "make_vae.py as it stands" in told
     assert "        x_dim=31,  # <-- your own" in told
     assert "        year=1492,  # <-- your own" in told
-    own = '    batch = {"x": torch.rand(8, 31), "born": 1900}'
+    own = '    batch = {"x": torch.rand(8, 31), "born": torch.full((8, 1), 1900)}'
     assert followed(told, {"year=": "        year=1950,", "batch =": own}).batch.ran
 
 
