@@ -286,3 +286,40 @@ def test_a_made_up_batch_is_held_against_no_model_that_another_may_suit(
         assert not load(target).batch.ran
     else:
         assert "x = torch.rand(8, 37)  # <-- your own" in print_of(target)
+
+
+PARTS = """
+class VAE(nn.Module):
+    def __init__(self, x_dim=37):
+        super().__init__()
+        self.body = Body(x_dim, 4)
+
+    def latents_of_rows(self, x):
+        return self.body.sampled(x)
+"""
+
+
+def test_a_class_without_a_forward_pass_is_given_one_in_the_file(write: Write) -> None:
+    text = print_of(write(PARTS))
+    assert "# its methods: latents_of_rows(x)" in text
+    own = ["z, mu, logvar = self.latents_of_rows(x)", "return self.body.down(z), mu, logvar"]
+    filled = "\n".join(f"        {line}" for line in own)
+    assert followed(text, {"return ...": filled}).batch.ran
+
+
+CONFIGURED = """
+class VAE(Body):
+    def __init__(self, config):
+        super().__init__(config["x_dim"], config["z_dim"])
+        self.kinds = [config["table"].walk(k) for k in config["kinds"]]
+
+    def forward(self, x):
+        z, mu, logvar = self.sampled(x)
+        return self.down(z), mu, logvar
+"""
+
+
+def test_each_entry_of_a_configuration_is_a_place(write: Write) -> None:
+    table = "type('Table', (), {'walk': lambda self, k: k})()"
+    fills = {"'table':": f"            'table': {table},", "'x_dim':": "            'x_dim': 31,"}
+    assert followed(print_of(write(CONFIGURED)), fills).batch.args[0].shape == (8, 31)

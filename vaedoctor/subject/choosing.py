@@ -83,7 +83,7 @@ class _Tried:
             return chosen
         trial = trial_of(chosen, wanted)
         if wanted.batch is None and not has_forward(built.model) and chosen[2].parts is None:
-            raise without_forward(built.model, wanted.target)
+            raise _with_a_forward(without_forward(built.model, wanted.target), built, wanted)
         if (whole := with_what_it_lacks(built, trial, wanted)) is not None:
             return whole
         error = trial.error
@@ -147,7 +147,17 @@ def _not_composed(chosen: Chosen, error: BaseException, wanted: Wanted) -> Targe
     built, _, calling = chosen
     if _may_be_made_up(chosen, wanted):
         return _cannot_run(chosen, error, wanted)
-    return cannot_compose(built.model, calling.text, error, wanted.target)
+    told = cannot_compose(built.model, calling.text, error, wanted.target)
+    return _with_a_forward(told, built, wanted)
+
+
+def _with_a_forward(told: TargetError, built: Built, wanted: Wanted) -> TargetError:
+    """The same with a file to write the forward pass of a library's class in."""
+    maker = _maker(built)
+    if is_of_a_library(maker, wanted.target):
+        made = in_order(maker, {**by_name(maker, built.made_up), **built.typed})
+        told.next_step = pasted(maker, wanted.target, made, forwardless=True)
+    return told
 
 
 def _cannot_run(chosen: Chosen, error: BaseException, wanted: Wanted) -> TargetError:

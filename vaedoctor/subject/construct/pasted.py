@@ -40,6 +40,7 @@ Values = Mapping[str, Any]
 _STANDS_IN = "a layer that stands in: put your own part in its place"
 _FURTHER = ("create", "build", "setup", "configure_model", "initialize", "init_weights")
 _WIDTH = 96
+_MANY = 3  # entries of a dict or of an object, from which on each has a line
 _LONGEST = 60  # of a default that is shown
 _EMPTY = inspect.Parameter.empty
 
@@ -51,11 +52,13 @@ def pasted(
     batch: Sequence[str] = (),
     *,
     with_batch: bool = False,
+    forwardless: bool = False,
 ) -> str:
     """The file with the commands that use it: one of its own, or the end of the user's file.
 
     `batch` are the lines of a function with the batch that was tried; without any the arguments of
-    forward are to be filled in. `with_batch` says that the batch is to be handed over too.
+    forward are to be filled in. `with_batch` says that the batch is to be handed over too, and
+    `forwardless` that the class leaves it to its user how its methods go together.
     """
     place = label.rpartition(":")[0]
     if place.endswith(".py") and not isinstance(thing, type) and not made:
@@ -71,7 +74,9 @@ def pasted(
     else:
         header = "or in a file of your own, make_vae.py:"
         needed.append(f"from {thing.__module__} import {_outer(thing)}")
-    lines += [*sorted(dict.fromkeys(needed)), "", *_classes(made), "", *_model(thing, made)]
+    lines += [*sorted(dict.fromkeys(needed)), "", *_classes(made), ""]
+    lines += [*_whole(thing), "", ""] if forwardless else []
+    lines += _model("Whole" if forwardless else _called(thing), thing, made)
     if function:
         lines += ["", "", *function]
     return "\n".join([header, "", *lines, "", *_commands(home, bool(function), with_batch)])
@@ -160,9 +165,28 @@ def _classes(made: Values) -> list[str]:
     return [*imports, "", *(line for k in kinds for line in (*k.text.splitlines(), ""))]
 
 
-def _model(thing: Callable[..., Any], made: Values) -> list[str]:
+def _whole(thing: Callable[..., Any]) -> list[str]:
+    """A class with a forward pass to be written, beside the methods that there are."""
+    methods = inspect.getmembers(thing, inspect.isfunction)
+    own = [(n, f) for n, f in methods if n[0] != "_" and not is_library(_owner(thing, n))]
+    known = [f"{n}({', '.join(list(inspect.signature(f).parameters)[1:])})" for n, f in own]
+    said = textwrap.wrap(", ".join(known), _WIDTH - 8, initial_indent="its methods: ")
+    return [
+        f"class Whole({_called(thing)}):",
+        "    def forward(self, x):",
+        *(f"        # {line}" for line in said),
+        f"        return ...  {MARK}encode, sample, decode",
+    ]
+
+
+def _owner(kind: Any, name: str) -> type:
+    mro: tuple[type, ...] = kind.__mro__
+    return next(k for k in mro if name in vars(k))
+
+
+def _model(called: str, thing: Callable[..., Any], made: Values) -> list[str]:
     """The function that makes the model, a line for each argument."""
-    lines = ["def make_vae():", f"    model = {_called(thing)}("]
+    lines = ["def make_vae():", f"    model = {called}("]
     lines += [f"        {line}" for line in _arguments(thing, made)]
     lines.append("    )")
     lines += [f"    # model = model.{name}()  {MARK}if it is made so" for name in _further(thing)]
@@ -188,7 +212,7 @@ def _arguments(thing: Callable[..., Any], made: Values) -> Iterator[str]:
             said = _STANDS_IN
         else:
             said = f"made up: {about}" if about else "made up"
-        yield f"{key}={expression(value)},  {MARK}{said}"
+        yield from _argument(key, value, said)
     for p in signature.parameters.values():
         if p.kind is p.VAR_KEYWORD and p.name not in made:
             yield f"# name=value,  {MARK}more by name, as `**{p.name}`"
@@ -196,6 +220,26 @@ def _arguments(thing: Callable[..., Any], made: Values) -> Iterator[str]:
             shown = expression(p.default) if is_plain(p.default) else "..."
             shown = shown if len(shown) <= _LONGEST else "..."
             yield f"# {p.name}={shown},  {MARK}its default"
+
+
+def _argument(key: str, value: Any, said: str) -> Iterator[str]:
+    """`key=value,` with its mark; a line for each entry of what has many."""
+    entries = value.values if isinstance(value, Call) else value
+    plain = type(value) is dict
+    if (
+        not (plain or isinstance(value, Call))
+        or len(entries) < _MANY
+        or any(isinstance(k, int) for k in entries)
+    ):
+        yield f"{key}={expression(value)},  {MARK}{said}"
+        return
+    opened = "{" if plain else f"{expression(Call(value.thing, {}))[:-1]}"
+    yield f"{key}={opened}  {MARK}{said}"
+    for name, inner in entries.items():
+        gaps = "; ".join(g.about for g in gaps_in(inner) if g.about)
+        at = f"{name!r}: " if plain else f"{name}="
+        yield f"    {at}{expression(inner)},  {MARK}{gaps or 'made up'}"
+    yield "}," if plain else "),"
 
 
 def _signatures(value: Any) -> Iterator[str]:
