@@ -323,3 +323,29 @@ def test_each_entry_of_a_configuration_is_a_place(write: Write) -> None:
     table = "type('Table', (), {'walk': lambda self, k: k})()"
     fills = {"'table':": f"            'table': {table},", "'x_dim':": "            'x_dim': 31,"}
     assert followed(print_of(write(CONFIGURED)), fills).batch.args[0].shape == (8, 31)
+
+
+SET_LATER = """
+class VAE(Body):
+    def __init__(self, x_dim=37, z_dim=4):
+        super().__init__(x_dim, z_dim)
+        self.pretrain = False
+
+    def forward(self, x):
+        z, mu, logvar = self.sampled(x)
+        x_hat = self.down(z)
+        if self.pretrain:
+            return x_hat, mu, logvar
+        return x_hat, mu, logvar, (z - self.centres).pow(2).sum()
+
+def fit(model, x):
+    model.centres = model.sampled(x)[0].mean(0)
+"""
+
+
+def test_a_switch_of_the_model_is_a_place(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = write(SET_LATER)
+    monkeypatch.setattr("vaedoctor.subject.choosing.source_of", lambda kind: None)  # installed
+    text = print_of(target)
+    switch = {"# model.pretrain = True": "    model.pretrain = True"}
+    assert followed(text, switch).batch.ran

@@ -7,7 +7,9 @@ code of a library raises else may be due to a value or an option that nobody gav
 
 from __future__ import annotations
 
+import inspect
 import re
+import sys
 from functools import partial
 from types import ModuleType
 
@@ -41,7 +43,7 @@ def is_doubtful(chosen: Chosen, wanted: Wanted, *, own: bool) -> bool:
     with calling.on(model):
         seen = observe(partial(batch.run, model), model, slots, seed=wanted.seed)
     error = seen.trial.error
-    if error is None or whatever_the_input(error):
+    if error is None or (whatever_the_input(error) and (own or not _is_set_later(error))):
         return False
     failed = seen.failed
     if failed is not None and failed.error is error:
@@ -63,3 +65,15 @@ def whatever_the_input(error: BaseException) -> bool:
         case TypeError():
             return _CALLED_WRONGLY.search(str(error)) is not None and bool(user_frames(error))
     return False
+
+
+def _is_set_later(error: BaseException) -> bool:
+    """Whether a library sets the attribute that is missing, in another method or from outside."""
+    if not isinstance(error, AttributeError) or not isinstance(error.obj, nn.Module):
+        return False
+    module = sys.modules.get(type(error.obj).__module__)
+    try:
+        text = inspect.getsource(module) if module is not None else ""
+    except (OSError, TypeError):
+        return False
+    return re.search(rf"\.{re.escape(str(error.name))}\s*=(?!=)", text) is not None

@@ -7,7 +7,6 @@ what the values import. A function of the user's own is printed as it stands.
 
 from __future__ import annotations
 
-import ast
 import inspect
 import sys
 import textwrap
@@ -18,8 +17,8 @@ from typing import Any
 from torch import nn
 
 from ..code.signatures import annotations_of, hint_of, name_of, signature_of
-from ..code.source import function_tree, is_library, source_of
-from ..code.syntax import Function
+from ..code.source import is_library
+from .again import as_it_stands, parted
 from .gaps import known
 from .making import (
     MARK,
@@ -33,6 +32,7 @@ from .making import (
 from .marks import comments, taking
 from .parts import stands_in
 from .reading import uses_of
+from .set_elsewhere import switches
 from .spelled import to_be_filled
 from .templates import is_plain
 
@@ -64,7 +64,7 @@ def pasted(
     if place.endswith(".py") and not isinstance(thing, type) and not made:
         return as_it_stands(thing, place, batch)
     batch = list(batch) or (to_be_filled(thing) if isinstance(thing, type) else [])
-    imports, function = _parted(batch)
+    imports, function = parted(batch)
     home = place if place.endswith(".py") else "make_vae.py"
     own = str(getattr(thing, "__module__", "")) if place.endswith(".py") else ""
     needed = [*_imports(made, own), *imports]
@@ -75,51 +75,12 @@ def pasted(
         header = "or in a file of your own, make_vae.py:"
         needed.append(f"from {thing.__module__} import {_outer(thing)}")
     lines += [*sorted(dict.fromkeys(needed)), "", *_classes(made), ""]
-    lines += [*_whole(thing), "", ""] if forwardless else []
-    lines += _model("Whole" if forwardless else _called(thing), thing, made)
+    bare = forwardless or _has_no_forward(thing)
+    lines += [*_whole(thing, needed=forwardless), "", ""] if bare else []
+    lines += _model("Whole" if bare else _called(thing), thing, made)
     if function:
         lines += ["", "", *function]
     return "\n".join([header, "", *lines, "", *_commands(home, bool(function), with_batch)])
-
-
-def as_it_stands(thing: Callable[..., Any], place: str, batch: Sequence[str] = ()) -> str:
-    """A function of the user's as it is, its arguments marked, and the batch it may need."""
-    source, tree = source_of(thing), function_tree(thing)
-    text = source.text if source is not None else ""
-    own = next((s for s in ast.parse(text).body if getattr(s, "name", "") == "one_batch"), None)
-    marked = _marked(text, tree)
-    if tree is not None and MARK.strip() not in text:  # no file that was printed here
-        marked = marked[tree.lineno - 1 : tree.end_lineno]
-    elif batch and own is not None and any(_is_open(n) for n in ast.walk(own)):
-        del marked[own.lineno - 1 : own.end_lineno]
-        own = None
-    again = f"vaedoctor check {place}:{name_of(thing)}"
-    whole = f"{again} --input {place}:one_batch"
-    imports, function = _parted(batch if own is None else [])
-    imports = [line for line in imports if line not in text.splitlines()]
-    lines = [f"{place} as it stands, with the places to be corrected:", ""]
-    lines += [*"\n".join([*imports, *marked]).rstrip().splitlines()]
-    lines += ["", "", *function] if function else []
-    ends = [whole] if function else [again]
-    if own is not None:
-        filled = not any(_is_open(n) for n in ast.walk(own))
-        ends = [whole] if filled else [again, "", f"or with a batch of your own: {whole}"]
-    return "\n".join([*lines, "", *ends])
-
-
-def _is_open(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and node.value is ...
-
-
-def _marked(text: str, tree: Function | None) -> list[str]:
-    """The lines of a file, those that hold an argument of a call marked."""
-    lines = text.rstrip().splitlines()
-    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)] if tree is not None else []
-    for node in (a for c in calls for a in (*c.args, *c.keywords)):
-        at: int = getattr(node, "end_lineno", None) or 0
-        if 0 < at <= len(lines) and MARK.strip() not in lines[at - 1]:
-            lines[at - 1] += f"  {MARK}your own"
-    return lines
 
 
 def _commands(home: str, has_batch: bool, with_batch: bool) -> list[str]:
@@ -128,12 +89,6 @@ def _commands(home: str, has_batch: bool, with_batch: bool) -> list[str]:
     if not has_batch:
         return [plain]
     return [whole] if with_batch else [plain, "", f"or with a batch of your own: {whole}"]
-
-
-def _parted(batch: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The imports of a function's lines, and the function."""
-    at = next((i for i, line in enumerate(batch) if line.startswith("def ")), 0)
-    return [line for line in batch[:at] if line], list(batch[at:])
 
 
 def _outer(thing: Any) -> str:
@@ -165,17 +120,27 @@ def _classes(made: Values) -> list[str]:
     return [*imports, "", *(line for k in kinds for line in (*k.text.splitlines(), ""))]
 
 
-def _whole(thing: Callable[..., Any]) -> list[str]:
-    """A class with a forward pass to be written, beside the methods that there are."""
+def _has_no_forward(thing: Any) -> bool:
+    return isinstance(thing, type) and getattr(thing, "forward", 0) is nn.Module.forward
+
+
+def _whole(thing: Callable[..., Any], *, needed: bool) -> list[str]:
+    """A class with a forward pass to be written, beside the methods that there are.
+
+    Where it is not known to be `needed`, it stands in comments.
+    """
     methods = inspect.getmembers(thing, inspect.isfunction)
     own = [(n, f) for n, f in methods if n[0] != "_" and not is_library(_owner(thing, n))]
     known = [f"{n}({', '.join(list(inspect.signature(f).parameters)[1:])})" for n, f in own]
     said = textwrap.wrap(", ".join(known), _WIDTH - 8, initial_indent="its methods: ")
+    lead = "" if needed else "# "
     return [
         f"class Whole({_called(thing)}):",
-        "    def forward(self, x):",
+        '    """With a forward pass of its own."""',
+        "",
+        f"    {lead}def forward(self, x):  {MARK}what it takes",
         *(f"        # {line}" for line in said),
-        f"        return ...  {MARK}encode, sample, decode",
+        f"    {lead}    return ...  {MARK}encode, sample, decode",
     ]
 
 
@@ -190,6 +155,9 @@ def _model(called: str, thing: Callable[..., Any], made: Values) -> list[str]:
     lines += [f"        {line}" for line in _arguments(thing, made)]
     lines.append("    )")
     lines += [f"    # model = model.{name}()  {MARK}if it is made so" for name in _further(thing)]
+    lines += [
+        f"    # model.{n} = {not v}  {MARK}it is {v}, and asked for" for n, v in switches(thing)
+    ]
     return [*lines, f"    return model  {MARK}or what a further call makes of it"]
 
 

@@ -58,6 +58,26 @@ def _remade(
     return built
 
 
+def switches(kind: Any) -> list[tuple[str, bool]]:
+    """The attributes that a constructor sets to True or False and a method branches on."""
+    trees: dict[str, Function] = {}
+    for name, tree in _methods(kind) if isinstance(kind, type) else ():
+        trees.setdefault(name, tree)
+    made = trees.pop("__init__", None)
+    set_there: dict[str, bool] = {}
+    for node in ast.walk(made) if made is not None else ():
+        match node:
+            case ast.Assign(
+                targets=[ast.Attribute(ast.Name("self"), attr)], value=ast.Constant(bool(value))
+            ):
+                set_there[attr] = value
+    asked = [
+        n.test for t in trees.values() for n in ast.walk(t) if isinstance(n, ast.If | ast.IfExp)
+    ]
+    named = {n.attr for test in asked for n in ast.walk(test) if isinstance(n, ast.Attribute)}
+    return [(name, value) for name, value in set_there.items() if name in named]
+
+
 def _constants(kind: type, name: str) -> Iterator[tuple[str, Any]]:
     """The methods that give an attribute a constant, with it."""
     for method, tree in _methods(kind):
