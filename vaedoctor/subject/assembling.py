@@ -10,9 +10,10 @@ from torch import nn
 
 from .batches.supported import within_the_support
 from .calling import Calling
-from .choosing import first_that_runs
+from .choosing import cannot_run_as_made_up, first_that_runs
 from .code import cuda
 from .code.source import span_of
+from .composing import GuideModel
 from .construct.built import Built
 from .construct.optimizers import backwards_in, optimizers_of
 from .errors import TargetError, summary
@@ -38,6 +39,8 @@ def assembled(models: Iterator[Built], wanted: Wanted, objective: Any) -> Subjec
     calling = calling.settled(model, batch, wanted.seed)
     with calling.on(model):
         batch, chosen, notes = _with_objective(built, batch, calling, wanted, objective)
+    if isinstance(calling.parts, GuideModel):
+        _refuse_unsure(built, batch, calling, wanted, chosen)
     optimizers, optimizer_at = optimizers_of(model, built.aftermath, source, wanted.namespace)
     return Subject(
         model=model,
@@ -55,6 +58,18 @@ def assembled(models: Iterator[Built], wanted: Wanted, objective: Any) -> Subjec
         moves=source is None or not source.joined or cuda.is_named(source.text),
         backwards=backwards_in(source),
     )
+
+
+def _refuse_unsure(
+    built: Built, batch: Batch, calling: Calling, wanted: Wanted, chosen: Objective | None
+) -> None:
+    """Raise where Pyro refuses made-up data of which no `forward` tells what they are."""
+    if not batch.guessed or chosen is None:
+        return
+    with calling.on(built.model):
+        run = attempt(lambda: chosen.run(built.model, batch), built.model, seed=wanted.seed)
+    if run.error is not None:
+        raise cannot_run_as_made_up((built, batch, calling), run.error, wanted) from run.error
 
 
 def _with_objective(

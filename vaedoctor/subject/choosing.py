@@ -129,7 +129,7 @@ class _Tried:
             )
         raised = trial_of(self.best, wanted).error if open_ else None
         if raised is not None:
-            raise _cannot_run(self.best, raised, wanted) from raised
+            raise cannot_run_as_made_up(self.best, raised, wanted) from raised
         return self.best
 
 
@@ -146,7 +146,7 @@ def _without_a_forward_of_its_own(model: nn.Module, wanted: Wanted) -> TargetErr
 def _not_composed(chosen: Chosen, error: BaseException, wanted: Wanted) -> TargetError:
     built, _, calling = chosen
     if _may_be_made_up(chosen, wanted):
-        return _cannot_run(chosen, error, wanted)
+        return cannot_run_as_made_up(chosen, error, wanted)
     told = cannot_compose(built.model, calling.text, error, wanted.target)
     return _with_a_forward(told, built, wanted)
 
@@ -160,7 +160,7 @@ def _with_a_forward(told: TargetError, built: Built, wanted: Wanted) -> TargetEr
     return told
 
 
-def _cannot_run(chosen: Chosen, error: BaseException, wanted: Wanted) -> TargetError:
+def cannot_run_as_made_up(chosen: Chosen, error: BaseException, wanted: Wanted) -> TargetError:
     """What is said of a model that does not run, with the input it was given."""
     built, batch, calling = chosen
     model, args, kwargs = built.model, batch.args, batch.kwargs
@@ -185,7 +185,7 @@ def _beyond_doubt(chosen: Chosen, wanted: Wanted) -> Chosen:
     if nothing_said and not of_library and (built.thing is None or isinstance(maker, type)):
         with calling.on(built.model):
             raise refused_by(built.model, wanted.target, batch, error, wanted.seed) from error
-    raise _cannot_run(chosen, error, wanted) from error
+    raise cannot_run_as_made_up(chosen, error, wanted) from error
 
 
 def _maker(built: Built) -> Callable[..., Any]:

@@ -59,7 +59,7 @@ def equalling(error: BaseException, made: Values) -> Iterator[Values]:
 
 def evaluated(node: ast.expr, held: dict[str, Any]) -> Any:
     """What a condition's side is, where nothing but comparing and counting is done in it."""
-    if not all(isinstance(n, _EVALUATED) for n in ast.walk(node)):
+    if not all(map(_is_plain, ast.walk(node))):
         return None
     try:
         return eval(compile(ast.Expression(node), "<check>", "eval"), {}, held)
@@ -131,9 +131,17 @@ def _covers(node: ast.stmt, line: int) -> bool:
     return node.lineno <= line <= (node.end_lineno or node.lineno)
 
 
+def _is_plain(node: ast.AST) -> bool:
+    """Whether a part of a condition does nothing but compare and count: `len(points) + 1`."""
+    match node:
+        case ast.Call(func=ast.Name(id="len"), args=[_], keywords=[]):
+            return True
+    return isinstance(node, _EVALUATED)
+
+
 def _names(test: ast.expr) -> list[str]:
     """`name` and `self.name` in a condition that nothing but comparing and counting is done in."""
-    if not all(isinstance(n, _EVALUATED) for n in ast.walk(test)):
+    if not all(map(_is_plain, ast.walk(test))):
         return []
     found = [ast.unparse(n) for n in ast.walk(test) if isinstance(n, ast.Name | ast.Attribute)]
     return [n for n in dict.fromkeys(found) if n != "self"]
@@ -151,6 +159,8 @@ def _numbers(test: ast.expr, held: Mapping[str, Any], sizes: list[Any]) -> list[
     """Numbers to try: those of the condition and their neighbours, small ones, multiples."""
     said = [n.value for n in ast.walk(test) if isinstance(n, ast.Constant)]
     said += [_value(n, held) for n in _names(test)]
+    compared = [n for n in ast.walk(test) if isinstance(n, ast.Compare)]
+    said += [evaluated(side, dict(held)) for c in compared for side in (c.left, *c.comparators)]
     near = [s + d for s in said if type(s) is int for d in (0, -1, 1)]
     many = [size * k for size in sizes for k in (1, 2, 3, 4)]
     return [n for n in dict.fromkeys((*near, 2, 1, 4, 8, 16, 32, *many)) if n > 0]

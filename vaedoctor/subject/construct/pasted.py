@@ -121,7 +121,9 @@ def _classes(made: Values) -> list[str]:
 
 
 def _has_no_forward(thing: Any) -> bool:
-    return isinstance(thing, type) and getattr(thing, "forward", 0) is nn.Module.forward
+    paired = all(hasattr(thing, n) for n in ("model", "guide"))  # which Pyro calls
+    plain = isinstance(thing, type) and getattr(thing, "forward", 0) is nn.Module.forward
+    return plain and not paired
 
 
 def _whole(thing: Callable[..., Any], *, needed: bool) -> list[str]:
