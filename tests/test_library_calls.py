@@ -138,9 +138,9 @@ def test_a_place_to_be_filled_in_is_one_key() -> None:
         next(builds(Keyed))
     step = told.value.next_step
     assert "make_vae   (the factory below)" in step
-    assert "config={'wide':" in step
-    assert "'law':...}" in step
-    assert "law: its log_prob is read" in step
+    assert "        config={  # <-- " in step
+    assert "            'wide': " in step
+    assert "            'law': ...,  # <-- law: its log_prob is read" in step
 
 
 def test_code_in_a_readme_stands_between_fences() -> None:
