@@ -52,8 +52,12 @@ def scale_not_positive(examination: Examination) -> Iterator[Finding | Verified]
             measured={"smallest scale": r.low, "largest scale": r.high},
             causes=frozenset({"latent", "scale"}),
         )
-    for d in judged if not reached else []:
+    if reached:
+        return
+    smallest = []
+    for d in judged:
         wrong = [s for s in d.settings if s.scale <= 0]
+        smallest += [min(s.scale for s in d.settings)] if not wrong else []
         for s in wrong[:1]:
             yield Finding(
                 f"the sampler's scale is {s.scale:.3g} where the scale head is {s.head:g}",
@@ -62,10 +66,8 @@ def scale_not_positive(examination: Examination) -> Iterator[Finding | Verified]
                 measured={"scale head": s.head, "sampled scale": s.scale},
                 causes=frozenset({"latent", "scale"}),
             )
-        if not wrong:
-            yield Verified(
-                "the sampler's scale stays positive", {"smallest": min(s.scale for s in d.settings)}
-            )
+    if smallest:
+        yield Verified("the sampler's scale stays positive", {"smallest": min(smallest)})
 
 
 def _refused(examination: Examination, found: Negative) -> Finding:
