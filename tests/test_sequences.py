@@ -38,13 +38,16 @@ class Words(nn.Module):
         given = torch.cat([e[:, :-1], z[:, None].expand(-1, tokens.shape[1] - 1, -1)], -1)
         logits = self.out(self.decode(given)[0])
         logits = logits.softmax(-1) if self.squashed else logits
-        nll = F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
+        nll = F.cross_entropy(logits.transpose(1, 2), self.next(tokens), reduction="none")
         inside = torch.arange(1, tokens.shape[1])[None] < lengths[:, None]
         kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1)
         return {"logits": logits, "loss": self.joined(nll, inside, kl)}
 
     def handed(self, z: Tensor) -> Tensor:
         return z
+
+    def next(self, steps: Tensor) -> Tensor:
+        return steps[:, 1:]
 
     def joined(self, nll: Tensor, inside: Tensor, kl: Tensor) -> Tensor:
         return (((nll * inside) if self.masked else nll).sum(1) + kl).mean()
@@ -59,6 +62,44 @@ def sentences() -> tuple[Tensor, Tensor]:
 def test_padding_that_counts_in_a_shifted_prediction() -> None:
     assert "VAE715" in codes(Words(masked=False), *sentences())
     assert "VAE715" not in codes(Words(masked=True), *sentences())
+
+
+class Unshifted(Words):
+    """Each word is scored where the decoder has just been given it."""
+
+    def next(self, steps: Tensor) -> Tensor:
+        return steps[:, :-1]
+
+
+class Spoken(nn.Module):
+    """Predicts each next frame of numbers; `late` is by how many steps the target is shifted."""
+
+    def __init__(self, late: int) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.encode, self.heads = nn.GRU(5, 8, batch_first=True), nn.Linear(8, 6)
+        self.decode, self.out = nn.GRU(8, 8, batch_first=True), nn.Linear(8, 5)
+        self.late = late
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        mu, logvar = self.heads(self.encode(x)[0][:, -1]).chunk(2, -1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        given = torch.cat([x[:, :-1], z[:, None].expand(-1, x.shape[1] - 1, -1)], -1)
+        x_hat = self.out(self.decode(given)[0])
+        target = x[:, self.late : x.shape[1] - 1 + self.late]
+        nll = 0.5 * (x_hat - target).square().sum((1, 2))
+        kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1)
+        return {"x_hat": x_hat, "loss": (nll + kl).mean()}
+
+
+def test_a_decoder_that_is_given_the_word_it_is_to_guess() -> None:
+    assert "VAE403" in codes(Unshifted(masked=True), *sentences())
+    assert "VAE403" not in codes(Words(masked=True), *sentences())
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_a_decoder_that_is_given_the_frame_it_is_to_guess(late: int) -> None:
+    assert ("VAE403" in codes(Spoken(late), torch.randn(6, 9, 5))) is (late == 0)
 
 
 class Blind(Words):

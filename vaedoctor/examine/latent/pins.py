@@ -21,6 +21,7 @@ from ..runs.recording import Op, Value
 from ..runs.repeat import countable, counted
 from ..runs.step import run_recorded
 from .around import compared, merge_of, narrow, turned
+from .teacher import Seen, own_answers
 
 _CHANNELS = 8
 
@@ -34,7 +35,7 @@ class Pinned:
     whether x_hat at a step only knows earlier steps, `merge` the operation where x comes in,
     `statistic` whether all that comes in is one number a row computed without weights, `apart`
     whether the loss compares no entry of x that comes in, `classified` whether all that comes in is
-    the probabilities of classes.
+    the probabilities of classes, `answers` what is known of the very steps that are to be guessed.
     """
 
     leak: float
@@ -45,6 +46,7 @@ class Pinned:
     statistic: bool = False
     apart: bool = False
     classified: bool = False
+    answers: Seen | None = None
 
 
 def pin_latents(
@@ -66,7 +68,10 @@ def pin_latents(
     if x.index not in flow.ancestors(x_hat, stop=[*held, *_classes(flow, x)]):
         return Pinned(0.0, False, False, None, "", classified=True)
     if not x.tensor.is_floating_point():
-        raise Unavailable("the input is discrete, so its gradient cannot be taken")
+        seen = own_answers(subject, anatomy, seed, rewind)
+        if seen is None:
+            raise Unavailable("the input is discrete, so its gradient cannot be taken")
+        return Pinned(seen.share, False, False, None, "", answers=seen)
     if any(found.z.op is None for found in latents):
         raise Unavailable("a sample is made outside torch and cannot be pinned")
     pinned = [found.z for found in latents] or held
@@ -75,6 +80,8 @@ def pin_latents(
     rewind()
     if gradient is None:
         return Pinned(0.0, False, False, None, "")
+    if steps and (seen := own_answers(subject, anatomy, seed, rewind)) is not None and seen.share:
+        return Pinned(seen.share, False, False, None, "", answers=seen)
     merge = merge_of(flow, held, x_hat, x)
     if merge is not None and latents and turned(flow, latents, merge):
         return Pinned(0.0, False, False, None, "")

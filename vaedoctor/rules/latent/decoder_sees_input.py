@@ -19,7 +19,9 @@ def decoder_sees_input(examination: Examination) -> Iterator[Finding | Verified]
     ## What it checks
     The step is run again with every sample held fixed, and x_hat is differentiated at x. Whatever
     arrives came around the bottleneck. Of a quantised model the codes are held, and with them what
-    does not move with x then: the straight-through step.
+    does not move with x then: the straight-through step. Of a sequence with one latent a step of x
+    is exchanged as well: the scores of that very step, where the loss compares them, stay where
+    the decoder is given earlier steps only.
 
     ## Why it matters
     A decoder that sees x has no reason to use z: the reconstruction is perfect, the KL falls to
@@ -38,7 +40,9 @@ def decoder_sees_input(examination: Examination) -> Iterator[Finding | Verified]
     output.
     """
     pinned = examination.pinned
-    if pinned.statistic:
+    if pinned.answers is not None and pinned.answers.share == 0:
+        yield Verified("the decoder sees no step of x that it is still to guess")
+    elif pinned.statistic:
         yield Verified("beside the sample x_hat knows one number a row of x, such as its sum")
     elif pinned.classified:
         yield Verified("beside the sample x_hat knows the classes that a softmax guesses from x")
@@ -46,6 +50,14 @@ def decoder_sees_input(examination: Examination) -> Iterator[Finding | Verified]
         yield Verified("x_hat knows x only through the sample", {"d x_hat / d x": 0.0})
     elif pinned.causal:
         yield Verified("the decoder sees earlier steps of x only (autoregressive)")
+    elif pinned.answers is not None and pinned.answers.share:
+        yield Finding(
+            "the decoder sees the very steps of x that it is to guess",
+            help="give it earlier steps only: `x[:, :-1]` goes in, `x[:, 1:]` is the target",
+            at=pinned.answers.at.span,
+            measured={"steps whose own score moves with them, z held": pinned.answers.share},
+            causes=frozenset({"latent"}),
+        )
     elif pinned.apart:
         yield Verified("the loss compares no entry of x that the decoder sees")
     else:
