@@ -265,9 +265,33 @@ class Loud(Layered):
         return found
 
 
+class FaintDecoder(Layered):
+    """The KL keeps the encoder's gradient alive."""
+
+    def layers(self, width: int, activation: Any) -> list[nn.Module]:
+        found = super().layers(width, activation)
+        for linear in found[::2] if width == 64 else []:
+            nn.init.normal_(linear.weight, std=0.01)
+        return found
+
+
+class Scaled(Layered):
+    factor = 1e-7
+
+    def forward(self, x: Tensor) -> Any:
+        mu, lv = self.enc(x).chunk(2, 1)
+        z = mu + (lv / 2).exp() * torch.randn_like(mu)
+        return self.dec(self.factor * z), mu, lv
+
+
 @pytest.mark.parametrize(
     ("model", "code", "built"),
-    [(Layered, "", ""), (Faint, "VAE603", "self.enc ="), (Loud, "VAE604", "self.dec =")],
+    [
+        (Layered, "", ""),
+        (Faint, "VAE603", "self.enc ="),
+        (FaintDecoder, "VAE603", "self.dec ="),
+        (Loud, "VAE604", "self.dec ="),
+    ],
 )
 def test_a_gradient_that_fades_or_grows_is_told_where_its_layers_are_built(
     model: Any, code: str, built: str
@@ -275,6 +299,14 @@ def test_a_gradient_that_fades_or_grows_is_told_where_its_layers_are_built(
     torch.manual_seed(0)
     found = worst(checked(model(), uniform(8, 14), select=["VAE603", "VAE604"]))
     assert found == ([(code, line_of(built, Layered))] if code else [])
+
+
+def test_a_factor_that_takes_the_gradient_away() -> None:
+    torch.manual_seed(0)
+    (finding,) = checked(Scaled(), uniform(8, 14), select=["VAE603"]).findings
+    assert finding.at is not None
+    assert finding.at.line == line_of("self.dec(self.factor", Scaled)
+    assert "raise the factor" in finding.help
 
 
 class Embedded(Layered):

@@ -377,3 +377,28 @@ class HeadsOfTreatments(Gaussian):
     @staticmethod
     def batch():
         return uniform(8, 14), torch.ones(8)
+
+
+class BranchesFromNearZero(Gaussian):
+    """The decoder's residual branches begin at a millionth: the skips carry the gradient."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.branches = nn.ModuleList(nn.Linear(12, 12) for _ in range(8))
+        self.sizes = nn.ParameterList(nn.Parameter(torch.full((12,), 1e-6)) for _ in range(8))
+
+    def forward(self, x):
+        mu, lv = self.stats(x)
+        h = self.dec[0](self.draw(mu, lv))
+        for size, branch in zip(self.sizes, self.branches, strict=True):
+            h = h + size * F.selu(branch(h))
+        return self.dec[2](h.tanh()), mu, lv
+
+
+class LastLayerNearZero(Gaussian):
+    """The decoder's last weights begin at 1e-6, and move at once."""
+
+    def __init__(self):
+        super().__init__()
+        nn.init.normal_(self.dec[-1].weight, std=1e-6)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from statistics import median
 
 import torch
+from torch import Tensor
 
 from ...finding import Span
 from ...rule import Unavailable
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.heads import path_of
+from ..anatomy.latents import MULS
 from ..codebook.codebook import looked_up
 from ..runs.gradients import Gradients
 from ..runs.recording import Value
@@ -22,23 +24,31 @@ from ..runs.recording import Value
 class GradientScale:
     """Median ratio of gradient norm to weight norm in the layers before and after the sample.
 
-    `least` is the encoder's smallest, that of `smallest`; `growth` the gradient's norm at the
-    sample over that at the decoder's end (0 where there is none); `by_layer` holds the ratio
-    of each weight matrix, in the order in which the step met them.
+    `least` is the encoder's smallest, that of `smallest`; `growth` the norm of the reconstruction's
+    gradient at the sample over that at the decoder's end, the smallest of what may be meant by it,
+    and `remains` the largest (0 where there is none); `by_layer` holds the ratio of each weight
+    matrix, in the order in which the step met them; `strongest` is the decoder's largest.
     """
 
     encoder: float
     decoder: float
+    strongest: float
     smallest: str
     largest: str
     least: float
     growth: float
+    remains: float
     by_layer: tuple[tuple[str, float], ...] = ()
 
     @property
     def ratio(self) -> float:
         """Encoder over decoder."""
         return self.encoder / self.decoder
+
+    @property
+    def grown(self) -> float:
+        """Encoder over the decoder's largest: branches of it that begin near 0 say nothing."""
+        return self.encoder / self.strongest
 
     @property
     def faintest(self) -> float:
@@ -64,10 +74,11 @@ def gradient_scale(anatomy: Anatomy, gradients: Gradients) -> GradientScale:
     return GradientScale(
         median(encoder.values()),
         median(sides[False].values()),
+        max(sides[False].values()),
         smallest,
         largest,
         encoder[smallest],
-        _growth(anatomy, gradients),
+        *_through_decoder(anatomy, gradients),
         tuple(
             (name, sides[side][name])
             for name in gradients.values
@@ -85,31 +96,36 @@ def _encoder(anatomy: Anatomy) -> Set[int]:
     return anatomy.flow.ancestors(*heads)
 
 
-def _growth(anatomy: Anatomy, gradients: Gradients) -> float:
+def _through_decoder(anatomy: Anatomy, gradients: Gradients) -> tuple[float, float]:
     """How much longer the gradient of the reconstruction is at the samples than behind them.
 
-    Than at the decoder's last layer and at x_hat: what only a change of units does, as that to
-    counts, is done between the two.
+    At least: than at the decoder's last layer and at x_hat, as what only a change of units does,
+    as that to counts, is done between the two. At most: than before the last layer, whose weights
+    may begin near 0, and at x_hat, where all steps of a loop end.
     """
-    last, x_hat, loss = _last_layer(anatomy), anatomy.x_hat, gradients.loss
+    last, x_hat = _last_layer(anatomy), anatomy.x_hat
     latents = [x.z for x in anatomy.sampled] or looked_up(anatomy)
-    samples = [v.edge for v in latents if v.edge is not None]
-    if loss is None or last is None or x_hat is None or not samples:
+    if last is None or last.op is None or x_hat is None:
+        return 0.0, 0.0
+    passed = [_passed(gradients.loss, end, latents) for end in (last, x_hat)]
+    given = [v for v in last.op.reads if anatomy.flow.data[v.index] and v not in latents]
+    fed = [_passed(gradients.loss, end, latents) for end in given]
+    most = max([passed[1], *fed]) if fed and passed[1] else 0.0
+    return (min(passed), most)
+
+
+def _passed(loss: Tensor | None, end: Value, latents: list[Value]) -> float:
+    """The norm of the gradient that comes from `end` to a latent, over that at `end`; 0 if none."""
+    edges = [v.edge for v in latents if v.edge is not None]
+    if loss is None or end.edge is None or not edges:
         return 0.0
-    grown = []
-    for end in (last, x_hat):
-        if end.edge is None:
-            return 0.0
-        (behind,) = torch.autograd.grad(loss, [end.edge], allow_unused=True, retain_graph=True)
-        if behind is None or not bool((behind != 0).any()):
-            return 0.0
-        found = torch.autograd.grad(
-            [end.edge], samples, grad_outputs=[behind], allow_unused=True, retain_graph=True
-        )
-        grown.append(
-            max((float(g.norm() / behind.norm()) for g in found if g is not None), default=0.0)
-        )
-    return min(grown)
+    (behind,) = torch.autograd.grad(loss, [end.edge], allow_unused=True, retain_graph=True)
+    if behind is None or not bool((behind != 0).any()):
+        return 0.0
+    found = torch.autograd.grad(
+        [end.edge], edges, grad_outputs=[behind], allow_unused=True, retain_graph=True
+    )
+    return max((float(g.norm() / behind.norm()) for g in found if g is not None), default=0.0)
 
 
 def _last_layer(anatomy: Anatomy) -> Value | None:
@@ -123,13 +139,15 @@ def _last_layer(anatomy: Anatomy) -> Value | None:
 class Steepest:
     """The lines at which the gradient loses, and gains, the most on its way back.
 
-    In the encoder, or in the decoder where it grows there; and a layer that runs in each.
+    In the encoder, or in the decoder where it grows there; a layer that runs in each; and whether
+    a factor, and no layer or activation, takes the most away.
     """
 
     shrinks_at: Span | None = None
     grows_at: Span | None = None
     shrinks_in: str = ""
     grows_in: str = ""
+    by_factor: bool = False
 
 
 def steepest(anatomy: Anatomy, gradients: Gradients, *, decoder: bool = False) -> Steepest:
@@ -149,14 +167,16 @@ def steepest(anatomy: Anatomy, gradients: Gradients, *, decoder: bool = False) -
     }
     gain: dict[Span, float] = {}
     layer: dict[Span, str] = {}
+    factors = set[Span]()
     for op in flow.recording.ops:
         made = max((size.get(m.index, 0.0) for m in op.makes), default=0.0)
         read = [size[v.index] for v in op.reads if v.index in size and flow.data[v.index]]
         if op.span is not None and made > 0 and read and max(read) > 0:
             gain[op.span] = gain.get(op.span, 0.0) + math.log(max(read) / made)
+            factors |= {op.span} if op.name in MULS else set()
             if not layer.get(op.span):
                 layer[op.span] = path_of(op)
     if not gain:
         return Steepest()
     least, most = min(gain, key=gain.__getitem__), max(gain, key=gain.__getitem__)
-    return Steepest(least, most, layer[least], layer[most])
+    return Steepest(least, most, layer[least], layer[most], least in factors)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 LIMIT = 2.0**-23  # an update of this share of a weight is rounded away in float32
 HALF = 2.0**-11  # and of this one in float16
+NORMAL = 2.0**-14  # the smallest normal float16
 
 
 @rule("VAE603", Severity.WARNING)
@@ -24,6 +25,9 @@ def gradient_vanishing(examination: Examination) -> Iterator[Finding | Verified]
     The ratio of gradient norm to weight norm in every layer of encoder and decoder. Reported
     where the encoder's median is smaller than the decoder's by more than one rounding unit of
     float32, 2^-23; or by one of float16, 2^-11, while the encoder's smallest ratio is below 2^-23.
+    And the gradient of the reconstruction between the decoder's end and the sample, where the KL's
+    own may keep the encoder moving: reported where less than 2^-14 of its norm arrives, the
+    smallest normal float16.
 
     ## Why it matters
     Through many saturating layers each step multiplies the gradient by a factor below 1 (Glorot
@@ -35,7 +39,9 @@ def gradient_vanishing(examination: Examination) -> Iterator[Finding | Verified]
     keeps the variance (`nn.init.kaiming_normal_`).
 
     ## False alarms
-    Ordinary depth is far from the limit: over the healthy fixtures the smallest ratio is 0.016.
+    Ordinary depth is far from the limit: over the healthy fixtures the smallest ratio is 0.016,
+    and 0.036 of the reconstruction's gradient arrive at the sample. A last layer that begins near 0
+    is left out of the decoder, as it moves at once; skips carry the gradient past such branches.
 
     ## References
     Glorot and Bengio, Understanding the difficulty of training deep feedforward neural networks,
@@ -58,6 +64,19 @@ def gradient_vanishing(examination: Examination) -> Iterator[Finding | Verified]
                 "smallest": scale.least,
             },
             notes=(f"smallest at `{scale.smallest}`",),
+            causes=frozenset({"scale"}),
+            plots=(gradient_plot(scale.by_layer),),
+        )
+    elif 0 < scale.remains < NORMAL:
+        place = examination.steepest_decoding
+        yield Finding(
+            f"the reconstruction's gradient shrinks by {1 / scale.remains:.1e} on its way back "
+            "through the decoder",
+            help="leave out or raise the factor: what passes it backward is multiplied by it"
+            if place.by_factor
+            else "use non-saturating activations, normalisation or residual connections",
+            at=examination.built_at(place.shrinks_at, place.shrinks_in),
+            measured={"sample / decoder's end": scale.remains},
             causes=frozenset({"scale"}),
             plots=(gradient_plot(scale.by_layer),),
         )
