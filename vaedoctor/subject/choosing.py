@@ -156,7 +156,9 @@ def _with_a_forward(told: TargetError, built: Built, wanted: Wanted) -> TargetEr
     maker = _maker(built)
     if is_of_a_library(maker, wanted.target):
         made = in_order(maker, {**by_name(maker, built.made_up), **built.typed})
-        told.next_step = pasted(maker, wanted.target, made, forwardless=True)
+        told.next_step = _first(
+            pasted(maker, wanted.target, made, forwardless=True, model=built.model)
+        )
     return told
 
 
@@ -207,6 +209,11 @@ def _may_be_made_up(chosen: Chosen, wanted: Wanted) -> bool:
     )
 
 
+def _first(step: str) -> str:
+    """A step before which no other stands."""
+    return step.removeprefix("or ")
+
+
 def _with_factory(error: NotGuessed, built: Built, wanted: Wanted) -> TargetError:
     """The refusal with the function that makes the same model, where nobody gave its sizes."""
     maker, invented = _maker(built), {**built.made_up, **built.shrunk}
@@ -218,6 +225,7 @@ def _with_factory(error: NotGuessed, built: Built, wanted: Wanted) -> TargetErro
     own = isinstance(maker, type) and not is_of_a_library(maker, wanted.target)
     if wanted.target and built.thing is not None and (invented or built.typed or not own):
         made = in_order(maker, {**by_name(maker, invented), **built.typed})
-        file = pasted(maker, wanted.target, made, error.lines, with_batch=True)
-        error.next_step = "\n\n".join(s for s in (error.shape, file) if s)
+        lines, model = error.lines, built.model
+        file = pasted(maker, wanted.target, made, lines, with_batch=True, model=model)
+        error.next_step = f"{error.shape}\n\n{file}" if error.shape else _first(file)
     return error

@@ -53,12 +53,14 @@ def pasted(
     *,
     with_batch: bool = False,
     forwardless: bool = False,
+    model: nn.Module | None = None,
 ) -> str:
     """The file with the commands that use it: one of its own, or the end of the user's file.
 
     `batch` are the lines of a function with the batch that was tried; without any the arguments of
     forward are to be filled in. `with_batch` says that the batch is to be handed over too, and
-    `forwardless` that the class leaves it to its user how its methods go together.
+    `forwardless` that the class leaves it to its user how its methods, and the parts of `model`,
+    go together.
     """
     place = label.rpartition(":")[0]
     if place.endswith(".py") and not isinstance(thing, type) and not made:
@@ -76,7 +78,7 @@ def pasted(
         needed.append(f"from {thing.__module__} import {_outer(thing)}")
     lines += [*sorted(dict.fromkeys(needed)), "", *_classes(made), ""]
     bare = forwardless or _has_no_forward(thing)
-    lines += [*_whole(thing, needed=forwardless), "", ""] if bare else []
+    lines += [*_whole(thing, model, needed=forwardless), "", ""] if bare else []
     lines += _model("Whole" if bare else _called(thing), thing, made)
     if function:
         lines += ["", "", *function]
@@ -126,15 +128,18 @@ def _has_no_forward(thing: Any) -> bool:
     return plain and not paired
 
 
-def _whole(thing: Callable[..., Any], *, needed: bool) -> list[str]:
-    """A class with a forward pass to be written, beside the methods that there are.
+def _whole(thing: Callable[..., Any], model: nn.Module | None, *, needed: bool) -> list[str]:
+    """A class with a forward pass to be written, beside the methods and parts that there are.
 
     Where it is not known to be `needed`, it stands in comments.
     """
-    methods = inspect.getmembers(thing, inspect.isfunction)
-    own = [(n, f) for n, f in methods if n[0] != "_" and not is_library(_owner(thing, n))]
-    known = [f"{n}({', '.join(list(inspect.signature(f).parameters)[1:])})" for n, f in own]
+    names = [n for n in dir(thing) if n[0] != "_" and inspect.isroutine(getattr(thing, n, None))]
+    own = [n for n in names if not is_library(_owner(thing, n))]
+    known = [f"{n}({', '.join(_taken(thing, n))})" for n in own]
     said = textwrap.wrap(", ".join(known), _WIDTH - 8, initial_indent="its methods: ")
+    if model is not None:
+        parts = [f"{n}({', '.join(_taken(type(m), 'forward'))})" for n, m in model.named_children()]
+        said += textwrap.wrap(", ".join(parts), _WIDTH - 8, initial_indent="its parts: ")
     lead = "" if needed else "# "
     return [
         f"class Whole({_called(thing)}):",
@@ -144,6 +149,16 @@ def _whole(thing: Callable[..., Any], *, needed: bool) -> list[str]:
         *(f"        # {line}" for line in said),
         f"    {lead}    return ...  {MARK}encode, sample, decode",
     ]
+
+
+def _taken(kind: Any, name: str) -> list[str]:
+    """The names of what a method is given, without the object itself."""
+    held = inspect.getattr_static(kind, name)
+    try:
+        names = list(inspect.signature(getattr(kind, name)).parameters)
+    except (TypeError, ValueError):
+        return ["..."]
+    return names if isinstance(held, staticmethod | classmethod) else names[1:]
 
 
 def _owner(kind: Any, name: str) -> type:
