@@ -93,6 +93,8 @@ def _readings(model: nn.Module, given: Any) -> Iterator[tuple[tuple[Any, ...], d
             # A data loader's (x, label) for a model that wants x alone: the rest is the loss's.
             rest = {f"{LOADED}{i}": v for i, v in enumerate(given) if i >= taken}
             yield tuple(given[:taken]), rest
+        if fits and len(required) <= 1 < len(parameters):
+            yield (given,), {}  # the modalities of a row, beside an option
     elif isinstance(given, Mapping):
         names = {p.name for p in parameters}
         fits = {p.name for p in required} <= set(given)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,15 +21,24 @@ from ..code.losses import (
 from ..code.roles import role
 from ..code.source import Source, function_tree, source_of, span_of
 from ..code.syntax import called_name
-from ..errors import TargetError, summary
 from ..loading.trainerless import without_trainer
 from ..subject import Batch, Objective
 from ..total import TOTAL_KEYS, total
 from ..trials.trial import attempt, items, leaves
 from .binding import by_names
 from .contained import only_terms, reached_by
+from .handling import hands_to_forward
 from .own_call import by_own_call, own_use
-from .recipes import Binding, Recipe, Unbound, model_first, return_names
+from .recipes import (
+    Binding,
+    Recipe,
+    Unbound,
+    batch_alone,
+    cannot_bind,
+    model_first,
+    return_names,
+    shown,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +133,7 @@ class Attempts:
         batch, model = self.batch, self.model
         ran, scalar, error, terms = self.trial(objective)
         if scalar is None:
-            given = _shown(recipe, loss, model, batch, self.output()) if not ran else ""
+            given = shown(recipe, loss, model, batch, self.output()) if not ran else ""
             foreign = recipe.beside and batch.guessed
             return Tried(
                 objective,
@@ -198,6 +208,8 @@ class Attempts:
             )
             if own is not None:
                 yield own
+        if given and self._takes_batch(function, parameters):
+            yield batch_alone(parameters)
         named = by_names(function, parameters, binding)
         used, negated = own_use(sources, loss.name)
         if used and isinstance(named, Recipe):
@@ -214,6 +226,16 @@ class Attempts:
         parameters = parameters_of(loss.function)
         fits = len(parameters) == 1 + len(self.batch.args) + len(self.batch.kwargs)
         return fits and role(parameters[0].name) != "recon" and not names_outputs(parameters[1:])
+
+    def _takes_batch(
+        self, function: Callable[..., Any], parameters: list[inspect.Parameter]
+    ) -> bool:
+        """Whether a method that runs the forward pass itself can be given the batch as it is."""
+        required = [p for p in parameters if p.default is p.empty]
+        fits = len(required) <= len(self.batch.args) + len(self.batch.kwargs) <= len(parameters)
+        return fits and any(
+            hands_to_forward(function, p.name, type(self.model)) for p in parameters
+        )
 
     def lazy(self, loss: Loss) -> Recipe:
         """Bind when the forward pass comes to its end, which it did not do so far."""
@@ -274,29 +296,3 @@ def _keys_read(function: Any) -> dict[str, set[Any]]:
             case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=key)):
                 found.setdefault(name, set()).add(key)
     return found
-
-
-def _shown(recipe: Recipe, loss: Loss, model: nn.Module, batch: Batch, output: Any) -> str:
-    """The shapes a loss was called with, by the names of its parameters."""
-    try:
-        args, kwargs = recipe.arguments(model, batch, output)
-    except Exception:
-        return ""
-    named = dict(zip((p.name for p in parameters_of(loss.function)), args, strict=False)) | kwargs
-    shapes = {k: "×".join(map(str, v.shape)) for k, v in named.items() if isinstance(v, Tensor)}
-    return ", ".join(f"`{k}` {shape}" for k, shape in shapes.items() if shape)
-
-
-def cannot_bind(loss: Loss, unbound: Unbound | None, error: BaseException | None) -> TargetError:
-    """What a user reads whose given loss could not be called."""
-    signature = ", ".join(str(p) for p in parameters_of(loss.function))
-    shown = f"`{loss.name}({signature})`"
-    if unbound is not None and unbound.parameter:
-        message = f"the parameter `{unbound.parameter}` of {shown} could not be bound: {unbound}"
-    else:
-        message = f"{shown} could not be called: {summary(error) if error else 'no reading fits'}"
-    return TargetError(
-        message,
-        next_step="write `def objective(model, *batch): ...` that returns the loss, "
-        "then --objective objective",
-    )

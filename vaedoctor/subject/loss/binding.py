@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..code.roles import role
 from ..subject import Batch
-from ..trials.trial import items, leaves, pick
+from ..trials.trial import items, leaves
 from .handling import (
     declared,
     hands_to_forward,
@@ -78,7 +78,7 @@ class _Names(Taken):
             self._constants,
         ):
             for p in self.parameters:
-                if p.name not in self.bound and not isinstance(p.default, str):
+                if p.name not in self.bound and not self._is_set(p, step == self._exact):
                     step(p)
         self._in_order()
         self._left_over()
@@ -107,6 +107,14 @@ class _Names(Taken):
             written=self.written,
             unknown=tuple(self.unknown),
         )
+
+    def _is_set(self, p: inspect.Parameter, exact: bool) -> bool:
+        """Whether a default says what it is: a word, or a number by another name than a tensor's.
+
+        The `c` of `loss(x, u, c=1.0)` is no class.
+        """
+        numeric = isinstance(p.default, int | float)
+        return isinstance(p.default, str) or (numeric and not exact and p.name not in self.inputs)
 
     def _whole(self, p: inspect.Parameter) -> None:
         """The output or a loader's dict as it is, for a function that takes it apart."""
@@ -147,8 +155,8 @@ class _Names(Taken):
         if () not in self.slots and taken_apart(self.function, p.name):
             return
         # The other parameter holds all outputs, or the loss makes them itself.
-        own = p.name in self.inputs and (self.whole or hands_to_forward(self.function, p.name))
-        if own:
+        kind = type(self.binding.model)
+        if p.name in self.inputs and (self.whole or hands_to_forward(self.function, p.name, kind)):
             self.take_input(p.name, self.inputs[p.name])
             return
         for path, name in self.slots.items():
@@ -271,40 +279,6 @@ class _Names(Taken):
                     list(v.shape) for _, v in leaves(self.binding.output) if isinstance(v, Tensor)
                 ]
                 raise Unbound(p.name, f"forward returned tensors of shape {shapes}")
-
-    def _like_input(self) -> tuple[Any, ...] | None:
-        x = next((a for a in self.binding.batch.args if isinstance(a, Tensor)), None)
-        if x is None:
-            return next(iter(self.slots), None)
-        fits = []
-        for path in self.slots:
-            value = pick(self.binding.output, path)
-            if isinstance(value, Tensor) and value is not x:
-                if value.shape == x.shape:
-                    return path
-                if value.numel() == x.numel():
-                    fits.append(path)
-        if not fits and len(self.slots) == 1:
-            return next(iter(self.slots))
-        return fits[0] if fits else None
-
-    def _pair(self) -> list[tuple[Any, ...]]:
-        """The first two outputs left that are shaped alike and are not data."""
-        free = [s for s in self.slots if not self._is_input(s)]
-        if len(free) > 2:  # beside the two heads, which are the same in every run, the sample
-            moving = self.binding.moving()
-            still = [s for s in free if s not in moving]
-            free = still if len(still) > 1 else free
-        shapes = {s: getattr(pick(self.binding.output, s), "shape", None) for s in free}
-        for first in free:
-            others = [s for s in free if s != first and shapes[s] == shapes[first]]
-            if others:
-                return [first, others[0]]
-        return free[:1]
-
-    def _is_input(self, path: tuple[Any, ...]) -> bool:
-        value = pick(self.binding.output, path)
-        return any(value is a for a in self.binding.batch.args)
 
 
 def _padding(model: nn.Module) -> int | None:

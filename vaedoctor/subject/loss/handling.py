@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor
@@ -95,13 +95,34 @@ def parts_of(function: Callable[..., Any], name: str) -> int:
     return 0
 
 
-def hands_to_forward(function: Callable[..., Any], name: str) -> bool:
-    """Whether a method runs the forward pass itself on a parameter: `out = self(x, mask=mask)`."""
-    tree = function_tree(function)
+def hands_to_forward(function: Callable[..., Any], name: str, kind: type, depth: int = 3) -> bool:
+    """Whether a method runs the forward pass itself on a parameter: `out = self(x, mask=mask)`.
+
+    Or another method of its class (`kind`), to which it hands the parameter.
+    """
+    tree = function_tree(function) if depth else None
     for node in ast.walk(tree) if tree is not None else ():
         match node:
             case ast.Call(func=ast.Name(id="self") | ast.Attribute(ast.Name(id="self"), "forward")):
                 given = [*node.args, *(k.value for k in node.keywords)]
                 if any(isinstance(a, ast.Name) and a.id == name for a in given):
                     return True
+            case ast.Call(func=ast.Attribute(ast.Name(id="self"), attr=called)):
+                method = inspect.getattr_static(kind, called, None)
+                if inspect.isfunction(method) and any(
+                    hands_to_forward(method, taken, kind, depth - 1)
+                    for taken in _taken_as(node, method, name)
+                ):
+                    return True
     return False
+
+
+def _taken_as(call: ast.Call, method: Callable[..., Any], name: str) -> Iterator[str]:
+    """The parameters of a method that a call of it gives a name to."""
+    parameters = list(inspect.signature(method).parameters)[1:]
+    for parameter, given in zip(parameters, call.args, strict=False):
+        if isinstance(given, ast.Name) and given.id == name:
+            yield parameter
+    for keyword in call.keywords:
+        if keyword.arg and isinstance(keyword.value, ast.Name) and keyword.value.id == name:
+            yield keyword.arg

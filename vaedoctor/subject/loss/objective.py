@@ -29,9 +29,9 @@ from ..script.unpacking import takes_apart
 from ..subject import Batch, Objective
 from ..total import total
 from ..trials.trial import forward_parameters, leaves
-from .attempts import Attempts, Tried, cannot_bind, is_frameworks, lacks_key
+from .attempts import Attempts, Tried, is_frameworks, lacks_key
 from .contained import minimized_loss, reached_by, returned_kl, returned_loss, total_loss
-from .recipes import Unbound, model_first
+from .recipes import Unbound, cannot_bind, model_first
 from .unlike import never_comes_out, refuses_values
 from .untold import is_untold, untold
 

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from ..code.losses import Loss, parameters_of
 from ..code.source import function_tree
 from ..code.syntax import called_name
+from ..errors import TargetError, summary
 from ..subject import LOADED, Batch
 from ..trials.trial import forward_parameters
 
@@ -102,3 +104,40 @@ def model_first(parameters: list[inspect.Parameter]) -> Recipe:
         return [model, *batch.args], dict(batch.kwargs)
 
     return Recipe(arguments, needs_output=False)
+
+
+def batch_alone(parameters: list[inspect.Parameter]) -> Recipe:
+    """`model.loss(*batch)`, of a method that runs the forward pass itself."""
+    first = model_first(parameters)
+
+    def arguments(model: nn.Module, batch: Batch, output: Any) -> Arguments:
+        args, kwargs = first.arguments(model, batch, output)
+        return args[1:], kwargs
+
+    return Recipe(arguments, needs_output=False)
+
+
+def shown(recipe: Recipe, loss: Loss, model: nn.Module, batch: Batch, output: Any) -> str:
+    """The shapes a loss was called with, by the names of its parameters."""
+    try:
+        args, kwargs = recipe.arguments(model, batch, output)
+    except Exception:
+        return ""
+    named = dict(zip((p.name for p in parameters_of(loss.function)), args, strict=False)) | kwargs
+    shapes = {k: "×".join(map(str, v.shape)) for k, v in named.items() if isinstance(v, Tensor)}
+    return ", ".join(f"`{k}` {shape}" for k, shape in shapes.items() if shape)
+
+
+def cannot_bind(loss: Loss, unbound: Unbound | None, error: BaseException | None) -> TargetError:
+    """What a user reads whose given loss could not be called."""
+    signature = ", ".join(str(p) for p in parameters_of(loss.function))
+    called = f"`{loss.name}({signature})`"
+    if unbound is not None and unbound.parameter:
+        message = f"the parameter `{unbound.parameter}` of {called} could not be bound: {unbound}"
+    else:
+        message = f"{called} could not be called: {summary(error) if error else 'no reading fits'}"
+    return TargetError(
+        message,
+        next_step="write `def objective(model, *batch): ...` that returns the loss, "
+        "then --objective objective",
+    )

@@ -109,6 +109,40 @@ class Taken:
 
         self.bound[name] = take
 
+    def _like_input(self) -> tuple[Any, ...] | None:
+        x = next((a for a in self.binding.batch.args if isinstance(a, Tensor)), None)
+        if x is None:
+            return next(iter(self.slots), None)
+        fits = []
+        for path in self.slots:
+            value = pick(self.binding.output, path)
+            if isinstance(value, Tensor) and value is not x:
+                if value.shape == x.shape:
+                    return path
+                if value.numel() == x.numel():
+                    fits.append(path)
+        if not fits and len(self.slots) == 1:
+            return next(iter(self.slots))
+        return fits[0] if fits else None
+
+    def _pair(self) -> list[tuple[Any, ...]]:
+        """The first two outputs left that are shaped alike and are not data."""
+        free = [s for s in self.slots if not self._is_input(s)]
+        if len(free) > 2:  # beside the two heads, which are the same in every run, the sample
+            moving = self.binding.moving()
+            still = [s for s in free if s not in moving]
+            free = still if len(still) > 1 else free
+        shapes = {s: getattr(pick(self.binding.output, s), "shape", None) for s in free}
+        for first in free:
+            others = [s for s in free if s != first and shapes[s] == shapes[first]]
+            if others:
+                return [first, others[0]]
+        return free[:1]
+
+    def _is_input(self, path: tuple[Any, ...]) -> bool:
+        value = pick(self.binding.output, path)
+        return any(value is a for a in self.binding.batch.args)
+
 
 def pick_input(batch: Batch, key: int | str) -> Any:
     """The item of a batch in a place, or of a name."""
