@@ -467,3 +467,19 @@ def test_rows_are_mixed_where_they_are_regrouped_not_in_the_layer_behind() -> No
     (found,) = vaedoctor.check(Regrouped(), x, select=["VAE504"]).findings
     assert found.at is not None
     assert "# regrouped" in linecache.getline(found.at.file, found.at.line)
+
+
+def test_a_square_beside_the_data_may_be_one_for_all_rows() -> None:
+    class Nodes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heads, self.decode = nn.Linear(6, 4), nn.Linear(2, 6)
+
+        def forward(self, x: Tensor, adjacency: Tensor) -> Any:
+            mu, logvar = (adjacency @ self.heads(x)).chunk(2, 2)
+            return self.decode(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
+
+    for rows, status in ((4, "skipped"), (5, "passed")):
+        batch = torch.rand(rows, 4, 6), torch.eye(4)
+        (outcome,) = vaedoctor.check(Nodes(), batch, select=["VAE505"]).outcomes
+        assert outcome.status == status

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from traps import (
+    around,
     building,
     discrete,
     latents,
@@ -20,6 +22,7 @@ import vaedoctor
 from vaedoctor import Severity
 
 ROOMS = (
+    around,
     building,
     discrete,
     latents,
@@ -103,3 +106,37 @@ def test_a_loss_is_given_what_forward_does_not_take():
         return model.loss(x) * weight.mean()
 
     assert not vaedoctor.check(model, batch, objective=objective, select=["VAE0"]).findings
+
+
+def test_a_checkpoint_runs_in_the_mode_of_its_forward_pass():
+    model = around.Checkpointed().eval()
+    report = vaedoctor.check(model, *model.batch(), objective="loss", select=["VAE6"])
+    assert not report.findings
+
+
+def test_a_flag_that_returns_early_decides_about_a_layer():
+    model = around.StagedEncoder()
+    report = vaedoctor.check(model, *model.batch(), objective="loss", select=["VAE104"])
+    assert [f.severity for f in report.findings] == [Severity.NOTE]
+
+
+class InTurns(nn.Module):
+    """Each part has a step of its own, of which a trainer calls one after the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads, self.dec, self.judge = nn.Linear(14, 8), nn.Linear(4, 14), nn.Linear(4, 1)
+
+    def forward(self, x):
+        mu, lv = self.heads(x).chunk(2, 1)
+        z = mu + torch.randn_like(mu) * (lv / 2).exp()
+        return self.dec(z), z
+
+    def ae_step(self, x):
+        r, z = self(x)
+        return (r - x).pow(2).sum(1).mean() - self.judge(z).mean()
+
+
+def test_a_part_with_a_step_of_its_own_is_not_idle():
+    report = vaedoctor.check(InTurns(), torch.rand(8, 14), select=["VAE104"])
+    assert [o.status for o in report.outcomes] == ["skipped"]

@@ -167,6 +167,7 @@ def _with_switch(node: ast.AST, switched: bool) -> Iterator[tuple[ast.AST, bool]
         for child in children:
             if isinstance(child, ast.AST):
                 yield from _with_switch(child, inside)
+            inside |= isinstance(child, ast.If) and isinstance(child.body[-1], ast.Return)
 
 
 def leads_to(names: set[str], file: str) -> Iterator[Method]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from ...subject.script.names import one_by_one
@@ -104,6 +105,8 @@ def _named(tree: ast.AST, name: str, *, attribute: bool = False) -> bool:
                 return True
             case ast.Constant(value=text) if text == name and id(node) not in keys:
                 return True
+            case _ if spells(node, name):
+                return True
     return False
 
 
@@ -112,6 +115,20 @@ def _takes_by_text(node: ast.AST) -> bool:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return name in _BY_TEXT
     return False
+
+
+def spells(node: ast.AST, name: str) -> bool:
+    """Whether an attribute or entry is read by a text that is put together: `f"lambda_{term}"`."""
+    match node:
+        case ast.Call(func=ast.Name(id="getattr"), args=[_, ast.JoinedStr(values=values), *_]):
+            pass
+        case ast.Subscript(slice=ast.JoinedStr(values=values)):
+            pass
+        case _:
+            return False
+    told = [str(v.value) if isinstance(v, ast.Constant) else "" for v in values]
+    pattern = "".join(re.escape(text) or r"\w+" for text in told)
+    return any(map(str.strip, told)) and re.fullmatch(pattern, name) is not None
 
 
 def _uses(method: Method, name: str, kept_as: str) -> bool:

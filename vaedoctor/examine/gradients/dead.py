@@ -21,6 +21,7 @@ THRESHOLDS = frozenset("clamp clamp_min clamp_max clip max maximum relu threshol
 FEW = 8
 """Units of one ReLU that see much the same for every row all die in one draw of 2**8, or more."""
 
+_RECURRENT = frozenset("rnn_tanh rnn_relu lstm gru".split())
 _PRODUCTS = frozenset("linear addmm conv1d conv2d conv3d".split())
 
 
@@ -61,7 +62,7 @@ def dead_branches(
     found = [
         b
         for b, op in blocked.items()
-        if op is None or not (_resting(flow, op) or _picked(flow, op))
+        if op is None or not (_resting(flow, op) or _picked(flow, op) or _one_step(op))
     ]
     operations = [op for b in found if (op := blocked[b])]
     if not found:
@@ -119,6 +120,12 @@ def _picked(flow: Flow, op: Op) -> bool:
         return False
     behind = (flow.recording.values[i] for i in flow.ancestors(choice))
     return any(v.source in ("input", "condition") for v in behind)
+
+
+def _one_step(op: Op) -> bool:
+    """Whether a recurrent layer reads a single step, behind which its state is 0."""
+    shape = op.reads[0].shape if op.name in _RECURRENT and op.reads else ()
+    return len(shape) == 3 and 1 in shape[:2]
 
 
 def _of_one(op: Op) -> bool:

@@ -15,11 +15,11 @@ from ..anatomy.evaluation import differentiable
 from ..anatomy.latents import Latent
 from ..codebook.heldcodes import held_codes
 from ..runs.edits import Edits, by_operation
-from ..runs.flow import Flow
 from ..runs.gradients import gradient_between
 from ..runs.recording import Op, Value
 from ..runs.repeat import countable, counted
 from ..runs.step import run_recorded
+from .allowed import classes, noised, statistics
 from .around import compared, merge_of, narrow, turned
 from .teacher import Seen, own_answers
 
@@ -63,10 +63,12 @@ def pin_latents(
         return Pinned(0.0, False, False, None, "")
     if latents and not compared(anatomy, latents):
         raise Unavailable("the loss compares nothing with x: it may be pushed through a flow")
-    if x.index not in flow.ancestors(x_hat, stop=[*held, *_statistics(flow, x)]):
+    if x.index not in flow.ancestors(x_hat, stop=[*held, *statistics(flow, x)]):
         return Pinned(0.0, False, False, None, "", statistic=True)
-    if x.index not in flow.ancestors(x_hat, stop=[*held, *_classes(flow, x)]):
+    if x.index not in flow.ancestors(x_hat, stop=[*held, *classes(flow, x)]):
         return Pinned(0.0, False, False, None, "", classified=True)
+    if x.index not in flow.ancestors(x_hat, stop=[*held, *noised(flow, x)]):
+        raise Unavailable("the decoder is a denoiser: it is shown x under noise of a drawn level")
     if not x.tensor.is_floating_point():
         seen = own_answers(subject, anatomy, seed, rewind)
         if seen is None:
@@ -129,34 +131,6 @@ def _transformed(anatomy: Anatomy, latents: list[Latent]) -> list[Value]:
     return [v for v in recording.values if v.index in after and v.shape in shapes]
 
 
-def _statistics(flow: Flow, x: Value) -> list[Value]:
-    """One number a row computed from x without weights: a library size, a norm, a length."""
-    rows = x.shape[0] if x.shape else 0
-    return [
-        v
-        for v in flow.recording.values
-        if flow.data[v.index]
-        and not flow.learned[v.index]
-        and v.op is not None
-        and 0 < v.tensor.numel() <= rows < x.tensor.numel()
-    ]
-
-
-def _classes(flow: Flow, x: Value) -> list[Value]:
-    """Probabilities of a few classes a row, as a classifier gives them where no label is known."""
-    rows = x.shape[0] if x.shape else 0
-    return [
-        op.out
-        for op in flow.recording.ops
-        if op.name == "softmax"
-        and op.makes
-        and flow.posterior(op.out)
-        and len(op.out.shape) == 2
-        and op.out.shape[0] == rows
-        and 2 * op.out.tensor.numel() <= x.tensor.numel()
-    ]
-
-
 def _detached(z: Tensor) -> Tensor:
     return z.detach()
 
@@ -210,6 +184,8 @@ def _causal(x_hat: Tensor, x: Tensor) -> bool:
     lack the first steps, on the pixels of a picture in the order of reading, and on the channels of
     each pixel, as where a mixture's green mean knows the pixel's red.
     """
+    if x.dim() == 2 and len(x_hat) == len(x) and x_hat.dim() > 1:
+        return _in_order(x_hat, x, 1)  # a series of numbers
     if x.dim() < 3 or x_hat.dim() < 3:
         return False
     if any(_in_order(x_hat, x, axis) for axis in (1, 0)) or _by_channel(x_hat, x):

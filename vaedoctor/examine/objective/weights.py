@@ -7,7 +7,7 @@ import ast
 import dataclasses
 import re
 import types
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import CodeType
@@ -19,6 +19,7 @@ from torch import nn
 from ...finding import Span
 from ...subject.subject import Subject
 from ..code.listing import (
+    Method,
     assigned_at,
     functions_in,
     is_own_code,
@@ -26,7 +27,7 @@ from ..code.listing import (
     span_in,
     tree_of,
 )
-from ..code.unread import is_read, is_read_in, is_summand, unread_parameters
+from ..code.unread import is_read, is_read_in, is_summand, spells, unread_parameters
 from ..runs.actors import Actors, actors
 from ..runs.recording import Recording
 from ..runs.step import run_recorded
@@ -197,10 +198,13 @@ def _is_missed(kept: _Kept, subject: Subject, seed: int, rewind: Callable[[], No
 
 def _is_read_by(found: Actors, name: str) -> bool:
     """Whether the code of a function that ran reads an attribute or entry of that name."""
-    return any(
+    named = any(
         name in code.co_names or name in code.co_consts
         for function in found.functions
         for code in (function, *(c for c in function.co_consts if isinstance(c, CodeType)))
+    )
+    return named or any(
+        spells(node, name) for method in _sources(found.functions) for node in ast.walk(method.node)
     )
 
 
@@ -229,15 +233,20 @@ def _unread(model: nn.Module, found: Actors) -> Iterator[DeadWeight]:
     """The weights among the parameters that functions of the step, and constructors, ignore."""
     kinds = {type(m) for m in (*model.modules(), *found.objects.values()) if is_own_code(type(m))}
     made = {vars(k)["__init__"].__code__ for k in kinds if "__init__" in vars(k)}
-    ran = {(c.co_filename, c.co_name, c.co_firstlineno) for c in {*found.functions, *made}}
+    for method in _sources({*found.functions, *made}):
+        for arg in unread_parameters(method):
+            if _WEIGHT.fullmatch(arg.arg.lower()):
+                yield DeadWeight(arg.arg, None, span_in(method, arg), True, method.name)
+
+
+def _sources(codes: Iterable[CodeType]) -> Iterator[Method]:
+    """The source of functions that ran."""
+    ran = {(c.co_filename, c.co_name, c.co_firstlineno) for c in codes}
     for file in sorted({file for file, _, _ in ran}):
         for method in functions_in(file):
             starts = [method.node.lineno, *(d.lineno for d in method.node.decorator_list)]
-            if not any((file, method.name, line) in ran for line in starts):
-                continue
-            for arg in unread_parameters(method):
-                if _WEIGHT.fullmatch(arg.arg.lower()):
-                    yield DeadWeight(arg.arg, None, span_in(method, arg), True, method.name)
+            if any((file, method.name, line) in ran for line in starts):
+                yield method
 
 
 def _given_in(file: str, name: str) -> Span | None:

@@ -79,13 +79,26 @@ def runs_unrecorded(subject: Subject, *, seed: int, batch: Any = None, grad: boo
 
 @contextmanager
 def without_checkpointing() -> Iterator[None]:
-    """Run reentrant checkpoints' functions directly: same values, and a graph that can be asked.
+    """Run the functions of checkpoints directly: same values, and a graph that can be asked.
 
-    `torch.autograd.grad` refuses a graph with reentrant checkpoints, which only save memory.
+    `torch.autograd.grad` refuses a graph with reentrant checkpoints, which only save memory. The
+    others run their function again when the gradient is taken, in the mode that the model is in
+    then.
     """
     direct = staticmethod(lambda run, _, *args: run(*args))
+    again = "_checkpoint_without_reentrant_generator"
+    before = getattr(checkpoint, again, None)
     setattr(checkpoint.CheckpointFunction, "apply", direct)  # noqa: B010
+    if before is not None:
+        setattr(checkpoint, again, _directly)
     try:
         yield
     finally:
         del checkpoint.CheckpointFunction.apply
+        if before is not None:
+            setattr(checkpoint, again, before)
+
+
+def _directly(*_: Any, **__: Any) -> Iterator[None]:
+    """What surrounds the function of a checkpoint: nothing."""
+    yield

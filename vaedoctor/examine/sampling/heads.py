@@ -45,6 +45,8 @@ def identical_heads(anatomy: Anatomy) -> Iterator[Identical]:
     if unsampled is not None:
         yield from _identical(anatomy.flow, unsampled.loc_head, unsampled.scale_head)
     for latent in anatomy.latents:
+        if latent.family == "uniform":  # a sampler that rejects reads its one parameter twice
+            continue
         found = list(_identical(anatomy.flow, latent.loc_head, latent.scale_head))
         for pair in _merged(anatomy.flow, latent) if not found else ():
             found += _identical(anatomy.flow, *pair)

@@ -131,11 +131,23 @@ def _recorded(
         faults += [fault] if fault is not None else []
     if subject.batch.guessed and any(f.spread for f in faults):
         raise Unavailable("a vector that was made up may be a column: supply --input")
+    if faults and _may_lack_rows(subject, anatomy, rows):
+        raise Unavailable(
+            "a square beside x may be one for all rows: supply another number of rows"
+        )
     moved = [f for f in faults if f.kind == "changes"]
     dealt = any(f.still for f in moved)  # by their place: had rows met, all would have moved
     if dealt or (moved and _unsteady(subject, anatomy, seed, rewind, kept, inside) > 0.1 * largest):
         faults = [f for f in faults if f not in moved]
     return Sizes(rows, tuple(trials), _excused(faults), largest)
+
+
+def _may_lack_rows(subject: Subject, anatomy: Anatomy, rows: int) -> bool:
+    """Whether something beside x has as many columns as there are rows: an adjacency matrix."""
+    items = [*subject.batch.args, *subject.batch.kwargs.values()]
+    x = anatomy.x.tensor if anatomy.x is not None else None
+    beside = (v for v in items if isinstance(v, Tensor) and v is not x)
+    return any(v.shape[:1] == (rows,) and rows in v.shape[1:] for v in beside)
 
 
 def _excused(faults: list[SizeFault]) -> tuple[SizeFault, ...]:

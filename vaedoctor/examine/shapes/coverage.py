@@ -21,7 +21,7 @@ from ..runs.recording import Op, Recording, Value
 from ..runs.repeat import repeat
 from ..runs.step import run_recorded
 from ..sampling.noise import perturbed
-from .crops import cropped
+from .crops import cropped, mirrored, withheld
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,8 @@ def _covered(
                 _edge(missing, len(touched), axis, first)
                 and not cropped(subject, anatomy, value, axis, missing, seed, rewind)
             )
-            and not _mirrored(anatomy, value, first)
+            and not mirrored(anatomy, value, first)
+            and not withheld(subject, anatomy, value, axis, missing, seed, rewind)
             and _unread(subject, anatomy, value, (axis, missing), seed, rewind)
         ):
             op = _reader(anatomy, value, axis, missing)
@@ -169,21 +170,6 @@ def _unread(
         if not ran.same or float(ran.loss.detach().sum()) != own:
             return False
     return True
-
-
-def _mirrored(anatomy: Anatomy, value: Value, gradient: Tensor) -> bool:
-    """Whether all that is left out is the mirror of what is scored, or lies on the diagonal.
-
-    One half says all of the symmetric adjacency of a graph without loops.
-    """
-    if gradient.dim() < 3 or gradient.shape[-1] != gradient.shape[-2]:
-        return False
-    alike = [v.tensor.detach() for v in (value, *inputs_of(anatomy.recording))]
-    if not any(t.shape == gradient.shape and torch.equal(t, t.mT) for t in alike):
-        return False
-    scored = (gradient != 0).flatten(0, -3).any(0)
-    diagonal = torch.eye(len(scored), dtype=torch.bool, device=scored.device)
-    return bool((scored | scored.mT | diagonal).all())
 
 
 def _instead(changed: Tensor, _: Tensor) -> Tensor:

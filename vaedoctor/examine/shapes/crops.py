@@ -1,4 +1,4 @@
-"""One end of a picture that the loss leaves out though the encoder is shown it."""
+"""What a loss leaves out: an end of a picture, the mirror of a matrix, what the encoder lacks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from ...subject.subject import Subject
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.evaluation import differentiable
+from ..anatomy.moves import inputs_of
 from ..runs.recording import Value
 from ..runs.step import run_recorded
 
@@ -43,6 +44,42 @@ def cropped(
     reached = (seen != 0).movedim(axis, 0).flatten(1).any(1)
     kept = reached.index_fill(0, index, False)
     return bool(reached[index].any() and kept.any())
+
+
+def withheld(
+    subject: Subject,
+    anatomy: Anatomy,
+    value: Value,
+    axis: int,
+    slices: list[int],
+    seed: int,
+    rewind: Callable[[], None],
+) -> bool:
+    """Whether the encoder is shown none of these columns either, and the others of the input."""
+    x = anatomy.x
+    if x is None or x.shape != value.shape or not x.tensor.is_floating_point():
+        return False
+    seen = _seen(subject, anatomy, x.tensor, seed, rewind)
+    if seen is None:
+        return False
+    reached = (seen != 0).movedim(axis, 0).flatten(1).any(1)
+    index = torch.tensor(slices, device=reached.device)
+    return not bool(reached[index].any()) and bool(reached.any())
+
+
+def mirrored(anatomy: Anatomy, value: Value, gradient: Tensor) -> bool:
+    """Whether all that is left out is the mirror of what is scored, or lies on the diagonal.
+
+    One half says all of the symmetric adjacency of a graph without loops.
+    """
+    if gradient.dim() < 3 or gradient.shape[-1] != gradient.shape[-2]:
+        return False
+    alike = [v.tensor.detach() for v in (value, *inputs_of(anatomy.recording))]
+    if not any(t.shape == gradient.shape and torch.equal(t, t.mT) for t in alike):
+        return False
+    scored = (gradient != 0).flatten(0, -3).any(0)
+    diagonal = torch.eye(len(scored), dtype=torch.bool, device=scored.device)
+    return bool((scored | scored.mT | diagonal).all())
 
 
 def _seen(

@@ -93,7 +93,7 @@ def exchange_row(
         return None
     shape = anatomy.x.shape if anatomy.x is not None else ()
     moved = (other.values[x_hat.index].tensor - x_hat.tensor).detach().abs()
-    tables = [m.flatten(1).amax(1) for m in by_row(moved, shape, axis, rows)]
+    tables = [m.reshape(len(m), -1).amax(1) for m in by_row(moved, shape, axis, rows)]
     if not tables:
         return None
     table, others = min(((t, all_but(t, source)) for t in tables), key=lambda t: float(t[1].max()))

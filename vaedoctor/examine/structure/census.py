@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,8 @@ from ..code.readers import Read, goes_backward, leads_to, reads_of
 from ..runs.again import Again
 from ..runs.recording import Call, Op, Recording, Value
 from .branches import Branch, Place, branches, hiding_places
+
+_STEP = re.compile(r"(?!val|test|eval|predict|sampl)\w+_step")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,7 @@ def _step(reads: tuple[Read, ...]) -> str:
     """The loss or training step that reads a layer, itself or through what it calls."""
     for read in reads:
         for method in leads_to({read.method.name}, read.method.file):
-            if is_total(method.name) or goes_backward(method):
+            if is_total(method.name) or goes_backward(method) or _STEP.fullmatch(method.name):
                 return method.name
     return ""
 

@@ -40,7 +40,7 @@ def gradient_exactly_zero(examination: Examination) -> Iterator[Finding | Verifi
 
     ## False alarms
     Zero-initialised output layers and free bits at the start pass after the nudge and are not
-    reported; nor are biases alone.
+    reported; nor are biases alone, nor recurrent layers over a single step, whose state is 0.
     """
     examination.require_gradients()
     found = examination.dead_branches

@@ -34,7 +34,8 @@ def output_without_gradient(examination: Examination) -> Iterator[Finding | Veri
     Steps at an end (teacher forcing), the border of a picture and batches with a mask are not
     judged; nor is one end of a picture where it is padding or the encoder is shown it alone, a loss
     that matches two sets and picks its entries by their values, or half of a symmetric matrix whose
-    other half is scored; columns left out on purpose make it a *warning*.
+    other half is scored, or columns that the encoder is not shown either; others that are left out
+    on purpose make it a *warning*.
     """
     found = examination.coverage
     if found.indifferent:

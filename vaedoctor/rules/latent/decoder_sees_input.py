@@ -33,10 +33,11 @@ def decoder_sees_input(examination: Examination) -> Iterator[Finding | Verified]
     ## False alarms
     Declared conditions are allowed (`conditions=`), other arguments of `forward` are not x, all
     stochastic nodes of a hierarchy are held, and autoregressive decoders that see only earlier
-    steps, or channels, are recognised, as are flows that read x, one number a row (a library size),
-    class probabilities that stand in for a label, and masks that show the decoder no entry that the
-    loss compares. A summary of x that is smaller than the codes (a speaker's vector) is not judged,
-    nor noise in their place. A residual connection is an *error* only if x itself is added to the
+    steps, or channels, are recognised, as are flows that read x, one number a row (a library
+    size), class probabilities that stand in for a label, and masks that show the decoder no
+    entry that the loss compares. A summary of x that is smaller than the codes (a speaker's
+    vector) is not judged, nor noise in their place, nor a denoiser, which is shown x under
+    noise of a drawn level. A residual connection is an *error* only if x itself is added to the
     output.
     """
     pinned = examination.pinned

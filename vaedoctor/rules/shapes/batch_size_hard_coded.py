@@ -31,7 +31,8 @@ def batch_size_hard_coded(examination: Examination) -> Iterator[Finding | Verifi
     ## False alarms
     Batch normalisation runs in evaluation mode, so one row is legal. A loss over pairs of rows may
     refuse an odd number. Rows of codes looked up are compared by shape only. A made-up vector that
-    is spread over as many columns as there are rows may be a column, and nothing is judged.
+    is spread over as many columns as there are rows may be a column, and a square beside x as large
+    as there are rows one for all of them: nothing is judged.
     """
     sizes = examination.sizes
     if not sizes.faults:

@@ -30,6 +30,7 @@ def posterior_heads_identical(examination: Examination) -> Iterator[Finding | Ve
 
     ## False alarms
     Two zero-initialised heads are equal at step 0 and are not reported; sharing a trunk is fine.
+    A sampler that rejects draws reads one parameter several times and is not judged.
     """
     found = examination.identical_heads
     for pair in found:
