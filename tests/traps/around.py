@@ -256,3 +256,17 @@ class Checkpointed(Gaussian):
     def stats(self, x):
         h = checkpoint(self.enc, x, use_reentrant=False)
         return self.mu(h), self.lv(h)
+
+
+class RisingMultiplier(Gaussian):
+    """A multiplier of the reconstruction is a buffer that the step moves before it reads it."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("multiplier", torch.tensor(0.7))
+
+    def loss(self, x):
+        r, mu, lv = self(x)
+        self.multiplier.mul_(1.01)
+        error = 0.5 * (r - x).pow(2).sum(1).mean()
+        return error * self.multiplier + divergence(mu, lv).mean()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +27,7 @@ from ..anatomy.moves import inputs_of
 from ..anatomy.pinning import first_layers
 from ..runs.edits import Edit
 from ..runs.flow import Flow
-from ..runs.recording import Recording, Value
+from ..runs.recording import Value
 from ..runs.repeat import repeat
 from ..runs.step import run_recorded
 from .correlated import is_correlated, matrix_kl
@@ -77,9 +78,14 @@ def batch_reduction(
     if weight_of(full) and not (few if recon is None else recon.weight == 0):
         other = replace(subject, batch=(doubled if few else halved)(subject.batch, full.rows))
         recording = run_recorded(other, seed=seed)
-        rewind()
         try:
-            found = _exponents(other, recording, whole, full, recon, seed, rewind)
+            anatomy = anatomize(recording, Flow(recording)) if recording.error is None else None
+            scored = None
+            with suppress(Unavailable):  # before the buffers that its graph reads are put back
+                scored = likelihood(anatomy) if anatomy is not None and recon is not None else None
+            rewind()
+            if anatomy is not None:
+                found = _exponents(other, anatomy, scored, whole, full, recon, seed, rewind)
         finally:
             recording.release()
     return found or _repeated(subject, whole, full, seed, rewind)
@@ -114,18 +120,16 @@ def _repeated(
 
 def _exponents(
     resized: Subject,
-    recording: Recording,
+    anatomy: Anatomy,
+    there: Likelihood | None,
     whole: Anatomy,
     full: Pull,
     recon: Likelihood | None,
     seed: int,
     rewind: Callable[[], None],
 ) -> Reduction | None:
-    if recording.error is not None:
-        return None
-    anatomy = anatomize(recording, Flow(recording))
     which = next(i for i, x in enumerate(whole.sampled) if x is full.latent)
-    if [v.shape for v in inputs_of(recording)][:1] == [()] or len(anatomy.sampled) <= which:
+    if [v.shape for v in inputs_of(anatomy.recording)][:1] == [()] or len(anatomy.sampled) <= which:
         return None
     rows = 2 * full.rows if full.rows < FEW else full.rows // 2
     try:
@@ -135,8 +139,7 @@ def _exponents(
         if recon is None:
             times = _pulled_more(resized, anatomy, whole, rows, seed, rewind)
         else:
-            other = likelihood(anatomy)
-            times = other.weight / rows * full.rows / recon.weight if other is not None else 0.0
+            times = there.weight / rows * full.rows / recon.weight if there is not None else 0.0
     except Unavailable:
         return None
     if kl == 0 or times == 0:
