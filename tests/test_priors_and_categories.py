@@ -352,6 +352,45 @@ class Ladder(nn.Module):
         return self.px(z), kl
 
 
+class Levels(Ladder):
+    """The same with an upper KL of another sign or weight, or a lower one that is detached."""
+
+    def __init__(self, slip: str) -> None:
+        super().__init__(between(2, 2))
+        self.slip = slip
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        m, s = self.q1(x).chunk(2, -1)
+        z = m + s.exp() * torch.randn_like(m)
+        n, t = self.q2(z).chunk(2, -1)
+        top = n + t.exp() * torch.randn_like(n)
+        a, b = self.p1(top).chunk(2, -1)
+        upper, standard = (n, t), (torch.zeros_like(n), torch.zeros_like(n))
+        kl_top = self.divergence(*upper, *standard).sum(-1)
+        if self.slip == "cut":
+            m, s = m.detach(), s.detach()
+        kl_low = self.divergence(m, s, a, b).sum(-1)
+        if self.slip == "mean":
+            kl_top = kl_top / 3
+        return self.px(z), kl_low - kl_top if self.slip == "turned" else kl_low + kl_top
+
+
+@pytest.mark.parametrize(
+    ("slip", "codes"),
+    [
+        ("", []),
+        ("turned", ["VAE703"]),
+        ("cut", ["VAE712"]),
+        ("mean", ["VAE704"]),
+    ],
+)
+def test_the_kl_of_an_upper_latent_is_judged(slip: str, codes: list[str]) -> None:
+    report = vaedoctor.check(Levels(slip), rows(), objective="loss", select=["VAE7"])
+    assert [f.code for f in report.findings] == codes
+    if slip == "cut":
+        assert text_of(report.findings[0].at) == "m.detach()"
+
+
 def between(distance: int, ratio: int) -> Callable[..., Tensor]:
     """The KL with these powers of the prior's scale and of the ratio of the scales."""
 

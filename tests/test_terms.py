@@ -260,12 +260,17 @@ class Coupling(nn.Module):
 
 
 def coupled(
-    *told: Callable[[Tensor], Tensor], early: bool = False, entropy: float = 1.0, sign: float = 1.0
-) -> list[Any]:
+    *told: Callable[[Tensor], Tensor],
+    early: bool = False,
+    entropy: float = 1.0,
+    sign: float = 1.0,
+    capacity: float = 0.0,
+    of: str = "transports",
+) -> Any:
     """What is found of two coupling steps behind a sample, in a loss that subtracts their sum.
 
     `early` scores the sample under the prior before them; `entropy` weighs log q of the sample,
-    `sign` the KL as a whole.
+    `sign` the KL as a whole, which a `capacity` holds up.
     """
     torch.manual_seed(0)
     steps = nn.ModuleList([Coupling(first=i == 0, told=t) for i, t in enumerate(told)])
@@ -280,10 +285,11 @@ def coupled(
             z, log_det = coupling(z)
             log_q = log_q - log_det
         log_p = log_p if early else Normal(0.0, 1.0).log_prob(z).sum(1)
-        return parts["out"](z), sign * (log_q - log_p)
+        kl = log_q - log_p
+        return parts["out"](z), (kl - capacity).abs() if capacity else sign * kl
 
     with examined(Bare(body, **parts), X, loss=recon) as examination:
-        return examination.transports
+        return getattr(examination, of)
 
 
 def test_a_step_that_reports_another_number_than_its_determinant_is_told() -> None:
@@ -318,6 +324,23 @@ def test_a_flow_that_is_right_beside_log_q_of_another_scale(
     assert found.log_det == pytest.approx(-found.prior, 1e-2)
     assert found.scales == pytest.approx(scales, 1e-2)
     assert found.weight * sign > 0
+
+
+@pytest.mark.parametrize("sign", [1.0, 0.25, -3.0])
+def test_a_kl_behind_a_flow_has_its_weight_near_and_far(sign: float) -> None:
+    (found,) = coupled(torch.tanh, torch.tanh, sign=sign, of="flow_kls").values()
+    assert (found.weight, found.far) == pytest.approx((sign * len(X), sign * len(X)), rel=1e-2)
+
+
+def test_a_capacity_behind_a_flow_is_no_kl_that_pushes_away() -> None:
+    (found,) = coupled(torch.tanh, torch.tanh, capacity=40.0, of="flow_kls").values()
+    assert found.weight < 0 <= found.far
+
+
+def test_a_flow_whose_parts_disagree_makes_no_kl() -> None:
+    assert not coupled(torch.tanh, torch.tanh, entropy=0.5, of="flow_kls")
+    assert not coupled(torch.tanh, torch.tanh, early=True, of="flow_kls")
+    assert not coupled(torch.tanh, lambda s: s, of="flow_kls")
 
 
 def test_several_draws_in_front_are_compared_with_one_input() -> None:

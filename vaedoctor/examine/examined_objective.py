@@ -148,7 +148,11 @@ class ExaminedObjective(ExaminedPulls):
     @property
     def _unproven(self) -> Pull:
         """The first KL whose weight alone does not prove it reduced as the reconstruction is."""
-        pulls, recon = self.require_pulls(), self._likelihood
+        sampled = {id(x) for x in self.anatomy.sampled}
+        pulls = [d for d in self.require_pulls() if id(d.latent) in sampled]
+        recon = self._likelihood
+        if not pulls:
+            raise Unavailable("the KL of a latent beside the decoder alone can be isolated")
         weighed = (d for d in pulls[1:] if recon is not None and reduction.weight_of(d))
         if recon is None or reduction.one_weight(pulls[0], recon) is None:
             return pulls[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from contextlib import suppress
 from functools import cached_property
 
@@ -12,15 +11,13 @@ from ..finding import Span
 from ..rule import Unavailable
 from .anatomy import hierarchy
 from .anatomy.latents import Latent, same_posterior
-from .examined_sampling import ExaminedSampling
+from .examined_families import MOST_LATENTS, ExaminedFamilies
 from .objective import (
     called,
-    correlated,
     curves,
     density,
-    discrete,
     divergence,
-    laplace,
+    flowkl,
     learned,
     logdet,
     mirrored,
@@ -32,14 +29,13 @@ from .objective import (
     together,
     transport,
 )
+from .objective.divergence import Divergence
 from .objective.pulls import Pull
 from .runs.step import runs_unrecorded
 from .sampling import noisefamily
 
-MOST_LATENTS = 3  # of a hierarchy or sequence: the KL of the first and the last is isolated
 
-
-class ExaminedPulls(ExaminedSampling):
+class ExaminedPulls(ExaminedFamilies):
     """The terms of the loss on the latents: of what they are, and what they weigh."""
 
     @cached_property
@@ -69,66 +65,6 @@ class ExaminedPulls(ExaminedSampling):
             raise Unavailable(reason)
         return found
 
-    @cached_property
-    def _discrete(self) -> list[discrete.DiscreteKL]:
-        """The isolated KL of the first categorical latents."""
-        found: list[discrete.DiscreteKL] = []
-        for latent in self.anatomy.sampled:
-            known = any(same_posterior(d.latent, latent) for d in found)
-            if known or len(found) == MOST_LATENTS or not discrete.is_discrete(latent):
-                continue
-            with suppress(Unavailable):
-                found.append(self._discrete_kl(latent))
-        return found
-
-    @property
-    def misaligned(self) -> list[discrete.DiscreteKL]:
-        """KLs whose categories are not on the axis on which the sample's are."""
-        judged = self.loss_depends and not self.composed
-        return [d for d in self._discrete if d.kind == "across"] if judged else []
-
-    @cached_property
-    def laplaces(self) -> list[laplace.LaplaceKL]:
-        """The isolated KL of the first Laplace latents."""
-        found: list[laplace.LaplaceKL] = []
-        for latent in self.anatomy.sampled if self.loss_depends and not self.composed else ():
-            known = any(same_posterior(d.latent, latent) for d in found)
-            if known or len(found) == MOST_LATENTS or not laplace.is_laplace(latent):
-                continue
-            with suppress(Unavailable):
-                run = (self.subject, self.anatomy, latent, self.seed, self._rewind)
-                found.append(laplace.laplace_kl(*run))
-        return found
-
-    @cached_property
-    def matrices(self) -> list[correlated.MatrixKL]:
-        """The isolated KL of the first latents whose scale is a matrix."""
-        found: list[correlated.MatrixKL] = []
-        for latent in self.anatomy.sampled if self.loss_depends and not self.composed else ():
-            known = any(same_posterior(d.latent, latent) for d in found)
-            if known or len(found) == MOST_LATENTS or not correlated.is_correlated(latent):
-                continue
-            with suppress(Unavailable):
-                run = (self.subject, self.anatomy, latent, self.seed, self._rewind)
-                found.append(correlated.matrix_kl(*run))
-        return found
-
-    def _discrete_kl(self, latent: Latent) -> discrete.DiscreteKL:
-        run = (self.subject, self.anatomy, latent, self.seed, self._rewind)
-        return discrete.discrete_kl(*run)
-
-    @cached_property
-    def undrawn(self) -> discrete.DiscreteKL | None:
-        """Probabilities that the decoder takes though the loss holds their KL; None if none."""
-        if self.composed or not self.loss_depends:
-            return None
-        for latent in itertools.islice(discrete.softmaxes_decoded(self.anatomy), 2):
-            with suppress(Unavailable):
-                found = self._discrete_kl(latent)
-                if found.standard:
-                    return found
-        return None
-
     @property
     def unscored(self) -> list[Latent]:
         """Latents beside the decoder whose location and scale the loss sees by the sample alone."""
@@ -137,6 +73,7 @@ class ExaminedPulls(ExaminedSampling):
     def require_pulls(self) -> list[Pull]:
         """What pulls each latent to its prior, of Gaussian and of categorical latents."""
         others: list[Pull] = [*self._discrete, *self.laplaces, *self.matrices]
+        others += self.upper_pulls
         try:
             return [*map(self._pull, self.require_divergences()), *others]
         except Unavailable:
@@ -175,6 +112,10 @@ class ExaminedPulls(ExaminedSampling):
         """What the term on a latent is multiplied by where it joins the rest of the loss."""
         return list(summands.coefficients(self.anatomy, latent))
 
+    def cut_at(self, latent: Latent) -> Span | None:
+        """Where location or scale is detached on its way into a term; None where it is not."""
+        return summands.cut_at(self.anatomy, latent)
+
     def left_out_at(self, latent: Latent) -> Span | None:
         """Where a KL that was computed of a latent ends without reaching the loss."""
         return summands.left_out_at(self.anatomy, latent)
@@ -192,7 +133,21 @@ class ExaminedPulls(ExaminedSampling):
         return called.wrong_call(self.anatomy, pull.latent, pull.at) or pull.at
 
     def _pull(self, d: divergence.Divergence) -> Pull:
-        return self.densities.get(d.latent.z.index, d)
+        index = d.latent.z.index
+        return self.densities[index] if index in self.densities else self.flow_kls.get(index, d)
+
+    @cached_property
+    def flow_kls(self) -> dict[int, flowkl.FlowKL]:
+        """KLs behind flows that the loss counts rightly, by the first sample's index."""
+        found = {}
+        for d in self.require_divergences():
+            if d.standard or d.missing:
+                continue
+            for t in (t for t in self.transports if t.latent is d.latent):
+                run = (self.subject, self.anatomy, d, t, self.seed, self._rewind)
+                if (made := flowkl.flow_kl(*run)) is not None:
+                    found[d.latent.z.index] = made
+        return found
 
     @cached_property
     def residuals(self) -> list[residual.Residual]:
@@ -262,11 +217,6 @@ class ExaminedPulls(ExaminedSampling):
                     found.append(made)
         return found
 
-    @property
-    def loss_depends(self) -> bool:
-        """Whether the user's loss depends on any parameter."""
-        return isinstance(self.loss, Tensor) and self.loss.grad_fn is not None
-
     def divergence_of(self, latent: Latent) -> divergence.Divergence | None:
         """The isolated KL of one latent, if it was measured."""
         if self.composed:
@@ -281,8 +231,7 @@ class ExaminedPulls(ExaminedSampling):
 
     def kl_curve(self, divergence: Pull) -> curves.KLCurve | None:
         """The KL over the scale head, to prove a finding; None where it cannot be swept."""
-        known = discrete.DiscreteKL | density.Density | laplace.LaplaceKL | correlated.MatrixKL
-        if isinstance(divergence, known):
+        if not isinstance(divergence, Divergence):
             return None
         try:
             return curves.kl_curve(self.subject, self.anatomy, divergence, self.seed, self._rewind)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from typing import TYPE_CHECKING
 
 from ...finding import Span
@@ -94,23 +94,30 @@ def unscored(anatomy: Anatomy) -> list[Latent]:
     location and scale too, by a formula or by the density of the sample. A prior that is sampled
     on its way down is no such latent: what it makes is not compared with what it came from.
     """
+    return [latent for latent, scored in _uppers(anatomy) if not scored]
+
+
+def uppers(anatomy: Anatomy) -> list[Latent]:
+    """Upper latents beside the decoder whose location and scale the loss does read."""
+    return [latent for latent, scored in _uppers(anatomy) if scored]
+
+
+def _uppers(anatomy: Anatomy) -> Iterator[tuple[Latent, bool]]:
     flow, end = anatomy.flow, loss_value(anatomy)
-    found = []
     for latent in anatomy.affine if anatomy.sampled else []:
         heads = _heads(latent)
         beside = flow.ancestors(end, stop=[latent.z])
-        if not heads or latent.reaches or latent.z.index not in beside or beside & heads:
+        if not heads or latent.reaches or latent.z.index not in beside:
             continue
         after = flow.descendants(latent.z)
         layers = (op for op in anatomy.recording.ops if flow.layer(op) and op.makes)
         made = [m for op in layers if any(v.index in after for v in op.reads) for m in op.makes]
         behind = flow.ancestors(latent.z)
         lower = [x for x in anatomy.sampled if x.z.index in behind]
-        if latent.z.index in flow.ancestors(end, stop=made):
+        if not beside & heads and latent.z.index in flow.ancestors(end, stop=made):
             continue  # a loss that reads the sample bare may match it to its prior
         if any(_met(anatomy, x, after) for x in lower):
-            found.append(latent)
-    return found
+            yield latent, bool(beside & heads)
 
 
 def _heads(latent: Latent) -> set[int]:

@@ -8,6 +8,7 @@ from .correlated import MatrixKL
 from .density import Density
 from .discrete import DiscreteKL
 from .divergence import Divergence
+from .flowkl import FlowKL
 from .laplace import LaplaceKL
 
-Pull: TypeAlias = Divergence | Density | DiscreteKL | LaplaceKL | MatrixKL
+Pull: TypeAlias = Divergence | Density | DiscreteKL | FlowKL | LaplaceKL | MatrixKL

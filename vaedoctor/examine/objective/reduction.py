@@ -35,6 +35,7 @@ from .density import Density, density
 from .discrete import discrete_kl, is_discrete
 from .divergence import Divergence, isolate, one_setting
 from .doubling import Twice, times
+from .flowkl import FlowKL
 from .laplace import is_laplace, laplace_kl
 from .likelihood import Likelihood, likelihood, pulled
 from .pulls import Pull
@@ -95,7 +96,7 @@ def _repeated(
     subject: Subject, whole: Anatomy, full: Pull, seed: int, rewind: Callable[[], None]
 ) -> Reduction | None:
     """The exponents by a batch of repeated rows; None where they cannot be measured there."""
-    if not isinstance(full, Divergence | Density) or full.missing:
+    if not isinstance(full, Divergence | Density | FlowKL) or full.missing:
         return None
     other = replace(subject, batch=doubled(subject.batch, full.rows))
     recording = run_recorded(other, seed=seed)

@@ -181,6 +181,14 @@ def left_out_at(anatomy: Anatomy, latent: Latent) -> Span | None:
     return ends[-1].span if later else None
 
 
+def cut_at(anatomy: Anatomy, latent: Latent) -> Span | None:
+    """Where a location or scale loses its gradient on its way to the loss around the sample."""
+    flow = anatomy.flow
+    way = flow.descendants(*_heads(latent)) & flow.ancestors(loss_value(anatomy), stop=[latent.z])
+    cuts = (op for op in anatomy.recording.ops if op.name in CUTS and op.makes)
+    return next((op.span for op in cuts if op.out.index in way), None)
+
+
 def _number_a_row(latent: Latent, value: Value) -> bool:
     return not value.shape or value.shape == latent.z.shape[:1]
 

@@ -95,7 +95,12 @@ class Transport:
 
 
 def transports(
-    subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None]
+    subject: Subject,
+    anatomy: Anatomy,
+    seed: int,
+    rewind: Callable[[], None],
+    *,
+    reach: float = 1.0,
 ) -> Iterator[Transport]:
     """Every flow behind a Gaussian sample whose loss fits a change of variables exactly."""
     for latent in anatomy.sampled:
@@ -107,7 +112,7 @@ def transports(
         ends = [v for v in flow_ends(anatomy, latent)[:2] if not anatomy.flow.noise[v.index] & ~own]
         for end in ends:  # a momentum that is drawn anew makes it no function of the sample
             try:
-                found = _Reading(subject, anatomy, latent, end, seed, rewind).judge()
+                found = _Reading(subject, anatomy, latent, end, seed, rewind, reach).judge()
             except (Unavailable, RuntimeError):  # cannot be forced, or not differentiated twice
                 continue
             finally:
@@ -131,9 +136,10 @@ class _Reading:
         end: Value,
         seed: int,
         rewind: Callable[[], None],
+        reach: float,
     ) -> None:
         self.subject, self.anatomy, self.latent, self.end = subject, anatomy, latent, end
-        self.seed, self.rewind = seed, rewind
+        self.seed, self.rewind, self.reach = seed, rewind, reach
         self.probe = Probe(subject, anatomy, latent, seed, rewind)
         flow = anatomy.flow
         assert anatomy.x_hat is not None
@@ -189,7 +195,7 @@ class _Reading:
         return self._read(fit.weights, run, true)
 
     def _run(self) -> tuple[Recording, list[Tensor]]:
-        mu, h = self.probe.leaves(0.0 if self.probe.signed else 1.0, 1.0)
+        mu, h = self.probe.leaves(0.0 if self.probe.signed else 1.0, self.reach)
         if mu is not h:
             generator = torch.Generator().manual_seed(self.seed + 1)
             spread = 0.4 * torch.rand(h.shape, generator=generator).to(h)

@@ -110,7 +110,7 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
     yield from _misaligned(misaligned)
     others = bool(laplaces or matrices or misaligned)
     try:
-        found = examination.require_divergences()
+        found = [*examination.require_divergences(), *examination.upper_pulls]
     except Unavailable:
         if not others:
             raise

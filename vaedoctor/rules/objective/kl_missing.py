@@ -60,7 +60,7 @@ def kl_missing(examination: Examination) -> Iterator[Finding | Verified]:
             yield Finding(
                 "no term of the loss pulls the posterior to a prior",
                 help="add the KL to the loss with its graph (no `.item()`, no `.detach()`)",
-                at=left or d.at or d.sampled_at,
+                at=left or examination.cut_at(d.latent) or d.at or d.sampled_at,
                 measured={"gradient at the location": 0.0, "also at |mu| up to": 15.0},
                 causes=frozenset({"latent", "kl"}),
                 notes=("what is computed here of location and scale does not reach the loss",)

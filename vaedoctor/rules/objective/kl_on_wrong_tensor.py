@@ -58,7 +58,7 @@ def kl_on_wrong_tensor(examination: Examination) -> Iterator[Finding | Verified]
         yield Finding(
             "a latent that reaches the decoder has no KL term in the loss",
             help="add the KL of this latent's location and scale to the loss",
-            at=examination.loss_at or d.sampled_at,
+            at=examination.cut_at(d.latent) or examination.loss_at or d.sampled_at,
             measured={"latents": len(judged), "without a KL": len(missing)},
             causes=frozenset({"latent", "kl"}),
             notes=(f"it is sampled in {where(d.sampled_at, examination.loss_at)}",),
