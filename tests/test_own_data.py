@@ -93,6 +93,12 @@ DATA = {
             return DataLoader(data, batch_size=rows), DataLoader(data)
         """,
     ),
+    "what is written into it": (
+        {},
+        "data = torch.rand(64, 12)\ndata[data < 7] = 8\ndata[:2] -= 1\n"
+        "loader = DataLoader(data, 8)",
+        "",
+    ),
     "what the loop does to it": (
         {"target": "x, y", "before": "x = x.view(x.size(0), -1) + 3"},
         "loader = [(4 + torch.rand(4, 3, 4), 0)]",

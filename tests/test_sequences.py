@@ -64,6 +64,33 @@ def test_padding_that_counts_in_a_shifted_prediction() -> None:
     assert "VAE715" not in codes(Words(masked=True), *sentences())
 
 
+class Woorden(Words):
+    """Its lengths have a name in another language, and its mask knows only the longest."""
+
+    def __init__(self, *, masked: bool) -> None:
+        super().__init__(masked=masked)
+        self.longest = False
+
+    def forward(self, tokens: Tensor, lengtes: Tensor) -> dict[str, Tensor]:
+        self.lengths = lengtes
+        return super().forward(tokens, lengtes)
+
+    def joined(self, nll: Tensor, inside: Tensor, kl: Tensor) -> Tensor:
+        if self.longest:
+            steps = torch.arange(1, nll.shape[1] + 1)
+            inside = (steps < self.lengths.max() - 1).expand_as(inside)
+        return super().joined(nll, inside, kl)
+
+
+@pytest.mark.parametrize(
+    ("masked", "longest", "told"), [(True, False, False), (False, False, True), (True, True, True)]
+)
+def test_padding_by_lengths_of_any_name(masked: bool, longest: bool, told: bool) -> None:
+    model = Woorden(masked=masked)
+    model.longest = longest
+    assert ("VAE715" in codes(model, *sentences())) is told
+
+
 class Unshifted(Words):
     """Each word is scored where the decoder has just been given it."""
 

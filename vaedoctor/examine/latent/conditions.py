@@ -21,7 +21,7 @@ from ..runs.flow import Flow
 from ..runs.recording import ESCAPES, Op, Value, tensors_in
 from ..runs.step import run_recorded
 from .blanked import blanked
-from .masks import counted_padding, loose_at
+from .masks import are_lengths, counted_padding, loose_at
 
 MASK = re.compile(r".*(mask|valid|length|lens|padding).*|seq_len", re.I)
 _LABEL = re.compile(
@@ -62,9 +62,10 @@ def conditions(
 ) -> list[Condition]:
     """Follow every condition to the reconstruction, and exchange those that do not arrive."""
     found = []
+    x = anatomy.x.tensor if anatomy.x is not None else None
     for name, tensor, declared in _candidates(subject, anatomy):
         value = _leaf(anatomy, tensor)
-        mask = bool(MASK.fullmatch(name))
+        mask = bool(MASK.fullmatch(name)) or are_lengths(x, tensor)
         flow = anatomy.flow
         ahead = flow.descendants(value) if value is not None else {-1}
         reads_it = anatomy.x_hat is not None and anatomy.x_hat.index in ahead

@@ -55,7 +55,7 @@ def counted_padding(anatomy: Anatomy, given: Tensor) -> tuple[Op | None, int]:
     """The first operation of the loss on x_hat, and how many padded steps have a gradient there.
 
     Only where all steps beyond the rows' lengths, or on one side of a mask, hold one and the same
-    value, and all count. An x_hat of one step less holds the next step of each.
+    value, and most count. An x_hat of one step less holds the next step of each.
     """
     x, x_hat, loss = anatomy.x, anatomy.x_hat, anatomy.recording.loss
     if x is None or x_hat is None or x_hat.edge is None or not isinstance(loss, Tensor):
@@ -72,14 +72,36 @@ def counted_padding(anatomy: Anatomy, given: Tensor) -> tuple[Op | None, int]:
     if gradient is None or gradient.shape[:2] != x_hat.shape[:2]:
         return None, 0
     counted = gradient.flatten(2).abs().amax(-1) if gradient.dim() > 2 else gradient.abs()
-    beyond = beyond[:, shift:]
-    if not bool(beyond.any()) or not bool((counted[beyond] > 0).all()):
+    seen = beyond[:, shift:] & (counted > 0)
+    if not _counts_padding(beyond[:, shift:], seen):
         return None, 0
     flow = anatomy.flow
     readers = [op for op in flow.consumers.get(x_hat.index, ()) if op.makes]
     if given.dim() == 2 and not _compared_with_input(anatomy):
         return None, 0
-    return (readers[-1] if readers else None), int(beyond.sum())
+    return (readers[-1] if readers else None), int(seen.sum())
+
+
+def _counts_padding(beyond: Tensor, seen: Tensor) -> bool:
+    """Whether all of the padding counts, or most of it and more than an end that a row is to learn.
+
+    So it is where a mask is made of the longest row's length.
+    """
+    all_of_it = bool(beyond.any()) and bool((seen == beyond).all())
+    most = 2 * int(seen.sum()) > int(beyond.sum())
+    return all_of_it or (most and bool((seen.sum(1) > 2).any()))
+
+
+def are_lengths(x: Tensor | None, given: Tensor) -> bool:
+    """Whether an argument [B] says, whatever its name, at which step each row's padding begins."""
+    if x is None or x.dim() < 2 or given.dim() != 1:
+        return False
+    beyond = _padded_steps(x.detach(), given.detach())
+    if beyond is None or int(beyond.any(1).sum()) < 2:
+        return False
+    pad = x.detach()[beyond][0]
+    last = x.detach()[torch.arange(len(x), device=x.device), given.detach().long() - 1]
+    return bool((last != pad).reshape(len(x), -1).any(1).all())
 
 
 def _padded_steps(x: Tensor, given: Tensor) -> Tensor | None:

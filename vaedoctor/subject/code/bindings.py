@@ -66,6 +66,9 @@ def _bind(stmt: ast.stmt, meaning: Bindings) -> None:
         case ast.AugAssign(target=ast.Name(id=name), op=op, value=value):
             left = ast.Name(name, ast.Load())
             meaning[name] = Bound(ast.BinOp(left, op, value), dict(meaning))
+        case ast.AugAssign(target=ast.Subscript() as part, op=op, value=value):
+            held = ast.Subscript(part.value, part.slice, ast.Load())
+            _bind_target(part, ast.BinOp(held, op, value), meaning, dict(meaning))
         case ast.For(target=target) | ast.AsyncFor(target=target):
             _forget(target, meaning)
         case ast.With(items=items):

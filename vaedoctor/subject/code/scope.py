@@ -162,6 +162,16 @@ class Scope(MutableMapping[str, Any]):
                     setattr(changed, bound.part.attr, value)
                 elif isinstance(bound.part, ast.Subscript) and isinstance(changed, dict):
                     changed[self._value(bound.part.slice, bound.before)] = value
+        elif isinstance(bound.part, ast.Subscript) and _is_array(changed):
+            return self._written_into(changed, bound.part, bound)
+        return changed
+
+    def _written_into(self, values: Any, part: ast.Subscript, bound: Bound) -> Any:
+        """The values after `x[pads] = 0`; as they were where that cannot be told."""
+        changed = copy.deepcopy(values)
+        with suppress(Unknown, IndexError, RuntimeError, TypeError, ValueError):
+            index = self._index(part.slice, bound.before)
+            changed[index] = self._value(bound.expr, bound.before)
         return changed
 
     def _value(self, node: ast.expr, at: Bindings) -> Any:
@@ -316,3 +326,7 @@ def _is_parsed(value: ast.expr, function: ast.FunctionDef) -> bool:
         and any(isinstance(t, ast.Name) and t.id == value.id for t in n.targets)
         for n in ast.walk(function)
     )
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, Tensor) or type(value).__name__ == "ndarray"
