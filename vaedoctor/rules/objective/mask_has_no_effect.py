@@ -18,11 +18,11 @@ def mask_has_no_effect(examination: Examination) -> Iterator[Finding | Verified]
     """A mask or length argument changes nothing where it should.
 
     ## What it checks
-    Arguments named as masks or lengths, or that say where each row's padding begins: does any operation lead from them to an output or the
-    loss, and does another mask change x_hat? Where a 0/1 mask is multiplied into the loss, whether
-    the gradient at x_hat is 0 where the mask is 0 (or where it is 1). Of lengths and of masks over
-    [B, T], whether padded steps, all holding one value in the input, have a gradient: all of them,
-    or most and more than two of a row.
+    Arguments named as masks or lengths, or that say where each row's padding begins: does any
+    operation lead from them to an output or the loss, and does another mask change x_hat? Where a
+    0/1 mask is multiplied into the loss, whether the gradient at x_hat is 0 where the mask is 0 (or
+    where it is 1). Of lengths and of masks over [B, T], whether padded steps, all holding one value
+    in the input, have a gradient: all of them, or most and more than two of a row.
 
     ## Why it matters
     Padding then counts in the loss: the model learns to predict it, and the loss looks low. A loss
