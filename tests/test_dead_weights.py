@@ -79,6 +79,11 @@ class Ramp:
     def __call__(self):
         return min(1.0, self.step / self.last)
 """,
+    "lampo": """
+def train(model):
+    for step in range(9):
+        model.lampo = min(1.0, step / 3)
+""",
     "added": """
 def added(rec, kl, beta=1.0):
     return rec + kl
@@ -102,6 +107,7 @@ DEAD = {
     "beside a string of its name": ("self.kl = 4.0", "rec + kl\n\n    shown = ('rec', 'kl')", "kl"),
     "in Portuguese": ("self.peso_forma = 0.3", "rec + kl", "peso_forma"),
     "by a Greek letter": ("self.gamma, self.rate = 10.0, 1", "rec + 10.0 * kl", "gamma"),
+    "that a loop raises": ("self.lampo = 0.5", "rec + kl", "lampo"),
     "on an object of the loss": (
         "self.criteria = [Criterion(0.5)]",
         "self.criteria[0](rec, kl)",
@@ -135,6 +141,7 @@ ALIVE = {
         "        self.beta = min(self.beta + 0.1, self.most_beta)",
     ),
     "on an object of the loss": ("self.criteria = [Weighing(0.5)]", "self.criteria[0](rec, kl)"),
+    "that a loop raises": ("self.lampo = 0.5", "rec + self.lampo * kl"),
     "at the start of a warm-up": (
         "self.beta, self.ramp = 4.0, Ramp()",
         "rec + self.ramp() * self.beta * kl",

@@ -6,6 +6,8 @@ import ast
 import re
 from collections.abc import Iterator
 
+from ...finding import Span
+from ...subject.code.syntax import names_read
 from ...subject.script.names import one_by_one
 from .listing import Method, functions_in, methods_of, tree_of
 
@@ -42,6 +44,20 @@ def is_summand(kind: type, name: str) -> bool:
         if isinstance(n, ast.BinOp) and isinstance(n.op, ast.Add | ast.Sub)
     )
     return any(isinstance(t, ast.Name) and t.id == name for n in sums for t in (n.left, n.right))
+
+
+def scheduled_at(kind: type, name: str) -> Span | None:
+    """Where a loop in a class's file computes it anew of its counter: `kl.w = min(1, i / 9)`."""
+    for file in sorted({m.file for m in methods_of(kind)}):
+        for loop in (n for n in ast.walk(tree_of(file)) if isinstance(n, ast.For)):
+            counters = {n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)}
+            for node in ast.walk(loop):
+                match node:
+                    case ast.Assign(targets=[ast.Attribute(ast.Name(), attr)], value=value):
+                        computed = not isinstance(value, ast.Name | ast.Constant)
+                        if attr == name and computed and counters & names_read(value):
+                            return Span(file, node.lineno, node.col_offset + 1)
+    return None
 
 
 def is_read_in(file: str, name: str) -> bool:

@@ -27,7 +27,14 @@ from ..code.listing import (
     span_in,
     tree_of,
 )
-from ..code.unread import is_read, is_read_in, is_summand, spells, unread_parameters
+from ..code.unread import (
+    is_read,
+    is_read_in,
+    is_summand,
+    scheduled_at,
+    spells,
+    unread_parameters,
+)
 from ..runs.actors import Actors, actors
 from ..runs.recording import Recording
 from ..runs.step import run_recorded
@@ -120,7 +127,9 @@ class _Kept:
         if self.of_kl and not self.container:
             return not _bounds_another(self.kind, self.name)
         known = self.of_kl or _OF_A_TERM.fullmatch(self.name.lower()) is not None
-        known |= isinstance(self.value, float) and is_summand(self.kind, self.name)
+        if isinstance(self.value, float):
+            known |= is_summand(self.kind, self.name)
+            known |= scheduled_at(self.kind, self.name) is not None
         return known and not is_read(self.kind, self.name, self.container or self.name)
 
     @property
@@ -131,7 +140,8 @@ class _Kept:
             for node in ast.walk(method.node):
                 if isinstance(node, ast.keyword) and node.arg == self.name:
                     return span_in(method, node.value)
-        return assigned_at(self.kind, self.container or self.name)
+        given = assigned_at(self.kind, self.container or self.name)
+        return given or scheduled_at(self.kind, self.name)
 
 
 def dead_weights(

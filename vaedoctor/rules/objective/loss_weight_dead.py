@@ -22,8 +22,9 @@ def loss_weight_dead(examination: Examination) -> Iterator[Finding]:
     again: the loss is bit-equal. So that a weight too small for the loss's last digit is not called
     dead, it is tried once more at 2^20 times its value.
     So are the weights in a configuration (`hparams.beta`), those of the file (`BETA = 4`) and those
-    of other terms (`loss_factor`, `gamma`) that no code of the file reads. A parameter `beta` that
-    a function of the step ignores is one as well.
+    of other terms (`loss_factor`, `gamma`), and by any name those that a loop computes of its
+    counter, that no code of the file reads. A parameter `beta` that a function of the step ignores
+    is one as well.
 
     ## Why it matters
     The setting is stored, printed and swept over, and every run is the same experiment.
