@@ -359,3 +359,24 @@ def test_gradients_that_grow_through_a_quantised_model_are_told() -> None:
         nn.init.normal_(layer.weight, std=9)
     report = vaedoctor.check(model, X, objective=loss, select=select)
     assert [f.code for f in report.findings] == ["VAE604"]
+
+
+def steps_first(m: Any, z: Tensor) -> Tensor:
+    flat = z.transpose(0, 1).reshape(-1, 3)
+    return by_embedding(m, flat).view(z.shape[1], z.shape[0], 3).transpose(0, 1)
+
+
+def rows_permuted(m: Any, z: Tensor) -> Tensor:
+    flat = z.transpose(0, 1).reshape(-1, 3)
+    return by_embedding(m, flat).view(z.shape)  # not in its order
+
+
+@pytest.mark.parametrize("look_up", [steps_first, rows_permuted])
+@pytest.mark.parametrize("steps", [4, 6])
+def test_codes_that_are_handed_back_to_other_rows_are_told(look_up: Any, steps: int) -> None:
+    x = torch.randn(6, steps, 6, generator=torch.Generator().manual_seed(1))
+    report = vaedoctor.check(VQ(look_up), x, objective=loss, select=["VAE504"])
+    assert [f.code for f in report.findings] == ["VAE504"] * (look_up is rows_permuted)
+    for found in report.findings:
+        assert found.at is not None
+        assert "# not in its order" in linecache.getline(found.at.file, found.at.line)

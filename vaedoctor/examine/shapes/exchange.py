@@ -135,9 +135,17 @@ def _mixing(usual: Recording, other: Recording, x_hat: Value, rows: int, source:
 def _regrouping(flow: Flow, op: Op, other: Recording, rows: int, source: int) -> Op:
     """The reshape before an operation that left a batch in front whose rows are none; else itself.
 
-    There a row's numbers still lie apart, along the axis beside: the next layer sums over it.
+    There a row's numbers still lie apart, along the axis beside: the next layer sums over it, or
+    another operand whose rows are in front meets them.
     """
     blamed, ways = op, [v for v in op.reads if flow.data[v.index]]
+    if len(ways) > 1:
+        twins = [other.values[v.index].tensor for v in ways]
+        ways = [
+            v
+            for v, twin in zip(ways, twins, strict=True)
+            if not _in_row(v.tensor, twin, rows, source, axes=(0,))
+        ]
     while len(ways) == 1 and ways[0].op is not None and ways[0].op.name in RESHAPES:
         value = ways[0]
         twin = other.values[value.index].tensor

@@ -1,13 +1,15 @@
 """Do the rows of a batch know each other? In evaluation mode, with the same noise.
 
 Where x is continuous the derivative of one row of x_hat at all the others must be exactly zero.
-Where it is discrete, one row is exchanged for another and no other row of x_hat may move.
+Where it is discrete, or codes stand in the way, one row is exchanged for another and no other row
+of x_hat may move.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -67,12 +69,31 @@ def _isolate(
         found = _by_gradient(subject, anatomy, seed, rewind, rows, axis)
     if found is None:
         return by_exchange(subject, anatomy, seed, rewind, rows, axis)
+    if not found.mixed and _cut(anatomy):
+        with suppress(Unavailable):
+            moved = by_exchange(subject, anatomy, seed, rewind, rows, axis)
+            return moved if moved.mixed else found
     if not found.mixed:
         return found
     usual = twice_alike(subject, anatomy, seed, rewind)
     exchanged = exchange_row(subject, anatomy, usual, seed, rewind, rows, axis, found.source)
     op = exchanged.op if exchanged is not None else None
     return Isolation(rows, found.own, found.off, found.row, found.source, True, op)
+
+
+def _cut(anatomy: Anatomy) -> bool:
+    """Whether a value on the way to x_hat has no graph, so that no derivative tells where it goes.
+
+    As the codes that a straight-through step puts in the place of what the encoder made.
+    """
+    assert anatomy.x_hat is not None
+    flow = anatomy.flow
+    behind = flow.ancestors(anatomy.x_hat)
+    return any(
+        v.edge is None and v.tensor.is_floating_point() and flow.posterior(v)
+        for v in anatomy.recording.values
+        if v.index in behind
+    )
 
 
 def _by_gradient(
