@@ -17,7 +17,7 @@ from ..device.devices import stays_by_design
 from ..device.leftbehind import hidden_owners
 from ..runs.edits import Edits
 from ..runs.flow import Flow
-from ..runs.recording import Op, Recording, Value
+from ..runs.recording import Call, Op, Recording, Value
 from ..runs.step import run_recorded, runs_unrecorded
 from ..structure.branches import hiding_places
 
@@ -26,13 +26,17 @@ _CASTS = frozenset("to type float double half bfloat16".split())
 
 @dataclass(frozen=True, slots=True)
 class FixedType:
-    """A tensor of fixed number type that keeps the model from another: where it is made."""
+    """A tensor of fixed number type that keeps the model from another: where it is made.
+
+    `refused_by` is the operation or layer that does not take it, in the line `refused_at`.
+    """
 
     ran_in: str
     dtype: str
     name: str
     kind: str
-    op: Op
+    refused_by: str
+    refused_at: Span | None
     at: Span | None
     causes: frozenset[str]
 
@@ -157,12 +161,15 @@ def _names(name: str, args: Iterable[Any], kwargs: Mapping[str, Any], dtype: tor
 def _judged(model: nn.Module, recording: Recording, dtype: torch.dtype) -> FixedType | None:
     """The operation that failed over unlike types, and where the odd one comes from."""
     error = recording.error
-    failed = next((o for o in reversed(recording.ops) if error and o.error is error), None)
+    failed: Op | Call | None = next(
+        (o for o in reversed(recording.ops) if error and o.error is error), None
+    ) or _refusing(recording)
     if failed is None:
         return None
-    floats = [v for v in failed.reads if v.tensor.is_floating_point()]
+    read = failed.reads if isinstance(failed, Op) else failed.inputs
+    floats = [v for v in read if v.tensor.is_floating_point()]
     odd = [v for v in floats if v.tensor.dtype != dtype]
-    if not odd or len({v.tensor.dtype for v in floats}) < 2:
+    if not odd or (isinstance(failed, Op) and len({v.tensor.dtype for v in floats}) < 2):
         return None
     flow = Flow(recording)
     value = odd[0]
@@ -176,22 +183,35 @@ def _judged(model: nn.Module, recording: Recording, dtype: torch.dtype) -> Fixed
     return _origin(model, value, failed, dtype)
 
 
-def _origin(model: nn.Module, value: Value, failed: Op, dtype: torch.dtype) -> FixedType | None:
+def _refusing(recording: Recording) -> Call | None:
+    """The recurrent layer that compares types itself, and raises before its operation."""
+    call = next((c for c in reversed(recording.calls) if isinstance(c.module, nn.RNNBase)), None)
+    if call is None or not isinstance(recording.error, ValueError) or call.output is not None:
+        return None
+    return call if "dtype" in str(recording.error) else None
+
+
+def _origin(
+    model: nn.Module, value: Value, failed: Op | Call, dtype: torch.dtype
+) -> FixedType | None:
     ran, kept = (str(t).removeprefix("torch.") for t in (dtype, value.tensor.dtype))
+    by = failed.name if isinstance(failed, Op) else type(failed.module).__name__
     if value.op is not None:
         op = value.op
         if stays_by_design(op.span):
             return None
         kind = "asked" if _asks(op, value.tensor.dtype) or op.name in _CASTS else "default"
-        return FixedType(ran, kept, op.name, kind, failed, op.span, _line(op.span))
+        return FixedType(ran, kept, op.name, kind, by, failed.span, op.span, _line(op.span))
     places = dict(hiding_places(model))
-    hidden = hidden_owners(model, value.tensor) if failed.grad_mode else []
+    graph = not isinstance(failed, Op) or failed.grad_mode
+    hidden = hidden_owners(model, value.tensor) if graph else []
     place = next((places[id(t)] for t in (*hidden, value.tensor) if id(t) in places), None)
     if place is None or (value.source == "stray" and not hidden):
         return None  # made elsewhere, or a frozen network that is cast by hand
     causes = {f"module:{id(m)}" for m in hidden} | {f"tensor:{id(value.tensor)}"}
     at = place.at or failed.span
-    return FixedType(ran, kept, place.expression, "kept", failed, at, frozenset(causes) | _line(at))
+    own = frozenset(causes) | _line(at)
+    return FixedType(ran, kept, place.expression, "kept", by, failed.span, at, own)
 
 
 def _line(at: Span | None) -> frozenset[str]:

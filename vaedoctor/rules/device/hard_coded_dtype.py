@@ -54,6 +54,6 @@ def hard_coded_dtype(examination: Examination) -> Iterator[Finding | Verified]:
         ),
         at=found.at,
         measured={"number type": found.dtype, "model in": found.ran_in},
-        notes=(f"`{found.op.name}` refuses both in {where(found.op.span, found.at)}",),
+        notes=(f"`{found.refused_by}` refuses both in {where(found.refused_at, found.at)}",),
         causes=found.causes,
     )
