@@ -22,6 +22,7 @@ from ..runs.repeat import repeat
 from ..runs.step import run_recorded
 from ..sampling.noise import perturbed
 from .crops import cropped, mirrored, withheld
+from .leftout import reader, touched
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def coverage(subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[],
     if short is not None:
         return short
     if anatomy.x is not None and not anatomy.x.tensor.is_floating_point():
-        raise Unavailable("the loss picks entries by the tokens of the input")
+        return _of_tokens(subject, anatomy, anatomy.x, x_hat, seed, rewind)
     if _gradient(anatomy.recording, x_hat) is None:
         if _is_indifferent(subject, anatomy, x_hat, seed, rewind):
             reader = next(iter(anatomy.flow.consumers.get(x_hat.index, ())), None)
@@ -66,6 +67,33 @@ def coverage(subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[],
         if found.missing:
             break
     return found
+
+
+def _of_tokens(
+    subject: Subject,
+    anatomy: Anatomy,
+    x: Value,
+    x_hat: Value,
+    seed: int,
+    rewind: Callable[[], None],
+) -> Coverage:
+    """Steps of which no token is scored, where the decoder knows x by its latent alone.
+
+    A token that is the same in every row, as the one that begins a sentence, need not be told.
+    """
+    gradient = _gradient(anatomy.recording, x_hat)
+    if gradient is None or subject.batch.guessed or len(x.shape) != 2 or x_hat.shape[:2] != x.shape:
+        raise Unavailable("the loss picks entries by the tokens of the input")
+    samples = [latent.z for latent in anatomy.sampled]
+    if not samples or x.index in anatomy.flow.ancestors(x_hat, stop=samples):
+        raise Unavailable("the decoder is shown tokens of the input, and may be asked for others")
+    left = (~touched(gradient)[0]).nonzero().flatten()
+    tokens = x.tensor[:, left]
+    missing: list[int] = left[(tokens != tokens[:1]).any(0)].tolist()
+    if not missing or not _unread(subject, anatomy, x_hat, (1, missing), seed, rewind):
+        return Coverage(0, (), 0, 1, None)
+    op = reader(anatomy, x_hat, 1, missing)
+    return Coverage(1, tuple(missing), x_hat.shape[1], 1, op)
 
 
 def _is_indifferent(
@@ -104,7 +132,7 @@ def _covered(
 ) -> Coverage:
     """The coverage of one output: x_hat, or the one at a place among the outputs."""
     first = _gradient(anatomy.recording, value)
-    seen = [_touched(first)] if first is not None else []
+    seen = [touched(first)] if first is not None else []
     if first is None or all(bool(t.all()) for t in seen[0]):
         return Coverage(0, (), 0, 1, None)
     for n in range(2):
@@ -119,23 +147,23 @@ def _covered(
             other = _gradient(recording, same)
         rewind()
         if other is not None and other.shape == first.shape:
-            seen.append(_touched(other))
+            seen.append(touched(other))
     for axis in _axes(first):
-        touched = torch.stack([t[axis - 1] for t in seen]).any(0)
-        missing = (~touched).nonzero().flatten().tolist()
+        alive = torch.stack([t[axis - 1] for t in seen]).any(0)
+        missing = (~alive).nonzero().flatten().tolist()
         if (
             missing
-            and len(missing) < len(touched)
+            and len(missing) < len(alive)
             and not (
-                _edge(missing, len(touched), axis, first)
+                _edge(missing, len(alive), axis, first)
                 and not cropped(subject, anatomy, value, axis, missing, seed, rewind)
             )
             and not mirrored(anatomy, value, first)
             and not withheld(subject, anatomy, value, axis, missing, seed, rewind)
             and _unread(subject, anatomy, value, (axis, missing), seed, rewind)
         ):
-            op = _reader(anatomy, value, axis, missing)
-            return Coverage(axis, tuple(missing), len(touched), len(seen), op)
+            op = reader(anatomy, value, axis, missing)
+            return Coverage(axis, tuple(missing), len(alive), len(seen), op)
     return Coverage(0, (), 0, len(seen), None)
 
 
@@ -241,12 +269,6 @@ def _gradient(recording: Recording, x_hat: Value | None) -> Tensor | None:
     return found
 
 
-def _touched(gradient: Tensor) -> list[Tensor]:
-    """For each axis after the first, which of its slices hold a gradient that is not 0."""
-    alive = gradient != 0
-    return [alive.movedim(a, 0).flatten(1).any(1) for a in range(1, gradient.dim())]
-
-
 def _axes(gradient: Tensor) -> list[int]:
     """Columns of a table, channels of an image, both of a sequence."""
     return list(range(1, gradient.dim()))
@@ -260,27 +282,3 @@ def _edge(missing: list[int], size: int, axis: int, gradient: Tensor) -> bool:
         return False
     inner = [i for i in range(size) if i not in missing]
     return inner == list(range(inner[0], inner[-1] + 1))
-
-
-def _reader(anatomy: Anatomy, value: Value, axis: int, missing: list[int]) -> Op | None:
-    """The operation of the loss that reads x_hat next to what is left out; else the first one."""
-    end = anatomy.recording.forward_end
-    readers = anatomy.flow.consumers.get(value.index, [])
-    readers = [op for op in readers if op.index >= end] or readers
-    for beside in (missing[0] - 1, missing[-1] + 1):
-        for op in reversed(readers):
-            read = _columns_read(op, value, axis)
-            if read and beside in read and not read.intersection(missing):
-                return op
-    return next(iter(readers), None)
-
-
-def _columns_read(op: Op, value: Value, axis: int) -> set[int]:
-    """Which slices of a value an operation reads."""
-    made = op.out.tensor if op.makes else None
-    if made is None or value.edge is None or not made.requires_grad:
-        return set()
-    (found,) = torch.autograd.grad(made.sum(), [value.edge], allow_unused=True, retain_graph=True)
-    if found is None:
-        return set()
-    return set(_touched(found)[axis - 1].nonzero().flatten().tolist())
