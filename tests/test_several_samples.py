@@ -166,6 +166,18 @@ def test_a_density_that_is_added_up_over_the_rows_is_told(layout: type[Weighted]
     assert {o.code: o.status for o in report.outcomes}["VAE711"] == "passed"
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_factor_on_the_noise_makes_the_weights_those_of_another_proposal(
+    layout: type[Weighted],
+) -> None:
+    class Narrow(layout):  # type: ignore[misc, valid-type]
+        def sample(self, mu: Tensor, logvar: Tensor) -> Tensor:
+            return mu + (0.5 * logvar).exp() * torch.randn_like(mu).mul(0.3)
+
+    torch.manual_seed(0)
+    assert found(Narrow()) == ["VAE303"]
+
+
 def test_a_distance_over_the_standard_deviation_has_its_own_ratio() -> None:
     with examined(slipped(Weighted, over_std), batch(), loss=lambda out, _: out) as examination:
         (d,) = examination.require_divergences()

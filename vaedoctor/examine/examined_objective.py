@@ -17,6 +17,7 @@ from .objective import (
     categorical,
     costs,
     decoded,
+    density,
     importance,
     likelihood,
     modalities,
@@ -25,6 +26,7 @@ from .objective import (
     weights,
 )
 from .objective.pulls import Pull
+from .sampling import noisefamily
 from .shapes import coverage, shapes
 
 if TYPE_CHECKING:
@@ -162,6 +164,22 @@ class ExaminedObjective(ExaminedPulls):
     def aggregations(self) -> list[importance.Aggregation]:
         """Log-sum-exps over the importance weights of several samples."""
         return list(importance.aggregations(self.anatomy, self._rows))
+
+    @cached_property
+    def proposals(self) -> list[density.Density]:
+        """Log q in the weights of several samples, where its gradient is that of a right KL.
+
+        A factor on the noise leaves the gradient of a single sample's bound as it was, and makes
+        the weights of several those of another proposal.
+        """
+        found = []
+        for d in self.require_divergences() if self.aggregations else ():
+            with suppress(Unavailable):
+                run = (self.subject, self.anatomy, d, self.seed, self._rewind)
+                if d.standard and (made := density.density(*run)) is not None:
+                    at = noisefamily.bent_at(d.latent) or made.sampled_at
+                    found.append(replace(made, sampled_at=at))
+        return found
 
     def excess_of(self, joined: importance.Aggregation) -> float | None:
         """What the bound is where all log-weights are 0; None where that cannot be had."""

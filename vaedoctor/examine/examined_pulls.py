@@ -260,6 +260,11 @@ class ExaminedPulls(ExaminedFamilies):
         found = (self.subject, self.anatomy, self.seed, self._rewind)
         return list(noisefamily.misfits(*found, self._scored_as_normal))
 
+    @property
+    def noise_bent(self) -> bool:
+        """Whether noise is no standard normal's where it enters, whatever the loss makes of it."""
+        return noisefamily.bent(self.anatomy)
+
     def _scored_as_normal(self, latent: Latent) -> bool:
         with suppress(Unavailable):
             scored = self.densities.get(latent.z.index)

@@ -104,7 +104,7 @@ def density(
     for setting in of.settings:
         mu, h = probe.leaves(setting.head, 1.0)
         location = probe.one_of(setting.location, latent.z)
-        known = probe.one_of(mu.detach(), probe.mu)
+        known = _laid_out(probe.one_of(mu.detach(), probe.mu), location)
         if location.shape != known.shape or not torch.allclose(location, known):
             return None
         z = probe.tied(_spread_out(setting.location, seed), latent.z)
@@ -131,6 +131,11 @@ def density(
     )
 
 
+def _laid_out(values: Tensor, like: Tensor) -> Tensor:
+    """Values of a row without the axis that the samples are spread over: `m.unsqueeze(1)`."""
+    return values.reshape(like.shape) if values.squeeze().shape == like.squeeze().shape else values
+
+
 def _spread_out(like: Tensor, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed + 3)
     return ((torch.rand(like.shape, generator=generator) * 2 - 1) * 3).to(like)
@@ -151,8 +156,8 @@ def _fit(
         raise Unavailable("the backward pass raises (VAE606)") from error
     if by_mu is None or by_h is None:
         return None
-    by_mu = probe.one_of(by_mu, probe.mu, add=True)
-    by_h = probe.one_of(by_h, probe.h, add=True)
+    by_mu = _laid_out(probe.one_of(by_mu, probe.mu, add=True), apart)
+    by_h = _laid_out(probe.one_of(by_h, probe.h, add=True), apart)
     if by_mu.shape != apart.shape or by_h.dim() > apart.dim():
         return None
     slope = float((by_mu.double() * apart).sum() / apart.square().sum())

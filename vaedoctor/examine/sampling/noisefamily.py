@@ -77,6 +77,13 @@ def misfits(
         yield Misfit(latent, kind, drawn, *moments, low, high, at)
 
 
+def bent(anatomy: Anatomy) -> bool:
+    """Whether a sampler that is called Gaussian has other noise than a standard normal's."""
+    latents = [x for x in anatomy.sampled[:MOST] if x.family == "gaussian"]
+    noises = [(x, _noise(anatomy.flow, x)) for x in latents]
+    return any(noise is not None and _suspect(x, noise) is not None for x, noise in noises)
+
+
 def _taken_for_gaussian(
     run: tuple[Subject, Anatomy, Latent, int, Callable[[], None]],
     known: Callable[[Latent], bool],
@@ -154,11 +161,11 @@ def _suspect(latent: Latent, noise: Tensor) -> tuple[str, Span | None] | None:
     if latent.draw.name not in NORMAL:  # made Gaussian on the way: its own moments are to fit
         was, spread, chance = 0.0, 1.0, 4 / math.sqrt(made.numel())
     if abs(now - was) > SHIFT + chance or abs(kept / spread - 1) > SPREAD + chance:
-        return "shape", _bent_at(latent) or op.span
+        return "shape", bent_at(latent) or op.span
     return None
 
 
-def _bent_at(latent: Latent) -> Span | None:
+def bent_at(latent: Latent) -> Span | None:
     """The operation that made the noise what it is where it meets the encoder's output."""
     for value in latent.meeting.reads:
         if value.op is not None and value is not latent.draw.value and value is not latent.scale:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity, Verified
-from ...rule import rule
+from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
@@ -53,6 +53,8 @@ def noise_not_gaussian(examination: Examination) -> Iterator[Finding | Verified]
             causes=frozenset({"latent"}),
             severity=Severity.WARNING if misfit.kind == "one-sided" else Severity.ERROR,
         )
+    if not found and examination.noise_bent:
+        raise Unavailable("no term of the loss was found that takes the noise for Gaussian")
     if not found and any(x.family == "gaussian" for x in latents):
         yield Verified("the latent's noise is Gaussian")
 

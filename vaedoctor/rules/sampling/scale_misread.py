@@ -82,7 +82,7 @@ def scale_misread(examination: Examination) -> Iterator[Finding | Verified]:
 
 def _densities(examination: Examination) -> Iterator[Finding]:
     """Log q of another scale than the sample's, whatever the prior is."""
-    for q in examination.densities.values():
+    for q in (*examination.densities.values(), *examination.proposals):
         if q.apart:
             sampled = " and ".join(f"{abs(s):.3g}" for s in q.sampled)
             yield Finding(
