@@ -81,11 +81,6 @@ def test_a_weight_that_rises_from_zero_is_not_noted(trap):
     assert report.findings == ()
 
 
-def test_noise_that_nothing_was_compared_with_is_not_verified():
-    report = vaedoctor.check(scales.OneSide(), *scales.OneSide.batch(), objective="loss")
-    assert [o.status for o in report.outcomes if o.code == "VAE304"] == ["skipped"]
-
-
 @pytest.mark.parametrize("trap", [meetings.ScoredElsewhere, meetings.CallsItsDecoderX])
 def test_a_healthy_model_is_not_warned_where_its_loss_must_be_found(trap):
     report = vaedoctor.check(trap(), *trap.batch())

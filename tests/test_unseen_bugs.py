@@ -452,20 +452,36 @@ class WholeNegated(FLOW.Healthy):
 
 
 class OtherScale(FLOW.Healthy):
+    power = 1.0
+
+    def noise(self, mean: Tensor) -> Tensor:
+        return torch.randn_like(mean)
+
     def forward(self, x: Tensor) -> Any:
         mean, logvar = self.mean(h := self.encoder(x)), self.logvar(h)
-        z0 = mean + (eps := torch.randn_like(mean)) * torch.exp(0.5 * logvar)  # sampled
+        z0 = mean + (eps := self.noise(mean)) * torch.exp(0.5 * logvar)  # sampled
         z, log_det = self.flow(z0)
         x_hat = self.decoder(z)
         recon = F.binary_cross_entropy_with_logits(x_hat, x, reduction="none").sum(-1)
-        log_q = (-0.5 * eps.pow(2) - logvar).sum(-1) - log_det
+        log_q = (-0.5 * eps.pow(2) - self.power * logvar).sum(-1) - log_det
         loss = recon + log_q - Normal(0.0, 1.0).log_prob(z).sum(-1)
         return {"x_hat": x_hat, "loss": loss.mean()}
 
 
+class OneSided(OtherScale):
+    power = 0.5
+
+    def noise(self, mean: Tensor) -> Tensor:
+        return torch.randn_like(mean).abs()  # bent
+
+
 @pytest.mark.parametrize(
     ("model", "code", "text"),
-    [(WholeNegated, "VAE703", "# negated"), (OtherScale, "VAE303", "# sampled")],
+    [
+        (WholeNegated, "VAE703", "# negated"),
+        (OtherScale, "VAE303", "# sampled"),
+        (OneSided, "VAE304", "# bent"),
+    ],
 )
 def test_a_flow_that_is_right_is_not_blamed(model: Any, code: str, text: str) -> None:
     torch.manual_seed(0)

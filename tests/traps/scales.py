@@ -54,18 +54,6 @@ class LaplaceLatent(Gaussian):
         return self.dec(Laplace(self.mu(h), F.softplus(self.lv(h)) + 1e-3).rsample())
 
 
-class OneSide(Gaussian):
-    """A half-normal posterior, whose density is evaluated at the sample."""
-
-    def loss(self, x):
-        mu, lv = self.stats(x)
-        eps = torch.randn_like(mu).abs()
-        z = mu + eps * (0.5 * lv).exp()
-        log_q = math.log(2) - 0.5 * (eps**2 + lv)
-        pull = (log_q + 0.5 * z**2).sum(1)
-        return (0.5 * (self.dec(z) - x).pow(2).sum(1) + pull).mean()
-
-
 class PriorIsAnExpert(Gaussian):
     """A product of one expert and the prior: no scale of it exceeds the prior's."""
 

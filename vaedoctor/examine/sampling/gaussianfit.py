@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..anatomy.pinning import held_to
 from ..objective.divergence import EXACT
 from ..objective.probe import AFFINE, Probe
+from ..runs.edits import Edits
 
 LEVEL = 0.5  # inside the support of every draw that makes Laplace or logistic noise
 
@@ -35,6 +37,28 @@ def fits_a_gaussian(probe: Probe, *, bent: bool) -> bool:
     if low == 0 or not even or abs(low - high) > EXACT * abs(low):
         return False
     return not bent or _blind_or_gaussian(probe, heads[0], low)
+
+
+def scored_as_noise(probe: Probe) -> bool:
+    """Whether the loss holds log q as -½ n² - log s of the noise n itself, as before a flow.
+
+    The sample is held, the noise forced to 0, 1 and 2; both terms have to have one weight.
+    """
+    scale, z = probe.latent.scale, probe.latent.z.tensor.detach()
+    mu, h = probe.leaves(1.0 if probe.signed else 2.0, 1.0)
+    if scale is None or scale.shape != z.shape or mu is h:
+        return False
+    hold: Edits = {x.z.place: held_to(z) for x in probe.alike if x.z.shape == z.shape}
+    runs = [probe.forced(mu, h, level, scale, more=hold) for level in (0.0, 1.0, 2.0)]
+    still, one, two = (float(run.loss.detach().sum()) for run in runs)
+    weight = 2 * (still - one) / z.numel()
+    if weight <= 0 or abs(two - still - 4 * (one - still)) > EXACT * abs(one - still):
+        return False
+    if not runs[0].loss.requires_grad:
+        return False
+    (given,) = torch.autograd.grad(runs[0].loss.sum(), [h], allow_unused=True)
+    (own,) = torch.autograd.grad(runs[1].tensors[scale.index].log().sum(), [h], allow_unused=True)
+    return given is not None and own is not None and torch.allclose(given, -weight * own, EXACT)
 
 
 def _blind_or_gaussian(probe: Probe, head: float, weight: float) -> bool:

@@ -19,7 +19,7 @@ from ..anatomy.latents import Latent
 from ..objective.probe import AFFINE, Probe
 from ..runs.flow import Flow
 from ..runs.recording import Op
-from .gaussianfit import fits_a_gaussian
+from .gaussianfit import fits_a_gaussian, scored_as_noise
 
 FAMILIES = AFFINE | {"laplace", "logistic", "gumbel"}
 MOST = 3  # latents that are looked at
@@ -95,6 +95,8 @@ def _taken_for_gaussian(
         with suppress(Unavailable):
             probe = Probe(*run, families=FAMILIES, critics=critics)
             if fits_a_gaussian(probe, bent=bent) or (not critics and known(probe.latent)):
+                return True
+            if bent and not critics and scored_as_noise(probe):
                 return True
     return False
 
