@@ -176,7 +176,7 @@ class ExaminedObjective(ExaminedPulls):
         for d in self.require_divergences() if self.aggregations else ():
             with suppress(Unavailable):
                 run = (self.subject, self.anatomy, d, self.seed, self._rewind)
-                if d.standard and (made := density.density(*run)) is not None:
+                if d.standard and d.exact and (made := density.density(*run)) is not None:
                     at = noisefamily.bent_at(d.latent) or made.sampled_at
                     found.append(replace(made, sampled_at=at))
         return found
