@@ -105,6 +105,7 @@ DEAD = {
     "in another language": ("self.peso_kl, self.rate = 10.0, 1", "rec + 10.0 * kl", "peso_kl"),
     "like the term that it weighs": ("self.kl = 4.0", "rec + kl", "kl"),
     "beside a string of its name": ("self.kl = 4.0", "rec + kl\n\n    shown = ('rec', 'kl')", "kl"),
+    "without a term": ("self.gewicht = 2.0", "rec + kl", "gewicht"),
     "in Portuguese": ("self.peso_forma = 0.3", "rec + kl", "peso_forma"),
     "by a Greek letter": ("self.gamma, self.rate = 10.0, 1", "rec + 10.0 * kl", "gamma"),
     "that a loop raises": ("self.lampo = 0.5", "rec + kl", "lampo"),

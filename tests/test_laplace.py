@@ -118,3 +118,33 @@ def test_the_other_way_round_is_told_from_a_kl(kl: KL, sampler: Sampler | None) 
         assert not measured(right, sampler).reversed
     assert not measured(lambda mu, b, z: -kl(mu, b, z), sampler).reversed
     assert not measured(lambda mu, b, z: mu.abs() / b, sampler).reversed
+
+
+def weighed(width: float, weight: float, logs: float) -> float:
+    """How often the logarithm counts, of a KL to this width beside a plain squared error."""
+    torch.manual_seed(0)
+    parts = {"mu": nn.Linear(6, 3), "h": nn.Linear(6, 3), "out": nn.Linear(3, 6)}
+
+    def body(x: Tensor) -> tuple[Tensor, ...]:
+        mu, b = parts["mu"](x), parts["h"](x).exp()
+        return parts["out"](Laplace(mu, b).rsample()), mu, b
+
+    def loss(out: Any, x: Tensor) -> Tensor:
+        kl = to(width)(out[1], out[2], x) - logs * out[2].log()
+        total: Tensor = 0.5 * (out[0] - x).square().sum(1).mean() + weight * kl.sum(1).mean()
+        return total
+
+    with examined(Bare(body, **parts), X, loss=loss) as examination:
+        (found,) = examination.laplaces
+        assert found.exact
+        return examination.logged(found)
+
+
+@pytest.mark.parametrize(
+    ("width", "weight", "logs", "times"),
+    [(1.0, 1.0, 0.0, 1.0), (2.0, 1.0, 0.0, 1.0), (2.0, 2.0, 0.0, 1.0), (1.0, 1.0, 1.0, 2.0)],
+)
+def test_a_logarithm_of_twice_the_weight_is_no_wider_prior(
+    width: float, weight: float, logs: float, times: float
+) -> None:
+    assert weighed(width, weight, logs) == pytest.approx(times, rel=1e-2)

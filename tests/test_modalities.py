@@ -64,7 +64,7 @@ PAIRS = "F.cross_entropy((words + words.flip(1)).view(-1, 3, 3), label[:, None].
 SCALED = "Normal(words, 0.5).log_prob(bag).sum(1).mean()"
 
 
-def found(tmp_path: Path, total: str, **parts: str) -> list[Finding]:
+def found(tmp_path: Path, total: str, *, skipped: bool = False, **parts: str) -> list[Finding]:
     """What VAE707 says of a file whose loss is this sum."""
     given = {"z": "z", "owned": "model.parameters()", "more": "pass", **parts}
     text = JOINT
@@ -72,7 +72,7 @@ def found(tmp_path: Path, total: str, **parts: str) -> list[Finding]:
         text = text.replace("{" + name + "}", value)
     (tmp_path / "joint.py").write_text(text)
     report = examine_subject(load(f"{tmp_path / 'joint.py'}:VAE"), select=("VAE707",))
-    assert [o.status for o in report.outcomes] != ["skipped"]
+    assert ([o.status for o in report.outcomes] == ["skipped"]) == skipped
     return list(report.findings)
 
 
@@ -83,6 +83,17 @@ def test_a_second_prediction_of_the_wrong_sign_is_told(tmp_path: Path, term: str
     assert finding.at is not None
     assert finding.at.line == JOINT[: JOINT.index("{total}")].count("\n") + 1
     assert found(tmp_path, f"rec + kl + 0.3 * ({term}) + 2 * ({term})") == []
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_columns_with_a_loss_of_their_own_are_judged(tmp_path: Path, turned: bool) -> None:
+    numbers = "F.mse_loss(recon[:, :12], x[:, :12], reduction='none').sum(1).mean()"
+    signs = "F.binary_cross_entropy_with_logits(recon[:, 12:], (x[:, 12:] > 0).float())"
+    sign = "-" if turned else "+ 2 *"
+    told = found(tmp_path, f"kl + {signs} {sign} {numbers}", skipped=not turned)
+    assert len(told) == turned
+    if turned:
+        assert "a part of x_hat" in told[0].message
 
 
 def test_a_density_with_a_scale_is_judged_too(tmp_path: Path) -> None:

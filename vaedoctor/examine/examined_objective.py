@@ -25,6 +25,8 @@ from .objective import (
     summands,
     weights,
 )
+from .objective.divergence import EXACT
+from .objective.laplace import LaplaceKL
 from .objective.pulls import Pull
 from .sampling import noisefamily
 from .shapes import coverage, shapes
@@ -219,6 +221,22 @@ class ExaminedObjective(ExaminedPulls):
             pulls = self.require_pulls() if any(w.read for w in found) else []
             acts = any(not d.missing and d.clamped is None for d in pulls)
         return [w for w in found if acts or not w.read]
+
+    def logged(self, d: LaplaceKL) -> float:
+        """How often a Laplace scale's logarithm counts where location and likelihood count once.
+
+        1 where they do not, and where the loss weighs its term as the logarithm is weighed.
+        """
+        recon, times = self.likelihood_or_none, d.logs[0] / d.pulls[0]
+        slip = any(abs(times / n - 1) < EXACT for n in (2.0, 0.5))
+        if recon is None or not slip or abs(d.weight / recon.weight - 1) > EXACT:
+            return 1.0
+        meant = [
+            self.subject.beta or 1.0,
+            *self.loss_weights.values(),
+            *self.coefficients(d.latent),
+        ]
+        return 1.0 if any(abs(w / times - 1) < EXACT for w in meant if w > 0) else times
 
     @property
     def weighed_at(self) -> Span | None:

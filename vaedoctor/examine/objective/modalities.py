@@ -23,15 +23,21 @@ from .families import class_weight, fits
 from .likelihood import BERNOULLI_LOSSES, CLASS_LOSSES, SYMMETRIC_LOSSES, Pulled
 from .summands import turns_sign
 
+_PLAIN = CLASS_LOSSES | SYMMETRIC_LOSSES | BERNOULLI_LOSSES
+
 
 @dataclass(frozen=True, slots=True)
 class Turned:
-    """A decoded value that the loss pushes away from its target, by which weight a row."""
+    """A decoded value that the loss pushes away from its target, by which weight a row.
+
+    One that is `inside` is a part of x_hat itself.
+    """
 
     value: Value
     weight: float
     away: int
     at: Span | None = None
+    inside: bool = False
 
 
 def turned(subject: Subject, anatomy: Anatomy) -> list[Turned]:
@@ -47,7 +53,25 @@ def turned(subject: Subject, anatomy: Anatomy) -> list[Turned]:
             one = _judged(anatomy, layer, target) or _at_operand(anatomy, op, layer)
             if one is not None:
                 found[layer.index] = replace(one, at=_turned_at(anatomy, op))
-    return list(found.values())
+    return [*found.values(), *_parts(subject, anatomy)]
+
+
+def _parts(subject: Subject, anatomy: Anatomy) -> Iterator[Turned]:
+    """Parts of x_hat, as the columns of a table, that a plain loss of their own pushes away."""
+    flow, x_hat, end = anatomy.flow, anatomy.x_hat, loss_value(anatomy)
+    if x_hat is None or end is None:
+        return
+    behind, made = flow.ancestors(end), flow.descendants(x_hat)
+    for op in anatomy.recording.ops:
+        if op.name not in _PLAIN or not op.makes or op.out.index not in behind:
+            continue
+        part, *targets = op.reads
+        inside = part.index in made and part.tensor.numel() < x_hat.tensor.numel()
+        layer = _last_layer(flow, part) if inside and len(targets) == 1 else None
+        if layer is not None and _trained_here(subject, anatomy, layer, targets[0]):
+            one = _at_operand(anatomy, op, part)
+            if one is not None:
+                yield replace(one, at=_turned_at(anatomy, op), inside=True)
 
 
 def _scored(anatomy: Anatomy) -> Iterator[tuple[Op, Value, Value]]:
@@ -80,8 +104,9 @@ def _trained_here(subject: Subject, anatomy: Anatomy, layer: Value, target: Valu
 
     Known where the one optimizer owns its weights; else where the encoder is given the target.
     """
-    assert layer.op is not None
-    weights = [v.tensor for v in layer.op.reads if v.source == "parameter"]
+    made_by = head(anatomy.flow, layer)
+    assert made_by is not None
+    weights = [v.tensor for v in made_by.op.reads if v.source == "parameter"]
     if not weights or not all(w.requires_grad for w in weights):
         return False
     if subject.optimizers:
@@ -95,7 +120,7 @@ def _trained_here(subject: Subject, anatomy: Anatomy, layer: Value, target: Valu
 
 def _at_operand(anatomy: Anatomy, op: Op, layer: Value) -> Turned | None:
     """The same where a plain loss reads what the layer made in another layout, or averaged."""
-    if op.name not in CLASS_LOSSES | SYMMETRIC_LOSSES | BERNOULLI_LOSSES or len(op.reads) < 2:
+    if op.name not in _PLAIN or len(op.reads) < 2:
         return None
     made, target = op.reads[:2]
     if not anatomy.flow.learned[made.index] or anatomy.flow.learned[target.index]:

@@ -76,7 +76,9 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
     strength wherever it is (`|mu|` for `mu**2`) is the KL to no prior at all.
 
     Of a Laplace latent the location's gradient gives the weight of a KL to Laplace(0, p), and what
-    it leaves of the scale's has to be that of one logarithm.
+    it leaves of the scale's has to be that of one logarithm. Where the location weighs as much as
+    the likelihood, a logarithm of twice or half that weight is a warning: a KL to Laplace(0, 2) has
+    the logarithm of the likelihood's weight.
 
     Of noise that meets a matrix the sample's Jacobian J by it gives the covariance J Jᵀ, and the
     scale's gradient has to be that of ½ (|J|² - log det J Jᵀ). Five slips are told by name.
@@ -103,7 +105,7 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
     Kingma and Welling, Auto-Encoding Variational Bayes, 2014, appendix B.
     """
     laplaces = [d for d in examination.laplaces if d.located]
-    yield from _laplaces(laplaces)
+    yield from _laplaces(examination, laplaces)
     matrices = [d for d in examination.matrices if d.standard or d.slip]
     yield from _matrices(matrices)
     misaligned = examination.misaligned
@@ -176,14 +178,24 @@ def _bent(found: list[Divergence]) -> Iterator[Finding]:
             )
 
 
-def _laplaces(found: list[LaplaceKL]) -> Iterator[Finding | Verified]:
+def _laplaces(examination: Examination, found: list[LaplaceKL]) -> Iterator[Finding | Verified]:
     """KLs of Laplace latents whose location enters as in a KL to a Laplace distribution."""
     for d in found:
         measured: dict[str, Number] = {
             "weight of the location's term": list(d.pulls),
             "weight of the logarithm": [None if math.isnan(w) else w for w in d.logs],
         }
-        if d.exact:
+        if d.exact and (times := examination.logged(d)) != 1:
+            yield Finding(
+                f"the scale's logarithm weighs {times:.3g} times as much as the location and the "
+                "likelihood",
+                help="use `kl_divergence(Laplace(mu, b), Laplace(0, 1))`, or weigh all of it",
+                at=d.at,
+                measured=measured,
+                causes=frozenset({"latent", "kl"}),
+                severity=Severity.WARNING,
+            )
+        elif d.exact:
             yield Verified("the KL is that of the Laplace distribution that is sampled", measured)
         elif d.clamped is None:
             yield Finding(

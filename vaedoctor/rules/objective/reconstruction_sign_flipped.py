@@ -23,7 +23,8 @@ def reconstruction_sign_flipped(examination: Examination) -> Iterator[Finding | 
     data, above and below it. Of K samples
     that are joined by importance weights: these fall as the reconstruction gets better, and the
     KL in them has the right sign.
-    The same of what else is decoded: a second modality, a class.
+    The same of what else is decoded, a second modality or a class, and of parts of x_hat that have
+    a plain loss of their own.
 
     ## Why it matters
     Minimising this loss drives the reconstruction away from the input.
@@ -86,12 +87,14 @@ def _of_no_plain_likelihood(examination: Examination) -> Iterator[Finding]:
 def _beside(examination: Examination) -> Iterator[Finding]:
     """What is decoded beside x_hat that the loss rewards for being worse."""
     for one in examination.turned_beside:
-        yield Finding(
-            f"the loss rewards a worse prediction of what is decoded beside x_hat: its weight is "
-            f"{one.weight:.3g}"
+        what = "a part of x_hat" if one.inside else "what is decoded beside x_hat"
+        how = (
+            f"its weight is {one.weight:.3g}"
             if one.weight
-            else "the loss rewards a worse prediction of what is decoded beside x_hat: every "
-            "element is pulled away from its target",
+            else "every element is pulled away from its target"
+        )
+        yield Finding(
+            f"the loss rewards a worse prediction of {what}: {how}",
             help="change the sign of this term",
             at=one.at,
             measured={"weight a row": one.weight}
