@@ -124,6 +124,11 @@ class ExaminedPulls(ExaminedFamilies):
         """Where the sign of a latent's KL is turned; None where the loss is no plain sum."""
         return summands.turned_at(self.anatomy, latent)
 
+    def sign_at(self, pull: Pull) -> Span | None:
+        """Where a KL's sign is wrong: the sum that turns it, or else what makes the term."""
+        known = self.turned_at(pull.latent)
+        return known or called.call_of(self.anatomy, pull.latent, pull.at) or pull.at
+
     def swapped_at(self, pull: Pull) -> Span | None:
         """The call that hands the prior to a KL's function before the posterior; None if none."""
         return swapped.called_at(self.anatomy, pull.latent, pull.at)

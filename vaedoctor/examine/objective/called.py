@@ -20,22 +20,22 @@ from ..runs.recording import Op
 from .quotients import EVEN
 
 
+def call_of(anatomy: Anatomy, latent: Latent, at: Span | None) -> Span | None:
+    """The call that leads to a line of a posterior's term in a function that others call too."""
+    found = _in_shared(anatomy, latent, at)
+    return found.frames[1].span if found is not None else None
+
+
 def wrong_call(anatomy: Anatomy, latent: Latent, at: Span | None) -> Span | None:
     """The call that leads to a line of log q where the same function is right about log p."""
     flow, z = anatomy.flow, latent.z
-    heads = {h.value.index for h in (latent.loc_head, latent.scale_head) if h is not None}
-
-    def own(op: Op) -> bool:
-        return not heads.isdisjoint(flow.ancestors(op.out, stop=[z]))
-
-    ops = [op for op in anatomy.recording.ops if op.makes]
-    found = next((op for op in ops if op.span == at and own(op)), None)
-    if found is None or len(found.frames) < 2 or not is_shared(flow, found.frames[0].code):
+    found = _in_shared(anatomy, latent, at)
+    if found is None:
         return None
-    after = flow.descendants(z)
+    after, ops = flow.descendants(z), [op for op in anatomy.recording.ops if op.makes]
     for call in _calls(ops, found.frames[0].code):
-        made = call[-1].out
-        if made.index not in after or own(call[-1]) or made.edge is None or z.edge is None:
+        made, own = call[-1].out, _is_own(anatomy, latent, call[-1])
+        if made.index not in after or own or made.edge is None or z.edge is None:
             continue
         (slope,) = torch.autograd.grad(
             made.tensor.sum(), [z.edge], allow_unused=True, retain_graph=True
@@ -43,6 +43,20 @@ def wrong_call(anatomy: Anatomy, latent: Latent, at: Span | None) -> Span | None
         if slope is not None and torch.allclose(slope, -z.tensor.detach(), EVEN, EVEN):
             return found.frames[1].span
     return None
+
+
+def _in_shared(anatomy: Anatomy, latent: Latent, at: Span | None) -> Op | None:
+    """The operation of the posterior's own term at a place inside a function with other callers."""
+    ops = (op for op in anatomy.recording.ops if op.makes and op.span == at)
+    found = next((op for op in ops if _is_own(anatomy, latent, op)), None)
+    if found is None or len(found.frames) < 2:
+        return None
+    return found if is_shared(anatomy.flow, found.frames[0].code) else None
+
+
+def _is_own(anatomy: Anatomy, latent: Latent, op: Op) -> bool:
+    heads = {h.value.index for h in (latent.loc_head, latent.scale_head) if h is not None}
+    return not heads.isdisjoint(anatomy.flow.ancestors(op.out, stop=[latent.z]))
 
 
 def _calls(ops: list[Op], function: CodeType) -> Iterator[list[Op]]:

@@ -44,13 +44,13 @@ def kl_sign_flipped(examination: Examination) -> Iterator[Finding | Verified]:
             yield Finding(
                 f"the KL pushes the posterior away from the prior: its weight is {d.weight:.3g}",
                 help="change the KL's sign in the loss",
-                at=examination.turned_at(d.latent) or d.at,
+                at=examination.sign_at(d),
                 measured={"weight a row": d.weight},
                 causes=frozenset({"latent", "kl"}),
                 plots=(kl_plot(curve.heads, curve.loss, curve.true),) if curve else (),
             )
         elif (weight := examination.learned_weight(d)) < 0:
-            at = examination.turned_at(d.latent) or d.at
+            at = examination.sign_at(d)
             if at in told:  # of every step of a sequence
                 continue
             told.add(at)
@@ -66,7 +66,7 @@ def kl_sign_flipped(examination: Examination) -> Iterator[Finding | Verified]:
                 "the loss pushes the posteriors of all rows together away from the prior: its "
                 f"weight is {weight:.3g}",
                 help="change the sign of the terms on the posterior in the loss",
-                at=examination.turned_at(d.latent) or d.at,
+                at=examination.sign_at(d),
                 measured={"weight a row": weight},
                 causes=frozenset({"latent", "kl"}),
             )
