@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+import steps
 import torch
 import torch.nn.functional as F
 from test_unlike_styles import line_of
@@ -10,6 +13,9 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 import vaedoctor
+from vaedoctor.examine.anatomy.anatomy import anatomize
+from vaedoctor.examine.anatomy.decoders import decoded_otherwise
+from vaedoctor.examine.runs.flow import Flow
 from vaedoctor.finding import Finding, Severity, fold
 from vaedoctor.span import Span
 
@@ -333,3 +339,25 @@ def test_steps_that_are_scored_where_they_are_made(
     reduce: str, found: set[str], first: bool
 ) -> None:
     assert codes(ScoredByStep(reduce, first=first), torch.randn(8, 5, 3)) == found
+
+
+class Read(nn.Module):
+    """A voice: how long each of x lasts, of its shape, and the wave, made of the latent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.lasts, self.heads, self.wave = nn.Linear(9, 9), nn.Linear(9, 6), nn.Linear(3, 40)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        mu, logvar = self.heads(x).chunk(2, -1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        return {"duration": self.lasts(x), "wave": self.wave(z)}
+
+
+def test_another_output_that_layers_make_of_the_latent_is_found() -> None:
+    recording = steps.step(Read(), torch.rand(8, 9))
+    anatomy = anatomize(recording, Flow(recording))
+    by_name = {o.name: o.value for o in anatomy.outputs}
+    assert decoded_otherwise(replace(anatomy, x_hat=by_name["duration"])) is by_name["wave"]
+    assert decoded_otherwise(replace(anatomy, x_hat=by_name["wave"])) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -218,6 +219,21 @@ def test_a_package_that_imports_a_part_when_it_is_asked_for(
     assert "raised ModuleNotFoundError" in error.message
     assert "python -m pip install a_library_nobody_has" in error.next_step
     assert "has no `Other`" in refusal("lazypackage:Other").message
+
+
+class Unloaded(types.ModuleType):
+    """As libraries leave modules in `sys.modules` that are imported when they are used."""
+
+    def __getattr__(self, name: str) -> object:
+        raise ImportError(f"cannot be imported for `{name}`")
+
+
+def test_a_module_that_raises_at_what_it_lacks_is_left_alone(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "unloaded", Unloaded("unloaded"))
+    assert load(write(SEED_MODEL + "\nvae = VAE(6, 5, 4)\n")).target.endswith(":VAE")
+    assert sys.modules["unloaded"].__name__ == "unloaded"
 
 
 @pytest.mark.parametrize(

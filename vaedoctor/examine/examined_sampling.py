@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from ..finding import Span
 from ..rule import Unavailable
-from .anatomy import evaluation
+from .anatomy import decoders, evaluation
 from .anatomy.latents import Latent
 from .codebook import changes, codebook, codeplaces, codeterms, rounding, undecoded
 from .examined_step import ExaminedStep
@@ -58,6 +58,11 @@ class ExaminedSampling(ExaminedStep):
     def ignored_at(self) -> Span | None:
         """Where the sample is lost on its way to a reconstruction that does not depend on it."""
         return discarded.ignored_at(self.anatomy, self.decoding)
+
+    @property
+    def decoded_otherwise(self) -> bool:
+        """Whether layers make an output of a latent that is not x_hat."""
+        return decoders.decoded_otherwise(self.anatomy) is not None
 
     @cached_property
     def identical_heads(self) -> list[heads.Identical]:

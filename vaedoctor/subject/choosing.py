@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -206,7 +206,17 @@ def _may_be_made_up(chosen: Chosen, wanted: Wanted) -> bool:
         or calls_what_nobody_gave(built.model, error)
         or any(True for _ in given_too(built, error, wanted.namespace))
         or (refuses and bool(built.made_up))
+        or _is_configured(built, wanted)
     )
+
+
+def _is_configured(built: Built, wanted: Wanted) -> bool:
+    """Whether a library's class was given a configuration whose entries nobody told.
+
+    Which of them go together (`double_z`, and twice as many channels) its own files say.
+    """
+    held = any(isinstance(v, Mapping) for v in built.made_up.values())
+    return held and is_of_a_library(type(built.model), wanted.target)
 
 
 def _first(step: str) -> str:

@@ -30,6 +30,16 @@ def other_decoders(anatomy: Anatomy, head: Value) -> list[Value]:
     return found
 
 
+def decoded_otherwise(anatomy: Anatomy) -> Value | None:
+    """An output, not x_hat, that layers make of a latent; None where there is none."""
+    flow = anatomy.flow
+    after = flow.descendants(*(x.z for x in anatomy.latents))
+    layers = [m for op in anatomy.recording.ops if flow.layer(op) for m in op.makes]
+    decoded = flow.descendants(*(m for m in layers if m.index in after))
+    outputs = (o.value for o in anatomy.outputs if o.value is not anatomy.x_hat)
+    return next((v for v in outputs if v.index in decoded), None)
+
+
 def skipped_sample(anatomy: Anatomy, held: list[Value]) -> Unsampled | None:
     """Beside the samples `held`, heads of which none is drawn: the location alone is decoded.
 

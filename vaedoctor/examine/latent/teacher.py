@@ -39,7 +39,12 @@ class Seen:
 def own_answers(
     subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None]
 ) -> Seen | None:
-    """What a decoder knows of the steps that it is to guess; None where that is not known."""
+    """What a decoder knows of the steps that it is to guess; None where that is not known.
+
+    Of a made-up batch nothing tells by how many steps its target is shifted.
+    """
+    if subject.batch.guessed:
+        return None
     x, met = anatomy.x, meeting(anatomy)
     axis = _steps(anatomy)
     if x is None or met is None or axis is None or any(f.z.op is None for f in anatomy.sampled):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...rule import Unavailable
 from ...subject.subject import Subject
+from ...subject.trials.trial import forward_parameters
 from ..anatomy.anatomy import LOOKUPS, Anatomy
 from ..anatomy.evaluation import Landmark, reconstruction_in, returned, run_forward, run_quickly
 from ..runs.repeat import mark_of
@@ -31,9 +32,15 @@ class Sizes:
 def try_sizes(
     subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None], *, compare: bool
 ) -> Sizes:
-    """Run B-1, one and 2B rows in evaluation mode with still noise and compare row by row."""
+    """Run B-1, one and 2B rows in evaluation mode with still noise and compare row by row.
+
+    Raises Unavailable where one row was made up because more do not run, and with it what the
+    model does without: that may be to blame.
+    """
     rows, axis = rows_of(subject, anatomy), subject.batch_axis
     assert axis is not None
+    if rows == 1 and subject.batch.guessed and _optional(subject):
+        raise Unavailable("one row was made up, beside arguments that forward does without")
     trials = {}
     for index in ([*range(rows - 1)], [0], [*range(rows), *range(rows)]):
         if len(index) not in (0, rows):
@@ -42,6 +49,16 @@ def try_sizes(
     if difference is not None:
         return Sizes(rows, tuple(trials), (), difference)
     return _recorded(subject, anatomy, seed, rewind, trials, compare)
+
+
+def _optional(subject: Subject) -> bool:
+    """Whether tensors are given for arguments that forward has a default for."""
+    parameters = forward_parameters(subject.model)
+    given = dict(zip((p.name for p in parameters), subject.batch.args, strict=False))
+    given |= subject.batch.kwargs
+    return any(
+        isinstance(given.get(p.name), Tensor) and p.default is not p.empty for p in parameters[1:]
+    )
 
 
 def _quick(

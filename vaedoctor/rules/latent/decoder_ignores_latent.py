@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity, Verified, where
 from ...plot import swap_plot
-from ...rule import rule
+from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
@@ -31,7 +31,8 @@ def decoder_ignores_latent(examination: Examination) -> Iterator[Finding | Verif
     Feed the sample to the decoder.
 
     ## False alarms
-    A zero-initialised decoder is linked to z by its operations and is not reported.
+    A zero-initialised decoder is linked to z by its operations and is not reported. Without the
+    user's loss x_hat is a guess: nothing is judged where layers make another output of z.
     """
     if (codes := examination.undecoded) is not None:
         yield Finding(
@@ -48,6 +49,8 @@ def decoder_ignores_latent(examination: Examination) -> Iterator[Finding | Verif
     if decoding.sampled:
         yield Verified("the reconstruction depends on the sample")
     elif decoding.blind is not None:
+        if examination.composed and examination.decoded_otherwise:
+            raise Unavailable("layers make another output of the latent; supply --objective")
         swaps = examination.swaps
         made, at = examination.anatomy.latents[0].meeting.span, examination.ignored_at
         yield Finding(

@@ -239,13 +239,14 @@ class Surroundings(MetaPathFinder):
         return hidden
 
     def _is_ours(self, module: types.ModuleType) -> bool:
-        spec = getattr(module, "__spec__", None)
+        held = getattr(module, "__dict__", {})
+        spec = held.get("__spec__")
         loader = getattr(spec, "loader", None)
         locations = _folders(getattr(spec, "submodule_search_locations", None))
         return (
             isinstance(loader, UserLoader | StubLoader | WrittenLoader)
             or module.__name__ in self.made
-            or (getattr(module, "__file__", None) is None and not _all_foreign(locations))
+            or (held.get("__file__") is None and not _all_foreign(locations))
         )
 
 
@@ -320,8 +321,8 @@ def _forget(name: str) -> None:
 
 
 def _file(module: Any) -> str:
-    file = getattr(module, "__file__", None)
-    return file or next(iter(_folders(getattr(module, "__path__", None))), "")
+    held = getattr(module, "__dict__", {})  # a lazy module may raise at what it lacks
+    return held.get("__file__") or next(iter(_folders(held.get("__path__"))), "")
 
 
 def _folders(locations: Any) -> list[str]:
