@@ -28,7 +28,8 @@ _CASTS = frozenset("to type float double half bfloat16".split())
 class FixedType:
     """A tensor of fixed number type that keeps the model from another: where it is made.
 
-    `refused_by` is the operation or layer that does not take it, in the line `refused_at`.
+    `refused_by` is the operation or layer that does not take it, in the line `refused_at`;
+    `of_integers` says that it is made of integers alone.
     """
 
     ran_in: str
@@ -39,6 +40,7 @@ class FixedType:
     refused_at: Span | None
     at: Span | None
     causes: frozenset[str]
+    of_integers: bool = False
 
 
 def run_in(
@@ -69,10 +71,10 @@ class _Asking(TorchFunctionMode):
     """Notes whether a call names the type of its result, and whether autocast chooses types.
 
     Integers and truth values must be made numbers of some type, and `.float()` is how that is
-    written: what is made of them alone gets the type of the run.
+    written: what is made of them alone gets the type of the `run`, if one is given.
     """
 
-    def __init__(self, dtype: torch.dtype, run: torch.dtype) -> None:
+    def __init__(self, dtype: torch.dtype, run: torch.dtype | None) -> None:
         super().__init__()
         self.dtype, self.run = dtype, run
         self.found = self.chosen = False
@@ -87,7 +89,8 @@ class _Asking(TorchFunctionMode):
             return out
         name = getattr(func, "__name__", "")
         if _names(name, args, kwargs, self.dtype):
-            if name in _CASTS and not (args[0].is_floating_point() or args[0].is_complex()):
+            whole = name in _CASTS and not (args[0].is_floating_point() or args[0].is_complex())
+            if whole and self.run is not None:
                 return out.to(self.run)
             self.found = True
         return out
@@ -117,7 +120,18 @@ def fixed_type(
     types = {p.dtype for p in model.parameters() if p.is_floating_point()}
     if types != {torch.float32}:
         return None, ""
-    asking = _Asking(torch.float32, torch.float64)
+    found, ran = _tried(subject, seed, rewind, counts=False)
+    if found is not None and found.of_integers:
+        return _tried(subject, seed, rewind, counts=True)
+    return found, ran
+
+
+def _tried(
+    subject: Subject, seed: int, rewind: Callable[[], None], *, counts: bool
+) -> tuple[FixedType | None, str]:
+    """The same; with `counts` integers that are made numbers get the type of the run."""
+    model = subject.model
+    asking = _Asking(torch.float32, torch.float64 if counts else None)
     with asking:
         ran = runs_unrecorded(subject, seed=seed, batch=_cast(subject, torch.float64), grad=False)
     rewind()
@@ -125,7 +139,7 @@ def fixed_type(
         raise Unavailable("the step chooses its number types itself, by autocast")
     if ran and not asking.found:
         return None, "float64"
-    narrow = _Asking(torch.float32, torch.bfloat16)
+    narrow = _Asking(torch.float32, torch.bfloat16 if counts else None)
     with narrow:
         if ran and runs_unrecorded(subject, seed=seed, batch=_cast(subject, torch.bfloat16)):
             rewind()
@@ -201,7 +215,9 @@ def _origin(
         if stays_by_design(op.span):
             return None
         kind = "asked" if _asks(op, value.tensor.dtype) or op.name in _CASTS else "default"
-        return FixedType(ran, kept, op.name, kind, by, failed.span, op.span, _line(op.span))
+        made = (ran, kept, op.name, kind, by, failed.span, op.span, _line(op.span))
+        floats = any(v.tensor.is_floating_point() or v.tensor.is_complex() for v in op.reads)
+        return FixedType(*made, of_integers=op.name in _CASTS and bool(op.reads) and not floats)
     places = dict(hiding_places(model))
     graph = not isinstance(failed, Op) or failed.grad_mode
     hidden = hidden_owners(model, value.tensor) if graph else []

@@ -12,7 +12,7 @@ from torch import nn
 
 from ...finding import Span
 from ...subject.code.losses import is_total
-from ..code.listing import is_own_code, walks_children
+from ..code.listing import is_own_code, methods_of, walks_children
 from ..code.readers import Read, goes_backward, leads_to, reads_of
 from ..runs.again import Again
 from ..runs.recording import Call, Op, Recording, Value
@@ -116,14 +116,20 @@ def _judged(model: nn.Module, branch: Branch, used: set[str]) -> Branch:
         reads = tuple(reads_of(branch.owner, model, branch.attribute))
         if not reads and any(walks_children(kind) for kind in {type(m) for m in model.modules()}):
             reads = None  # code that reaches layers without naming them may reach this one
-    return replace(branch, partial=partial, reads=reads, step=_step(reads or ()))
+    return replace(branch, partial=partial, reads=reads, step=_step(branch, reads or ()))
 
 
-def _step(reads: tuple[Read, ...]) -> str:
-    """The loss or training step that reads a layer, itself or through what it calls."""
+def _step(branch: Branch, reads: tuple[Read, ...]) -> str:
+    """The loss or training step that reads a layer, itself or through what it calls.
+
+    A name such as `critic_step` counts where a method of the layer's owner reads it.
+    """
+    own = {(m.file, m.lines) for m in methods_of(type(branch.owner))}
     for read in reads:
+        mine = (read.method.file, read.method.lines) in own
         for method in leads_to({read.method.name}, read.method.file):
-            if is_total(method.name) or goes_backward(method) or _STEP.fullmatch(method.name):
+            named = mine and _STEP.fullmatch(method.name) is not None
+            if is_total(method.name) or goes_backward(method) or named:
                 return method.name
     return ""
 
