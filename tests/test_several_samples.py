@@ -263,6 +263,20 @@ def test_samples_of_a_row_that_are_repeated_beside_each_other(
     assert slip or any("log-mean-exp over the samples" in v.text for v in outcome.verified)
 
 
+@pytest.mark.parametrize(
+    ("times", "said"), [(-1.0, ""), (0.0, "lacks the logarithm"), (1.0, "adds the logarithm")]
+)
+def test_the_logarithm_of_the_number_of_samples_is_subtracted(times: float, said: str) -> None:
+    class Bounded(Weighted):
+        def loss(self, x: Tensor) -> Tensor:
+            return -(self.log_weights(x).logsumexp(0) + times * math.log(K)).mean()
+
+    torch.manual_seed(0)
+    report = vaedoctor.check(Bounded(), batch(), objective=lambda m, x: m.loss(x))
+    told = [f.message for f in report.findings if f.code == "VAE720"]
+    assert [said in message for message in told] == ([True] if said else [])
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_as_many_samples_as_rows_are_told_apart_on_a_batch_that_is_made_up(axis: int) -> None:
     iwae = specimens.load(specimens.FIXTURES / "healthy" / "iwae.py")

@@ -72,10 +72,12 @@ def _valued(
 ) -> Finding | Verified:
     """A bound of the right gradient, which may lack the logarithm of the number of samples."""
     excess, known = examination.excess_of(a), math.log(a.samples)
-    if excess is None or abs(excess - known) > CLOSE * known:
+    slips = {1: "lacks the logarithm", 2: "adds the logarithm, and does not subtract it,"}
+    close = [n for n in slips if excess is not None and abs(excess - n * known) <= CLOSE * known]
+    if not close:
         return Verified("the bound is the log-mean-exp over the samples", measured)
     return Finding(
-        f"the bound is {known:.3g} too high: it lacks the logarithm of its {a.samples} samples",
+        f"the bound is {excess:.3g} too high: it {slips[close[0]]} of its {a.samples} samples",
         help="subtract it: `torch.logsumexp(log_w, dim=0) - math.log(K)`",
         at=a.op.span,
         measured={**measured, "bound where every log-weight is 0": excess},
