@@ -277,6 +277,20 @@ def test_the_logarithm_of_the_number_of_samples_is_subtracted(times: float, said
     assert [said in message for message in told] == ([True] if said else [])
 
 
+def test_a_tempered_bound_has_no_kl_whose_constant_could_be_wrong() -> None:
+    class Tempered(Weighted):
+        def loss(self, x: Tensor) -> Tensor:
+            return -2 * ((0.5 * self.log_weights(x)).logsumexp(0) - math.log(K)).mean()
+
+        def log_w(self, log_px: Tensor, z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+            log_q = -0.5 * ((z - mu).square() / logvar.exp() + logvar).sum(-1)
+            return log_px - 0.5 * z.square().sum(-1) - log_q
+
+    torch.manual_seed(0)
+    report = vaedoctor.check(Tempered(), batch(), objective=lambda m, x: m.loss(x))
+    assert "VAE706" not in {f.code for f in report.findings}
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_as_many_samples_as_rows_are_told_apart_on_a_batch_that_is_made_up(axis: int) -> None:
     iwae = specimens.load(specimens.FIXTURES / "healthy" / "iwae.py")

@@ -106,3 +106,24 @@ class Rotated(FullCovariance):
     def kl(self, q, z):
         mu, log_s = q
         return (0.5 * (mu**2 + (2 * log_s).exp() - 1) - log_s).sum(1)
+
+
+class LogDiagonalBeside(FullCovariance):
+    """A triangle below a diagonal of its own, whose logarithm the KL takes as the head gave it."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_diagonal = nn.Linear(12, self.units)
+        self.register_buffer("below", torch.ones(self.units, self.units).tril(-1))
+
+    def forward(self, x):
+        h = torch.tanh(self.enc(x))
+        mu, logs = self.loc(h), self.log_diagonal(h)
+        root = self.flat(h).view(len(x), self.units, self.units) * self.below
+        root = root + torch.diag_embed(logs.exp())
+        z = mu + torch.bmm(root, torch.randn(len(x), self.units, 1)).squeeze(-1)
+        return self.dec(z), (mu, root, logs), z
+
+    def kl(self, q, z):
+        mu, root, logs = q
+        return 0.5 * (root.pow(2).sum((1, 2)) + mu.pow(2).sum(1) - self.units) - logs.sum(1)

@@ -26,6 +26,7 @@ from ...subject.subject import Subject
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.latents import Latent
 from ..anatomy.moves import inputs_of
+from ..anatomy.pinning import loss_value
 from .divergence import EXACT, FAR
 from .leastsquares import least_squares
 from .locationscale import LocationScale
@@ -140,6 +141,8 @@ class _Sampler:
         by_row = {v.shape[:1] for v in (z, self.noise, probe.mu, probe.h)} == {(self.rows,)}
         if unit != 1.0 or probe.counts or not (alone and by_row and probe.apart):
             raise Unavailable("the sampler's scale is a matrix, and its noise cannot be forced")
+        if _read_around(probe):
+            raise Unavailable("the loss reads what the sampler's matrix is made of")
         self.units = z.tensor.numel() // self.rows
         if self.noise.tensor.numel() != self.rows * self.units:
             raise Unavailable("the sampler's scale is a matrix, of other noise than a square one's")
@@ -240,6 +243,16 @@ class _Sampler:
                 if _near(times, weight) and _near(log, weight):
                     return _Setting(weight, times, log, slip)
         return _Setting(weight)
+
+
+def _read_around(probe: Probe) -> bool:
+    """Whether the loss reads what the matrix is made of, `log_diagonal`, and not it alone."""
+    flow = probe.anatomy.flow
+    pinned = [v for op in probe.pins for v in op.makes]
+    stops = [probe.mu, probe.h, probe.latent.z, *pinned]
+    around = flow.ancestors(loss_value(probe.anatomy), stop=stops)
+    made_of = flow.ancestors(probe.h) - flow.ancestors(probe.mu) - {probe.h.index}
+    return any(flow.data[index] for index in made_of & around)
 
 
 def _slipped(weight: float, square: float, log: float) -> str:

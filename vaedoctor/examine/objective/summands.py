@@ -30,28 +30,31 @@ class Joined:
     turns: int
 
 
-def joined(anatomy: Anatomy, latent: Latent, *roots: Value) -> Joined | None:
+def joined(anatomy: Anatomy, latent: Latent, *roots: Value, bounds: bool = False) -> Joined | None:
     """The largest value computed from the posterior's `roots` and from no reconstruction.
 
-    Walks from the loss through sums, means and constant factors; None where the loss is no such
-    sum of terms.
+    Walks from the loss through sums, means and constant factors, and with `bounds` through the
+    `logsumexp` of several samples, which keeps signs alone; None where the loss is no such sum.
     """
     flow = anatomy.flow
     loss = anatomy.recording.loss
     value = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
     reaches, compared = flow.descendants(*roots), predictions(anatomy)
     judged = flow.descendants(*compared) if compared else frozenset()
-    return _walk(flow, value, reaches, judged) or _walk(
-        flow, value, reaches, _decoded(anatomy, latent)
+    through = THROUGH | ADDS | MULS | ({"logsumexp"} if bounds else frozenset())
+    return _walk(flow, value, reaches, judged, through) or _walk(
+        flow, value, reaches, _decoded(anatomy, latent), through
     )
 
 
-def _walk(flow: Flow, value: Value | None, reaches: Set[int], decoded: Set[int]) -> Joined | None:
+def _walk(
+    flow: Flow, value: Value | None, reaches: Set[int], decoded: Set[int], through: Set[str]
+) -> Joined | None:
     """From a value that knows the reconstruction down to one that does not."""
     turns, last = 0, None
     while value is not None and value.index in decoded:
         op = value.op
-        if op is None or op.name not in THROUGH | ADDS | MULS | {"logsumexp"}:
+        if op is None or op.name not in through:
             return None
         parents = [p for p in flow.parents(value) if p.index in reaches]
         alone = [p for p in parents if p.index not in decoded]
@@ -195,7 +198,7 @@ def _number_a_row(latent: Latent, value: Value) -> bool:
 
 def turned_at(anatomy: Anatomy, latent: Latent) -> Span | None:
     """Where a term whose sign is wrong in the loss got it: in its sum with the rest, or before."""
-    found = joined(anatomy, latent, *_heads(latent))
+    found = joined(anatomy, latent, *_heads(latent), bounds=True)
     if found is None:
         return None
     flow, heads = anatomy.flow, {v.index for v in _heads(latent)}
