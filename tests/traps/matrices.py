@@ -121,7 +121,7 @@ class LogDiagonalBeside(FullCovariance):
         mu, logs = self.loc(h), self.log_diagonal(h)
         root = self.flat(h).view(len(x), self.units, self.units) * self.below
         root = root + torch.diag_embed(logs.exp())
-        z = mu + torch.bmm(root, torch.randn(len(x), self.units, 1)).squeeze(-1)
+        z = mu + torch.bmm(root, torch.randn_like(mu)[..., None]).squeeze(-1)
         return self.dec(z), (mu, root, logs), z
 
     def kl(self, q, z):
