@@ -11,6 +11,7 @@ from ...rule import rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
+    from ...examine.gradients.scale import GradientScale
 
 LIMIT = 2.0**-23  # an update of this share of a weight is rounded away in float32
 HALF = 2.0**-11  # and of this one in float16
@@ -68,17 +69,23 @@ def gradient_vanishing(examination: Examination) -> Iterator[Finding | Verified]
             plots=(gradient_plot(scale.by_layer),),
         )
     elif 0 < scale.remains < NORMAL:
-        place = examination.steepest_decoding
-        yield Finding(
-            f"the reconstruction's gradient shrinks by {1 / scale.remains:.1e} on its way back "
-            "through the decoder",
-            help="leave out or raise the factor: what passes it backward is multiplied by it"
-            if place.by_factor
-            else "use non-saturating activations, normalisation or residual connections",
-            at=examination.built_at(place.shrinks_at, place.shrinks_in),
-            measured={"sample / decoder's end": scale.remains},
-            causes=frozenset({"scale"}),
-            plots=(gradient_plot(scale.by_layer),),
-        )
+        yield _in_decoder(examination, scale)
     else:
         yield Verified("gradients reach the encoder", {"encoder / decoder": scale.ratio})
+
+
+def _in_decoder(examination: Examination, scale: GradientScale) -> Finding:
+    """A gradient that fades between x_hat and the sample, whatever the KL gives the encoder."""
+    place = examination.steepest_decoding
+    cure = "use non-saturating activations, normalisation or residual connections"
+    if place.by_factor:
+        cure = "leave out or raise the factor: what passes it backward is multiplied by it"
+    return Finding(
+        f"the reconstruction's gradient shrinks by {1 / scale.remains:.1e} on its way back "
+        "through the decoder",
+        help=cure,
+        at=examination.built_at(place.shrinks_at, place.shrinks_in),
+        measured={"sample / decoder's end": scale.remains},
+        causes=frozenset({"scale"}),
+        plots=(gradient_plot(scale.by_layer),),
+    )
