@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -483,3 +484,31 @@ def test_a_square_beside_the_data_may_be_one_for_all_rows() -> None:
         batch = torch.rand(rows, 4, 6), torch.eye(4)
         (outcome,) = vaedoctor.check(Nodes(), batch, select=["VAE505"]).outcomes
         assert outcome.status == status
+
+
+class Paced(nn.Module):
+    """Its pace is one number; one for each of as many rows as there are units fits one row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc, self.dec = nn.Linear(6, 6), nn.Linear(3, 6)
+
+    def forward(self, x: Tensor, pace: Tensor | None = None) -> Tensor:
+        mu, logvar = self.enc(x).chunk(2, -1)
+        z = mu + (0.5 * logvar).exp() * torch.randn_like(mu)
+        made: Tensor = self.dec(z)
+        return made if pace is None else made * pace.view(1, 6)
+
+
+@pytest.mark.parametrize("guessed", [True, False])
+def test_one_row_that_was_made_up_beside_an_option_is_not_held_against_the_model(
+    guessed: bool,
+) -> None:
+    with examined(Paced(), torch.rand(1, 6), torch.ones(1, 6)) as examination:
+        batch = replace(examination.subject.batch, guessed=guessed)
+        examination.subject = replace(examination.subject, batch=batch)
+        if guessed:
+            with pytest.raises(Unavailable, match="one row was made up"):
+                _ = examination.sizes
+        else:
+            assert examination.sizes.faults
