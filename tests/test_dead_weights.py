@@ -88,6 +88,10 @@ def train(model):
 def added(rec, kl, beta=1.0):
     return rec + kl
 """,
+    "heavier": """
+def heavier(rec, kl, peso: float = 1.0, *, alpha=0.2):
+    return rec + kl
+""",
     "rec_only": """
 def rec_only(rec, kl, kld_weight=1.0):
     return rec
@@ -120,6 +124,11 @@ DEAD = {
         "kl_weight",
     ),
     "as a parameter that is ignored": ("self.rate = 1", "added(rec, kl, beta=4.0)", "added"),
+    "as a number that a function takes in another language": (
+        "self.rate = 1",
+        "heavier(rec, kl)",
+        "heavier",
+    ),
 }
 ALIVE = {
     "of a namespace": ("self.keep(kl_weight=kl_weight)", "rec + self.hparams.kl_weight * kl"),

@@ -15,6 +15,7 @@ from steps import examined
 from torch import Tensor, nn
 from torch.distributions import Independent, Laplace, Normal, kl_divergence
 
+from vaedoctor import check
 from vaedoctor.examine.objective.divergence import Divergence
 from vaedoctor.rule import Unavailable
 
@@ -278,6 +279,19 @@ def test_the_weight_is_beta_at_every_size(rows: int, units: int, beta: float, kl
 )
 def test_a_weight_of_zero_is_not_a_missing_term(kl: Term, connected: bool) -> None:
     assert isolated(kl).connected is connected
+
+
+@pytest.mark.parametrize(("factor", "beta"), [(1.0, None), (2.0, None), (2.0, 2.0)])
+def test_its_half_is_said_to_be_right_only_where_the_whole_weighs_what_is_meant(
+    factor: float, beta: float | None
+) -> None:
+    model = VAE(PARAMETRISATIONS["log-variance"], lambda *row: factor * exact(*row))
+    x = torch.linspace(-1, 1, 24).reshape(4, 6)
+    objective = lambda out, x: 0.5 * (out[0] - x).square().sum() + out[1].sum()  # noqa: E731
+    report = check(model, x, objective=objective, beta=beta, select=["VAE701"])
+    (verified,) = (v for o in report.outcomes for v in o.verified)
+    assert ("½" in verified.text) == (factor == (beta or 1.0))
+    assert verified.measured.get("weight a row", 4 * factor) == pytest.approx(4 * factor, rel=1e-3)
 
 
 def test_a_capacity_that_is_not_reached_turns_the_sign_near_the_prior_only() -> None:

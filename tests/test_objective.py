@@ -142,6 +142,16 @@ def model_and_outputs(model: VAE, recon: Tensor, x: Tensor) -> Tensor:
     return weighed(recon, x, *model.parts[1:])
 
 
+IN_PLACE: dict[str, Callable[..., Any]] = {
+    "a lambda": lambda out, x: weighed(out[0], x, out[1], out[2]),
+    "a lambda that spreads": lambda out, x: (lambda r, mu, lv: weighed(r, x, mu, lv))(*out),
+    "a lambda without names": lambda a, b: weighed(a[0], b, a[1], a[2]),
+    "two of a line": (lambda x, out: x.sum(), lambda out, x: weighed(out[0], x, out[1], out[2]))[1],
+}
+TYPED: dict[str, Any] = {"weighed": weighed}
+exec("def loss(out, x):\n    r, mu, lv = out\n    return weighed(r, x, mu, lv)", TYPED)
+
+
 class AsModule(nn.Module):
     def forward(self, x_recon: Tensor, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
         return weighed(x_recon, x, mu, logvar)
@@ -184,6 +194,14 @@ def test_what_is_called_nothing_in_particular_takes_all_outputs(
     shape: str, loss: Callable[..., Any]
 ) -> None:
     model = VAE(shape)
+    subject = from_instance(model, X, objective=loss)
+    assert subject.objective is not None
+    assert value(model, subject.objective, subject.batch) == pytest.approx(wanted(model))
+
+
+@pytest.mark.parametrize("loss", [*IN_PLACE.values(), TYPED["loss"]], ids=[*IN_PLACE, "typed in"])
+def test_a_loss_of_no_file_takes_the_output_apart_as_well(loss: Callable[..., Any]) -> None:
+    model = VAE()
     subject = from_instance(model, X, objective=loss)
     assert subject.objective is not None
     assert value(model, subject.objective, subject.batch) == pytest.approx(wanted(model))

@@ -42,11 +42,12 @@ from ..runs.step import run_recorded
 _OF = "(weight|coeff?|coefficient|scale|lambda|factor)"
 _WEIGHT = re.compile(rf"(.*_)?(beta|kld?_?{_OF}|(lambda|weight|coeff?|w)_?kld?)")
 _OF_ANY = r"(weight|peso|poids|gewicht)_(?!decay)\w+"
+_SAID = rf"{_OF_ANY}|\w+_(weight|coeff?)|weight|peso|poids|gewicht"
 _TERM = r"(loss|rec(on(struction)?)?|mse|nll|bce|elbo|commit(ment)?)"
 _OF_A_TERM = re.compile(
     rf"(.*_)?{_TERM}_?{_OF}|\w+_(weight|coeff?|coefficient|lambda)|(lambda|weight|coeff?|w)_{_TERM}"
     r"|gamma|alpha|lam(b|bda?)?|(gamma|alpha|lambda?)_\w+|capacity"
-    rf"|(factor|faktor|scale|strength)_kld?|{_OF_ANY}|weight|peso|poids|gewicht"
+    rf"|(factor|faktor|scale|strength)_kld?|{_SAID}"
 )
 """As a setting that no code reads is named, where it is one of the loss.
 
@@ -240,13 +241,28 @@ def _kept(subject: Subject, found: Actors) -> Iterator[_Kept]:
 
 
 def _unread(model: nn.Module, found: Actors) -> Iterator[DeadWeight]:
-    """The weights among the parameters that functions of the step, and constructors, ignore."""
+    """The weights among the parameters that functions of the step, and constructors, ignore.
+
+    One that is not called the KL's only in a function, with a number of its own: `peso=1.0`.
+    """
     kinds = {type(m) for m in (*model.modules(), *found.objects.values()) if is_own_code(type(m))}
     made = {vars(k)["__init__"].__code__ for k in kinds if "__init__" in vars(k)}
     for method in _sources({*found.functions, *made}):
         for arg in unread_parameters(method):
-            if _WEIGHT.fullmatch(arg.arg.lower()):
-                yield DeadWeight(arg.arg, None, span_in(method, arg), True, method.name)
+            of_kl = _WEIGHT.fullmatch(arg.arg.lower()) is not None
+            if of_kl or (method.name != "__init__" and _weighs(method.node.args, arg)):
+                yield DeadWeight(arg.arg, None, span_in(method, arg), of_kl, method.name)
+
+
+def _weighs(given: ast.arguments, arg: ast.arg) -> bool:
+    """Whether a parameter is called like a term's weight and is a float if nobody gives it."""
+    positional = [*given.posonlyargs, *given.args]
+    defaults = dict(zip(reversed(positional), reversed(given.defaults), strict=False))
+    defaults |= {a: d for a, d in zip(given.kwonlyargs, given.kw_defaults, strict=True) if d}
+    match defaults.get(arg):
+        case ast.Constant(value=float()):
+            return re.fullmatch(_SAID, arg.arg.lower()) is not None
+    return False
 
 
 def _sources(codes: Iterable[CodeType]) -> Iterator[Method]:

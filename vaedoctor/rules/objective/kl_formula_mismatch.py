@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ...finding import Number
 
 
+_WHOLE = 0.01  # around the weight of the whole KL, averaged or summed over the batch
 _SLIPS = {
     "root": "the scale's term of the KL has the ratio of the scales where its square belongs",
     "fourth power": "the scale's term of the KL squares the ratio of the two variances",
@@ -132,7 +133,13 @@ def _standard(examination: Examination, d: Divergence) -> Iterator[Finding | Ver
     """A KL to N(0, I), or to another width, which is VAE704's to tell."""
     if d.exact:
         low, high = d.ratios
-        yield Verified("the KL's formula and its ½ are right", {"R": [low, high]})
+        measured: dict[str, Number] = {"R": [low, high]}
+        meant = examination.subject.beta or 1
+        if any(abs(d.weight / whole - 1) < _WHOLE for whole in (meant, meant * d.rows)):
+            yield Verified("the KL's formula and its ½ are right", measured)
+        else:  # a ½ that is missing as a whole is a weight of 2 as well
+            measured["weight a row"] = d.weight
+            yield Verified("the KL's formula is right up to its weight", measured)
     elif not d.meaning and d.width is None:
         curve = examination.kl_curve(d)
         yield Finding(

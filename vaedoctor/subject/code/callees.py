@@ -46,6 +46,24 @@ def tree_of_code(code: types.CodeType) -> Function | None:
     return tree if isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef) else None
 
 
+@functools.cache
+def lambda_of_code(code: types.CodeType) -> ast.Lambda | None:
+    """The syntax tree of a lambda by its code: that of which the body ends where the code does."""
+    ends = {(line, col) for _, line, _, col in code.co_positions()}
+    names = list(code.co_varnames[: code.co_argcount])
+    try:
+        lines, _ = inspect.findsource(code)
+        tree = ast.parse("".join(lines))
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Lambda) and node.lineno == code.co_firstlineno:
+            given = [a.arg for a in (*node.args.posonlyargs, *node.args.args)]
+            if given == names and (node.body.end_lineno, node.body.end_col_offset) in ends:
+                return node
+    return None
+
+
 def constructor_of(kind: type) -> Any:
     """The `__init__` (or `__new__`) that runs, of the first class that has one."""
     found = next((vars(k)["__init__"] for k in kind.__mro__ if "__init__" in vars(k)), None)

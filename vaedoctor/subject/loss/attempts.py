@@ -27,7 +27,7 @@ from ..total import TOTAL_KEYS, total
 from ..trials.trial import attempt, items, leaves
 from .binding import by_names
 from .contained import only_terms, reached_by
-from .handling import hands_to_forward
+from .handling import hands_to_forward, read_of
 from .own_call import by_own_call, own_use
 from .recipes import (
     Binding,
@@ -210,6 +210,8 @@ class Attempts:
                 yield own
         if given and self._takes_batch(function, parameters):
             yield batch_alone(parameters)
+        if given and read_of(function) is None:  # typed in, or compiled
+            yield by_names(function, parameters, binding, whole=True)
         named = by_names(function, parameters, binding)
         used, negated = own_use(sources, loss.name)
         if used and isinstance(named, Recipe):

@@ -38,13 +38,15 @@ def by_names(
     binding: Binding,
     *,
     paired: bool = False,
+    whole: bool = False,
 ) -> Recipe | Unbound:
     """Bind every parameter by its name, then by shape and position.
 
-    `paired` hands a loader's `(x, label)` to a parameter `batch`, and to the first one.
+    `paired` hands a loader's `(x, label)` to a parameter `batch`, and to the first one; `whole`
+    hands all that forward returned to one that is called like an output.
     """
     try:
-        return _Names(function, parameters, binding, paired).recipe()
+        return _Names(function, parameters, binding, paired, whole).recipe()
     except Unbound as unbound:
         return unbound
 
@@ -58,10 +60,12 @@ class _Names(Taken):
         parameters: list[inspect.Parameter],
         binding: Binding,
         paired: bool = False,
+        whole: bool = False,
     ) -> None:
         super().__init__(binding)
         self.function = function
         self.paired = paired
+        self.entire = whole
         self.parameters = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         self.spread = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         self.spare = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
@@ -123,7 +127,7 @@ class _Names(Taken):
             self.bound[p.name] = lambda m, b, out: dict(b.kwargs)
             return
         keys = {str(path[0]) for path in self.slots if path and isinstance(path[0], str)}
-        apart = () not in self.slots and taken_apart(self.function, p.name)
+        apart = () not in self.slots and (self.entire or taken_apart(self.function, p.name))
         entries = bool(read & keys) or reads_attributes(self.function, p.name, keys)
         named = apart and _WHOLE.fullmatch(p.name) is not None
         if entries or named or declared(p, self.binding.output, self._returned()):
@@ -246,7 +250,8 @@ class _Names(Taken):
         """As many parameters left as outputs left: one to one, unless a role contradicts."""
         left = [p for p in self.parameters if p.name not in self.bound and p.default is p.empty]
         slots = [s for s in self.slots if not self._is_input(s)]
-        if left and len(left) == len(slots):
+        apart = () not in self.slots and any(taken_apart(self.function, p.name) for p in left)
+        if left and len(left) == len(slots) and not apart:
             for p, path in zip(left, slots, strict=True):
                 known, wanted = role(self.slots[path] or ""), role(p.name)
                 if known is None or wanted is None or known == wanted:

@@ -9,15 +9,26 @@ from typing import Any
 
 from torch import Tensor
 
-from ..code.source import function_tree, source_of
+from ..code.callees import lambda_of_code, tree_of_code
+from ..code.source import function_tree, is_foreign, source_of
+from ..code.syntax import Function
 from ..script.unpacking import handed_on
 
 _MAPPINGS = frozenset("Dict Mapping MutableMapping OrderedDict".split())
 
 
+def read_of(function: Callable[..., Any]) -> Function | ast.Lambda | None:
+    """The syntax tree of a loss: of a file, of a notebook's running cell, of a lambda."""
+    tree = function_tree(function)
+    code = getattr(function, "__code__", None)
+    if tree is not None or code is None or is_foreign(code.co_filename):
+        return tree
+    return tree_of_code(code) or lambda_of_code(code)
+
+
 def taken_apart(function: Callable[..., Any], name: str) -> bool:
     """Whether a function treats a parameter as a container: unpacks, spreads or subscripts it."""
-    tree = function_tree(function)
+    tree = read_of(function)
     for node in ast.walk(tree) if tree is not None else ():
         match node:
             case (
@@ -47,7 +58,7 @@ def declared(p: inspect.Parameter, output: Any, returned: Any = None) -> bool:
 def keys_read(function: Callable[..., Any], name: str) -> set[str]:
     """The literal keys with which a function subscripts a parameter: `batch["image"]`."""
     found: set[str] = set()
-    tree = function_tree(function)
+    tree = read_of(function)
     for node in ast.walk(tree) if tree is not None else ():
         match node:
             case ast.Subscript(value=ast.Name(id=held), slice=ast.Constant(value=str() as key)):
@@ -58,7 +69,7 @@ def keys_read(function: Callable[..., Any], name: str) -> set[str]:
 
 def reads_attributes(function: Callable[..., Any], name: str, keys: set[str]) -> bool:
     """Whether a function reads an entry of the output as an attribute: `out.x_hat`."""
-    tree = function_tree(function) if keys else None
+    tree = read_of(function) if keys else None
     return any(
         isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)
@@ -70,7 +81,7 @@ def reads_attributes(function: Callable[..., Any], name: str, keys: set[str]) ->
 
 def iterated(function: Callable[..., Any], name: str) -> bool:
     """Whether a function goes through a parameter: `for one in samples`, `zip(samples, ...)`."""
-    tree = function_tree(function)
+    tree = read_of(function)
     for node in ast.walk(tree) if tree is not None else ():
         if isinstance(node, ast.For | ast.comprehension):
             over = [node.iter, *(node.iter.args if isinstance(node.iter, ast.Call) else ())]
