@@ -73,9 +73,9 @@ def weighed(recon: Tensor, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
 X = torch.rand(4, 12)
 
 
-def wanted(model: VAE, x: Tensor = X) -> float:
+def wanted(model: VAE, x: Tensor = X, *further: Tensor) -> float:
     torch.manual_seed(0)
-    model(x)
+    model(x, *further)
     recon, mu, logvar = model.parts
     return float(weighed(recon, x, mu, logvar).detach())
 
@@ -205,6 +205,69 @@ def test_a_loss_of_no_file_takes_the_output_apart_as_well(loss: Callable[..., An
     subject = from_instance(model, X, objective=loss)
     assert subject.objective is not None
     assert value(model, subject.objective, subject.batch) == pytest.approx(wanted(model))
+
+
+class Labelled(VAE):
+    """Takes a label that its output does not depend on."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Any:
+        return super().forward(x)
+
+
+class Weighing:
+    """An object that is called as a loss, by names that say nothing."""
+
+    def __call__(self, r: Any, picture: Tensor) -> Tensor:
+        return by_parts(r, picture)
+
+
+def by_parts(r: Any, picture: Tensor) -> Tensor:
+    return weighed(r.recon, picture, r.mu, r.logvar)
+
+
+def of_loaders(rede: nn.Module, loaded: Any) -> Tensor:
+    picture, label = loaded
+    return by_parts(rede(picture, label), picture)
+
+
+PLACED: dict[str, Callable[..., Any]] = {
+    "an object": Weighing(),
+    "its method": Weighing().__call__,
+    "output, then batch": lambda r, picture, label: by_parts(r, picture),
+    "output, then its first": lambda o, p: by_parts(o, p),
+    "output and the batch whole": lambda out, batch: by_parts(out, batch[0]),
+    "input, then output": lambda p, o: by_parts(o, p),
+    "any number": lambda *given: by_parts(given[0], given[1]),
+    "by keyword": lambda *, saida, onda: by_parts(saida, onda),
+    "model and the batch whole": of_loaders,
+    "model and the batch, by letters": lambda m, b: of_loaders(m, b),
+    "in a closure": (lambda f: lambda out, data: f(out, data))(by_parts),
+}
+
+
+@pytest.mark.parametrize("loss", PLACED.values(), ids=PLACED)
+def test_a_loss_whose_names_say_nothing_is_tried_in_the_usual_orders(
+    loss: Callable[..., Any],
+) -> None:
+    model = Labelled("named")
+    subject = from_instance(model, (X, torch.arange(4)), objective=loss)
+    assert subject.objective is not None
+    assert value(model, subject.objective, subject.batch) == pytest.approx(
+        wanted(model, X, X[:, 0])
+    )
+
+
+def test_a_loss_whose_names_are_known_and_that_raises_is_called_in_no_other_way() -> None:
+    """`(recon, mu, logvar, x)` would run."""
+
+    def loss(recon: Tensor, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+        assert x.shape == mu.shape
+        return (recon.sum() + x.sum()).square()
+
+    subject = from_instance(VAE(), X, objective=loss)
+    assert subject.objective is not None
+    with pytest.raises(AssertionError):
+        subject.objective.run(subject.model, subject.batch)
 
 
 def test_names_in_the_return_statement_decide() -> None:

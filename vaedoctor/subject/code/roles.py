@@ -28,9 +28,15 @@ _ROLES = (
     ),
     ("z", r"z.*|latents?|codes?|h"),
 )
+_WHOLE = re.compile(r"outputs?|out|results?|res|preds?|ret|(model|forward)_out.*", re.IGNORECASE)
 
 
 def role(name: str) -> str | None:
     """What a name usually means in a VAE: `recon`, `input`, `mu`, `logvar`, `z`, ...; or None."""
     bare = name.lower().lstrip("_")
     return next((r for r, pattern in _ROLES if re.fullmatch(pattern, bare)), None)
+
+
+def takes_all(name: str) -> bool:
+    """Whether a parameter is called like all that forward returned."""
+    return _WHOLE.fullmatch(name) is not None

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..code.roles import role
+from ..code.roles import role, takes_all
 from ..subject import Batch
 from ..trials.trial import items, leaves
 from .handling import (
@@ -23,11 +23,6 @@ from .handling import (
 )
 from .recipes import Arguments, Binding, Recipe, Unbound
 from .taken import Taken, slot_name
-
-_WHOLE = re.compile(
-    r"outputs?|out|results?|res|preds?|ret|model_out.*|forward_out.*", re.IGNORECASE
-)
-
 
 _PADDING = re.compile(r"(pad(ding)?(_?(idx|index|id|token|token_id))?|ignore_index)", re.IGNORECASE)
 
@@ -129,7 +124,7 @@ class _Names(Taken):
         keys = {str(path[0]) for path in self.slots if path and isinstance(path[0], str)}
         apart = () not in self.slots and (self.entire or taken_apart(self.function, p.name))
         entries = bool(read & keys) or reads_attributes(self.function, p.name, keys)
-        named = apart and _WHOLE.fullmatch(p.name) is not None
+        named = apart and takes_all(p.name)
         if entries or named or declared(p, self.binding.output, self._returned()):
             self.take_whole(p.name)
 
@@ -217,9 +212,9 @@ class _Names(Taken):
         if wanted == "recon" or self._is_reconstruction_called_input(p):
             if (path := self._like_input()) is not None:
                 self.take_output(p.name, path)
-            elif _WHOLE.fullmatch(p.name):
+            elif takes_all(p.name):
                 self.take_all(p.name)
-        elif _WHOLE.fullmatch(p.name) and wanted is None:
+        elif takes_all(p.name) and wanted is None:
             self.take_all(p.name)
         elif wanted in {"mu", "logvar"}:
             other = {"mu": "logvar", "logvar": "mu"}[wanted]

@@ -31,6 +31,7 @@ from ..total import total
 from ..trials.trial import forward_parameters, leaves
 from .attempts import Attempts, Tried, is_frameworks, lacks_key
 from .contained import minimized_loss, reached_by, returned_kl, returned_loss, total_loss
+from .placed import placed
 from .recipes import Unbound, cannot_bind, model_first
 from .unlike import never_comes_out, refuses_values
 from .untold import is_untold, untold
@@ -106,6 +107,10 @@ class _Finder:
             tried.append(self.attempts.one(loss, recipe))
             if tried[-1].works:
                 return tried[-1].objective
+        for recipe in placed(parameters_of(loss.function), self.batch, self.attempts.output()):
+            by_place = self.attempts.one(loss, recipe)
+            if by_place.useful:
+                return by_place.objective
         # A bound loss that raises is for the examination to explain; one with a guess is not.
         certain = [t for t in tried if t.own_call or unbound is None]
         if certain and is_untold(certain[0]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,16 @@ def _objective(tried: Tried, names: list[str]) -> Iterator[str]:
     recipe, loss = tried.recipe, tried.loss
     assert recipe is not None
     yield "import torch"
+    called = f"model.{loss.name}" if loss.is_method else loss.name
     if not loss.is_method:
         function = underlying(loss.function)
         file = file_of(function)
         home = function.__module__ if is_foreign(file) else Path(file).stem
-        yield f"from {home} import {loss.name}"
+        if home and hasattr(sys.modules.get(function.__module__), loss.name):
+            yield f"from {home} import {loss.name}"
+        else:  # an object, a lambda
+            called = "loss"
+            yield f"loss = ...  # the `{loss.name}` that was given"
     yield from ("", f"def objective(model, {', '.join(names)}):")
     if recipe.needs_output or "output" in str(recipe.written):
         yield f"    output = model({', '.join(names)})"
@@ -82,7 +88,7 @@ def _objective(tried: Tried, names: list[str]) -> Iterator[str]:
     known = {n: n if n in recipe.unknown else e for n, e in recipe.written.items()}
     needed = [p.name for p in parameters_of(loss.function) if p.name in known]
     handed = ", ".join(f"{n}={known[n]}" for n in needed)
-    yield f"    return {'model.' if loss.is_method else ''}{loss.name}({handed})"
+    yield f"    return {called}({handed})"
 
 
 def _expression(value: Any) -> str:
