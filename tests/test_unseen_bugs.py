@@ -112,7 +112,34 @@ class LastLeftOut(Series):
         return y[:, :-2], x[:, :-2]
 
 
-@pytest.mark.parametrize(("model", "left"), [(Series, None), (LastLeftOut, [7, 8])])
+class CutLater(Series):
+    kept = slice(None, -2)
+
+    def loss(self, x: Tensor) -> Tensor:
+        y, mu, lv = self(x)
+        return (((y - x) ** 2)[:, self.kept].sum((1, 2)) + divergence(mu, lv)).mean()
+
+
+class BurnIn(CutLater):
+    kept = slice(2, None)
+
+
+class Padded(CutLater):
+    def forward(self, x: Tensor) -> Any:
+        x[:, -2:] = 0
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "left"),
+    [
+        (Series, None),
+        (LastLeftOut, [7, 8]),
+        (CutLater, [7, 8]),
+        (BurnIn, None),
+        (Padded, None),
+    ],
+)
 def test_steps_cut_off_from_both_sides_are_told_and_a_shift_is_not(model: Any, left: Any) -> None:
     found = checked(model(), uniform(8, 9, 5), select=["VAE608"]).findings
     assert [f.measured["without gradient"] for f in found] == ([left] if left else [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,15 +13,15 @@ from ...rule import Unavailable
 from ...subject.subject import Subject
 from ..anatomy.anatomy import Anatomy, anatomize
 from ..anatomy.moves import inputs_of
-from ..anatomy.reconstruction import compared_values
 from ..latent.conditions import MASK, tensors_of
 from ..runs.edits import Edits
-from ..runs.flow import RESHAPES, SLICES, Flow
+from ..runs.flow import Flow
 from ..runs.recording import Op, Recording, Value
 from ..runs.repeat import repeat
 from ..runs.step import run_recorded
 from ..sampling.noise import perturbed
 from .crops import cropped, mirrored, withheld
+from .ends import shortened, unshifted
 from .leftout import reader, touched
 
 
@@ -52,9 +52,10 @@ def coverage(subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[],
         raise Unavailable("no reconstruction found that the loss could look at")
     if _masked(subject):
         raise Unavailable("a mask among the inputs may leave parts out on purpose")
-    short = _short(anatomy)
+    short = shortened(anatomy)
     if short is not None:
-        return short
+        missing, size, op = short
+        return Coverage(1, missing, size, 1, op, unshifted=True)
     if anatomy.x is not None and not anatomy.x.tensor.is_floating_point():
         return _of_tokens(subject, anatomy, anatomy.x, x_hat, seed, rewind)
     if _gradient(anatomy.recording, x_hat) is None:
@@ -157,13 +158,15 @@ def _covered(
             and not (
                 _edge(missing, len(alive), axis, first)
                 and not cropped(subject, anatomy, value, axis, missing, seed, rewind)
+                and not unshifted(anatomy, value, axis, missing)
             )
             and not mirrored(anatomy, value, first)
             and not withheld(subject, anatomy, value, axis, missing, seed, rewind)
             and _unread(subject, anatomy, value, (axis, missing), seed, rewind)
         ):
             op = reader(anatomy, value, axis, missing)
-            return Coverage(axis, tuple(missing), len(alive), len(seen), op)
+            ended = unshifted(anatomy, value, axis, missing)
+            return Coverage(axis, tuple(missing), len(alive), len(seen), op, unshifted=ended)
     return Coverage(0, (), 0, len(seen), None)
 
 
@@ -202,47 +205,6 @@ def _unread(
 
 def _instead(changed: Tensor, _: Tensor) -> Tensor:
     return changed.clone()  # an in-place operation may write to it
-
-
-def _short(anatomy: Anatomy) -> Coverage | None:
-    """The last steps of a series that are cut off from x_hat and from its target alike.
-
-    One of the two starts a step later where a step predicts the next one.
-    """
-    recording, flow = anatomy.recording, anatomy.flow
-    inputs = {v.index for v in inputs_of(recording)}
-    samples = [latent.z for latent in anatomy.sampled]
-    for made, op in compared_values(recording, flow, samples) if samples else ():
-        if made.op is None or made.op.name not in SLICES:
-            continue
-        decoded = flow.parents(made)[0]
-        for read in op.reads:
-            target, whole = _part(flow, read, inputs)
-            if whole is None or len(decoded.shape) != 3 or decoded.shape[:2] != whole.shape[:2]:
-                continue
-            alike = len(made.shape) == 3 and made.shape[:2] == target.shape[:2]
-            if alike and _from_the_start(made, decoded) and _from_the_start(target, whole):
-                steps = decoded.shape[1]
-                missing = tuple(range(made.shape[1], steps))
-                return Coverage(1, missing, steps, 1, op, unshifted=True)
-    return None
-
-
-def _part(flow: Flow, value: Value, inputs: Set[int]) -> tuple[Value, Value | None]:
-    """The slice of an input that a value is, and that input; None where it is none."""
-    while value.op is not None and value.op.name in RESHAPES:
-        value = flow.parents(value)[0]
-    if value.op is None or value.op.name not in SLICES:
-        return value, None
-    whole = flow.parents(value)[0]
-    return value, whole if whole.index in inputs else None
-
-
-def _from_the_start(part: Value, whole: Value) -> bool:
-    """Whether a part is what is left of a series whose last steps alone are cut off."""
-    a, b = part.tensor, whole.tensor
-    same = a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
-    return same and a.storage_offset() == b.storage_offset() and a.shape[1] < b.shape[1]
 
 
 def _masked(subject: Subject) -> bool:

@@ -20,7 +20,8 @@ def output_without_gradient(examination: Examination) -> Iterator[Finding | Veri
     The gradient of the user's loss at x_hat on several batches: whether it is exactly 0 for whole
     columns, channels or steps while others get one, and whether the loss stays the same whatever
     they hold. Or the loss compares all but the last steps of a series with all but the last steps
-    of the input: nothing is shifted, and the last ones are left out of both. Or the loss computes
+    of the input, before or after the difference is taken: nothing is shifted, and the last ones
+    are left out of both. Or the loss computes
     with x_hat and comes out the same whatever all of it holds, as where it is its own target.
 
     ## Why it matters
