@@ -249,6 +249,38 @@ def test_a_rectified_mean_of_a_gaussian_likelihood_cannot_reach_negative_data() 
         assert found.outside == pytest.approx(0.5)
 
 
+def rates(out: Any, x: Tensor) -> Tensor:
+    return (out[0] - x * out[0].log()).sum() + kl(out[1], out[2]).sum()
+
+
+def squares(out: Any, x: Tensor) -> Tensor:
+    numbers, shares = out[0].split([2, 4], 1)
+    error = (numbers - x[:, :2]).square().sum() / 2
+    bce = F.binary_cross_entropy_with_logits(shares, (x[:, 2:] > 0).float(), reduction="sum")
+    return error + bce + kl(out[1], out[2]).sum()
+
+
+@pytest.mark.parametrize(
+    ("last", "loss", "reach"),
+    [
+        (lambda h: torch.sigmoid(h) + 1e-6, rates, (1e-6, 1 + 1e-6)),
+        (lambda h: F.softplus(h) + 1e-2, rates, (1e-2, float("inf"))),
+        (lambda h: 3 - 2 * torch.sigmoid(h), rates, (1.0, 3.0)),
+        (lambda h: torch.cat([h[:, :2].relu(), h[:, 2:]], 1), squares, (0.0, float("inf"))),
+        (lambda h: torch.cat([h[:, :2], h[:, 2:].relu()], 1), squares, None),
+    ],
+)
+def test_the_range_behind_numbers_and_of_joined_columns(
+    last: Callable[[Tensor], Tensor], loss: Loss, reach: tuple[float, float] | None
+) -> None:
+    """Zero counts are not out of reach of a rate of 0.01 or more."""
+    x = torch.arange(36.0).view(6, 6) % 7 - (2.0 if loss is squares else 0.0)
+    with examined(VAE(last, 6), x, loss=loss) as examination:
+        found = examination.comparisons[0]
+    assert found.reach == (pytest.approx(reach) if reach else None)
+    assert (found.outside > 0) is (reach is not None and (loss is squares or reach[1] < 4))
+
+
 def negative_binomial(mean: Tensor, x: Tensor) -> Tensor:
     """Log p as by torch, each gene with a dispersion of its own."""
     size = torch.linspace(0.5, 3, x.shape[1])

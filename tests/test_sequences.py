@@ -184,13 +184,16 @@ def test_a_mean_over_words_beside_a_kl(reduced: str) -> None:
 
 
 class Frames(nn.Module):
-    """A mask [B, T] of real frames that steers the encoder; `fills` learns what it hides."""
+    """A mask [B, T] of real frames that steers the encoder; `fills` learns what it hides.
 
-    def __init__(self, *, masked: bool = False, fills: bool = False) -> None:
+    `least` is what an entry of the mask must be more than to count in the loss.
+    """
+
+    def __init__(self, *, masked: bool = False, fills: bool = False, least: float = 0.0) -> None:
         super().__init__()
         torch.manual_seed(4)
         self.up, self.heads, self.down = nn.Linear(5, 8), nn.Linear(8, 6), nn.Linear(3, 35)
-        self.masked, self.fills = masked, fills
+        self.masked, self.fills, self.least = masked, fills, least
 
     def forward(self, x: Tensor, mask: Tensor, whole: Tensor | None = None) -> dict[str, Tensor]:
         pooled = (self.up(x) * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
@@ -198,7 +201,7 @@ class Frames(nn.Module):
         z = mu + torch.randn_like(mu) * (logvar / 2).exp()
         x_hat = self.down(z).view(-1, 7, 5)
         error = (x_hat - (whole if whole is not None and self.fills else x)).square().sum(-1)
-        error = error * mask if self.masked else error
+        error = error * (mask > self.least) if self.masked else error
         kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1)
         return {"x_hat": x_hat, "loss": (0.5 * error.sum(1) + kl).mean()}
 
@@ -210,6 +213,13 @@ def test_a_mask_that_steers_the_encoder_alone() -> None:
     assert "VAE715" in codes(Frames(), x, mask)
     assert "VAE715" not in codes(Frames(masked=True), x, mask)
     assert "VAE715" not in codes(Frames(fills=True), x, mask, whole)
+
+
+@pytest.mark.parametrize("least", [-1.0, 0.0])
+def test_what_is_made_of_a_mask_is_the_same_of_any(least: float) -> None:
+    mask = (torch.arange(7)[None] < torch.tensor([7, 3, 4, 5, 6, 4])[:, None]).float()
+    told = codes(Frames(masked=True, least=least), torch.randn(6, 7, 5), mask)
+    assert ("VAE715" in told) is (least < 0)
 
 
 class Steps(nn.Module):

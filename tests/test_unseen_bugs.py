@@ -469,6 +469,31 @@ def test_a_level_of_which_the_mean_is_taken_is_told(model: Any, code: str) -> No
     assert found == ([code] if code else [])
 
 
+class FreeUpper(TwoLevels):
+    """Free bits of each level's units; `cut` detaches the upper posterior in its own."""
+
+    cut = True
+
+    def loss(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.low(x))
+        (m1, v1), (m2, v2) = self.first(h).chunk(2, 1), self.second(self.high(h).tanh()).chunk(2, 1)
+        y = self.dec(torch.cat([self.draw(m1, v1)[:, :1], self.draw(m2, v2)], 1))
+        if self.cut:
+            m2, v2 = m2.detach(), v2.detach()
+        levels = [0.5 * (m**2 + v.exp() - 1 - v) for m, v in ((m1, v1), (m2, v2))]
+        return (y - x).pow(2).sum(1).mean() + sum(kl.mean(0).clamp(min=0.01).sum() for kl in levels)
+
+
+class Free(FreeUpper):
+    cut = False
+
+
+@pytest.mark.parametrize(("model", "told"), [(FreeUpper, ["VAE712"]), (Free, [])])
+def test_a_clamp_behind_a_cut_does_not_connect_a_level(model: Any, told: list[str]) -> None:
+    codes = [code for code, _ in worst(checked(model(), uniform(8, 14)))]
+    assert [code for code in codes if code in ("VAE712", "VAE716")] == told
+
+
 FLOW = specimens.load(specimens.FIXTURES / "objective" / "log_det_mismatch.py")
 
 

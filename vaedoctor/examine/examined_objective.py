@@ -21,6 +21,7 @@ from .objective import (
     importance,
     likelihood,
     modalities,
+    reducing,
     reduction,
     summands,
     weights,
@@ -99,8 +100,10 @@ class ExaminedObjective(ExaminedPulls):
             return list(likelihood.compared_in(self.recording, self.flow, None))
         if self.reconstruction_stands_in:
             return []
-        x_hat = self.anatomy.x_hat
-        return list(likelihood.compared_in(self.recording, self.flow, x_hat))
+        x_hat, recon = self.anatomy.x_hat, self.likelihood_or_none
+        found = list(likelihood.compared_in(self.recording, self.flow, x_hat))
+        rates = likelihood.rate_compared(self.anatomy, recon) if recon and not found else None
+        return [*found, *([rates] if rates else [])]
 
     @property
     def compared_at(self) -> Span | None:
@@ -140,8 +143,11 @@ class ExaminedObjective(ExaminedPulls):
             return None
         run = (self.subject, self.anatomy, full, recon, self.seed, self._rewind)
         found = reduction.batch_reduction(*run)
-        at = self.term_at(full.latent)
-        return replace(found, at=at) if found is not None and at is not None else found
+        if found is None:
+            return None
+        summed = found.kl <= found.reconstruction
+        at = reducing.odd_one_at(self.anatomy, full.latent, full.rows, summed=summed)
+        return replace(found, at=at or self.term_at(full.latent) or found.at)
 
     @property
     def one_weight(self) -> float | None:

@@ -36,7 +36,8 @@ class Condition:
     `reads_it` says that x_hat is computed from it, `judged_by` that another output or the loss
     is, `moves` how far x_hat moves under another value of it (None where not tried).
     `loose` says of a mask in the loss that no entry of x_hat is left out by it, `padded` how many
-    steps beyond a row's length the loss looks at; `blanked` makes what the decoder gets instead.
+    steps beyond a row's length the loss looks at, `blind` that what the loss makes of the mask is
+    one and the same of any mask; `blanked` makes what the decoder gets instead.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Condition:
     loose: Op | None = None
     padded: int = 0
     blanked: Op | None = None
+    blind: bool = False
 
     @property
     def unused(self) -> bool:
@@ -82,15 +84,20 @@ def conditions(
                 reads_it, judged, moves, ahead = False, False, 0.0, {v.index for v in lost.makes}
         last = _last(anatomy, ahead) if value is not None else None
         loose = loose_at(anatomy, tensor, value) if mask and judged else None
-        padded = 0
+        padded, blind = 0, False
         if mask and loose is None and (reads_it or judged):
             loose, padded = counted_padding(anatomy, tensor)
+        if mask and loose is None and value is not None and judged:
+            loose = _lost_in(subject, anatomy, value, seed, rewind, scoring=True)
+            blind = loose is not None
         at = last.span if last is not None else _signature(subject.model)
         blank = None
         if not mask and value is not None and judged:
             blank = blanked(subject, anatomy, value, seed, rewind)
         found.append(
-            Condition(name, mask, declared, reads_it, judged, moves, last, at, loose, padded, blank)
+            Condition(
+                name, mask, declared, reads_it, judged, moves, last, at, loose, padded, blank, blind
+            )
         )
     return found
 
@@ -181,11 +188,18 @@ def _read_by_python(flow: Flow, ahead: Set[int]) -> bool:
 
 
 def _lost_in(
-    subject: Subject, anatomy: Anatomy, value: Value, seed: int, rewind: Callable[[], None]
+    subject: Subject,
+    anatomy: Anatomy,
+    value: Value,
+    seed: int,
+    rewind: Callable[[], None],
+    *,
+    scoring: bool = False,
 ) -> Op | None:
     """Which operation gives weights, data and outputs the same of any condition; None if none.
 
     A softmax over one entry, a product with 0. Weights that are 0 lose nothing: they learn.
+    `scoring` asks it of what meets x_hat in the loss alone, an entry of the mask each.
     """
     flow, recording = anatomy.flow, anatomy.recording
     leaves = [v for v in recording.values if v.op is None and v.source != "constant"]
@@ -198,6 +212,8 @@ def _lost_in(
         for v in op.reads
         if v.index in alone
     ]
+    if scoring:
+        met = [v for v in _scoring(anatomy, met) if v.tensor.numel() >= value.tensor.numel()]
     if not met or value in met:
         return None
     compared = 0
@@ -212,6 +228,23 @@ def _lost_in(
             return None
         compared += same
     return met[0].op if compared > 1 else None
+
+
+def _scoring(anatomy: Anatomy, met: list[Value]) -> list[Value]:
+    """Those of the values that an operation of the loss reads beside what x_hat became."""
+    loss, x_hat = anatomy.recording.loss, anatomy.x_hat
+    end = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
+    if end is None or x_hat is None:
+        return []
+    behind, made = anatomy.flow.ancestors(end), anatomy.flow.descendants(x_hat)
+    found = {
+        v.index
+        for op in anatomy.recording.ops
+        if op.makes and op.out.index in behind and any(r.index in made for r in op.reads)
+        for v in op.reads
+        if v.op is not None and v.index in behind
+    }
+    return [v for v in met if v.index in found]
 
 
 def _others(tensor: Tensor) -> Iterator[Tensor]:

@@ -189,8 +189,8 @@ def _fed(run: _Run, op: Op, *, poisoned: bool) -> Tensor | None:
     """The operand of an operation in the swept run, where it is out of range and that shows."""
     twin = run.twin(op)
     operand = run.tensor(_operand(twin)) if twin is not None else None
-    if twin is None or operand is None or not operand.numel():
-        return None
+    if twin is None or operand is None or not operand.numel() or bool(operand.isnan().any()):
+        return None  # what is no number went wrong before
     if op.name in QUOTIENTS and _changes_sign(operand) and _unguarded(run.flow, twin):
         return operand
     negative = op.name not in QUOTIENTS and bool((operand < 0).any())

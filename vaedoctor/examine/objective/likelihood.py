@@ -18,31 +18,18 @@ from ..runs.flow import RESHAPES, SLICES, Flow
 from ..runs.recording import Op, Recording, Value
 from .backwards import gradient_at
 from .families import EVEN, class_weight, fits
+from .ranges import RANGES, Bounded, bounded
 from .spreads import with_scale
 
+_LITTLE = 0.05  # of the range of the targets
 _TELLING = 32  # elements that must agree before their directions say anything
-
-RANGES: dict[str, tuple[float, float]] = {
-    "sigmoid": (0.0, 1.0),
-    "sigmoid_": (0.0, 1.0),
-    "softmax": (0.0, 1.0),
-    "tanh": (-1.0, 1.0),
-    "tanh_": (-1.0, 1.0),
-    "relu": (0.0, float("inf")),
-    "relu_": (0.0, float("inf")),
-    "softplus": (0.0, float("inf")),
-    "exp": (0.0, float("inf")),
-    "square": (0.0, float("inf")),
-    "hardtanh": (-1.0, 1.0),
-    "hardsigmoid": (0.0, 1.0),
-    "relu6": (0.0, 6.0),
-}
-"""The closed range that an activation can reach."""
 
 BERNOULLI_LOSSES = frozenset({"binary_cross_entropy", "binary_cross_entropy_with_logits"})
 ASYMMETRIC_LOSSES = BERNOULLI_LOSSES | {"cross_entropy", "nll_loss", "poisson_nll_loss"}
 CLASS_LOSSES = frozenset({"cross_entropy", "nll_loss"})
 """They take class numbers as targets, of another shape than the output."""
+RATES = frozenset(["Poisson", "negative binomial"])
+"""Likelihoods whose x_hat is in the units of the data, and no plain difference from it."""
 SYMMETRIC_LOSSES = frozenset("mse_loss l1_loss smooth_l1_loss huber_loss gaussian_nll_loss".split())
 
 
@@ -246,19 +233,42 @@ def compared_in(recording: Recording, flow: Flow, x_hat: Value | None) -> Iterat
         known = op.name in ASYMMETRIC_LOSSES | SYMMETRIC_LOSSES | {"sub"}
         if not known or (op.name == "sub" and not _is_output(flow, x_hat, made[0])):
             continue
-        maker = _activation(flow, made[0])
-        reach = RANGES.get(maker.name) if maker is not None else None
         target = plain[0].tensor.detach()
         swapped = op.name in ASYMMETRIC_LOSSES and op.reads[0] is plain[0]
-        yield Comparison(
-            op,
-            swapped,
-            maker.name if maker is not None else "",
-            maker.span if maker is not None else None,
-            (float(target.min()), float(target.max())),
-            0.0 if classes else _share_outside(target, reach),
-            reach,
-        )
+        log_rates = op.name == "poisson_nll_loss" and _of_log_rates(op)
+        found = None if log_rates else bounded(flow, made[0])
+        yield _comparison(op, swapped, _activation(flow, made[0]), found, target, classes)
+
+
+def rate_compared(anatomy: Anatomy, recon: Likelihood) -> Comparison | None:
+    """How x_hat lies to the data where a likelihood of counts by their rates is written out."""
+    met, x_hat = meeting(anatomy), anatomy.x_hat
+    if recon.kind not in RATES or met is None or x_hat is None or anatomy.x is None:
+        return None
+    found = bounded(anatomy.flow, x_hat)
+    target = anatomy.x.tensor.detach()
+    return _comparison(met, False, _activation(anatomy.flow, x_hat), found, target, False)
+
+
+def _of_log_rates(op: Op) -> bool:
+    """Whether a Poisson loss takes the logarithms of rates, as it does unless told otherwise."""
+    return bool(op.args[2] if len(op.args) > 2 else op.kwargs.get("log_input", True))
+
+
+def _comparison(
+    op: Op, swapped: bool, maker: Op | None, found: Bounded | None, target: Tensor, classes: bool
+) -> Comparison:
+    """A comparison with the range of what is compared, where its activation is known."""
+    maker = found.op if found is not None else maker
+    return Comparison(
+        op,
+        swapped,
+        maker.name if maker is not None else "",
+        maker.span if maker is not None else None,
+        (float(target.min()), float(target.max())),
+        0.0 if classes else _share_outside(target, found),
+        (found.low, found.high) if found is not None else None,
+    )
 
 
 def _only_data(flow: Flow, value: Value) -> bool:
@@ -268,7 +278,7 @@ def _only_data(flow: Flow, value: Value) -> bool:
 
 def _is_output(flow: Flow, x_hat: Value | None, value: Value) -> bool:
     while x_hat is not None and value is not x_hat:
-        if value.op is None or value.op.name not in RESHAPES | RANGES.keys():
+        if value.op is None or value.op.name not in RESHAPES | SLICES | RANGES.keys():
             return False
         value = flow.parents(value)[0]
     return x_hat is not None
@@ -280,9 +290,10 @@ def _activation(flow: Flow, value: Value) -> Op | None:
     return value.op
 
 
-def _share_outside(target: Tensor, reach: tuple[float, float] | None) -> float:
+def _share_outside(target: Tensor, reach: Bounded | None) -> float:
+    """The share of targets out of reach; what moves a range a little, as by 1e-3, is meant."""
     if reach is None or not target.numel():
         return 0.0
-    slack = 1e-6
-    outside = (target < reach[0] - slack) | (target > reach[1] + slack)
+    slack = _LITTLE * float(target.max() - target.min()) if reach.moved else 1e-6
+    outside = (target < reach.low - slack) | (target > reach.high + slack)
     return float(outside.float().mean())

@@ -27,8 +27,8 @@ from ..anatomy.pinning import (
     unit_of,
 )
 from ..runs.edits import Edit, Edits, filled
-from ..runs.flow import RESHAPES, SLICES, Flow
-from ..runs.recording import Value
+from ..runs.flow import CUTS, RESHAPES, SLICES, Flow
+from ..runs.recording import Op, Value
 from ..runs.repeat import Repeated, repeat
 from .quotients import EVEN, Pulled, gradient_at, of_rows, quotient, spread
 from .several import held_alike, one_of, same_noise, samples_in, several, tied
@@ -106,9 +106,15 @@ class Probe:
         self.at = _kl_line(flow, self, loss, apart_from_decoder)
         after = flow.descendants(self.mu) & apart_from_decoder - flow.ancestors(latent.z)
         clamps = (op for op in flow.recording.ops if op.name in CLAMPS and op.makes)
-        self.clamped = next((op.span for op in clamps if op.out.index in after), None)
+        self.clamped = next((op.span for op in clamps if self._clamps(op, after)), None)
         self.counts, self.alone = several(anatomy), dict[int, Tensor]()
         self.held = self._held()
+
+    def _clamps(self, op: Op, after: Set[int]) -> bool:
+        """Whether a clamp bounds what is made of the location with a gradient to it."""
+        flow = self.anatomy.flow
+        cut = [v for o in flow.recording.ops if o.name in CUTS for v in o.makes]
+        return op.out.index in after and self.mu.index in flow.ancestors(op.out, stop=cut)
 
     def _heads(self, loc: Value, scale: Value, around: frozenset[int]) -> tuple[Value, Value]:
         """Where to force location and scale: the nearest values that sampler and loss share."""

@@ -17,8 +17,8 @@ from ...subject.subject import Subject
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.heads import Head, path_of
 from ..anatomy.latents import PRODUCTS, Latent
-from ..objective.likelihood import RANGES
 from ..objective.probe import AFFINE, CLAMPS
+from ..objective.ranges import RANGES
 from ..runs.edits import Edit, filled
 from ..runs.flow import Flow
 from ..runs.recording import Op, Value

@@ -22,7 +22,8 @@ def mask_has_no_effect(examination: Examination) -> Iterator[Finding | Verified]
     operation lead from them to an output or the loss, and does another mask change x_hat? Where a
     0/1 mask is multiplied into the loss, whether the gradient at x_hat is 0 where the mask is 0 (or
     where it is 1). Of lengths and of masks over [B, T], whether padded steps, all holding one value
-    in the input, have a gradient: all of them, or most and more than two of a row.
+    in the input, have a gradient: all of them, or most and more than two of a row. Whether what
+    meets x_hat in the loss is one and the same of any mask: `mask >= 0`.
 
     ## Why it matters
     Padding then counts in the loss: the model learns to predict it, and the loss looks low. A loss
@@ -60,6 +61,8 @@ def _said(mask: Condition) -> str:
         return f"{mask.padded} steps that are padding by `{mask.name}` count in the loss"
     if mask.loose is None:
         return f"`{mask.name}` changes nothing"
+    if mask.blind:
+        return f"the loss makes the same of any `{mask.name}`: it leaves nothing out"
     return f"`{mask.name}` only scales the loss: masked entries keep their gradient"
 
 

@@ -21,7 +21,8 @@ def output_range_unreachable(examination: Examination) -> Iterator[Finding | Ver
 
     ## What it checks
     The closed range of the operation that makes the reconstruction (sigmoid, tanh, ReLU,
-    softplus) against the targets where the loss compares them.
+    softplus), with the numbers that are added to it or that it is multiplied by, against the
+    targets where the loss compares them, or counts. Columns that were joined are judged apart.
 
     ## Why it matters
     A ReLU never gives a negative value and a sigmoid never 2: the loss keeps a floor that no
