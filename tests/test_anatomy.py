@@ -517,6 +517,40 @@ def test_the_data_is_told_from_its_condition() -> None:
         assert examination.anatomy.x.tensor is X
 
 
+class Spoken(VAE):
+    """Words with their lengths and what counts of them, the sound beside: a cut of it comes out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.seconds, self.each = nn.Embedding(7, Z), nn.Linear(Z, 1), nn.Linear(Z, 5)
+        self.flow, self.wave = nn.Linear(Z, Z), nn.Linear(Z, 2)
+
+    def forward(self, words: Tensor, lengths: Tensor, counts: Tensor, x: Tensor) -> Any:
+        mu, logvar = self.heads(x)
+        z = mu + std_of(logvar) * torch.randn_like(mu)
+        h = self.words(words).mean(1)
+        each = self.each(h) * counts
+        return (
+            self.seconds(h + z).squeeze(1) / lengths,
+            each,
+            self.flow(z),
+            self.wave(z),
+            mu,
+            logvar,
+        )
+
+
+def test_a_reconstruction_is_like_no_mask_length_or_token() -> None:
+    words, lengths = torch.randint(0, 7, (4, 5)), torch.tensor([5, 4, 3, 2])
+    counts = torch.arange(5) < lengths[:, None]
+    with examined(Spoken(), words, lengths, counts, X) as examination:
+        anatomy = examination.anatomy
+        (wave,) = (c for c in examination.recording.calls if c.path == "wave")
+        assert anatomy.x is not None
+        assert anatomy.x.tensor is X
+        assert anatomy.x_hat is wave.outputs[0]
+
+
 def test_heads_that_are_never_sampled() -> None:
     class Mean(VAE):
         def forward(self, x: Tensor) -> Any:

@@ -94,6 +94,22 @@ class OptionalCondition(Conditional):
         return super().forward(x, y)
 
 
+class Spoken(Vector):
+    """Nothing is required of a call; who speaks, and how fast, is a number that may be left out."""
+
+    def forward(
+        self,
+        x: Tensor | None = None,
+        beside: Tensor | None = None,
+        speaker: int | None = None,
+        rate: float | None = None,
+    ) -> Tensor:
+        assert x is not None
+        assert beside is not None
+        out: Tensor = super().forward(x + beside)
+        return out if rate is None else out / rate
+
+
 class Tokens(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -196,6 +212,12 @@ def test_conditions_come_with_x(model: nn.Module) -> None:
     assert batch.ran
     assert values[0].shape == (8, 20)
     assert values[1].shape in {(8,), (8, 4)}
+
+
+def test_an_optional_number_is_left_out_where_all_is_optional() -> None:
+    batch = find_batch(Spoken())
+    assert batch.ran
+    assert len(batch.args) + len(batch.kwargs) == 2
 
 
 def test_tokens_and_lengths() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 
+import torch
 from torch import Tensor
 
 from ..runs.flow import RESHAPES, Flow
@@ -24,13 +25,46 @@ def input_of(recording: Recording, flow: Flow, x_hat: Value | None) -> Value | N
     if x_hat is not None:
         if (target := _target(recording, flow, x_hat)) is not None:
             return target
-        alike = [v for v in inputs if v.shape == x_hat.shape]
-        same = [v for v in inputs if v.tensor.numel() == x_hat.tensor.numel()]
+        data = rebuilt(flow, inputs)
+        alike = [v for v in data if v.shape == x_hat.shape]
+        same = [v for v in data if v.tensor.numel() == x_hat.tensor.numel()]
         alike += sorted(same, key=lambda v: not v.tensor.is_floating_point())
         if alike:
             return alike[0]
     floating = [v for v in inputs if v.tensor.is_floating_point()]
     return (floating or inputs)[0]
+
+
+def rebuilt(flow: Flow, inputs: list[Value]) -> list[Value]:
+    """The inputs that a reconstruction can be like: of several no masks, lengths or tokens.
+
+    A number of a token's own shape is no guess at it: that has a number for each of the words.
+    """
+    if len(inputs) < 2:
+        return inputs
+    looked_up = {
+        v.index
+        for op in flow.recording.ops
+        if op.name == "embedding"
+        for read in op.reads
+        for v in [moved_from(flow, read, {i.index for i in inputs})]
+        if v is not None
+    }
+    return [
+        v
+        for v in inputs
+        if not _keeps_all(v.tensor) and v.index not in looked_up and not _is_a_number_each(v.tensor)
+    ]
+
+
+def _is_a_number_each(tensor: Tensor) -> bool:
+    """Whether an input is a whole number for each row, as a length or a class is."""
+    return not tensor.is_floating_point() and tensor.dim() == 1
+
+
+def _keeps_all(tensor: Tensor) -> bool:
+    """Whether an input says what counts: switches, or nothing but ones."""
+    return tensor.dtype is torch.bool or (tensor.dim() > 0 and bool((tensor == 1).all()))
 
 
 def _target(recording: Recording, flow: Flow, x_hat: Value) -> Value | None:
@@ -56,13 +90,15 @@ def reconstruction(
     With the name under which forward returns it.
     """
     inputs = inputs_of(recording)
-    shapes = {v.shape for v in inputs}
-    sizes = {v.tensor.numel() for v in inputs}
+    data = rebuilt(flow, inputs)
+    shapes = {v.shape for v in data}
+    sizes = {v.tensor.numel() for v in data}
+    drawn = {found.z.shape for found in latents}
     candidates = _candidates(flow, outputs, latents, inputs)
     partners, inside = _compared(recording, flow, candidates, latents)
     rank = _ranks(flow, partners, candidates, sizes)
 
-    def order(o: Output) -> tuple[bool, bool, bool, bool, bool, bool, int]:
+    def order(o: Output) -> tuple[bool, bool, bool, bool, bool, bool, bool, int]:
         v = o.value
         return (
             v.index not in rank,
@@ -71,6 +107,7 @@ def reconstruction(
             v.tensor.numel() not in sizes,
             not flow.noise[v.index],
             not v.tensor.requires_grad,
+            v.shape in drawn and v.tensor.numel() not in sizes,  # the sample behind a flow
             -v.tensor.numel() if v.tensor.numel() not in sizes else 0,
         )
 
@@ -185,7 +222,9 @@ def compared_values(
     With `decoded_from`, inside forward too: values that layers compute from those. What a later
     one is made of (x added to a decoder's output) is no comparison; nor, beside one, is a mask.
     """
-    raw = {v.index for v in inputs_of(recording)}
+    inputs = inputs_of(recording)
+    raw = {v.index for v in inputs if len(inputs) == 1 or not _keeps_all(v.tensor)}
+    lengths = {v.index for v in inputs if len(inputs) > 1 and _is_a_number_each(v.tensor)}
     inside = flow.descendants(*(decoded_from or ()))
     draws = {v.shape[0] for v in decoded_from or () if len(v.shape) > 2}
     found = []
@@ -197,7 +236,8 @@ def compared_values(
                 continue
             if flow.layer(op):
                 continue
-        plain = [v for v in op.reads if only_moved(flow, v, raw)]
+        given = raw - lengths if op.name in MULS else raw
+        plain = [v for v in op.reads if only_moved(flow, v, given)]
         learned = [v for v in op.reads if (flow.posterior(v) if of_data else flow.learned[v.index])]
         if plain and learned and _entry_by_entry(op, learned[0].tensor, plain[0].tensor, draws):
             value = learned[0]

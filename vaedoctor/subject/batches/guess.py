@@ -52,7 +52,7 @@ from .revisions import (
     parted,
     unmasked,
 )
-from .states import halved, is_small, key, plain
+from .states import halved, is_option, is_small, key, plain
 
 _MOST_TRIALS = 60
 _MOST_AFTER_RUN = 12
@@ -258,7 +258,7 @@ class Guesser:
                 continue
             if p.default is None and made_when_missing(self.model, p.name):
                 continue
-            if asked or (optional and not is_label):
+            if asked or (optional and not is_label and not is_option(self.model, p.name)):
                 graph = of_one_graph(p.name, [q.name for q in self.parameters], main)
                 beside = graph or companion(p.name, main, self.layers)
                 state[p.name] = beside if beside.kind == "plain" else plain(p, beside) or beside

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import types
+import typing
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
+from ..code.signatures import annotations_of
 from ..trials.slots import Slot, State, reshaped, slots_of
 
 
@@ -52,3 +56,11 @@ def plain(parameter: inspect.Parameter, beside: Slot) -> Slot | None:
     if name == "int" and beside.kind == "length":
         return Slot(kind="plain", value=beside.top)
     return Slot(kind="plain", value=values[name]) if name in values else None
+
+
+def is_option(model: nn.Module, name: str) -> bool:
+    """Whether forward says by its annotation that an argument is a mere number, word or switch."""
+    hint = annotations_of(model.forward).get(name)
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    kinds = set(typing.get_args(hint) if union else [hint]) - {type(None)}
+    return bool(kinds) and kinds <= {int, float, bool, str}
