@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from vaedoctor.subject.batches.batch import find_batch
 from vaedoctor.subject.batches.handed import as_batch, parse_input
@@ -298,6 +299,47 @@ def test_given_objects(model: nn.Module, given: Any, args: Any, kwargs: Any) -> 
     assert not batch.guessed
     assert str(batch.args) == str(args)
     assert dict(batch.kwargs) == kwargs
+
+
+LOOPS: dict[str, Any] = {
+    "loader": DataLoader(TensorDataset(torch.rand(8, 20), torch.arange(8)), batch_size=4),
+    "numpy": X.numpy(),
+    "float64": X.double().numpy(),
+    "pair": [X.numpy(), Y.numpy()],
+    "other type": X.double(),
+    "by another key": {"image": X},
+    "beside a label": {"label": Y, "image": X},
+}
+
+
+@pytest.mark.parametrize("given", LOOPS.values(), ids=LOOPS)
+def test_what_a_training_loop_would_take_to_the_model_is_taken_to_it(given: Any) -> None:
+    batch = as_batch(Vector(20), given)
+    assert batch.ran
+    assert batch.run(Vector(20))[0].shape == (4, 20)
+
+
+def test_a_shuffled_loader_is_left_as_it_was() -> None:
+    shuffled = DataLoader(TensorDataset(X), shuffle=True, generator=torch.Generator())
+    model = Vector(20)
+    state = shuffled.generator.get_state(), torch.get_rng_state()
+    as_batch(model, shuffled)
+    assert torch.equal(shuffled.generator.get_state(), state[0])
+    assert torch.equal(torch.get_rng_state(), state[1])
+
+
+@pytest.mark.parametrize("given", [(16, 20), X.shape, X[:0], iter([X]), TensorDataset(X), "16x20"])
+def test_what_is_no_batch_is_refused(given: Any) -> None:
+    with pytest.raises(TargetError, match="the batch"):
+        as_batch(Vector(20), given)
+
+
+def test_a_loader_that_fails_is_said() -> None:
+    def broken(rows: Any) -> Any:
+        raise OSError("no disk")
+
+    with pytest.raises(TargetError, match="loader could not be had: OSError: no disk"):
+        as_batch(Vector(20), DataLoader(TensorDataset(X), collate_fn=broken))
 
 
 def test_a_given_batch_that_does_not_fit_is_kept() -> None:

@@ -11,27 +11,92 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from ..errors import TargetError, summary
 from ..subject import LOADED, Batch
-from ..trials.trial import attempt, forward_parameters
+from ..trials.trial import attempt, forward_parameters, leaves
 from .guess import Guesser
 
 _SHAPE = re.compile("\\d+(?:[x,\u00d7]\\d+)*")  # \u00d7 is the multiplication sign
 
 
 def as_batch(model: nn.Module, given: Any, *, origin: str = "given", seed: int = 0) -> Batch:
-    """A given object as the arguments of forward, in the reading that runs."""
+    """A given object as the arguments of forward, in the reading that runs.
+
+    Of a loader its first batch; numbers of another floating type than the parameters' only where
+    the model refuses them as they are. Raises TargetError where nothing in it is data.
+    """
     if isinstance(given, Batch):
         ran = attempt(lambda: given.run(model), model, seed=seed).ran
         return replace(given, ran=ran)
+    given = _as_tensors(_first_of(given) if isinstance(given, DataLoader) else given)
+    _refuse_no_data(given)
     readings = [Batch(*reading, origin) for reading in _readings(model, given)]
     taken = {p.name for p in forward_parameters(model)}
     readings = [replace(b, beside=frozenset(b.kwargs) - taken) for b in readings]
     for batch in readings:
         if attempt(partial(batch.run, model), model, seed=seed).ran:
             return batch
+    kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    if kind is not None and any(
+        isinstance(v, Tensor) and v.is_floating_point() and v.dtype != kind
+        for _, v in leaves(given)
+    ):
+        told = f"{origin}, as {str(kind).removeprefix('torch.')}, which the parameters are"
+        for batch in readings:
+            cast = batch.mapped(lambda v: v.to(kind) if v.is_floating_point() else v)
+            if attempt(partial(cast.run, model), model, seed=seed).ran:
+                return replace(cast, origin=told)
     return replace(readings[0], ran=False)
+
+
+def _first_of(loader: DataLoader[Any]) -> Any:
+    """A loader's first batch; what it shuffles by is left as it was."""
+    own = loader.generator
+    state = own.get_state() if own is not None else None
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return next(iter(loader))
+    except Exception as error:
+        raise TargetError(
+            f"the first batch of the loader could not be had: {summary(error)}",
+            next_step="check(model, batch) with one batch of tensors",
+        ) from error
+    finally:
+        if own is not None and state is not None:
+            own.set_state(state)
+
+
+def _as_tensors(value: Any) -> Any:
+    """What was given with the arrays of numpy in it as tensors: its own float64 says nothing."""
+    if type(value).__module__ == "numpy" and type(value).__name__ == "ndarray":
+        made = torch.as_tensor(value)
+        return made.float() if made.dtype is torch.float64 else made
+    if type(value) in (list, tuple):
+        return type(value)(_as_tensors(v) for v in value)
+    return {k: _as_tensors(v) for k, v in value.items()} if type(value) is dict else value
+
+
+def _refuse_no_data(given: Any) -> None:
+    """Sizes, a data set, a generator and a batch without rows are nothing to examine a model on."""
+    tensors = [v for _, v in leaves(given) if isinstance(v, Tensor)]
+    if tensors and not any(v.dim() and v.shape[0] for v in tensors):
+        shapes = ", ".join("x".join(map(str, v.shape)) or "a number" for v in tensors)
+        what = f"the batch has no rows: {shapes}"
+    elif isinstance(given, Dataset | Iterator | str) or (not tensors and _is_numbers(given)):
+        what = f"the batch is no tensor and holds none: `{type(given).__name__}`"
+    else:
+        return
+    raise TargetError(
+        what, next_step="check(model, batch), where a batch is what `forward` takes, or a loader"
+    )
+
+
+def _is_numbers(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_is_numbers(v) for v in value)
+    return isinstance(value, int | float)
 
 
 def parse_input(text: str, model: nn.Module, *, seed: int = 0) -> Any:
@@ -103,6 +168,10 @@ def _readings(model: nn.Module, given: Any) -> Iterator[tuple[tuple[Any, ...], d
         yield (given,), {}
         if required and fits and all(isinstance(key, str) for key in given):
             yield (), dict(given)  # a loader's dict, of which the loss takes more than forward
+        elif len(required) == 1 and all(isinstance(key, str) for key in given):
+            for value in given.values():  # a loader's dict, by keys of its own
+                if _is_data(value):
+                    yield (), {**given, required[0].name: value}
     else:
         yield (given,), {}
 

@@ -50,6 +50,7 @@ def _orders(batch: Batch, output: Any) -> Iterator[list[_Thing]]:
     if len(inputs) > 1:
         fed += [[_Thing("input", _batch)], inputs[:1]]
         yield [model, fed[1][0]]
+        yield from ([model, one] for one in inputs)
     for given in fed:
         yield [whole, *given]
         yield [*given, whole]
