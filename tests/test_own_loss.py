@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from vaedoctor.checkup import examine_subject
+from vaedoctor.finding import Severity
 from vaedoctor.subject.target import load
 from vaedoctor.subject.target import loaded as loading
 
@@ -380,3 +381,56 @@ if __name__ == "__main__":
     report = examine_subject(loaded(tmp_path, text), select=("VAE002", "VAE505", "VAE711"))
     assert [f.code for f in report.findings] == []
     assert "VAE505" in {o.code for o in report.outcomes if o.status == "passed"}
+
+
+SURVEY = """
+import torch
+from torch import nn
+import torch.nn.functional as F
+
+class Survey(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.mu, self.s = nn.Linear(15, 16), nn.Linear(16, 3), nn.Linear(16, 3)
+        self.down = nn.Linear(8, 10)
+
+    def forward(self, answers, group):
+        ages = F.one_hot(group, 5).float()
+        h = torch.relu(self.up(torch.cat([answers.float() - 1, ages], 1)))
+        mu, std = self.mu(h), self.s(h).exp()
+        eps = torch.randn_like(std)
+        return {"logits": self.down(torch.cat([mu + std * eps, ages], 1)), "mu": mu, "std": std}
+
+    def loss(self, answers, group):
+        out = self.forward(answers, group)
+        truth = answers.float() - 1
+        rec = F.binary_cross_entropy_with_logits(out["logits"], truth, reduction="none").sum(1)
+        rec = rec * 1.0
+        kl = (0.5 * (out["mu"] ** 2 + out["std"] ** 2) - out["std"].log() - 0.5).sum(1)
+        return (rec + kl).mean(), {"rec": rec.mean().item()}
+
+def survey():
+    return torch.randint(1, 3, (12, 10)), torch.randint(0, 5, (12,))
+
+model = Survey()
+for _ in range(9):
+    answers, group = survey()
+    loss, parts = model.loss(answers, group)
+    loss.backward()
+"""
+"""A loss that calls `self.forward`, with a target that is computed from x."""
+SLIPS_OF_A_SURVEY = [
+    ("F.one_hot(group, 5)", "F.one_hot(torch.zeros_like(group), 5)", "VAE404"),
+    ("torch.randn_like(std)", "torch.randn_like(std).abs()", "VAE304"),
+    ("rec * 1.0", "rec * (1 + 0.5 * group)[:, None]", "VAE503"),
+    ("std.log() - 0.5", "std.log() - 0.5", ""),
+]
+
+
+@pytest.mark.parametrize(("right", "slip", "code"), SLIPS_OF_A_SURVEY)
+def test_a_loss_that_calls_forward_by_its_name_shows_what_it_returned(
+    tmp_path: Path, right: str, slip: str, code: str
+) -> None:
+    (tmp_path / "own.py").write_text(SURVEY.replace(right, slip))
+    report = examine_subject(load(f"{tmp_path / 'own.py'}:Survey"))
+    assert [f.code for f in report.findings if f.severity is not Severity.NOTE] == code.split()

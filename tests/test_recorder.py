@@ -18,6 +18,8 @@ from vaedoctor.examine.code.listing import text_of
 from vaedoctor.examine.code.places import is_user_file
 from vaedoctor.examine.runs.recording import tensors_in
 from vaedoctor.examine.runs.repeat import Counter
+from vaedoctor.examine.runs.step import run_recorded
+from vaedoctor.subject.subject import Batch, Objective, Subject
 
 X = torch.arange(6.0).reshape(2, 3)
 
@@ -113,6 +115,25 @@ class TestPlaces:
             assert not is_user_file(file)
 
 
+class Named(nn.Module):
+    """A loss that calls `self.forward`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x)
+        return out
+
+    def loss(self, x: Tensor) -> Tensor:
+        return self.forward(x).mean()
+
+
+class Inherits(Named):
+    """Its forward is that of the class above."""
+
+
 class TestModules:
     def test_an_operation_knows_its_module_and_the_modules_around(self) -> None:
         model = nn.Sequential(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), nn.Linear(2, 3))
@@ -143,6 +164,19 @@ class TestModules:
         names = [op.name for op in recording.ops[recording.forward_end :]]
         assert names == ["sub", "pow", "sum"]
         assert recording.loss is not None
+
+    @pytest.mark.parametrize("kind", [Named, Inherits])
+    def test_a_forward_pass_called_by_its_name_is_one_of_the_model(self, kind: Any) -> None:
+        own = "forward" in vars(kind)
+        objective = Objective(lambda m, batch: m.loss(*batch.args), "loss")
+        model, other = kind(), kind()
+        recording = run_recorded(Subject(model, Batch((X,)), objective=objective), seed=0)
+        assert [c.path for c in recording.calls] == ["", "layer"]
+        assert recording.output.shape == (2, 3)
+        assert [op.name for op in recording.ops[recording.forward_end :]] == ["mean"]
+        assert ("forward" in vars(kind)) == own
+        assert "forward" not in vars(model)
+        assert other(X).shape == (2, 3)
 
 
 class TestValues:

@@ -55,7 +55,8 @@ def check(
 
     Args:
         model: an `nn.Module`, its class, or a factory without arguments.
-        batch: what `forward` takes (a tensor, a tuple of arguments, a dict); made up if None.
+        batch: what `forward` takes (a tensor, a tuple of arguments, a dict), or a data loader, of
+            which the first batch is taken; made up if None.
         objective: the loss, as `(model, *batch) -> scalar` or as a function whose parameters name
             outputs and inputs (`loss_function(recon, x, mu, logvar)`), or its name; found, or
             composed from reconstruction and KL, if None.

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from ...subject.subject import Batch, Subject
 from ...subject.total import total
 from ...subject.trials.switches import seed_everything, set_mode
+from ..runs.direct import around_forward
 from ..runs.flow import Flow
 from ..runs.outputs import named_tensors
 from ..runs.recording import Recording, Value
@@ -68,16 +70,21 @@ def run_quickly(
     of `run_forward`. None where the pass raises, takes another way or returns no such output: the
     recorded pass tells why.
     """
-    model, outputs = subject.model, []
+    model, outputs = subject.model, list[Any]()
     set_mode(model, False)
     seed_everything(seed)
-    hook = model.register_forward_hook(lambda _, __, output: outputs.append(output))
+
+    def passed(run: Callable[[], Any], _: Any) -> Any:
+        outputs.append(run())
+        return outputs[-1]
+
     counter = Counter([landmark.mark] if landmark is not None else [])
     try:
         # Switching gradients off is a call of torch too, which the recorded run does not count.
         with (
             torch.set_grad_enabled(grad),
             StillNoise() if still else nullcontext(),
+            around_forward(model, passed),
             without_checkpointing(),
             counter,
             warnings.catch_warnings(),
@@ -91,8 +98,6 @@ def run_quickly(
         raise
     except BaseException:  # the user's model may raise anything, SystemExit too
         return None
-    finally:
-        hook.remove()
     if landmark is not None:
         return counter.kept.get(landmark.mark.key) if counter.turns == landmark.turns else None
     name = next((o.name for o in anatomy.outputs if o.value is anatomy.x_hat), None)

@@ -7,7 +7,7 @@ apart: `randn_like(std)` reads only the *shape* of `std`, so its result does not
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from ...finding import Span
 from ..code.places import Frame, user_frames
+from .direct import around_forward
 from .edits import Edits, by_operation, edited
 from .ledger import Ledger, wraps
 from .recording import (
@@ -86,6 +87,8 @@ class Recorder(TorchFunctionMode):
         before = module_hooks.register_module_forward_pre_hook(self._enter_module)
         after = module_hooks.register_module_forward_hook(self._leave_module, always_call=True)
         self._hooks = (before, after)
+        self._direct = around_forward(self._model, self._pass)
+        self._direct.__enter__()
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -96,6 +99,7 @@ class Recorder(TorchFunctionMode):
         trace: TracebackType | None,
     ) -> None:
         super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+        self._direct.__exit__(None, None, None)
         for hook in self._hooks:
             hook.remove()
         self._stack.clear()
@@ -143,6 +147,18 @@ class Recorder(TorchFunctionMode):
             self.recording.fault = self.recording.fault or bug
         finally:
             self._paused = False
+
+    def _pass(self, run: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+        """A forward pass of the model: as a module's call, also where it is none."""
+        if any(call.module is self._model for call in self._stack):
+            return run()
+        self._enter_module(self._model, args)
+        output = None
+        try:
+            output = run()
+            return output
+        finally:
+            self._leave_module(self._model, args, output)
 
     def _returned(self, call: Call) -> None:
         """Keep the last output of the model; one that was given the batch before any other.

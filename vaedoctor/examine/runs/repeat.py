@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from ...subject.subject import Subject
 from ...subject.total import total
 from ...subject.trials.switches import seed_everything, set_mode
+from .direct import around_forward
 from .edits import Edit, Edits, by_operation, edited
 from .recording import Recording, Value, tensors_in
 from .step import run_recorded, without_checkpointing
@@ -120,10 +121,14 @@ def run_counted(subject: Subject, counter: Counter, *, seed: int | None, grad: b
     set_mode(model, True)
     if seed is not None:
         seed_everything(seed)
-    hook = model.register_forward_hook(lambda _, __, out: setattr(ran, "output", out))
+
+    def passed(run: Callable[[], Any], _: Any) -> Any:
+        ran.output = run()
+        return ran.output
+
     with torch.set_grad_enabled(grad):
         try:
-            with without_checkpointing(), counter:
+            with around_forward(model, passed), without_checkpointing(), counter:
                 if subject.objective is None:
                     subject.batch.run(model)
                 else:
@@ -133,8 +138,6 @@ def run_counted(subject: Subject, counter: Counter, *, seed: int | None, grad: b
             raise
         except BaseException:  # the user's model may raise anything, SystemExit too
             ran.loss = None
-        finally:
-            hook.remove()
     return ran
 
 

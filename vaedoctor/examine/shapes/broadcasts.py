@@ -106,9 +106,10 @@ def _averaged(anatomy: Anatomy, op: Op) -> bool:
     loss = _loss(anatomy)
     if op.name not in MULS or loss is None or len(op.out.shape) != 2:
         return False
-    value = op.out
+    value, behind = op.out, anatomy.flow.ancestors(loss) | {loss.index}
     while value.index != loss.index:
-        readers = [r for r in anatomy.flow.consumers.get(value.index, ()) if r.makes]
+        read = anatomy.flow.consumers.get(value.index, ())
+        readers = [r for r in read if r.makes and r.out.index in behind]  # none of what is logged
         if len(readers) != 1 or readers[0].name not in _LINEAR | ADDS:
             return False
         reader = readers[0]
