@@ -58,6 +58,29 @@ class Denoiser(Gaussian):
         return (0.5 * (v - target).pow(2).sum(1) + 0.02 * divergence(mu, lv)).mean()
 
 
+class Coloured(nn.Module):
+    """The decoder is given the picture's grey, and guesses its colours."""
+
+    def __init__(self):
+        super().__init__()
+        self.enc, self.dec = nn.Conv2d(3, 8, 2, 2), nn.ConvTranspose2d(4, 8, 2, 2)
+        self.paint = nn.Conv2d(9, 3, 3, padding=1)
+
+    def forward(self, x):
+        grey = x.mean(1, keepdim=True)
+        mu, lv = self.enc(x).chunk(2, 1)
+        z = mu + torch.randn_like(mu) * (0.5 * lv).exp()
+        return self.paint(torch.cat([torch.relu(self.dec(z)), grey], 1)), mu, lv
+
+    def loss(self, x):
+        y, mu, lv = self(x)
+        return (0.5 * (y - x).pow(2).flatten(1).sum(1) + divergence(mu, lv)).mean()
+
+    @staticmethod
+    def batch():
+        return (uniform(6, 3, 6, 6),)
+
+
 class HistoryOfNumbers(Gaussian):
     """A series of plain numbers, of which each step is told from those before it and z."""
 

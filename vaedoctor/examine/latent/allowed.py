@@ -1,9 +1,9 @@
-"""What a decoder may know of x around the sample: a number, guessed classes, x under noise."""
+"""What a decoder may know of x around the sample: a summary, guessed classes, x under noise."""
 
 from __future__ import annotations
 
 from ..anatomy.latents import ADDS
-from ..runs.flow import Flow
+from ..runs.flow import RESHAPES, SLICES, Flow
 from ..runs.recording import Value
 
 
@@ -17,6 +17,24 @@ def statistics(flow: Flow, x: Value) -> list[Value]:
         and not flow.learned[v.index]
         and v.op is not None
         and 0 < v.tensor.numel() <= rows < x.tensor.numel()
+    ]
+
+
+def summaries(flow: Flow, x: Value) -> list[Value]:
+    """Smaller pictures of all of x computed without weights: its grey, its coarse version.
+
+    They are half as large as x at most; a part that is cut out of x is none.
+    """
+    size = x.tensor.numel()
+    return [
+        op.out
+        for op in flow.recording.ops
+        if op.makes
+        and op.name not in RESHAPES | SLICES
+        and flow.data[op.out.index]
+        and not flow.learned[op.out.index]
+        and 2 * op.out.tensor.numel() <= size
+        and any(flow.data[v.index] and v.tensor.numel() >= size for v in op.reads)
     ]
 
 

@@ -20,12 +20,17 @@ def compared(anatomy: Anatomy, latents: list[Latent]) -> bool:
         return True
     parts = parts_of(flow, x_hat, flow.ancestors(end))
     after = flow.descendants(*parts) & flow.ancestors(end)
+    x = anatomy.x  # which a flow stretches, part by part: that is no comparison
+    part = x is not None and x_hat.tensor.numel() < x.tensor.numel()
     own = {v.index for v in parts}
     heads = [h.value for f in latents for h in (f.loc_head, f.scale_head) if h is not None]
     coded = flow.descendants(*(f.z for f in latents), *heads)
     return any(
         any(
-            r.index not in after | coded and (flow.data[r.index] or flow.given[r.index])
+            r.index not in after | coded
+            and (flow.data[r.index] or flow.given[r.index])
+            and not (op.name in ADDS and _is_term(anatomy, r))
+            and not (part and op.name in MULS)
             for r in op.reads
         )
         for op in flow.recording.ops
@@ -33,6 +38,12 @@ def compared(anatomy: Anatomy, latents: list[Latent]) -> bool:
         and any(m.index in after - own for m in op.makes)
         and any(r.index in after for r in op.reads)
     )
+
+
+def _is_term(anatomy: Anatomy, value: Value) -> bool:
+    """Whether a value is one computed number a row, of many in x, as a log-determinant is."""
+    rows, x = value.shape[:1], anatomy.x
+    return value.op is not None and x is not None and value.shape == rows != x.shape
 
 
 def parts_of(flow: Flow, x_hat: Value, scored: Set[int]) -> list[Value]:

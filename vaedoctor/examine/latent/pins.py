@@ -19,7 +19,7 @@ from ..runs.gradients import gradient_between
 from ..runs.recording import Op, Value
 from ..runs.repeat import countable, counted
 from ..runs.step import run_recorded
-from .allowed import classes, noised, statistics
+from .allowed import classes, noised, statistics, summaries
 from .around import compared, merge_of, narrow, turned
 from .teacher import Seen, own_answers
 
@@ -69,6 +69,8 @@ def pin_latents(
         return Pinned(0.0, False, False, None, "", classified=True)
     if x.index not in flow.ancestors(x_hat, stop=[*held, *noised(flow, x)]):
         raise Unavailable("the decoder is a denoiser: it is shown x under noise of a drawn level")
+    if latents and x.index not in flow.ancestors(x_hat, stop=[*held, *summaries(flow, x)]):
+        raise Unavailable("the decoder is given a smaller picture of x, which may be a condition")
     if not x.tensor.is_floating_point():
         seen = own_answers(subject, anatomy, seed, rewind)
         if seen is None:

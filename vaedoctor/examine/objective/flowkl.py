@@ -10,8 +10,9 @@ from ...subject.subject import Subject
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.latents import Latent
 from .divergence import FAR, Divergence
+from .leastsquares import CLOSE
 from .locationscale import LocationScale
-from .transport import CLOSE, Transport, transports
+from .transport import Transport, transports
 
 _FURTHER = (FAR, 4.0)  # of the location: a flow that is saturated has no determinant to weigh
 

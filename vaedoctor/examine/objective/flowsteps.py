@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ...finding import Span
 from ..anatomy.heads import path_of
+from ..runs.flow import Flow
 from ..runs.recording import Value
 
 
@@ -36,3 +37,16 @@ def steps_of(chain: list[Value]) -> list[Step]:
             before = found.pop().before
         found.append(Step(before, after, path, at))
     return found
+
+
+def integrated(flow: Flow, sample: Value, number: Value) -> bool:
+    """Whether a number is a trace that a continuous flow integrates, exact or estimated.
+
+    It is made of gradients that the model takes itself, or of probes that it draws, and comes near
+    to the log-determinant of the solver's own steps only as these become small (Grathwohl et al.,
+    FFJORD, 2019).
+    """
+    if flow.noise[number.index] & ~flow.noise[sample.index]:
+        return True
+    way = flow.descendants(sample) & (flow.ancestors(number) | {number.index})
+    return any(op.name == "grad" and op.out.index in way for op in flow.recording.ops if op.makes)

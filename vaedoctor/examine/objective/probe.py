@@ -98,7 +98,9 @@ class Probe:
         aside = beside(anatomy, self.mu, self.h, flow.descendants(*decoded))
         self.pins += aside
         sampled = flow.descendants(*samples)
+        by_density = flow.ancestors(loss, stop=compared)  # that what is decoded is scored by too
         self.judged_aside = any(v.index in sampled for op in aside for v in op.makes)
+        self.judged_aside |= any(v.index in by_density for v in decoded)
         self.apart = self.mu is self.h or self.mu.index not in flow.ancestors(self.h)
         unbounded = not flow.noise[self.h.index] and _unbounded(flow, self.h)
         self.signed = bool((self.h.tensor.detach() <= 0).any()) or unbounded

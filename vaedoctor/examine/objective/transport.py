@@ -31,17 +31,23 @@ from ..runs.edits import Edits
 from ..runs.recording import Op, Recording, Value
 from ..runs.step import run_recorded
 from .flowends import flow_ends, passed_by_all, scored_before_at
-from .flowsteps import Step, steps_of
-from .leastsquares import flat_gradient, least_squares, log_determinants
+from .flowsteps import Step, integrated, steps_of
+from .leastsquares import (
+    CLOSE,
+    EXACT,
+    flat_gradient,
+    integrates,
+    least_squares,
+    log_determinants,
+)
 from .logdet import formula, reports, summed_over_rows
 from .probe import Probe
 
 MOST_UNITS = 64
 MOST_STEPS = 16
-EXACT = 2e-3  # of the gradient: what a fit may leave over in float32
-CLOSE = 0.01  # of a weight
 SEEN = 0.005  # of the gradient: a log-determinant that moves it less cannot be weighed
 SMALL = 0.05  # a log-determinant next to 0 cannot be told from its exponential
+_HALF = 0.5
 NUDGE = 0.3  # a flow that starts as the identity has no log-determinant to weigh
 
 
@@ -186,6 +192,12 @@ class _Reading:
         if fit.seen < SEEN:
             self.small = True
             return None
+        entropy, log_det = fit.weights[0], fit.weights[-1]
+        once = fit.left <= EXACT and abs(log_det + entropy) < CLOSE * abs(entropy)
+        chain = [values[v.index].tensor for v in self.chain]
+        traces = None if once else integrates(chain, target, columns, at)
+        if traces is not None and not self._one_more(run, traces):
+            return None
         if fit.left > EXACT:
             return (
                 self._steps(run, target, columns, at)
@@ -251,6 +263,12 @@ class _Reading:
             prior_at=scored_before_at(self.anatomy, self.latent, self.end) or self.probe.at,
             weight=entropy,
         )
+
+    def _one_more(self, run: Recording, traces: Tensor) -> bool:
+        """Whether the model computes determinants, which a step of rank one has at 1 + trace."""
+        made = (run.values[v.index].tensor.detach().double() for v in self._numbers(run))
+        apart = [m.flatten() - traces for m in made if m.numel() == len(traces)]
+        return any(_alike(a, a.mean().expand_as(a)) and float(a.mean()) > _HALF for a in apart)
 
     def _steps(
         self, run: Recording, target: Tensor, columns: list[Tensor], at: list[Tensor]
@@ -319,7 +337,7 @@ class _Reading:
         Judged only where the loss counts exactly what all steps report.
         """
         told = list(reports(self.anatomy.flow, self.latent.z, self.end))
-        if not told:
+        if not told or any(integrated(self.anatomy.flow, self.latent.z, n) for *_, n in told):
             return None
         given = [run.values[made.index].tensor for _, _, made in told]
         fit = least_squares(target, [*columns, flat_gradient(_total(given), at)])
@@ -362,7 +380,10 @@ class _Reading:
         return [
             v
             for v in flow.recording.values
-            if v.index in way & own and v.shape in shapes and run.values[v.index].requires_grad
+            if v.index in way & own
+            and v.shape in shapes
+            and run.values[v.index].requires_grad
+            and not integrated(flow, self.latent.z, v)
         ][-30:]
 
     def _number(self, run: Recording, true: Tensor) -> Value | None:

@@ -36,9 +36,9 @@ def decoder_sees_input(examination: Examination) -> Iterator[Finding | Verified]
     steps, or channels, are recognised, as are flows that read x, one number a row (a library
     size), class probabilities that stand in for a label, and masks that show the decoder no
     entry that the loss compares. A summary of x that is smaller than the codes (a speaker's
-    vector) is not judged, nor noise in their place, nor a denoiser, which is shown x under
-    noise of a drawn level. A residual connection is an *error* only if x itself is added to the
-    output.
+    vector) is not judged, nor a smaller picture of x made without weights (its grey, a coarse
+    version), nor noise in their place, nor a denoiser, which is shown x under noise of a drawn
+    level. A residual connection is an *error* only if x itself is added to the output.
     """
     pinned = examination.pinned
     if pinned.answers is not None and pinned.answers.share == 0:

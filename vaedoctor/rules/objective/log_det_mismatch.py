@@ -43,7 +43,8 @@ def log_det_mismatch(examination: Examination) -> Iterator[Finding | Verified]:
     reports the inverse's determinant is right when the loss adds it. Where the KL as a whole has
     the wrong sign, or log q(z_0) means another scale than the sample's, and the flow agrees with
     the prior, it is not the flow's fault (VAE703, VAE303). Of the whole loss only an exact fit is
-    judged: other priors, further terms on the flow and layers of the decoder are not.
+    judged: other priors, further terms on the flow and layers of the decoder are not. The traces
+    that a continuous flow integrates, exact or estimated, are right in place of log-determinants.
 
     ## References
     Rezende and Mohamed, Variational Inference with Normalizing Flows, 2015, equation 13.
