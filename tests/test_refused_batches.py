@@ -296,3 +296,23 @@ def test_a_loop_that_runs_beyond_the_rows_tells_which_argument_is_no_row() -> No
 def test_the_depth_of_an_encoder_is_a_number() -> None:
     found = Inventor(Sizes(), {}).choices("enc_depth")
     assert all(isinstance(f, int) for f in found)
+
+
+class PriorOverSteps(nn.Module):
+    def __init__(self, steps: int = 8) -> None:
+        super().__init__()
+        self.up, self.down = nn.Conv1d(5, 6, 3, padding=1), nn.Conv1d(3, 5, 1)
+        self.register_buffer("root", torch.eye(steps))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mu, lv = self.up(x.transpose(1, 2)).chunk(2, 1)
+        root: Tensor = self.get_buffer("root").expand(*mu.shape, mu.shape[-1])
+        z = mu + torch.randn_like(mu) * (0.5 * lv).exp()
+        y: Tensor = self.down(z).transpose(1, 2)
+        return y, torch.linalg.solve_triangular(root, mu[..., None], upper=False).pow(2)
+
+
+def test_a_prior_over_so_many_steps_says_how_many() -> None:
+    batch = find_batch(PriorOverSteps())
+    assert batch.ran
+    assert batch.args[0].shape[1:] == (8, 5)

@@ -28,6 +28,10 @@ _SIZE = r"\s*(?:\d+|[*?]|-1|[A-Za-z]\w{0,9})\s*"
 _SHAPE = re.compile(rf"[\[(]((?:{_SIZE},)+(?:{_SIZE})?)[\])]")
 _TORCHS = r"torch\.Size\(\[([\d, ]*)\]\)"
 _EVENT = re.compile(rf"match event_shape: {_TORCHS} vs {_TORCHS}")
+_EXPANDED = re.compile(
+    r"expanded size of the tensor \((?P<arrived>\d+)\) must match the existing size "
+    r"\((?P<wanted>\d+)\) at non-singleton dimension [1-9]"
+)
 _MOST_ROWS = 1024
 _PAIR = 2
 _RAISED_BY_CHECKS = (ValueError, AssertionError)
@@ -37,11 +41,12 @@ def as_it_says(
     state: State, slots: Mapping[Path, Slot], error: BaseException | None
 ) -> Iterator[State]:
     """The size that arrived, changed to the one that was expected, wherever a slot has it."""
-    if not isinstance(error, _RAISED_BY_CHECKS):
-        return
-    yield from _of_an_event(state, slots, str(error))
-    yield from _of_two_shapes(state, slots, str(error))
-    found = _EXPECTED.search(str(error))
+    if isinstance(error, _RAISED_BY_CHECKS):
+        yield from _of_an_event(state, slots, str(error))
+        yield from _of_two_shapes(state, slots, str(error))
+        found = _EXPECTED.search(str(error))
+    else:
+        found = _EXPANDED.search(str(error))
     if found is None:
         return
     wanted, arrived = int(found["wanted"]), int(found["arrived"])
