@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import vaedoctor
+from vaedoctor.checkup import examine_subject
+from vaedoctor.subject.target import load
 
 NODES, UNITS = 12, 5
 
@@ -67,3 +70,71 @@ def test_the_posterior_of_a_graph_is_found_where_the_neighbours_are_summed(
     report = vaedoctor.check(model, graph(), objective=loss, select=["VAE303", "VAE308"])
     assert not [o for o in report.outcomes if o.status in ("skipped", "crashed")], f"{report}"
     assert sorted({f.code for f in report.findings}) == sorted(set(told))
+
+
+EDGES = """
+from dataclasses import dataclass
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+@dataclass
+class Graph:
+    x: torch.Tensor
+    edges: torch.Tensor
+    others: torch.Tensor
+
+def graph(nodes=14):
+    adj = torch.triu(torch.rand(nodes, nodes) < 0.4, 1)
+    edges = adj.nonzero().T
+    return Graph(torch.randn(nodes, 6), edges, edges.roll(1, 1).flip(0))
+
+class PairVAE(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.enc, self.mu, self.log_std = nn.Linear(6, 8), nn.Linear(8, 3), nn.Linear(8, 3)
+        self.pair = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1))
+        self.dec = nn.Linear(3, 6)
+
+    def forward(self, g):
+        h = self.enc(g.x).relu()
+        mu, log_std = self.mu(h), self.log_std(h)
+        z = mu + torch.randn_like(mu) * log_std.exp()
+        scores = [self.pair(torch.cat([z[p[0]], z[p[1]]], 1)) for p in (g.edges, g.others)]
+        return scores, self.dec(z), mu, log_std
+
+def loss(model, g):
+    (yes, no), x_hat, mu, log_std = model(g)
+    bce = F.binary_cross_entropy_with_logits
+    rec = bce(yes, torch.ones_like(yes), reduction="sum")
+    rec = rec + bce(no, torch.zeros_like(no), reduction="sum") + 0.5 * (x_hat - g.x).pow(2).sum()
+    kl = -0.5 * (1 + 2 * log_std - mu.pow(2) - (2 * log_std).exp()).sum()
+    return (rec + kl) / len(g.x)
+
+if __name__ == "__main__":
+    net = PairVAE()
+    opt = torch.optim.Adam(net.parameters())
+    for _ in range(9):
+        opt.zero_grad()
+        loss(net, graph()).backward()
+        opt.step()
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("", "", []),
+        ("(rec + kl)", "(rec - kl)", ["VAE703"]),
+        ("(1 + 2 * log_std - mu.pow(2) - (2 * log_std).exp())", "(1 - mu.pow(2))", ["VAE701"]),
+    ],
+)
+def test_scores_of_edges_are_decoded_and_no_judge(
+    tmp_path: Path, old: str, new: str, told: list[str]
+) -> None:
+    """The file's own graph, a dataclass, is the batch; what scores its edges is held."""
+    (tmp_path / "edges.py").write_text(EDGES.replace(old, new) if old else EDGES)
+    subject = load(f"{tmp_path / 'edges.py'}:PairVAE")
+    assert "your own data" in subject.batch.origin
+    report = examine_subject(subject)
+    assert [f.code for f in report.findings] == told

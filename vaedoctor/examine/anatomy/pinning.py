@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...rule import Unavailable
-from ..runs.flow import Flow
+from ..runs.flow import SLICES, Flow
 from ..runs.recording import Op, Value
 from .anatomy import Anatomy
 from .latents import ADDS, MULS, Latent
@@ -83,6 +83,37 @@ def first_layers(flow: Flow, z: Value, *ends: Value) -> list[Op]:
     return _first(
         flow, z, goal, lambda op: flow.layer(op) or any(m.index in last for m in op.makes)
     )
+
+
+def pair_layers(flow: Flow, z: Value, loss: Value) -> list[Op]:
+    """First layers on rows of the sample that integers of the batch pick: scores of edges, pairs.
+
+    Other pairs that the same layers score, drawn as examples of no edge, are theirs as well. Of
+    what a graph's flow passes along its edges something in the sample's shape is made again.
+    """
+    layers = _first(flow, z, flow.ancestors(loss), flow.layer)
+    picked = flow.descendants(*(m for op in _picks(flow, z) for m in op.makes))
+    scoring = [op for op in layers if any(v.index in picked for v in op.reads)]
+    weights = {v.index for op in scoring for v in op.reads if v.source in ("parameter", "stray")}
+    found = [op for op in layers if weights & {v.index for v in op.reads}]
+    made = flow.descendants(*(m for op in found for m in op.makes))
+    values = flow.recording.values
+    return [] if any(values[i].shape == z.shape for i in made) else found
+
+
+def _picks(flow: Flow, z: Value) -> list[Op]:
+    """Where integers that came with the batch say which rows of the sample are taken."""
+    return [
+        op
+        for op in flow.consumers.get(z.index, ())
+        if op.name in SLICES
+        and any(
+            v.tensor.dim() > 0
+            and v.tensor.dtype in (torch.int64, torch.int32)
+            and (flow.given[v.index] or flow.data[v.index])
+            for v in op.reads
+        )
+    ]
 
 
 def prior_layers(anatomy: Anatomy, latent: Latent, loss: Value) -> list[Op]:

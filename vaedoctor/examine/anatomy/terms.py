@@ -12,6 +12,7 @@ from torch import Tensor
 from ..runs.flow import Flow
 from ..runs.recording import Op, Value
 from .anatomy import Anatomy
+from .pinning import pair_layers
 
 if TYPE_CHECKING:
     pass
@@ -47,9 +48,17 @@ class Terms:
 
     @cached_property
     def after(self) -> Set[int]:
-        """What is computed from the code for those terms, and not for the decoder."""
-        x_hat, around = self.anatomy.x_hat, set(self.behind) - self._decoded - {self.code.index}
-        compared = self.flow.descendants(x_hat) if x_hat is not None else set()
+        """What is computed from the code for those terms, and not to be decoded.
+
+        Scores of edges, or of other pairs that the batch names, are decoded beside x_hat.
+        """
+        pairs = [m for op in pair_layers(self.flow, self.code, self.loss) for m in op.makes]
+        x_hat = [self.anatomy.x_hat] if self.anatomy.x_hat is not None else []
+        behind = self.behind
+        if pairs:
+            behind = self.flow.ancestors(self.loss, stop=[*x_hat, *pairs])
+        compared = self.flow.descendants(*x_hat, *pairs) if x_hat or pairs else set()
+        around = set(behind) - self._decoded - {self.code.index}
         return (self.flow.descendants(self.code) & around) - compared
 
     @cached_property

@@ -23,6 +23,7 @@ from ..anatomy.pinning import (
     held_to,
     loss_value,
     owned_noise,
+    pair_layers,
     prior_layers,
     unit_of,
 )
@@ -91,6 +92,7 @@ class Probe:
         if critics:  # all layers that the loss reads the sample through, a learned density's too
             self.pins += [op for z in samples for op in first_layers(flow, z, loss)]
         self.pins += prior_layers(anatomy, latent, loss)
+        self.pins += [op for z in samples for op in pair_layers(flow, z, loss)]
         outputs = [v for op in self.pins for v in op.makes]
         reached = flow.ancestors(loss, stop=outputs)
         around = flow.ancestors(loss, stop=[*outputs, *samples]) - {z.index for z in samples}

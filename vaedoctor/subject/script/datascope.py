@@ -24,6 +24,7 @@ from ..code.scope import Unknown
 from ..code.source import Place, Source, file_of, is_foreign
 from ..code.statements import is_costly
 from ..code.syntax import Function, called_name, globals_read, root_name
+from ..trials.trial import items
 from .handing import handing_calls, is_parameter, is_rebound
 from .holders import Holders, class_around
 from .pictures import SIZES, Pictures, transform_called
@@ -381,8 +382,6 @@ def _positional(node: ast.Call, scope: DataScope, at: Bindings) -> Any:
 
 def is_tensor_or_holds_one(value: Any) -> bool:
     """Whether there is data in a loop's item."""
-    if isinstance(value, tuple | list):
-        return any(map(is_tensor_or_holds_one, value))
-    if isinstance(value, Mapping):
-        return any(map(is_tensor_or_holds_one, value.values()))
-    return isinstance(value, torch.Tensor)
+    return isinstance(value, torch.Tensor) or any(
+        is_tensor_or_holds_one(inner) for _, inner in items(value)
+    )
