@@ -14,6 +14,7 @@ from torch.distributions import Normal
 
 import vaedoctor
 from vaedoctor import Report
+from vaedoctor.subject.trials.trial import home
 
 
 def uniform(*shape: int) -> Tensor:
@@ -609,3 +610,25 @@ def test_one_code_for_all_rows_is_no_decoder_that_does_not_read_it() -> None:
         model.codebook.weight[1:] += 100  # the first is the nearest of every row
     report = vaedoctor.check(model, CODES.batch(), objective=CODES.objective, select=["VAE402"])
     assert not report.findings
+
+
+class EmptyCodes(Expert):
+    """A parameter of the model itself, the first of all, is left without values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codes = nn.Parameter(torch.empty(4, 4, device="meta"))
+        self.dec = nn.Linear(4, 10)
+
+    def loss(self, x: Tensor) -> Tensor:
+        mu, logvar = self(x)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        return (self.dec(torch.einsum("bd,de->be", z, self.codes)) - x).pow(2).sum()
+
+
+def test_a_weight_without_values_is_all_that_is_told() -> None:
+    report = checked(EmptyCodes(), uniform(8, 10))
+    assert [f.code for f in report.findings] == ["VAE201"]
+    assert not [o for o in report.outcomes if o.status == "crashed"]
+    dtype, device = home(EmptyCodes())
+    assert (dtype, device) == (torch.float32, torch.device("cpu"))

@@ -36,6 +36,8 @@ from .structure.census import Census, take_census
 if TYPE_CHECKING:
     from .examination import Examination
 
+_OF_MODEL = frozenset(["parameter", "buffer"])
+
 
 class ExaminedStep:
     """The recorded step of one subject, its anatomy and its gradients.
@@ -129,6 +131,8 @@ class ExaminedStep:
         self._require_sound()
         if self.recording.error is not None:
             raise Unavailable("the training step raises before it can be measured")
+        if any(v.tensor.is_meta and v.source in _OF_MODEL for v in self.recording.values):
+            raise Unavailable("weights on `meta` are shapes without values (VAE201)")
 
     def require_objective(self) -> None:
         """`Unavailable` where the step does not run, or its loss is none of the user's."""

@@ -11,7 +11,10 @@ from ...rule import rule
 if TYPE_CHECKING:
     from ...examine.examination import Examination
 
-_GARBAGE = ("VAE002", "VAE501", "VAE605", "VAE801", "VAE202", "VAE203", "VAE601", "VAE602")
+_GARBAGE = (
+    *("VAE002", "VAE501", "VAE605", "VAE606", "VAE607", "VAE801"),
+    *("VAE202", "VAE203", "VAE601", "VAE602"),
+)
 
 
 @rule("VAE201", Severity.ERROR, before=_GARBAGE)

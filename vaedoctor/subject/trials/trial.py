@@ -132,8 +132,8 @@ def forward_parameters(model: nn.Module) -> list[inspect.Parameter]:
 
 
 def home(model: nn.Module) -> tuple[torch.dtype, torch.device]:
-    """The floating dtype and the device of the model's first parameter."""
-    for p in model.parameters():
+    """The floating dtype and the device of the model's first parameter; of one with values."""
+    for p in sorted(model.parameters(), key=lambda p: p.is_meta):
         if p.is_floating_point():
             return p.dtype, p.device
     return torch.get_default_dtype(), torch.device("cpu")
