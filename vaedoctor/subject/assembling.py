@@ -16,6 +16,7 @@ from .code.source import span_of
 from .composing import GuideModel
 from .construct.built import Built
 from .construct.optimizers import backwards_in, optimizers_of
+from .construct.unbuildable import is_of_a_library
 from .errors import TargetError, summary
 from .loss.objective import find_objective
 from .loss.own_batch import own_batch, runs_alone
@@ -54,6 +55,7 @@ def assembled(models: Iterator[Built], wanted: Wanted, objective: Any) -> Subjec
         notes=(*built.notes, *notes),
         calling=calling,
         made_up=bool(built.made_up),
+        untold=bool(built.made_up) and is_of_a_library(built.thing or type(model), wanted.target),
         made_there=source is not None and cuda.is_default(source.tree),
         moves=source is None or not source.joined or cuda.is_named(source.text),
         backwards=backwards_in(source),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from .code.callees import tree_of
 from .trials.trial import leaves
+
+_LATENT = re.compile(r"z\w?|z_\w+|latents?|codes?|latent_\w+|sample|hidden_code", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class EncodeDecode:
                 continue
             try:
                 z, extra = draw()
-                made = decode(z, *_conditions(decode, args[1:]), **named)
+                made = _decoded(decode, z, args, named)
             except Exception as error:
                 if plan is not None:
                     raise
@@ -64,6 +67,19 @@ class EncodeDecode:
         taken = [*_parameters(encode), *_further(encode, decode)]
         forward.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
         return forward
+
+
+def _decoded(
+    decode: Callable[..., Any], z: Any, args: tuple[Any, ...], named: Mapping[str, Any]
+) -> Any:
+    """What the decoder makes of a sample, which a name may say to be its second argument.
+
+    Before it stands what is to come out, as a decoder of tokens is given: `decoder(tokens, z)`.
+    """
+    asked = _names(decode)[:2]
+    if len(asked) == 2 and not _LATENT.fullmatch(asked[0]) and _LATENT.fullmatch(asked[1]):
+        return decode(args[0], z, *_conditions(decode, args[1:])[1:], **named)
+    return decode(z, *_conditions(decode, args[1:]), **named)
 
 
 def _parameters(part: Callable[..., Any]) -> list[inspect.Parameter]:

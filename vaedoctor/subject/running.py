@@ -16,10 +16,12 @@ from .calling import Calling, calling_of, has_forward
 from .code.source import Source
 from .composing import EncodeDecode, is_pyro_pair
 from .construct.built import Built
+from .construct.unbuildable import is_of_a_library
 from .script.stepped import Stepped, stepped
 from .subject import Batch
 from .trials.trial import Trial, attempt
 from .trials.witness import TooMuchWork
+from .whole import only_encodes, whole_passes
 
 Chosen = tuple[Built, Batch, Calling]
 
@@ -76,6 +78,9 @@ def _callings(model: nn.Module, wanted: Wanted) -> Iterator[Calling]:
     The step comes first where it calls other methods than those parts.
     """
     plain = calling_of(model, wanted.call)
+    if has_forward(model) and not wanted.call and is_of_a_library(type(model), wanted.target):
+        wholes = whole_passes(model) if only_encodes(model) else []
+        yield from (Calling(parts=w, way=(f"`{w.method}` for `forward`",)) for w in wholes)
     if has_forward(model) or wanted.call or is_pyro_pair(model):
         yield plain
         return
@@ -89,7 +94,10 @@ def _callings(model: nn.Module, wanted: Wanted) -> Iterator[Calling]:
         known = {composed.encode, composed.sample, composed.decode}
     fuller = [s for s in steps if composed is None or _is_fuller({*s.cut.methods}, known)]
     yield from (Calling(parts=s, way=s.way) for s in fuller)
-    if composed is not None or not steps:
+    if composed is not None:
+        yield plain
+    yield from (Calling(parts=w, way=(f"`{w.method}` for `forward`",)) for w in whole_passes(model))
+    if composed is None and not steps:
         yield plain
     rest = [s for s in steps if s not in fuller]
     yield from (Calling(parts=s, way=s.way) for s in rest)

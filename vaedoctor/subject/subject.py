@@ -112,7 +112,8 @@ class Subject:
     `rebuild` makes a fresh, equal instance where that is known to be possible; `notes` tell how
     the subject was loaded; `at` is the class line, the place of last resort for a finding;
     `calling` is how the forward pass is called; `made_up` says that vaedoctor chose arguments of
-    the constructor; `made_there` that the file makes new tensors on the accelerator by default;
+    the constructor, `untold` that it did so for a class of a library, whose options nobody told;
+    `made_there` that the file makes new tensors on the accelerator by default;
     `moves` is False where the modules that a script joins, and its tensors, never leave the CPU;
     `backwards` counts the places where the model's file goes backward from a loss;
     `memory` is where experiments keep what they need to know about the model
@@ -133,6 +134,7 @@ class Subject:
     notes: tuple[str, ...] = ()
     calling: Calling = field(default_factory=Calling)
     made_up: bool = False
+    untold: bool = False
     made_there: bool = False
     moves: bool = True
     backwards: int = 0

@@ -11,6 +11,9 @@ from ...rule import rule
 if TYPE_CHECKING:
     from ...examine.examination import Examination
 
+_LAID_OUT = frozenset("view reshape unflatten flatten view_as reshape_as".split())
+_IN_TIME = frozenset("lstm gru rnn_tanh rnn_relu multi_head_attention_forward".split())
+
 
 @rule("VAE504", Severity.ERROR, before=("VAE505", "VAE503", "VAE403"))
 def batch_rows_mixed(examination: Examination) -> Iterator[Finding | Verified]:
@@ -33,8 +36,9 @@ def batch_rows_mixed(examination: Examination) -> Iterator[Finding | Verified]:
 
     ## False alarms
     Batch normalisation is looked at with running averages; batch statistics kept in evaluation
-    mode, kernels between rows and one unbatched sequence are a *warning*. Where rows are nodes of
-    a graph declare `batch_axis=None`, where steps come first `batch_axis=1`.
+    mode, kernels between rows and one unbatched sequence are a *warning*, and so is a class of a
+    library whose arguments were made up, as one of them may ask for a mean over rows. Where rows
+    are nodes of a graph declare `batch_axis=None`, where steps come first `batch_axis=1`.
     """
     for made in examination.normalised_over_rows:
         yield Finding(
@@ -54,7 +58,10 @@ def batch_rows_mixed(examination: Examination) -> Iterator[Finding | Verified]:
         yield Verified("rows of a batch do not know each other", {f"{how} across rows": 0.0})
         return
     op = found.op
-    meant = found.statistics or found.intended
+    untold = (
+        examination.subject.untold and op is not None and op.name not in {*_LAID_OUT, *_IN_TIME}
+    )
+    meant = found.statistics or found.intended or untold
     yield Finding(
         f"row {found.row} of x_hat depends on row {found.source} of the batch",
         help=_cure(op.name if op is not None else ""),
@@ -65,7 +72,10 @@ def batch_rows_mixed(examination: Examination) -> Iterator[Finding | Verified]:
         }
         if found.exact
         else {f"x_hat[{found.row}] moves": found.off, f"x_hat[{found.source}] moves": found.own},
-        notes=(f"rows are mixed by `{op.name}`",) if op is not None else (),
+        notes=(
+            *([f"rows are mixed by `{op.name}`"] if op is not None else []),
+            *(["its library's arguments are made up: one may ask for it"] if untold else []),
+        ),
         severity=Severity.WARNING if meant else Severity.ERROR,
         causes=frozenset({"rows", "latent", *_latents(examination)}),
     )
@@ -76,9 +86,9 @@ def _latents(examination: Examination) -> list[str]:
 
 
 def _cure(name: str) -> str:
-    if name in ("view", "reshape", "unflatten", "flatten", "view_as", "reshape_as"):
+    if name in _LAID_OUT:
         return "keep the batch axis in front: exchange axes with `permute`, then reshape"
-    if name in ("lstm", "gru", "rnn_tanh", "rnn_relu", "multi_head_attention_forward"):
+    if name in _IN_TIME:
         return "the layer takes axis 0 for time: build it with `batch_first=True`"
     if "batch_norm" in name:
         return "keep running averages: `track_running_stats=True`"

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..code.callees import lambda_of_code, tree_of_code
+from ..code.callees import lambda_of_code, tree_of, tree_of_code
 from ..code.source import function_tree, is_foreign, source_of
 from ..code.syntax import Function
 from ..script.unpacking import handed_on
@@ -56,15 +56,25 @@ def declared(p: inspect.Parameter, output: Any, returned: Any = None) -> bool:
 
 
 def keys_read(function: Callable[..., Any], name: str) -> set[str]:
-    """The literal keys with which a function subscripts a parameter: `batch["image"]`."""
+    """The literal keys with which a function subscripts a parameter: `batch["image"]`.
+
+    Without those that it looks for first: `if "weights" in batch:`.
+    """
     found: set[str] = set()
-    tree = read_of(function)
+    may_lack: set[str] = set()
+    tree = read_of(function) or tree_of(function)
     for node in ast.walk(tree) if tree is not None else ():
         match node:
+            case ast.Compare(
+                left=ast.Constant(value=str() as key),
+                ops=[ast.In()],
+                comparators=[ast.Name(id=held)],
+            ) if held == name:
+                may_lack.add(key)
             case ast.Subscript(value=ast.Name(id=held), slice=ast.Constant(value=str() as key)):
                 if held == name:
                     found.add(key)
-    return found
+    return found - may_lack
 
 
 def reads_attributes(function: Callable[..., Any], name: str, keys: set[str]) -> bool:
