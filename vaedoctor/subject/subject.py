@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from ..finding import Span
 from .calling import Calling
@@ -69,18 +71,29 @@ class Batch:
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The batch with every tensor changed."""
+        args = tuple(rebuilt(a, change) for a in self.args)
+        kwargs = {k: rebuilt(v, change) for k, v in self.kwargs.items()}
+        return replace(self, args=args, kwargs=kwargs)
 
-        def one(item: Any) -> Any:
-            if isinstance(item, Tensor):
-                return change(item)
-            if isinstance(item, dict):
-                return {k: one(v) for k, v in item.items()}
-            if isinstance(item, (list, tuple)) and not hasattr(item, "_fields"):
-                return type(item)(one(v) for v in item)
-            return item
 
-        args = tuple(one(a) for a in self.args)
-        return replace(self, args=args, kwargs={k: one(v) for k, v in self.kwargs.items()})
+def rebuilt(item: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A part of a batch with every tensor in it changed: in dicts, sequences and records."""
+    if isinstance(item, Tensor):
+        return change(item)
+    if isinstance(item, PackedSequence):
+        return item  # its tensors belong together
+    if isinstance(item, dict):
+        return {k: rebuilt(v, change) for k, v in item.items()}
+    if isinstance(item, tuple) and hasattr(item, "_fields"):
+        return type(item)(*(rebuilt(v, change) for v in item))
+    if isinstance(item, (list, tuple)):
+        return type(item)(rebuilt(v, change) for v in item)
+    if is_dataclass(item) and not isinstance(item, type):
+        made = copy.copy(item)
+        for name in (f.name for f in fields(item)):
+            object.__setattr__(made, name, rebuilt(getattr(item, name), change))
+        return made
+    return item
 
 
 @dataclass(frozen=True, slots=True)

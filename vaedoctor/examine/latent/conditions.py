@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from ...finding import Span
 from ...subject.code.roles import role
 from ...subject.subject import Batch, Subject
 from ...subject.trials.trial import forward_parameters
+from ...subject.trials.trial import items as fields_of
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.evaluation import reconstruction_in, returned, run_forward
 from ..code.listing import methods_of
@@ -115,6 +116,9 @@ def _candidates(subject: Subject, anatomy: Anatomy) -> Iterator[tuple[str, Tenso
     for key, item in list(subject.batch.kwargs.items()) + list(enumerate(subject.batch.args)):
         if isinstance(item, Mapping):
             items += [(k, str(k), v) for k, v in item.items()]
+        elif not isinstance(item, (list, tuple)) or hasattr(item, "_fields"):
+            named = [(str(k), v) for k, v in fields_of(item)]
+            items += [(k, k, v) for k, v in named if MASK.fullmatch(k) or _LABEL.fullmatch(k)]
         del key
     x = anatomy.x.tensor if anatomy.x is not None else None
     own = _is_of_loss(subject.batch, anatomy)
@@ -264,18 +268,7 @@ def _others(tensor: Tensor) -> Iterator[Tensor]:
 
 def exchanged(batch: Batch, old: Tensor, new: Tensor) -> Batch:
     """The batch with another tensor in the place of one, at any depth."""
-
-    def walk(item: Any) -> Any:
-        if item is old:
-            return new
-        if isinstance(item, dict):
-            return {k: walk(v) for k, v in item.items()}
-        if type(item) in (list, tuple):
-            return type(item)(walk(v) for v in item)
-        return item
-
-    args = tuple(walk(a) for a in batch.args)
-    return replace(batch, args=args, kwargs={k: walk(v) for k, v in batch.kwargs.items()})
+    return batch.mapped(lambda item: new if item is old else item)
 
 
 def _signature(model: nn.Module) -> Span | None:

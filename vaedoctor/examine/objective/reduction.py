@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -269,14 +268,4 @@ def doubled(batch: Batch, rows: int) -> Batch:
 
 
 def _resized(batch: Batch, rows: int, change: Callable[[Tensor], Tensor]) -> Batch:
-    def cut(item: Any) -> Any:
-        if isinstance(item, Tensor):
-            return change(item) if item.shape[:1] == (rows,) else item
-        if isinstance(item, dict):
-            return {k: cut(v) for k, v in item.items()}
-        if isinstance(item, (list, tuple)) and not hasattr(item, "_fields"):
-            return type(item)(cut(v) for v in item)
-        return item
-
-    args, kwargs = tuple(cut(a) for a in batch.args), {k: cut(v) for k, v in batch.kwargs.items()}
-    return replace(batch, args=args, kwargs=kwargs)
+    return batch.mapped(lambda item: change(item) if item.shape[:1] == (rows,) else item)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -125,22 +125,16 @@ def perturbed(batch: Batch) -> Batch:
     """The batch with every floating tensor moved a little, within its range."""
     generator = torch.Generator().manual_seed(1)
 
-    def move(item: object) -> object:
-        if isinstance(item, Tensor) and item.is_floating_point() and item.numel():
-            other = torch.rand(item.shape, generator=generator).to(item)
-            low, high = item.detach().aminmax()
-            if low == high:  # a batch of ones: the range of an image
-                low, high = low.clamp(max=0), high.clamp(min=1)
-            return (0.5 * item + 0.5 * (low + (high - low) * other)).detach()
-        if isinstance(item, dict):
-            return {k: move(v) for k, v in item.items()}
-        if isinstance(item, (list, tuple)) and not hasattr(item, "_fields"):
-            return type(item)(move(v) for v in item)
-        return item
+    def move(item: Tensor) -> Tensor:
+        if not item.is_floating_point() or not item.numel():
+            return item
+        other = torch.rand(item.shape, generator=generator).to(item)
+        low, high = item.detach().aminmax()
+        if low == high:  # a batch of ones: the range of an image
+            low, high = low.clamp(max=0), high.clamp(min=1)
+        return (0.5 * item + 0.5 * (low + (high - low) * other)).detach()
 
-    args = tuple(move(a) for a in batch.args)
-    kwargs = {k: move(v) for k, v in batch.kwargs.items()}
-    return replace(batch, args=args, kwargs=kwargs)
+    return batch.mapped(move)
 
 
 @dataclass(frozen=True, slots=True)
