@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 import steps
@@ -20,7 +21,7 @@ from vaedoctor.finding import Finding, Severity, fold
 from vaedoctor.span import Span
 
 
-def codes(model: nn.Module, *batch: Tensor) -> set[str]:
+def codes(model: nn.Module, *batch: Tensor | tuple[Tensor, ...]) -> set[str]:
     report = vaedoctor.check(model, batch)
     return {f.code for f in report.findings if f.severity is not Severity.NOTE}
 
@@ -213,6 +214,25 @@ def test_a_mask_that_steers_the_encoder_alone() -> None:
     assert "VAE715" in codes(Frames(), x, mask)
     assert "VAE715" not in codes(Frames(masked=True), x, mask)
     assert "VAE715" not in codes(Frames(fills=True), x, mask, whole)
+
+
+class Record(NamedTuple):
+    frames: Tensor
+    mask: Tensor
+
+
+class OfRecords(Frames):
+    """The batch is one record, whose fields have names."""
+
+    def forward(self, record: Record) -> dict[str, Tensor]:  # type: ignore[override]
+        return super().forward(record.frames, record.mask)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_mask_that_is_a_field_of_the_batch(masked: bool) -> None:
+    mask = (torch.arange(7)[None] < torch.tensor([7, 3, 4, 5, 6, 4])[:, None]).float()
+    record = Record(torch.randn(6, 7, 5) * mask[..., None], mask)
+    assert ("VAE715" in codes(OfRecords(masked=masked), record)) is not masked
 
 
 @pytest.mark.parametrize("least", [-1.0, 0.0])

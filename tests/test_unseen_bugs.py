@@ -495,6 +495,69 @@ def test_a_clamp_behind_a_cut_does_not_connect_a_level(model: Any, told: list[st
     assert [code for code in codes if code in ("VAE712", "VAE716")] == told
 
 
+class UpperSummed(FreeUpper):
+    """The KL of one of the levels is summed over the rows before the mean over them."""
+
+    def loss(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.low(x))
+        (m1, v1), (m2, v2) = self.first(h).chunk(2, 1), self.second(self.high(h).tanh()).chunk(2, 1)
+        y = self.dec(torch.cat([self.draw(m1, v1)[:, :1], self.draw(m2, v2)], 1))
+        upper = divergence(m2, v2).sum() if self.cut else divergence(m2, v2)
+        return (3 * (y - x).pow(2).sum(1) + divergence(m1, v1) + upper).mean()
+
+
+class Even(UpperSummed):
+    cut = False
+
+
+@pytest.mark.parametrize(("model", "told"), [(UpperSummed, True), (Even, False)])
+def test_one_of_two_divergences_that_is_summed_over_the_rows(model: Any, told: bool) -> None:
+    codes = [code for code, _ in worst(checked(model(), uniform(8, 14)))]
+    assert ("VAE711" in codes) is told
+
+
+class Categories(nn.Module):
+    """Variables of five categories, a KL by `F.kl_div` and a reconstruction that is `reduced`."""
+
+    def __init__(self, way: str, reduced: str = "sum") -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.enc, self.dec = nn.Linear(14, 30), nn.Linear(30, 14)
+        self.way, self.reduced = way, reduced
+
+    def divergence(self, logits: Tensor) -> Tensor:
+        log_q = F.log_softmax(logits, -1)
+        log_p = torch.full_like(log_q, 5.0).log().neg()
+        if self.way == "raw":
+            log_q = logits
+        if self.way == "merged":
+            log_p, log_q = log_p.flatten(0, 1), log_q.flatten(0, 1)
+        return F.kl_div(log_p, log_q, log_target=True, reduction="batchmean")
+
+    def loss(self, x: Tensor) -> Tensor:
+        logits = self.enc(x).view(-1, 6, 5)
+        y = self.dec(F.gumbel_softmax(logits, 1.0, dim=-1).flatten(1))
+        bce = F.binary_cross_entropy_with_logits(y, x, reduction="none")
+        return getattr(bce, self.reduced)(1).mean() + self.divergence(logits)
+
+    forward = loss
+
+
+@pytest.mark.parametrize(
+    ("way", "reduced", "told"),
+    [
+        ("", "sum", False),
+        ("raw", "sum", True),
+        ("merged", "sum", True),
+        ("merged", "mean", False),
+    ],
+)
+def test_what_the_divergence_of_categories_is_given(way: str, reduced: str, told: bool) -> None:
+    """A mean over the variables is none beside a mean over the features."""
+    x = (uniform(8, 14) > 0.5).float()
+    assert ("VAE719" in [c for c, _ in worst(checked(Categories(way, reduced), x))]) is told
+
+
 FLOW = specimens.load(specimens.FIXTURES / "objective" / "log_det_mismatch.py")
 
 

@@ -29,6 +29,7 @@ from .objective import (
 from .objective.divergence import EXACT
 from .objective.laplace import LaplaceKL
 from .objective.pulls import Pull
+from .runs.recording import Op
 from .sampling import noisefamily
 from .shapes import coverage, shapes
 
@@ -133,7 +134,11 @@ class ExaminedObjective(ExaminedPulls):
             return None
         leaves = (v for v in self.recording.values if v.source == "parameter" and v.requires_grad)
         starts = (x_hat, *leaves)
-        return next((cut for v in starts if (cut := cuts.cut_between(self.flow, v, value))), None)
+        for way in (cuts.barrier, cuts.cut_between):
+            found = next((cut for v in starts if (cut := way(self.flow, v, value))), None)
+            if found is not None:
+                return found
+        return None
 
     @cached_property
     def batch_reduction(self) -> reduction.Reduction | None:
@@ -164,8 +169,11 @@ class ExaminedObjective(ExaminedPulls):
         if not pulls:
             raise Unavailable("the KL of a latent beside the decoder alone can be isolated")
         weighed = (d for d in pulls[1:] if recon is not None and reduction.weight_of(d))
+        first = reduction.weight_of(pulls[0])
+        weights = [(d, reduction.weight_of(d)) for d in pulls[1:]]
+        apart = (d for d, weight in weights if first and reduction.by_rows(weight / first, d))
         if recon is None or reduction.one_weight(pulls[0], recon) is None:
-            return pulls[0]
+            return next(apart, pulls[0])
         return next((d for d in weighed if reduction.one_weight(d, recon) is None), pulls[0])
 
     @cached_property
@@ -207,6 +215,23 @@ class ExaminedObjective(ExaminedPulls):
     def kl_div_misuses(self) -> list[categorical.Misuse]:
         """Calls of `F.kl_div` with operands of the wrong kind or another first axis."""
         return list(categorical.misuses(self.recording, self._rows))
+
+    @property
+    def merged_rows(self) -> list[tuple[Op, int]]:
+        """Calls of `F.kl_div` that divide by some variables of each row as if they were rows.
+
+        The KL then weighs exactly as many times less than a reconstruction that is summed.
+        """
+        recon, rows = self.likelihood_or_none, self._rows
+        found = list(categorical.merged(self.recording, rows)) if rows else []
+        if not found or recon is None or not recon.weight or recon.averaged(1 / recon.weight):
+            return []
+        weights = {1.0, *self.loss_weights.values()} - {0.0}
+        units = {value * half for value in weights for half in (1.0, 0.5)}
+        with suppress(Unavailable):
+            times = [reduction.weight_of(d) / recon.weight for d in self.require_pulls()]
+            return [(op, n) for op, n in found if categorical.weighs_less(times, n, units)]
+        return []
 
     @cached_property
     def loss_weights(self) -> dict[str, float]:

@@ -65,7 +65,10 @@ def _cut(flow: Flow, value: Value, way: Set[int]) -> Cut | None:
         return None
     if op.name in FLAT and value.requires_grad:
         return Cut(op, f"`{_short(op.span) or op.name}`", op.span)
-    if value.requires_grad or not any(p.requires_grad for p in parents):
+    if not any(p.requires_grad for p in parents):
+        return None
+    anew = op.name in CUTS and value.tensor.grad_fn is None  # `.detach().requires_grad_()`
+    if value.requires_grad and not anew:
         return None
     if op.name in CUTS:
         return Cut(op, "`.data`" if op.name == "data" else "`.detach()`", op.span)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..runs.recording import Op, Recording
 
+_ALIKE = 1e-2
 EVEN = 1e-3  # of sums of probabilities in float32 or half precision
 
 
@@ -26,18 +28,9 @@ class Misuse:
 
 def misuses(recording: Recording, rows: int | None) -> Iterator[Misuse]:
     """Every call whose operands are of the wrong kind, or that divides by another axis."""
-    for op in recording.ops:
-        if op.name != "kl_div":
-            continue
-        try:
-            given = inspect.signature(F.kl_div).bind(*op.args, **op.kwargs)
-        except TypeError:
-            continue
-        given.apply_defaults()
-        first, second = given.arguments["input"], given.arguments["target"]
-        if not isinstance(first, Tensor) or not isinstance(second, Tensor):
-            continue
-        logs = bool(given.arguments["log_target"])
+    for op, given in _calls(recording):
+        first, second = given["input"], given["target"]
+        logs = bool(given["log_target"])
         if _probabilities(first):
             yield Misuse(
                 op,
@@ -45,6 +38,14 @@ def misuses(recording: Recording, rows: int | None) -> Iterator[Misuse]:
                 "take the logarithm first: `F.log_softmax(logits, -1)`",
                 float(first.detach().min()),
             )
+        for tensor, which in ((first, "first"), (second, "as target")):
+            if (tensor is first or logs) and _no_logarithms(tensor):
+                yield Misuse(
+                    op,
+                    f"`kl_div` expects log-probabilities {which} and gets numbers above 0",
+                    "normalise them first: `F.log_softmax(logits, -1)`",
+                    float(tensor.detach().max()),
+                )
         if logs and _probabilities(second):
             yield Misuse(
                 op,
@@ -60,7 +61,7 @@ def misuses(recording: Recording, rows: int | None) -> Iterator[Misuse]:
                 float(second.detach().min()),
             )
         shape = tuple(first.shape)
-        if given.arguments["reduction"] == "batchmean" and _wrong_axis(shape, rows):
+        if given["reduction"] == "batchmean" and _wrong_axis(shape, rows):
             yield Misuse(
                 op,
                 f"`batchmean` divides by the first axis, which holds {shape[0]} entries and "
@@ -68,6 +69,39 @@ def misuses(recording: Recording, rows: int | None) -> Iterator[Misuse]:
                 "put the batch first, or sum and divide by its size",
                 float(shape[0]),
             )
+
+
+def merged(recording: Recording, rows: int) -> Iterator[tuple[Op, int]]:
+    """Calls whose `batchmean` divides by n times the rows, and n: an axis merged with the batch."""
+    for op, given in _calls(recording):
+        entries, left = divmod(given["input"].shape[0] if given["input"].dim() > 1 else 0, rows)
+        if given["reduction"] == "batchmean" and entries > 1 and not left:
+            yield op, entries
+
+
+def weighs_less(times: list[float], entries: int, units: set[float]) -> bool:
+    """Whether a KL weighs just so many times less than one of the weights that it could have."""
+    return any(abs(t * entries / unit - 1) < _ALIKE for t in times for unit in units)
+
+
+def _calls(recording: Recording) -> Iterator[tuple[Op, dict[str, Any]]]:
+    """Every call of `F.kl_div` with its arguments by name."""
+    for op in recording.ops:
+        if op.name != "kl_div":
+            continue
+        try:
+            given = inspect.signature(F.kl_div).bind(*op.args, **op.kwargs)
+        except TypeError:
+            continue
+        given.apply_defaults()
+        if all(isinstance(given.arguments[name], Tensor) for name in ("input", "target")):
+            yield op, given.arguments
+
+
+def _no_logarithms(t: Tensor) -> bool:
+    """Whether some are above 0, as no probability's logarithm is, and they are no probabilities."""
+    t = t.detach()
+    return t.is_floating_point() and bool((t > EVEN).any()) and not _probabilities(t)
 
 
 def _probabilities(t: Tensor) -> bool:

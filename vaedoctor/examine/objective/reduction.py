@@ -207,6 +207,11 @@ def weight_of(pull: Pull) -> float:
     return 0.0
 
 
+def by_rows(times: float, of: Pull) -> bool:
+    """Whether a KL weighs as many times another as there are rows, or that part of it."""
+    return any(abs(times / n - 1) < EVEN for n in (of.rows, 1 / of.rows))
+
+
 def one_weight(full: Pull, recon: Likelihood) -> float | None:
     """The KL's weight over the reconstruction's where it is 1 or a half, else None.
 

@@ -31,7 +31,8 @@ def codebook_without_gradient(examination: Examination) -> Iterator[Finding | Ve
     ## False alarms
     A frozen table (`requires_grad=False`) is meant; a buffer that nothing moves may be a fixed
     random projection and is a *warning*, unless averages of the codes are kept beside it and
-    no code of the class ever writes to it. Rounding (FSQ, LFQ) has no codebook.
+    no code of the class ever writes to it, or an evaluation forward moves it. Rounding (FSQ,
+    LFQ) has no codebook.
     """
     books = examination.codebooks
     trained = [b for b in books if b.table.tensor.requires_grad]
@@ -45,6 +46,7 @@ def codebook_without_gradient(examination: Examination) -> Iterator[Finding | Ve
         if moved.get(name, 0.0) > 0 or arrives == "nonzero":
             continue
         silent += 1
+        upside_down = examination.code_changes.evaluation.get(name, 0.0) > 0
         average = examination.code_changes.averages.get(name)
         beside = f": `{average.name}` is kept and never copied to it" if average else ""
         yield Finding(
@@ -55,7 +57,7 @@ def codebook_without_gradient(examination: Examination) -> Iterator[Finding | Ve
             at=(average.at if average else None) or examination.codebook_term_at(book),
             measured={"gradient": arrives, "moved by two training forwards": 0.0},
             severity=Severity.ERROR
-            if book in trained or (average and not average.copied)
+            if book in trained or (average and not average.copied) or upside_down
             else Severity.WARNING,
             causes=book.causes,
         )

@@ -12,14 +12,16 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 
-@rule("VAE719", Severity.ERROR, before=("VAE702", "VAE711"))
+@rule("VAE719", Severity.ERROR, before=("VAE702", "VAE711", "VAE704"))
 def kl_div_misused(examination: Examination) -> Iterator[Finding | Verified]:
     """`F.kl_div` gets probabilities for logarithms, or divides by the wrong axis.
 
     ## What it checks
     The operands of every `F.kl_div`: whether they sum to 1 along an axis, before or after `exp`,
-    against what the function expects and `log_target` says. With `reduction="batchmean"` the
-    first axis has to be the batch's.
+    against what the function expects and `log_target` says. A logarithm of a probability is never
+    above 0. With `reduction="batchmean"` the first axis has to be the batch's; where it holds n
+    variables of each row, and the KL weighs just n times less than a summed reconstruction, that
+    is a warning.
 
     ## Why it matters
     `F.kl_div` computes `target * (log(target) - input)` and trusts its input to be a logarithm.
@@ -30,8 +32,9 @@ def kl_div_misused(examination: Examination) -> Iterator[Finding | Verified]:
     logarithms add `log_target=True`.
 
     ## False alarms
-    Operands that are neither probabilities nor their logarithms are not judged, nor is the order
-    of the two distributions. A first axis that is a multiple of the batch counts as the batch's.
+    Operands that never exceed 0 and are no logarithms of probabilities are not judged, nor is the
+    order of the two distributions. A mean over a row's variables is fine beside a reconstruction
+    that is a mean as well, or with a weight that makes up for it.
     """
     if examination.recording.error is not None:
         raise Unavailable("the training step raises before it can be measured")
@@ -46,6 +49,17 @@ def kl_div_misused(examination: Examination) -> Iterator[Finding | Verified]:
             at=m.op.span,
             measured={"measured": m.value},
             causes=frozenset({"kl", f"op:{m.op.index}"}),
+        )
+    for op, entries in examination.merged_rows:
+        found = True
+        yield Finding(
+            f"`batchmean` divides by {entries} times the rows: it takes each row's {entries} "
+            "variables for rows",
+            help='divide the sum by the batch size instead: `reduction="sum"`',
+            at=op.span,
+            measured={"variables of a row": entries},
+            severity=Severity.WARNING,
+            causes=frozenset({"kl", f"op:{op.index}"}),
         )
     if not found:
         yield Verified("`F.kl_div` gets what it expects")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ def output_range_unreachable(examination: Examination) -> Iterator[Finding | Ver
     if examination.subject.batch.guessed:
         raise Unavailable("the batch was made up; supply --input to judge the data's range")
     for c in examination.comparisons:
-        if c.reach is None or c.swapped or c.op.name in LOGITS:
+        if c.reach is None or c.swapped or c.op.name in LOGITS or math.isnan(sum(c.target)):
             continue
         low, high = c.reach
         data = f"[{c.target[0]:.3g}, {c.target[1]:.3g}]"
