@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
+from vaedoctor import check
 from vaedoctor.checkup import examine_subject
 from vaedoctor.finding import Severity
 from vaedoctor.subject.target import TargetError, load
@@ -186,3 +189,44 @@ def test_rows_that_a_view_mixes_are_an_error_in_a_library_too(
     named = load(library(tmp_path, monkeypatch, "viewed_rows", text))
     (error,) = examine_subject(named, select=["VAE504"]).findings
     assert error.severity is Severity.ERROR
+
+
+class Halves(nn.Module):
+    """Two methods that nothing says how to put together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(4, 4), nn.Linear(2, 4)
+
+    def inference(self, x: Tensor) -> dict[str, Tensor]:
+        mu, logvar = self.up(x).chunk(2, -1)
+        q = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        return {"mu": mu, "logvar": logvar, "q": q}
+
+    def generative(self, inferred: dict[str, Tensor], x: Tensor) -> Tensor:
+        out: Tensor = self.down(inferred["q"])
+        return out
+
+
+class Misspelt(Halves):
+    def foward(self, x: Tensor) -> Tensor:
+        return self.generative(self.inference(x), x)
+
+
+def halves(m: Halves, x: Tensor) -> Tensor:
+    inferred = m.inference(x)
+    mu, logvar = inferred["mu"], inferred["logvar"]
+    kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1)
+    return (0.5 * (m.generative(inferred, x) - x).square().sum(1) + kl).mean()
+
+
+def test_an_instance_that_nobody_can_call_is_refused_and_not_found_ill() -> None:
+    for model, said in ((Halves(), "none could be put together"), (Misspelt(), "`foward` may be")):
+        with pytest.raises(TargetError, match=said):
+            check(model, torch.rand(8, 4))
+
+
+def test_a_loss_that_runs_the_parts_itself_is_enough() -> None:
+    report = check(Halves(), torch.rand(8, 4), objective=halves)
+    assert [f for f in report.findings if f.severity is not Severity.NOTE] == []
+    assert {"VAE302", "VAE701"} <= {o.code for o in report.outcomes if o.status == "passed"}

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from .batches.supported import within_the_support
-from .calling import Calling
+from .calling import Calling, has_forward
 from .choosing import cannot_run_as_made_up, first_that_runs
 from .code import cuda
 from .code.source import span_of
@@ -18,6 +18,7 @@ from .construct.built import Built
 from .construct.optimizers import backwards_in, optimizers_of
 from .construct.unbuildable import is_of_a_library
 from .errors import TargetError, summary
+from .forwardless import meant_as_forward, without_forward
 from .loss.objective import find_objective
 from .loss.own_batch import own_batch, runs_alone
 from .loss.refilled import Search, refilled
@@ -40,6 +41,8 @@ def assembled(models: Iterator[Built], wanted: Wanted, objective: Any) -> Subjec
     calling = calling.settled(model, batch, wanted.seed)
     with calling.on(model):
         batch, chosen, notes = _with_objective(built, batch, calling, wanted, objective)
+    if chosen is None and calling.parts is None and not batch.ran and not has_forward(model):
+        raise meant_as_forward(model) or without_forward(model, wanted.target)
     if isinstance(calling.parts, GuideModel):
         _refuse_unsure(built, batch, calling, wanted, chosen)
     optimizers, optimizer_at = optimizers_of(model, built.aftermath, source, wanted.namespace)

@@ -91,9 +91,12 @@ class _Finder:
     def given(self, thing: Callable[..., Any] | str) -> Objective:
         """The objective the user named; `TargetError` when a parameter cannot be bound."""
         loss = self._named(thing) if isinstance(thing, str) else as_loss(thing)
-        if not self.batch.ran:
-            return self.attempts.objective(loss, self.attempts.lazy(loss))
         with_model = model_first(parameters_of(loss.function))
+        if not self.batch.ran:
+            alone = None if has_forward(self.model) else self.attempts.one(loss, with_model)
+            if alone is not None and alone.useful:  # it runs the model's parts itself
+                return alone.objective
+            return self.attempts.objective(loss, self.attempts.lazy(loss))
         if self.attempts.may_take_model(loss):
             first = self.attempts.one(loss, with_model)
             if first.works:
