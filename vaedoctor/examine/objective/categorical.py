@@ -38,8 +38,9 @@ def misuses(recording: Recording, rows: int | None) -> Iterator[Misuse]:
                 "take the logarithm first: `F.log_softmax(logits, -1)`",
                 float(first.detach().min()),
             )
-        for tensor, which in ((first, "first"), (second, "as target")):
-            if (tensor is first or logs) and _no_logarithms(tensor):
+        for tensor, other, which in ((first, second, "first"), (second, first, "as target")):
+            known = _probabilities(other) or _logarithms(other)  # it is a KL of categories
+            if (tensor is first or logs) and known and _no_logarithms(tensor):
                 yield Misuse(
                     op,
                     f"`kl_div` expects log-probabilities {which} and gets numbers above 0",
