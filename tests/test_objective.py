@@ -482,3 +482,20 @@ def test_a_word_with_a_default_is_no_output() -> None:
     found, _ = find_objective(model, as_batch(model, torch.rand(4, 12)), loss)
     assert found is not None
     assert found.run(model, as_batch(model, torch.rand(4, 12))).dim() == 0
+
+
+class Scripted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(12, 6), nn.Linear(3, 12)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mu, logvar = self.up(x).chunk(2, -1)
+        return self.down(mu + torch.randn_like(mu) * torch.exp(logvar / 2)), mu, logvar
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is")
+def test_a_scripted_model_has_no_code_to_read_and_is_examined() -> None:
+    subject = from_instance(torch.jit.script(Scripted()), X)
+    assert subject.batch.ran
+    assert subject.objective is None

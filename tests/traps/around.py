@@ -293,3 +293,13 @@ class RisingMultiplier(Gaussian):
         self.multiplier.mul_(1.01)
         error = 0.5 * (r - x).pow(2).sum(1).mean()
         return error * self.multiplier + divergence(mu, lv).mean()
+
+
+class Cyclic(Gaussian):
+    """What was decoded is encoded and decoded once more, by the name of the forward pass."""
+
+    def loss(self, x):
+        r, mu, lv = self.forward(x)
+        again, _, _ = self.forward(r.detach())
+        cycle = 0.1 * (again - x).pow(2).sum(1).mean()
+        return (0.5 * (r - x).pow(2).sum(1) + divergence(mu, lv)).mean() + cycle

@@ -113,6 +113,8 @@ def _uppers(anatomy: Anatomy) -> Iterator[tuple[Latent, bool]]:
         layers = (op for op in anatomy.recording.ops if flow.layer(op) and op.makes)
         made = [m for op in layers if any(v.index in after for v in op.reads) for m in op.makes]
         behind = flow.ancestors(latent.z)
+        if anatomy.x_hat is not None and anatomy.x_hat.index in behind:
+            continue  # the reconstruction encoded once more
         lower = [x for x in anatomy.sampled if x.z.index in behind]
         if not beside & heads and latent.z.index in flow.ancestors(end, stop=made):
             continue  # a loss that reads the sample bare may match it to its prior

@@ -215,7 +215,7 @@ class Layers:
 
     def mentions(self, word: str) -> bool:
         """Whether the model's forward names a function."""
-        tree = function_tree(type(self._model).forward)
+        tree = function_tree(getattr(type(self._model), "forward", None))
         return tree is not None and word in ast.dump(tree)
 
     def bare_weights(self) -> list[Shape]:

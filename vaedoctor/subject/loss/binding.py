@@ -130,7 +130,7 @@ class _Names(Taken):
 
     def _returned(self) -> Any:
         """What forward is annotated to return."""
-        forward = type(self.binding.model).forward
+        forward = getattr(type(self.binding.model), "forward", None)
         return getattr(forward, "__annotations__", {}).get("return")
 
     def _several(self, p: inspect.Parameter) -> None:

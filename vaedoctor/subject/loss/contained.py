@@ -37,7 +37,7 @@ def returned_loss(model: nn.Module, output: Any) -> tuple[Objective | None, bool
 
 def minimized_loss(model: nn.Module, output: Any, source: Source | None) -> Objective | None:
     """The output in an unnamed place from which the file goes backward."""
-    own = source or source_of(type(model).forward)
+    own = source or source_of(getattr(type(model), "forward", None))
     if own is None or not isinstance(output, tuple | list):
         return None
     name, place = minimized_place(own, len(output)) or ("", 0)

@@ -66,7 +66,7 @@ class Binding:
 
 def return_names(model: nn.Module) -> list[Any]:
     """The names in the last `return a, b, c` of forward, nested tuples as nested lists."""
-    tree = function_tree(type(model).forward)
+    tree = function_tree(getattr(type(model), "forward", None))
     returns = [n for n in ast.walk(tree) if isinstance(n, ast.Return)] if tree else []
     if not returns:
         return []
