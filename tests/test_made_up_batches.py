@@ -18,10 +18,11 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from vaedoctor.subject.batches.batch import find_batch
 from vaedoctor.subject.batches.layers import Layers
 from vaedoctor.subject.batches.resizing import Resizing
+from vaedoctor.subject.batches.states import rows_axis
 from vaedoctor.subject.errors import TargetError
 from vaedoctor.subject.target import from_instance, load
 from vaedoctor.subject.trials.slots import Slot, slots_of
-from vaedoctor.subject.trials.witness import Failed, Operand
+from vaedoctor.subject.trials.witness import Failed, Operand, observe
 
 
 class Of(nn.Module):
@@ -153,6 +154,23 @@ class Frames(Of):
     def forward(self, video: Tensor) -> Tensor:
         b, t, c, h, w = video.shape
         return self.down(self.up(video.reshape(b * t, c, h, w))).view(b, t, c, h, w)
+
+
+class Last(Of):
+    """The last step of each row is read, as `durations` says; nothing names its kind."""
+
+    def forward(self, x: Tensor, durations: Tensor) -> Tensor:
+        h = self.up(x)[0]
+        last = h[torch.arange(len(x)), durations - 1]
+        return self.out(last)[:, None].expand(-1, x.size(1), -1)
+
+
+class OneStep(Of):
+    """A step of each row is read, which one an argument says."""
+
+    def forward(self, x: Tensor, place: Tensor) -> Tensor:
+        h = self.up(x)[0]
+        return self.out(h[torch.arange(len(x)), place])[:, None].expand(-1, x.size(1), -1)
 
 
 class Points(Of):
@@ -619,3 +637,30 @@ def test_a_picture_gets_both_sides_of_the_one_that_came_out() -> None:
     layers = Layers(nn.Conv2d(3, 4, 4), {}, 8)
     first = next(Resizing(layers).of({"film": slots["film",]}, failed, slots, text))
     assert slots_of(first)["film",].shape == (8, 4, 3, 64, 64)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Last, "durations"), (OneStep, "place")])
+def test_an_index_beside_another_one_is_of_each_row_and_the_rows_come_first(
+    kind: type[Of], name: str
+) -> None:
+    subject = from_instance(kind(up=nn.GRU(4, 9, batch_first=True), out=nn.Linear(9, 4)))
+    x, beside = subject.batch.args
+    assert (x.shape, beside.shape, subject.batch_axis) == ((8, 11, 4), (8,), 0)
+    assert name != "durations" or bool((beside == 11).all())
+
+
+@pytest.mark.parametrize(
+    ("layer", "beside", "axis"),
+    [
+        (nn.GRU(4, 9, batch_first=True), Slot((3,)), 0),
+        (nn.GRU(4, 9), Slot((3,)), 1),
+        (nn.GRU(4, 9), Slot((11,), "index"), 0),
+        (nn.GRU(4, 9), Slot((8,), "index"), 1),
+    ],
+)
+def test_rows_that_a_layer_or_an_index_says_come_first_are_not_taken_for_steps(
+    layer: nn.GRU, beside: Slot, axis: int
+) -> None:
+    x = torch.rand(11, 8, 4)
+    seen = observe(lambda: layer(x), layer, {("x",): x}, seed=0)
+    assert rows_axis({"x": Slot((11, 8, 4)), "y": beside}, seen, 8) == axis

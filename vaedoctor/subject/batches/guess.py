@@ -52,7 +52,7 @@ from .revisions import (
     parted,
     unmasked,
 )
-from .states import halved, is_option, is_small, key, plain
+from .states import halved, is_option, is_small, key, plain, rows_axis
 
 _MOST_TRIALS = 60
 _MOST_AFTER_RUN = 12
@@ -302,7 +302,7 @@ class Guesser:
         trial = seen.trial
         fit = fits(trial.value, main) if trial.ran and main is not None else 0
         score = (int(trial.ran), fit, seen.progress)
-        axis = None if self._has_graph(state) else self._sample_axis(state)
+        axis = None if self._has_graph(state) else rows_axis(state, seen, self.layers.rows)
         origin = self._origin(state, layer, seen)
         misfit, blamed = is_misfit(seen), blamed_in(seen)
         return Made(args, kwargs, origin, trial, score, axis, misfit, seen.work, blamed), seen
@@ -335,13 +335,6 @@ class Guesser:
         shapes = [s.shape for s in slots_of(state).values()]
         flat = bool(shapes) and 0 < len(shapes[0]) < 3
         return flat and (any(map(is_graph, names)) or holds_graph(self.model, shapes[0][0]))
-
-    def _sample_axis(self, state: State) -> int:
-        """0, or 1 where the steps come first."""
-        slots = list(slots_of(state).values())
-        rows = next((s.shape[0] for s in slots if s.kind == "length"), self.layers.rows)
-        main = slots[0].shape if slots else ()
-        return int(len(main) > 1 and main[0] != rows and main[1] == rows)
 
     def _origin(self, state: State, layer: nn.Module | None, seen: Observed) -> str:
         reached = next((c.module for c in seen.trial.calls if isinstance(c.module, KNOWN)), layer)

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..code.signatures import annotations_of
 from ..trials.slots import Slot, State, reshaped, slots_of
+from ..trials.witness import Observed
 
 
 def key(state: State) -> str:
@@ -64,3 +65,22 @@ def is_option(model: nn.Module, name: str) -> bool:
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     kinds = set(typing.get_args(hint) if union else [hint]) - {type(None)}
     return bool(kinds) and kinds <= {int, float, bool, str}
+
+
+def rows_axis(state: State, seen: Observed, rows: int) -> int:
+    """The axis of a batch's `rows` rows: 0, or 1 where the steps come first.
+
+    Steps do not come first in a recurrent layer that was told `batch_first=True`, nor where what
+    is said of each row, an index or a length, has as many entries as the first axis.
+    """
+    slots = list(slots_of(state).values())
+    rows = next((s.shape[0] for s in slots if s.kind == "length"), rows)
+    main = slots[0].shape if slots else ()
+    if not (len(main) > 1 and main[0] != rows and main[1] == rows):
+        return 0
+    beside = {s.shape for s in slots[1:] if s.kind in {"index", "length"}}
+    rows_first = any(
+        isinstance(c.module, nn.RNNBase) and c.module.batch_first and c.shape == main
+        for c in seen.trial.calls
+    )
+    return int(not rows_first and ((main[0],) not in beside or (rows,) in beside))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from ..trials.slots import Path, Slot, State, changed, reshaped
-from ..trials.witness import Failed, Observed, Operand, local_values
+from ..trials.witness import Failed, Observed, Operand, local_values, user_frame
 
 _NUMBER_GIVEN = re.compile(
     r"[Tt]ensor.*(but got|not|found) (int|float|bool)\b"
@@ -36,7 +36,11 @@ def of_another_kind(
         count = next((o for o in failed.others if isinstance(o, int)), 0)
         count = count or failed.options.get("num_classes", 0)
         yield from _as_index(state, operands[0], slots, count if count > 0 else 5)
+    elif name == "__getitem__" and "indexing tensors could not be broadcast" in text:
+        yield from _as_length(state, failed, slots)
+        yield from _side_by_side(state, operands[1:], slots)
     elif name == "__getitem__" and ("indices" in lower or "index" in lower):
+        yield from _as_length(state, failed, slots)
         size = operands[0].shape[0] if operands[0].shape else 2
         for operand in operands[1:]:
             yield from _as_index(state, operand, slots, size)
@@ -57,6 +61,27 @@ def of_another_kind(
             for path in operand.paths:
                 if slots[path].kind in {"index", "bool", "length"}:
                     yield changed(state, path, replace(slots[path], kind="real"))
+
+
+def _as_length(state: State, failed: Failed, slots: Mapping[Path, Slot]) -> Iterator[State]:
+    """`h[rows, lengths - 1]` is the last step of each row: as many as there are, so all count."""
+    frame, held = user_frame(failed.error), failed.operands[0].shape
+    less = set(re.findall(r"\b(\w+) - 1\b", frame[1])) if frame is not None else set()
+    for at, operand in enumerate(failed.operands[1:]):
+        for path in operand.paths if 0 < at < len(held) else ():
+            if str(path[-1]) in less and slots[path].kind != "length":
+                yield changed(state, path, Slot(held[:1], "length", held[at]))
+
+
+def _side_by_side(
+    state: State, indices: list[Operand], slots: Mapping[Path, Slot]
+) -> Iterator[State]:
+    """`h[rows, last]`: an index that goes with another one has as many entries."""
+    for other in indices:
+        for one in indices:
+            if len(one.shape) > len(other.shape):
+                for path in (p for p in one.paths if slots[p].shape == one.shape):
+                    yield changed(state, path, replace(slots[path], shape=other.shape))
 
 
 def _as_index(
