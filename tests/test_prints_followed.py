@@ -349,3 +349,33 @@ def test_a_switch_of_the_model_is_a_place(write: Write, monkeypatch: pytest.Monk
     text = print_of(target)
     switch = {"# model.pretrain = True": "    model.pretrain = True"}
     assert followed(text, switch).batch.ran
+
+
+ZIPPED = """
+from collections.abc import Sequence
+
+class VAE(Body):
+    def __init__(self, x_dim: int, z_dim: int, kernel_sizes: list[int],
+                 dilation_sizes: Sequence[Sequence[int]], upsample_initial_channel: int):
+        super().__init__(x_dim, z_dim)
+        self.blocks = nn.ModuleList(
+            nn.Conv1d(1, 1, k, dilation=d[1], padding=(k - 1) * d[1] // 2)
+            for k, d in zip(kernel_sizes, dilation_sizes, strict=True)
+        )
+        self.mix = nn.Linear(upsample_initial_channel // 4, x_dim)
+
+    def forward(self, x):
+        z, mu, logvar = self.sampled(x)
+        out = self.down(z)[:, None]
+        for block in self.blocks:
+            out = out + block(out)
+        return out[:, 0] + self.mix.weight.mean(), mu, logvar
+"""
+
+
+def test_lists_of_lists_are_made_up_as_long_as_what_they_go_beside(write: Write) -> None:
+    subject = load(write(ZIPPED))
+    assert subject.batch.ran
+    made = next(n for n in subject.notes if n.startswith("made up"))
+    assert "dilation_sizes=[[1, 3, 5], [1, 3, 5]]" in made or "[[1,3,5],[1,3,5]]" in made
+    assert subject.model.mix.in_features > 1

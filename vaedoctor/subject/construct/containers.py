@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import re
+import typing
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..code.uses import Use
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 _EMPTY = inspect.Parameter.empty
 _ITEMS = 2
+_DILATIONS = re.compile(r"dilat")
+_GROWING = (1, 3, 5)  # of which a block of two layers reads the first two
 
 
 class Containers:
@@ -44,6 +48,8 @@ class Containers:
         """A short list of sizes, or of whatever its elements are."""
         if use.count is not None or (args and Ellipsis not in args and origin is tuple):
             return self.positions(name, use, len(args) or None)
+        if (rows := self._nested(name, use, inner, origin)) is not None:
+            return rows
         named = [c for c in self.of.sizes.named(name) if isinstance(c, tuple | list)]
         if use.sized and self.of.sizes.kind(name) == "input" and not named:
             named = [(1, 28, 28), (3, 32, 32)]
@@ -64,6 +70,16 @@ class Containers:
         if origin is tuple:
             return [tuple(f) for f in found]
         return found if inner is not _EMPTY else [*found, *(tuple(f) for f in found[:1])]
+
+    def _nested(self, name: str, use: Use, inner: Any, origin: Any) -> list[Any] | None:
+        """`Sequence[Sequence[int]]`: as many lists as any other list is long, to go beside it."""
+        kind, args = typing.get_origin(inner), typing.get_args(inner)
+        if not (isinstance(kind, type) and issubclass(kind, Sequence)):
+            return None
+        within = self.lists(name, use.items or Use(), args[0] if args else _EMPTY, kind, args)
+        if _DILATIONS.search(name) and args and args[0] is int:
+            within = [kind(_GROWING) if kind in (list, tuple) else list(_GROWING), *within]
+        return [(tuple if origin is tuple else list)([w] * _ITEMS) for w in within]
 
     def positions(self, name: str, use: Use, count: int | None = None) -> list[Any]:
         """`c, h, w = shape`: one value for each name it is unpacked into."""

@@ -71,7 +71,11 @@ _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
         (2, 1),
     ),
     (r"(\w+_)?(layers?|blocks?|res\w*|units)_per_\w+", (2, 1)),
-    (r"\w*(compression|downsampl\w*|upsampl\w*|shrink\w*)_?(ratio|factor|rate|scale)?", (2, 4, 8)),
+    (
+        r"(?!.*ch(ans?|annels?)?$)\w*(compression|downsampl\w*|upsampl\w*|shrink\w*)"
+        r"_?(ratio|factor|rate|scale)?",
+        (2, 4, 8),
+    ),
     (
         r"(img|image|im|input|in|x|data|obs|sample)_?(size|res|resolution|dim|hw)?_?(shape)|shape"
         r"|(img|image)_?dims",
