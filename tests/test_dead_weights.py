@@ -111,6 +111,7 @@ DEAD = {
     "beside a string of its name": ("self.kl = 4.0", "rec + kl\n\n    shown = ('rec', 'kl')", "kl"),
     "without a term": ("self.gewicht = 2.0", "rec + kl", "gewicht"),
     "in Portuguese": ("self.peso_forma = 0.3", "rec + kl", "peso_forma"),
+    "of a KL by any other word": ("self.kl_waga = 4.0", "rec + kl", "kl_waga"),
     "by a Greek letter": ("self.gamma, self.rate = 10.0, 1", "rec + 10.0 * kl", "gamma"),
     "that a loop raises": ("self.lampo = 0.5", "rec + kl", "lampo"),
     "on an object of the loss": (

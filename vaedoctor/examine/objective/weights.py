@@ -54,6 +54,8 @@ _OF_A_TERM = re.compile(
 One that is called like a term of a sum, `tc` beside `rec + mi + tc`, is one as well.
 """
 
+_OF_A_KL = re.compile(r"(.*_)?kld?_\w+|\w+_kld?")
+
 
 @dataclass(frozen=True, slots=True)
 class DeadWeight:
@@ -129,6 +131,7 @@ class _Kept:
             return not _bounds_another(self.kind, self.name)
         known = self.of_kl or _OF_A_TERM.fullmatch(self.name.lower()) is not None
         if isinstance(self.value, float):
+            known |= _OF_A_KL.fullmatch(self.name.lower()) is not None
             known |= is_summand(self.kind, self.name)
             known |= scheduled_at(self.kind, self.name) is not None
         return known and not is_read(self.kind, self.name, self.container or self.name)
