@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from test_unlike_styles import line_of
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
+from traps import around
 
 import vaedoctor
 from vaedoctor.examine.anatomy.anatomy import anatomize
@@ -240,6 +241,22 @@ def test_what_is_made_of_a_mask_is_the_same_of_any(least: float) -> None:
     mask = (torch.arange(7)[None] < torch.tensor([7, 3, 4, 5, 6, 4])[:, None]).float()
     told = codes(Frames(masked=True, least=least), torch.randn(6, 7, 5), mask)
     assert ("VAE715" in told) is (least < 0)
+
+
+class CountsPaddingInItsKl(around.StepsOfUnlikeLengths):
+    """The reconstruction alone leaves the steps beyond the lengths out."""
+
+    def counted(self, kl: Tensor, inside: Tensor) -> Tensor:
+        return kl
+
+
+def test_padding_that_counts_in_the_kl_alone() -> None:
+    model = CountsPaddingInItsKl()
+    report = vaedoctor.check(model, model.batch(), objective="loss")
+    (told,) = [f for f in report.findings if f.code == "VAE715"]
+    assert told.measured == {"padded steps whose KL moves the loss": 15}
+    assert told.at is not None
+    assert told.at.line == line_of("self.counted(", around.StepsOfUnlikeLengths)
 
 
 class Steps(nn.Module):

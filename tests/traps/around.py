@@ -303,3 +303,86 @@ class Cyclic(Gaussian):
         again, _, _ = self.forward(r.detach())
         cycle = 0.1 * (again - x).pow(2).sum(1).mean()
         return (0.5 * (r - x).pow(2).sum(1) + divergence(mu, lv)).mean() + cycle
+
+
+class StepsOfUnlikeLengths(nn.Module):
+    """A latent a step; the KL of what is padding is left out as its reconstruction is."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.cell, self.down = nn.Linear(10, 6), nn.GRUCell(7, 6), nn.Linear(9, 4)
+
+    def forward(self, x, lengths):
+        h, made, mus, logvars = x.new_zeros(len(x), 6), [], [], []
+        for step in x.unbind(1):
+            mu, logvar = self.up(torch.cat([step, h], -1)).chunk(2, -1)
+            z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+            made.append(self.down(torch.cat([z, h], -1)))
+            h = self.cell(torch.cat([step, z], -1), h)
+            mus.append(mu)
+            logvars.append(logvar)
+        inside = torch.arange(x.shape[1], device=x.device)[None] < lengths[:, None]
+        return *(torch.stack(each, 1) for each in (made, mus, logvars)), inside
+
+    def loss(self, x, lengths):
+        r, mu, lv, inside = self(x, lengths)
+        nll = 0.5 * (r - x).pow(2).sum(-1) * inside
+        return (nll + self.counted(divergence_of_each(mu, lv), inside)).sum(1).mean()
+
+    def counted(self, kl, inside):
+        return kl * inside
+
+    @staticmethod
+    def batch():
+        lengths = torch.tensor([7, 4, 5, 7, 3, 6, 5, 4])
+        return uniform(8, 7, 4) * (torch.arange(7)[None] < lengths[:, None])[..., None], lengths
+
+
+class GapsAmongSteps(nn.Module):
+    """Where nothing was measured nothing is scored; a latent of every step has its KL all the same.
+
+    The mask is of gaps, and it is no padding.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(4, 6), nn.Linear(3, 4)
+
+    def forward(self, x, mask):
+        mu, lv = self.up(x).chunk(2, -1)
+        return self.down(mu + torch.randn_like(mu) * (lv / 2).exp()), mu, lv
+
+    def loss(self, x, mask):
+        r, mu, lv = self(x, mask)
+        nll = (0.5 * (r - x).pow(2).sum(-1) * mask).sum(1)
+        return (nll + divergence_of_each(mu, lv).sum(1)).mean()
+
+    @staticmethod
+    def batch():
+        mask = (uniform(8, 7) > 0.4).float()
+        return uniform(8, 7, 4) * mask[..., None], mask
+
+
+class AsManyUnitsAsSteps(nn.Module):
+    """One latent a row, of as many units as there are steps; its encoder reads the padding."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(28, 14), nn.Linear(7, 28)
+
+    def forward(self, x, lengths):
+        mu, lv = self.up(x.flatten(1)).chunk(2, -1)
+        return self.down(mu + torch.randn_like(mu) * (lv / 2).exp()).view(-1, 7, 4), mu, lv
+
+    def loss(self, x, lengths):
+        r, mu, lv = self(x, lengths)
+        inside = torch.arange(x.shape[1], device=x.device)[None] < lengths[:, None]
+        nll = (0.5 * (r - x).pow(2).sum(-1) * inside).sum(1)
+        return (nll + 0.5 * (mu.pow(2) + lv.exp() - 1 - lv).sum(1)).mean()
+
+    batch = staticmethod(StepsOfUnlikeLengths.batch)
+
+
+def divergence_of_each(mu, lv):
+    """The KL to N(0, I) of each step."""
+    return 0.5 * (mu.pow(2) + lv.exp() - 1 - lv).sum(-1)

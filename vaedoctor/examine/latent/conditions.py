@@ -22,7 +22,8 @@ from ..runs.flow import Flow
 from ..runs.recording import ESCAPES, Op, Value, tensors_in
 from ..runs.step import run_recorded
 from .blanked import blanked
-from .masks import are_lengths, counted_padding, loose_at
+from .masks import are_lengths, counted_padding, loose_at, steps_beyond
+from .padded_kl import others_at, padded_kl
 
 MASK = re.compile(r".*(mask|valid|length|lens|padding).*|seq_len", re.I)
 _LABEL = re.compile(
@@ -38,7 +39,8 @@ class Condition:
     is, `moves` how far x_hat moves under another value of it (None where not tried).
     `loose` says of a mask in the loss that no entry of x_hat is left out by it, `padded` how many
     steps beyond a row's length the loss looks at, `blind` that what the loss makes of the mask is
-    one and the same of any mask; `blanked` makes what the decoder gets instead.
+    one and the same of any mask, `of_kl` that it is a KL of each step that looks at them; `blanked`
+    makes what the decoder gets instead.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Condition:
     padded: int = 0
     blanked: Op | None = None
     blind: bool = False
+    of_kl: bool = False
 
     @property
     def unused(self) -> bool:
@@ -91,16 +94,45 @@ def conditions(
         if mask and loose is None and value is not None and judged:
             loose = _lost_in(subject, anatomy, value, seed, rewind, scoring=True)
             blind = loose is not None
+        of_kl = False
+        if mask and loose is None and judged:
+            loose, padded = _counted_in_kl(subject, anatomy, tensor, seed, rewind)
+            of_kl = loose is not None
         at = last.span if last is not None else _signature(subject.model)
         blank = None
         if not mask and value is not None and judged:
             blank = blanked(subject, anatomy, value, seed, rewind)
         found.append(
             Condition(
-                name, mask, declared, reads_it, judged, moves, last, at, loose, padded, blank, blind
+                name,
+                mask,
+                declared,
+                reads_it,
+                judged,
+                moves,
+                last,
+                at,
+                loose,
+                padded,
+                blank,
+                blind,
+                of_kl,
             )
         )
     return found
+
+
+def _counted_in_kl(
+    subject: Subject, anatomy: Anatomy, lengths: Tensor, seed: int, rewind: Callable[[], None]
+) -> tuple[Op | None, int]:
+    """What adds up the KL of steps beyond the rows' lengths, and how many such steps there are."""
+    x = anatomy.x.tensor if anatomy.x is not None else None
+    beyond = steps_beyond(x, lengths)
+    if x is None or beyond is None:
+        return None, 0
+    moved = exchanged(subject.batch, x, others_at(x, beyond))
+    found = padded_kl(subject, anatomy, beyond, moved, seed, rewind)
+    return found, int(beyond.sum()) if found is not None else 0
 
 
 def _candidates(subject: Subject, anatomy: Anatomy) -> Iterator[tuple[str, Tensor, bool]]:

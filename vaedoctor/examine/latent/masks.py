@@ -104,6 +104,13 @@ def are_lengths(x: Tensor | None, given: Tensor) -> bool:
     return bool((last != pad).reshape(len(x), -1).any(1).all())
 
 
+def steps_beyond(x: Tensor | None, given: Tensor) -> Tensor | None:
+    """Which steps [B, T] of x are padding by lengths [B]; of masks, which may be gaps, None."""
+    if x is None or x.dim() < 2 or given.dim() != 1:
+        return None
+    return _padded_steps(x.detach(), given.detach())
+
+
 def _padded_steps(x: Tensor, given: Tensor) -> Tensor | None:
     """Which steps [B, T] of x are padding, by lengths [B] or by a mask [B, T]; None if unsure."""
     if given.dim() == 1 and tuple(given.shape) == x.shape[:1] and not given.is_floating_point():

@@ -23,7 +23,9 @@ def mask_has_no_effect(examination: Examination) -> Iterator[Finding | Verified]
     0/1 mask is multiplied into the loss, whether the gradient at x_hat is 0 where the mask is 0 (or
     where it is 1). Of lengths and of masks over [B, T], whether padded steps, all holding one value
     in the input, have a gradient: all of them, or most and more than two of a row. Whether what
-    meets x_hat in the loss is one and the same of any mask: `mask >= 0`.
+    meets x_hat in the loss is one and the same of any mask: `mask >= 0`. Beside a reconstruction
+    that leaves the steps beyond the lengths out, whether other values there move the KL of those
+    steps, and the loss by it alone.
 
     ## Why it matters
     Padding then counts in the loss: the model learns to predict it, and the loss looks low. A loss
@@ -34,7 +36,8 @@ def mask_has_no_effect(examination: Examination) -> Iterator[Finding | Verified]
 
     ## False alarms
     A mask that only steers attention or packing, weights that are not 0 and 1, and masks along
-    one axis are not judged beyond being read at all.
+    one axis are not judged beyond being read at all. Padding that is meant to be learned, as the
+    end of a text, is told: nothing in the step says that it is meant.
     """
     found = [c for c in examination.conditions if c.mask]
     if not found:
@@ -46,7 +49,11 @@ def mask_has_no_effect(examination: Examination) -> Iterator[Finding | Verified]
         loose = mask.loose
         yield Finding(
             _said(mask),
-            help="multiply each element's loss by the mask before summing",
+            help=(
+                "multiply each step's KL by the mask before summing"
+                if mask.of_kl
+                else "multiply each element's loss by the mask before summing"
+            ),
             at=loose.span if loose is not None else mask.at,
             measured=_measured(mask),
             causes=frozenset({f"condition:{mask.name}"}),
@@ -57,6 +64,11 @@ def mask_has_no_effect(examination: Examination) -> Iterator[Finding | Verified]
 
 
 def _said(mask: Condition) -> str:
+    if mask.of_kl:
+        return (
+            f"the KL of {mask.padded} steps that are padding by `{mask.name}` counts in the loss; "
+            "their reconstruction does not"
+        )
     if mask.padded:
         return f"{mask.padded} steps that are padding by `{mask.name}` count in the loss"
     if mask.loose is None:
@@ -67,6 +79,8 @@ def _said(mask: Condition) -> str:
 
 
 def _measured(mask: Condition) -> dict[str, Number]:
+    if mask.of_kl:
+        return {"padded steps whose KL moves the loss": mask.padded}
     if mask.padded:
         return {"padded steps with a gradient": mask.padded}
     if mask.loose is None:
