@@ -195,6 +195,38 @@ class TestSizes:
         with examined(Model(), X) as examination:
             assert sorted(f.size for f in examination.sizes.faults) == sorted(failing)
 
+    @pytest.mark.parametrize(
+        ("noise", "given", "failing"),
+        [
+            (lambda m, h: torch.randn(4, 3), (), [3, 8]),
+            (lambda m, h: torch.randn(4, 3), (4,), []),  # the caller says how many
+            (lambda m, h: torch.randn(4, 3), (torch.zeros(2, 4),), []),
+            (lambda m, h: torch.randn(h.shape), (), []),
+            (lambda m, h: torch.randn(3), (), []),  # the same for every row
+            (lambda m, h: m.norm(h) * torch.randn(len(h), 1), (), []),
+            (lambda m, h: (h.view(2, -1, 3) + torch.randn(2, 1, 1)).view(-1, 3), (), []),
+            (lambda m, h: torch.randn(4, 3) + m.table, (), []),  # a row for each of all the data
+        ],
+    )
+    def test_noise_of_a_written_out_size_in_training_mode(
+        self, noise: Any, given: tuple[Any, ...], failing: list[int]
+    ) -> None:
+        class Noisy(VAE):
+            def __init__(self) -> None:
+                super().__init__()
+                self.norm = nn.BatchNorm1d(3)
+                self.table = nn.Parameter(torch.zeros(4, 3))
+
+            def forward(self, x: Tensor, *given: Any) -> Any:
+                mu, logvar = self.encoder(x).chunk(2, 1)
+                e = noise(self, mu) * torch.exp(0.5 * logvar) if self.training else 0
+                return self.decoder(mu + e), mu, logvar
+
+        with examined(Noisy(), X, *given) as examination:
+            faults = examination.sizes.faults
+        assert [f.size for f in faults] == failing
+        assert all(f.training and f.at is not None for f in faults)
+
     def test_batch_normalisation_may_have_one_row(self) -> None:
         model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 6))
         with examined(model, X) as examination:

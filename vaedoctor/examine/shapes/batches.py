@@ -17,6 +17,7 @@ from ..anatomy.evaluation import Landmark, reconstruction_in, returned, run_forw
 from ..runs.repeat import mark_of
 from .batchrows import axes_in, axis_of, rows_of, with_rows
 from .sizefaults import TOLERANCE, SizeFault, fault_of
+from .trainingsizes import written_out_in_training
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ def try_sizes(
 ) -> Sizes:
     """Run B-1, one and 2B rows in evaluation mode with still noise and compare row by row.
 
+    Where all is well, in training mode too, for noise of a written-out size.
+
     Raises Unavailable where one row was made up because more do not run, and with it what the
     model does without: that may be to blame.
     """
@@ -46,9 +49,14 @@ def try_sizes(
         if len(index) not in (0, rows):
             trials[len(index)] = index
     difference = _quick(subject, anatomy, seed, rewind, trials)
-    if difference is not None:
-        return Sizes(rows, tuple(trials), (), difference)
-    return _recorded(subject, anatomy, seed, rewind, trials, compare)
+    found = (
+        Sizes(rows, tuple(trials), (), difference)
+        if difference is not None
+        else _recorded(subject, anatomy, seed, rewind, trials, compare)
+    )
+    if found.faults or anatomy.recording.error is not None:
+        return found
+    return replace(found, faults=written_out_in_training(subject, anatomy, seed, rewind, rows))
 
 
 def _optional(subject: Subject) -> bool:

@@ -23,7 +23,8 @@ _FACTORIES = frozenset("zeros ones full empty rand randn randint normal arange e
 class SizeFault:
     """A batch size at which the model raises, or gives rows another result or shape.
 
-    `spread` says that it raises where a vector of the batch meets as many columns.
+    `spread` says that it raises where a vector of the batch meets as many columns, `training` that
+    it does in training mode only.
     """
 
     size: int
@@ -33,6 +34,7 @@ class SizeFault:
     difference: float = 0.0
     still: int = 0
     spread: bool = False
+    training: bool = False
 
 
 def fault_of(

@@ -19,7 +19,8 @@ def batch_size_hard_coded(examination: Examination) -> Iterator[Finding | Verifi
     ## What it checks
     The model runs on one row less, on one row and on twice the rows, in evaluation mode with all
     noise at its centre; the user's loss runs on the first and the last. Each row of x_hat must be
-    what it was in the whole batch.
+    what it was in the whole batch. Noise may be drawn in training mode only: there, one row less
+    and twice the rows must not both meet noise of the usual number of rows.
 
     ## Why it matters
     The last batch of an epoch is smaller and inference often has one sample. A written-out batch
@@ -44,6 +45,7 @@ def batch_size_hard_coded(examination: Examination) -> Iterator[Finding | Verifi
     fault = sizes.faults[0]
     raised = fault.kind in ("raises", "refuses", "loss")
     where = "the loss" if fault.kind == "loss" else "the model"
+    where = f"in training mode {where}" if fault.training else where
     yield Finding(
         f"{where} raises on a batch of {fault.size} instead of {sizes.rows}"
         if raised
