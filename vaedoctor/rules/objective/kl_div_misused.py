@@ -32,7 +32,7 @@ def kl_div_misused(examination: Examination) -> Iterator[Finding | Verified]:
     logarithms add `log_target=True`.
 
     ## False alarms
-    Operands that never exceed 0 and are no logarithms of probabilities are not judged, nor is the
+    Operands of which neither is a distribution, or that never exceed 0, are not judged, nor is the
     order of the two distributions. A mean over a row's variables is fine beside a reconstruction
     that is a mean as well, or with a weight that makes up for it.
     """
