@@ -316,7 +316,7 @@ def test_beside_averages_a_commitment_that_holds_no_encoder_is_told() -> None:
 
 
 class Around(VQ):
-    """What the decoder is given beside the code: nothing, a feature as wide, or less, or x."""
+    """What the decoder is given beside the code: nothing, a mask, a feature as wide, less, or x."""
 
     def __init__(self, way: str) -> None:
         super().__init__()
@@ -334,6 +334,8 @@ class Around(VQ):
             q = z + (q - z).detach()
         if self.way == "less":
             return self.decoder(torch.cat([q, self.short(x)], 1)), terms
+        if self.way == "masked":
+            q = torch.where(torch.ones(len(x), 1, dtype=torch.bool, device=x.device), q, z)
         made = self.decoder(q.relu())
         if self.way == "as wide":
             return made + self.after(self.wide(x)), terms
@@ -342,7 +344,14 @@ class Around(VQ):
 
 @pytest.mark.parametrize(
     ("way", "severities"),
-    [("", []), ("noise", []), ("less", []), ("as wide", ["warning"]), ("x", ["error"])],
+    [
+        ("", []),
+        ("masked", []),
+        ("noise", []),
+        ("less", []),
+        ("as wide", ["warning"]),
+        ("x", ["error"]),
+    ],
 )
 def test_a_decoder_that_sees_the_input_around_the_codes(way: str, severities: list[str]) -> None:
     report = vaedoctor.check(Around(way), X, objective=loss, select=["VAE403"])

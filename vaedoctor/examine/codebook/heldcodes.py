@@ -64,6 +64,7 @@ def _same(value: Value, other: Value) -> bool:
     a, b = value.tensor.detach(), other.tensor.detach()
     if a.shape != b.shape or not a.is_floating_point() or not a.numel():
         return False
-    sizes = [v.tensor.detach().abs().max() for v in value.op.reads if v.tensor.numel()]  # type: ignore[union-attr]
+    read = [v.tensor.detach() for v in value.op.reads]  # type: ignore[union-attr]
+    sizes = [t.abs().max() for t in read if t.numel() and t.is_floating_point()]
     largest = max([1.0, *(float(s) for s in sizes)])
     return bool(torch.allclose(a, b, rtol=_ROUNDED, atol=_ROUNDED * largest))
