@@ -71,10 +71,8 @@ def _chooses(flow: Flow, op: Op) -> bool:
 
 def _called_at(model: nn.Module, flow: Flow, x_hat: Value) -> Span | None:
     """Where forward calls what makes x_hat: the first layer behind it, or its last operation."""
-    forward, behind = (
-        getattr(getattr(type(model), "forward", None), "__code__", None),
-        flow.ancestors(x_hat),
-    )
+    forward = getattr(getattr(type(model), "forward", None), "__code__", None)
+    behind = flow.ancestors(x_hat)
     made = (op for op in flow.recording.ops if op.makes and op.out.index in behind)
     op = next((op for op in made if flow.layer(op)), x_hat.op)
     if op is None:
