@@ -121,6 +121,10 @@ class CutLater(Series):
         return (((y - x) ** 2)[:, self.kept].sum((1, 2)) + divergence(mu, lv)).mean()
 
 
+class Whole(CutLater):
+    kept = slice(None)
+
+
 class BurnIn(CutLater):
     kept = slice(2, None)
 
@@ -144,6 +148,17 @@ class Padded(CutLater):
 def test_steps_cut_off_from_both_sides_are_told_and_a_shift_is_not(model: Any, left: Any) -> None:
     found = checked(model(), uniform(8, 9, 5), select=["VAE608"]).findings
     assert [f.measured["without gradient"] for f in found] == ([left] if left else [])
+
+
+@pytest.mark.parametrize(("model", "whole"), [(Whole, True), (BurnIn, False)])
+def test_not_every_part_is_said_to_count_where_first_steps_are_left_out(
+    model: Any, whole: bool
+) -> None:
+    report = checked(model(), uniform(8, 9, 5), select=["VAE608"])
+    assert not report.findings
+    assert (
+        any("every part of x_hat" in v.text for o in report.outcomes for v in o.verified) == whole
+    )
 
 
 class Recurrent(nn.Module):

@@ -31,7 +31,8 @@ class Coverage:
 
     Or of another output that the decoder makes in the shape of an input. `unshifted` says that the
     last steps are cut off and the target's last ones with them, which no shift between them needs;
-    `indifferent` that the loss reads x_hat and is the same whatever all of it holds.
+    `indifferent` that the loss reads x_hat and is the same whatever all of it holds; `spared` that
+    some slices have none and may be left out on purpose.
     """
 
     axis: int
@@ -41,6 +42,7 @@ class Coverage:
     op: Op | None
     unshifted: bool = False
     indifferent: bool = False
+    spared: bool = False
 
 
 def coverage(subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None]) -> Coverage:
@@ -149,9 +151,11 @@ def _covered(
         rewind()
         if other is not None and other.shape == first.shape:
             seen.append(touched(other))
+    spared = False
     for axis in _axes(first):
         alive = torch.stack([t[axis - 1] for t in seen]).any(0)
         missing = (~alive).nonzero().flatten().tolist()
+        spared |= bool(missing)
         if (
             missing
             and len(missing) < len(alive)
@@ -167,7 +171,7 @@ def _covered(
             op = reader(anatomy, value, axis, missing)
             ended = unshifted(anatomy, value, axis, missing)
             return Coverage(axis, tuple(missing), len(alive), len(seen), op, unshifted=ended)
-    return Coverage(0, (), 0, len(seen), None)
+    return Coverage(0, (), 0, len(seen), None, spared=spared)
 
 
 def _unread(

@@ -59,5 +59,5 @@ def output_without_gradient(examination: Examination) -> Iterator[Finding | Veri
             measured={"without gradient": list(found.missing), "batches": found.batches},
             causes=frozenset({"x_hat"}),
         )
-    else:
+    elif not found.spared:
         yield Verified("every part of x_hat gets a gradient from the loss")
