@@ -326,3 +326,26 @@ def test_the_rows_of_a_made_up_graph_sum_to_one() -> None:
     assert batch.ran
     assert batch.args[1].shape == (8, 8)
     assert torch.allclose(batch.args[1].sum(1), torch.ones(8))
+
+
+@pytest.mark.parametrize(("last", "severity"), [("relu", "warning"), ("tanh", None), ("elu", None)])
+def test_probabilities_that_cannot_fall_below_a_half_are_told_of_a_made_up_batch(
+    write: Callable[[str], str], last: str, severity: str | None
+) -> None:
+    """Of other ranges nothing is known without the data."""
+    target = write(f"""
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stats, self.back = nn.Linear(18, 6), nn.Linear(3, 18)
+        def forward(self, x):
+            m, s = self.stats(x).chunk(2, 1)
+            scores = F.{last}(self.back(m + (s / 2).exp() * torch.randn_like(m)))
+            nll = F.binary_cross_entropy_with_logits(scores, x, reduction="sum")
+            return nll + 0.5 * (m**2 + s.exp() - 1 - s).sum()
+    """)
+    found = examine_subject(load(target), select=("VAE709",)).findings
+    assert [f.severity.value for f in found] == ([severity] if severity else [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -247,6 +248,45 @@ def test_a_rectified_mean_of_a_gaussian_likelihood_cannot_reach_negative_data() 
         (found,) = examination.comparisons
         assert found.activation == "relu"
         assert found.outside == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("last", "met"),
+    [
+        (F.relu, (0.5, 1.0)),
+        (lambda h: 3 - F.softplus(h), (0.0, 1 / (1 + math.exp(-3)))),
+        (torch.tanh, (1 / (1 + math.e), 1 / (1 + 1 / math.e))),
+        (lambda h: 12 * torch.tanh(h / 12), (0.0, 1.0)),
+        (lambda h: h, None),
+    ],
+)
+@pytest.mark.parametrize("by_distribution", [False, True])
+def test_the_range_of_logits_is_that_of_their_probabilities(
+    last: Callable[[Tensor], Tensor], met: tuple[float, float] | None, by_distribution: bool
+) -> None:
+    """Ones and zeros: a rectified logit says 0.5 of a zero, one within 12 of 0 says nearly all."""
+
+    def loss(out: Any, x: Tensor) -> Tensor:
+        if by_distribution:
+            return kl(out[1], out[2]).sum() - Bernoulli(logits=out[0]).log_prob(x).sum()
+        nll = F.binary_cross_entropy_with_logits(out[0], x, reduction="sum")
+        return nll + kl(out[1], out[2]).sum()
+
+    x = (torch.arange(24.0) % 3 == 0).float().view(4, 6)
+    with examined(VAE(last, 6), x, loss=loss) as examination:
+        (found,) = examination.comparisons
+        assert found.met == (pytest.approx(met, abs=1e-4) if met else None)
+        low, high = met or (0.0, 1.0)
+        out = (low > 0.05) * 2 / 3 + (high < 0.95) / 3
+        assert found.outside == pytest.approx(out)
+
+
+def test_a_softmax_of_rectified_logits_reaches_everything() -> None:
+    def loss(out: Any, x: Tensor) -> Tensor:
+        return F.cross_entropy(out[0], x.softmax(1)) + kl(out[1], out[2]).sum()
+
+    with examined(VAE(F.relu, 6), torch.randn(4, 6), loss=loss) as examination:
+        assert [c.met for c in examination.comparisons] == [None]
 
 
 def rates(out: Any, x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from ..runs.flow import RESHAPES, SLICES, Flow
 from ..runs.recording import Op, Recording, Value
 from .backwards import gradient_at
 from .families import EVEN, class_weight, fits
-from .ranges import RANGES, Bounded, bounded
+from .ranges import RANGES, Bounded, bounded, through_link
 from .spreads import with_scale
 
 _LITTLE = 0.05  # of the range of the targets
@@ -200,7 +200,8 @@ class Comparison:
     """One operation of the loss that compares the model's output with the input.
 
     `swapped` says that the operands stand the wrong way round, `activation` names what made the
-    output, `target` is the range of the input there.
+    output, `target` is the range of the input there. `reach` is the range of the activation,
+    `met` that of what the loss makes of it before it compares: probabilities of logits.
     """
 
     op: Op
@@ -210,6 +211,7 @@ class Comparison:
     target: tuple[float, float]
     outside: float
     reach: tuple[float, float] | None
+    met: tuple[float, float] | None
 
 
 def compared_in(recording: Recording, flow: Flow, x_hat: Value | None) -> Iterator[Comparison]:
@@ -260,14 +262,16 @@ def _comparison(
 ) -> Comparison:
     """A comparison with the range of what is compared, where its activation is known."""
     maker = found.op if found is not None else maker
+    met = through_link(op, found)
     return Comparison(
         op,
         swapped,
         maker.name if maker is not None else "",
         maker.span if maker is not None else None,
         (float(target.min()), float(target.max())),
-        0.0 if classes else _share_outside(target, found),
+        0.0 if classes else _share_outside(target, met),
         (found.low, found.high) if found is not None else None,
+        (met.low, met.high) if met is not None else None,
     )
 
 

@@ -73,6 +73,17 @@ def bounded(flow: Flow, value: Value) -> Bounded | None:
     return None
 
 
+def through_link(op: Op, found: Bounded | None) -> Bounded | None:
+    """What a loss of logits makes of a range: that of the probabilities. Others leave it.
+
+    A softmax is no link of single elements: only the differences of its logits count.
+    """
+    if found is None or op.name != "binary_cross_entropy_with_logits":
+        return found if op.name != "cross_entropy" else None
+    low, high = torch.tensor([found.low, found.high], dtype=torch.float64).sigmoid().tolist()
+    return Bounded(found.op, low, high, moved=True)
+
+
 def _shifted(flow: Flow, op: Op) -> Bounded | None:
     """The range behind the sum or the product with a number."""
     inner = bounded(flow, op.reads[0])
