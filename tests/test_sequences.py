@@ -408,3 +408,76 @@ def test_another_output_that_layers_make_of_the_latent_is_found() -> None:
     by_name = {o.name: o.value for o in anatomy.outputs}
     assert decoded_otherwise(replace(anatomy, x_hat=by_name["duration"])) is by_name["wave"]
     assert decoded_otherwise(replace(anatomy, x_hat=by_name["wave"])) is None
+
+
+class Molecule(NamedTuple):
+    atoms: Tensor
+    bonds: Tensor
+    exist: Tensor
+
+
+class OfMolecules(nn.Module):
+    """A padded graph a row; `by` says what leaves the absent atoms out of the loss."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.up, self.down, self.by = nn.Linear(4, 6), nn.Linear(3, 4), by
+
+    def forward(self, g: Molecule) -> tuple[Tensor, Tensor, Tensor]:
+        mu, logvar = self.up(g.atoms + g.bonds @ g.atoms).chunk(2, -1)
+        return self.down(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
+
+    def loss(self, g: Molecule) -> Tensor:
+        kinds, mu, logvar = self(g)
+        here = {"marks": g.exist, "values": g.atoms.any(-1)}.get(self.by, torch.tensor(True))
+        nll = (kinds.softmax(-1) - g.atoms).square().sum(-1)
+        kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(-1)
+        return ((nll + kl) * here).sum() / len(kinds)
+
+
+@pytest.mark.parametrize(("by", "told"), [("marks", False), ("values", False), ("", True)])
+def test_absent_atoms_of_a_padded_graph(by: str, told: bool) -> None:
+    """Marks that nothing reads are the batch's affair where the atoms' own values say it."""
+    exist = torch.arange(7)[None] < torch.tensor([7, 3, 4, 5, 6, 4])[:, None]
+    atoms = F.one_hot(torch.randint(0, 4, (6, 7)), 4) * exist[..., None]
+    bonds = (torch.rand(6, 7, 7) < 0.3) & exist[:, None] & exist[..., None]
+    assert (
+        "VAE715" in codes(OfMolecules(by), Molecule(atoms.float(), bonds.float(), exist))
+    ) is told
+
+
+class Tides(nn.Module):
+    """Packed steps of a series that goes on behind its lengths; `scores` says which are scored."""
+
+    def __init__(self, scores: str) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.encode, self.heads = nn.GRU(5, 8, batch_first=True), nn.Linear(8, 6)
+        self.down, self.scores = nn.Linear(3, 45), scores
+
+    def forward(self, x: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        read = nn.utils.rnn.pack_padded_sequence(x, lengths, True, enforce_sorted=False)
+        read = x if self.scores == "shown" else read
+        mu, logvar = self.heads(self.encode(read)[1][-1]).chunk(2, -1)
+        x_hat = self.down(mu + torch.randn_like(mu) * (logvar / 2).exp()).view(-1, 9, 5)
+        error = (x_hat - x).square().sum(-1)
+        inside = torch.arange(9)[None] < lengths[:, None]
+        error = error * inside if self.scores != "all" else error + 0 * inside
+        kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1)
+        return {"x_hat": x_hat, "loss": (0.5 * error.sum(1) + kl).mean()}
+
+
+@pytest.mark.parametrize(
+    ("scores", "lengths", "told"),
+    [
+        ("all", [9, 4, 6, 7, 5, 8], True),
+        ("inside", [9, 4, 6, 7, 5, 8], False),
+        ("shown", [9, 4, 6, 7, 5, 8], False),
+        ("all", [6, 6, 6, 6, 6, 6], False),
+    ],
+)
+def test_steps_that_are_packed_away_and_scored(scores: str, lengths: list[int], told: bool) -> None:
+    """Steps behind one length of all rows may be the future that is to be foretold."""
+    found = codes(Tides(scores), torch.randn(6, 9, 5), torch.tensor(lengths))
+    assert ("VAE715" in found) is told

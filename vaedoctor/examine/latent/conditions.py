@@ -22,8 +22,9 @@ from ..runs.flow import Flow
 from ..runs.recording import ESCAPES, Op, Value, tensors_in
 from ..runs.step import run_recorded
 from .blanked import blanked
-from .masks import are_lengths, counted_padding, loose_at, steps_beyond
+from .masks import are_lengths, are_marks, counted_padding, loose_at, steps_beyond
 from .padded_kl import others_at, padded_kl
+from .unshown import beyond_lengths, unshown
 
 MASK = re.compile(r".*(mask|valid|length|lens|padding).*|seq_len", re.I)
 _LABEL = re.compile(
@@ -39,8 +40,8 @@ class Condition:
     is, `moves` how far x_hat moves under another value of it (None where not tried).
     `loose` says of a mask in the loss that no entry of x_hat is left out by it, `padded` how many
     steps beyond a row's length the loss looks at, `blind` that what the loss makes of the mask is
-    one and the same of any mask, `of_kl` that it is a KL of each step that looks at them; `blanked`
-    makes what the decoder gets instead.
+    one and the same of any mask, `of_kl` that it is a KL of each step that looks at them, `hidden`
+    that the encoder is not shown them; `blanked` makes what the decoder gets instead.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Condition:
     blanked: Op | None = None
     blind: bool = False
     of_kl: bool = False
+    hidden: bool = False
 
     @property
     def unused(self) -> bool:
@@ -69,9 +71,11 @@ def conditions(
     """Follow every condition to the reconstruction, and exchange those that do not arrive."""
     found = []
     x = anatomy.x.tensor if anatomy.x is not None else None
+    taken = {p.name for p in forward_parameters(subject.model)}
     for name, tensor, declared in _candidates(subject, anatomy):
         value = _leaf(anatomy, tensor)
-        mask = bool(MASK.fullmatch(name)) or are_lengths(x, tensor)
+        told = bool(MASK.fullmatch(name)) or declared or name in taken
+        mask = bool(MASK.fullmatch(name)) or are_lengths(x, tensor) or are_marks(x, tensor)
         flow = anatomy.flow
         ahead = flow.descendants(value) if value is not None else {-1}
         reads_it = anatomy.x_hat is not None and anatomy.x_hat.index in ahead
@@ -89,15 +93,23 @@ def conditions(
         last = _last(anatomy, ahead) if value is not None else None
         loose = loose_at(anatomy, tensor, value) if mask and judged else None
         padded, blind = 0, False
-        if mask and loose is None and (reads_it or judged):
+        if mask and loose is None and (reads_it or judged or not told):
             loose, padded = counted_padding(anatomy, tensor)
+        if mask and not told and not reads_it and not judged and loose is None:
+            continue  # nothing says that it is to be read: padding is left out without it
         if mask and loose is None and value is not None and judged:
             loose = _lost_in(subject, anatomy, value, seed, rewind, scoring=True)
             blind = loose is not None
         of_kl = False
         if mask and loose is None and judged:
-            loose, padded = _counted_in_kl(subject, anatomy, tensor, seed, rewind)
+            beyond = steps_beyond(x, tensor)
+            loose, padded = _counted(padded_kl, beyond, subject, anatomy, seed, rewind)
             of_kl = loose is not None
+        hidden = False
+        if mask and loose is None and judged:
+            beyond = beyond_lengths(x, tensor)
+            loose, padded = _counted(unshown, beyond, subject, anatomy, seed, rewind)
+            hidden = loose is not None
         at = last.span if last is not None else _signature(subject.model)
         blank = None
         if not mask and value is not None and judged:
@@ -117,26 +129,32 @@ def conditions(
                 blank,
                 blind,
                 of_kl,
+                hidden,
             )
         )
     return found
 
 
-def _counted_in_kl(
-    subject: Subject, anatomy: Anatomy, lengths: Tensor, seed: int, rewind: Callable[[], None]
+def _counted(
+    proof: Callable[..., Op | None],
+    beyond: Tensor | None,
+    subject: Subject,
+    anatomy: Anatomy,
+    seed: int,
+    rewind: Callable[[], None],
 ) -> tuple[Op | None, int]:
-    """What adds up the KL of steps beyond the rows' lengths, and how many such steps there are."""
+    """What counts steps beyond the rows' lengths by a proof, and how many such steps there are."""
     x = anatomy.x.tensor if anatomy.x is not None else None
-    beyond = steps_beyond(x, lengths)
     if x is None or beyond is None:
         return None, 0
     moved = exchanged(subject.batch, x, others_at(x, beyond))
-    found = padded_kl(subject, anatomy, beyond, moved, seed, rewind)
+    found = proof(subject, anatomy, beyond, moved, seed, rewind)
     return found, int(beyond.sum()) if found is not None else 0
 
 
 def _candidates(subject: Subject, anatomy: Anatomy) -> Iterator[tuple[str, Tensor, bool]]:
     """Declared conditions and masks, else further arguments of forward that may be some."""
+    x = anatomy.x.tensor if anatomy.x is not None else None
     parameters = forward_parameters(subject.model)
     names = [p.name for p in parameters]
     required = {p.name for p in parameters if p.default is p.empty}
@@ -150,9 +168,8 @@ def _candidates(subject: Subject, anatomy: Anatomy) -> Iterator[tuple[str, Tenso
             items += [(k, str(k), v) for k, v in item.items()]
         elif not isinstance(item, (list, tuple)) or hasattr(item, "_fields"):
             named = [(str(k), v) for k, v in fields_of(item)]
-            items += [(k, k, v) for k, v in named if MASK.fullmatch(k) or _LABEL.fullmatch(k)]
+            items += [(k, k, v) for k, v in named if _says_something(x, k, v)]
         del key
-    x = anatomy.x.tensor if anatomy.x is not None else None
     own = _is_of_loss(subject.batch, anatomy)
     for position, (key, name, item) in enumerate(items):
         if not isinstance(item, Tensor) or item is x:
@@ -162,10 +179,17 @@ def _candidates(subject: Subject, anatomy: Anatomy) -> Iterator[tuple[str, Tenso
             continue  # a loader's further entry: forward does not take it
         if own and not declared:
             continue
-        alike = MASK.fullmatch(name) or _LABEL.fullmatch(name.lower()) or _counts(item)
+        alike = _says_something(x, name, item) or _counts(item)
         idle = name in required and _is_idle(anatomy, name, item)
         if declared or (position > 0 and (alike or idle)):
             yield name, item, declared
+
+
+def _says_something(x: Tensor | None, name: str, item: Any) -> bool:
+    """Whether an item is named like a label or a mask, or marks where padding begins."""
+    if MASK.fullmatch(name) or _LABEL.fullmatch(name.lower()):
+        return True
+    return isinstance(item, Tensor) and (are_lengths(x, item) or are_marks(x, item))
 
 
 def _is_of_loss(batch: Batch, anatomy: Anatomy) -> bool:

@@ -104,6 +104,19 @@ def are_lengths(x: Tensor | None, given: Tensor) -> bool:
     return bool((last != pad).reshape(len(x), -1).any(1).all())
 
 
+def are_marks(x: Tensor | None, given: Tensor) -> bool:
+    """Whether an argument [B, T] marks, whatever its name, the padding at the end of each row.
+
+    Marks with gaps, as of the voiced steps of a sound, say something of the steps.
+    """
+    if x is None or x.dim() < 2 or given.dim() != 2:
+        return False
+    beyond = _padded_steps(x.detach(), given.detach())
+    if beyond is None or int(beyond.any(1).sum()) < 2 or len(set(beyond.sum(1).tolist())) < 2:
+        return False
+    return bool((beyond.int().diff(dim=1) >= 0).all()) and not bool(beyond.all(1).any())
+
+
 def steps_beyond(x: Tensor | None, given: Tensor) -> Tensor | None:
     """Which steps [B, T] of x are padding by lengths [B]; of masks, which may be gaps, None."""
     if x is None or x.dim() < 2 or given.dim() != 1:

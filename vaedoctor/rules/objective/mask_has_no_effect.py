@@ -18,12 +18,13 @@ def mask_has_no_effect(examination: Examination) -> Iterator[Finding | Verified]
     """A mask or length argument changes nothing where it should.
 
     ## What it checks
-    Arguments named as masks or lengths, or that say where each row's padding begins: does any
+    Items of the batch named as masks or lengths, or that say where a row's padding begins: does any
     operation lead from them to an output or the loss, and does another mask change x_hat? Where a
     0/1 mask is multiplied into the loss, whether the gradient at x_hat is 0 where the mask is 0 (or
     where it is 1). Of lengths and of masks over [B, T], whether padded steps, all holding one value
     in the input, have a gradient: all of them, or most and more than two of a row. Whether what
-    meets x_hat in the loss is one and the same of any mask: `mask >= 0`. Beside a reconstruction
+    meets x_hat in the loss is one and the same of any mask: `mask >= 0`. Whether the loss counts
+    steps beyond the lengths that move neither x_hat nor the posterior. Beside a reconstruction
     that leaves the steps beyond the lengths out, whether other values there move the KL of those
     steps, and the loss by it alone.
 
@@ -37,7 +38,8 @@ def mask_has_no_effect(examination: Examination) -> Iterator[Finding | Verified]
     ## False alarms
     A mask that only steers attention or packing, weights that are not 0 and 1, and masks along
     one axis are not judged beyond being read at all. Padding that is meant to be learned, as the
-    end of a text, is told: nothing in the step says that it is meant.
+    end of a text, is told: nothing in the step says that it is meant; so is a future that is to be
+    foretold from packed steps of the same series.
     """
     found = [c for c in examination.conditions if c.mask]
     if not found:
@@ -68,6 +70,11 @@ def _said(mask: Condition) -> str:
         return (
             f"the KL of {mask.padded} steps that are padding by `{mask.name}` counts in the loss; "
             "their reconstruction does not"
+        )
+    if mask.hidden:
+        return (
+            f"{mask.padded} steps beyond `{mask.name}`, which the encoder is not shown, count in "
+            "the loss"
         )
     if mask.padded:
         return f"{mask.padded} steps that are padding by `{mask.name}` count in the loss"
