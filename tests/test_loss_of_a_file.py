@@ -12,6 +12,7 @@ from steps import value
 from texts import ANY_WIDTH, IMPORTS
 from torch import nn
 
+from vaedoctor.checkup import examine_subject
 from vaedoctor.subject.target import TargetError, load
 from vaedoctor.subject.target import loaded as open_target
 from vaedoctor.subject.total import total
@@ -316,6 +317,48 @@ vae, other = VAE(), nn.Linear(12, 12)
 for x, y in loader:
     recon, mu, logvar = vae(x)
     loss = other(recon.detach()).square().sum()
+    loss.backward()
+"""
+    assert loaded(tmp_path, loop).objective is None
+
+
+COPIES = [
+    "torch.tensor([rec, kl], requires_grad=True).sum()",
+    "torch.tensor([rec, kl]).sum().requires_grad_()",
+]
+
+
+@pytest.mark.parametrize("made", [*COPIES, "torch.stack([rec, kl]).sum()"])
+@pytest.mark.parametrize("looped", [True, False])
+def test_terms_that_are_copied_are_a_loss_without_a_model(
+    tmp_path: Path, made: str, looped: bool
+) -> None:
+    """A new tensor asks for its own gradient, which no parameter is part of."""
+    method = f"""
+    def loss(self, x):
+        recon, mu, logvar = self(x)
+        rec, kl = (recon - x).square().sum(), kl_loss(mu, logvar)
+        return {made}
+    """
+    loop = """
+model = VAE()
+for x in torch.rand(64, 12).split(8):
+    loss = model.loss(x)
+    loss.backward()
+"""
+    subject = loaded(tmp_path, loop if looped else "", method)
+    found = examine_subject(subject, select=("VAE714", "VAE601", "VAE702")).findings
+    assert [f.code for f in found] == ["VAE714"] * (made in COPIES)
+    assert all(f.message == "`tensor()` cuts the loss off from the model" for f in found)
+
+
+def test_what_is_trained_beside_the_model_is_no_copied_loss(tmp_path: Path) -> None:
+    loop = """
+vae, sought = VAE(), nn.Parameter(torch.zeros(2))
+for x, y in loader:
+    with torch.no_grad():
+        recon, mu, logvar = vae(x)
+    loss = (sought.square() + recon.mean()).sum()
     loss.backward()
 """
     assert loaded(tmp_path, loop).objective is None

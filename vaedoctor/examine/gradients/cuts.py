@@ -13,6 +13,8 @@ from ..runs.recording import ESCAPES, GradSwitch, Op, Recording, Value
 
 FLAT = frozenset("normal bernoulli round round_ sign floor ceil multinomial trunc sgn".split())
 """Operations with a gradient that exists and is exactly zero."""
+COPIES = frozenset({"tensor", "new_tensor"})
+"""Operations that copy numbers, whatever is asked of the copy's own gradient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,8 @@ def _cut(flow: Flow, value: Value, way: Set[int]) -> Cut | None:
         return Cut(op, f"`{_short(op.span) or op.name}`", op.span)
     if not any(p.requires_grad for p in parents):
         return None
-    anew = op.name in CUTS and value.tensor.grad_fn is None  # `.detach().requires_grad_()`
+    # `.detach().requires_grad_()`, `torch.tensor([recon, kl], requires_grad=True)`
+    anew = op.name in CUTS | COPIES and value.tensor.grad_fn is None
     if value.requires_grad and not anew:
         return None
     if op.name in CUTS:

@@ -16,6 +16,7 @@ from .own_call import minimized_place
 from .recipes import return_names
 
 _KL = re.compile(r"(.*_)?kl(d|l)?_?(loss|div(ergence)?|term|z|out)?", re.IGNORECASE)
+_TERMS = 16  # at most, of a loss; what is trained in the place of weights has more entries
 _REDUCTIONS = tuple("Mean Sum Mul Div Neg View Reshape Squeeze Unsqueeze Select".split())
 
 
@@ -181,6 +182,18 @@ def reached_by(loss: Tensor, model: nn.Module) -> set[int]:
     own = {id(p) for p in model.parameters()}
     leaves = (getattr(node, "variable", None) for node in _behind([loss]))
     return {id(leaf) for leaf in leaves if leaf is not None} & own
+
+
+def is_copied(loss: Tensor) -> bool:
+    """Whether a loss asks for a gradient that ends in numbers that were copied: a new tensor.
+
+    `torch.tensor([recon, kl], requires_grad=True).sum()`. A network of another model has
+    parameters, and an input that is trained more entries than a loss has terms.
+    """
+    ends = [loss] if loss.is_leaf else [getattr(n, "variable", None) for n in _behind([loss])]
+    found = [end for end in ends if isinstance(end, Tensor)]
+    few = all(end.numel() <= _TERMS and not isinstance(end, nn.Parameter) for end in found)
+    return bool(found) and loss.requires_grad and few
 
 
 def _trains(thing: Any) -> bool:

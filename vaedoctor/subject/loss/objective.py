@@ -30,7 +30,7 @@ from ..subject import Batch, Objective
 from ..total import total
 from ..trials.trial import forward_parameters, leaves
 from .attempts import Attempts, Tried, is_frameworks, lacks_key
-from .contained import minimized_loss, reached_by, returned_kl, returned_loss, total_loss
+from .contained import is_copied, minimized_loss, reached_by, returned_kl, returned_loss, total_loss
 from .placed import placed
 from .recipes import Unbound, cannot_bind, model_first
 from .unlike import never_comes_out, refuses_values
@@ -203,8 +203,9 @@ class _Finder:
         ]
         if len(raising) == 1:
             return raising[0].objective, ()
-        if self._severed is not None:
-            return self._severed, ()
+        severed = self._severed or next((t.objective for t in tried if self._copies(t)), None)
+        if severed is not None:
+            return severed, ()
         for t in tried:
             if t.error is not None:
                 return None, (self._unused(t),)
@@ -212,6 +213,11 @@ class _Finder:
                 return None, (f"`{t.loss.name}` returns terms and no total: {_NO_LOSS}",)
         unbound = [self._not_bound(*u) for u in self.attempts.unbound[:1] if not refused]
         return None, (*refused, *unbound, *([] if unbound else [_NO_LOSS]))
+
+    def _copies(self, tried: Tried) -> bool:
+        """Whether a loss that runs asks for the gradient of terms that it copied."""
+        scalar = self.attempts.trial(tried.objective)[1] if tried.works else None
+        return scalar is not None and is_copied(scalar)
 
     def _only_whole(self) -> Objective | None:
         """The one function, whatever its name, from which every parameter in use is trained."""
@@ -257,7 +263,7 @@ class _Finder:
             before = loop.step.function is not None and _BEFORE.search(loop.step.function.name)
             if reached and (rank := (0 if before else 1, reached)) > most:
                 best, most, first = objective, rank, bool(before)
-            if scalar is not None and scalar.grad_fn is None:
+            if scalar is not None and (scalar.grad_fn is None or is_copied(scalar)):
                 # The file goes backward from a number: no other model's loss, but one cut off.
                 self._severed = self._severed or objective
             if isinstance(error, _OF_DATA) and self._tells(loop, error):
