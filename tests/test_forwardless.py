@@ -230,3 +230,24 @@ def test_a_loss_that_runs_the_parts_itself_is_enough() -> None:
     report = check(Halves(), torch.rand(8, 4), objective=halves)
     assert [f for f in report.findings if f.severity is not Severity.NOTE] == []
     assert {"VAE302", "VAE701"} <= {o.code for o in report.outcomes if o.status == "passed"}
+
+
+class Misfits(Halves):
+    """A recogniser and a part named as a decoder that nobody calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dec = nn.Module()
+
+    def generative(self, inferred: dict[str, Tensor], x: Tensor) -> Tensor:
+        return super().generative(inferred, x) * x.shape[1] / 4
+
+
+def test_a_loss_that_runs_the_parts_itself_comes_before_parts_that_do_not_fit() -> None:
+    with pytest.raises(TargetError, match="do not run as they were put together"):
+        check(Misfits(), torch.rand(8, 4))
+    with pytest.raises(TargetError, match="do not run as they were put together"):
+        check(Misfits(), torch.rand(8, 4), objective=lambda m, x: m.nothing(x))
+    report = check(Misfits(), torch.rand(8, 4), objective=halves)
+    assert [f for f in report.findings if f.severity is not Severity.NOTE] == []
+    assert {"VAE302", "VAE701"} <= {o.code for o in report.outcomes if o.status == "passed"}

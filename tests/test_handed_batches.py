@@ -4,10 +4,13 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 from texts import ANY_WIDTH
+from torch import Tensor, nn
 
+from vaedoctor import check
 from vaedoctor.checkup import examine_subject
-from vaedoctor.finding import Report
+from vaedoctor.finding import Report, Severity
 from vaedoctor.subject.target import load
 
 MODEL = """
@@ -63,3 +66,36 @@ def test_a_loss_that_is_cut_off_is_told_and_not_that_the_batch_is_bare(
     tmp_path: Path, unpack: str
 ) -> None:
     assert [f.code for f in report(tmp_path, unpack, ".detach()").findings] == ["VAE714"]
+
+
+class Weighted(nn.Module):
+    """A forward pass that takes the first and the last entry of a loader's batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(5, 4), nn.Linear(2, 5)
+
+    def forward(self, x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mu, logvar = self.up(x / scale[:, None]).chunk(2, -1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        return self.down(z), mu, logvar
+
+
+def weighted(model: Weighted, x: Tensor, target: Tensor, scale: Tensor) -> Tensor:
+    recon, mu, logvar = model(x, scale)
+    kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1)
+    return (0.5 * (recon - target).square().sum(1) + kl).mean()
+
+
+def turned(model: Weighted, x: Tensor, target: Tensor, scale: Tensor) -> Tensor:
+    recon, mu, logvar = model(x, scale)
+    kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1)
+    return (0.5 * (recon - target).square().sum(1) - kl).mean()
+
+
+def test_forward_is_given_the_entries_that_it_takes_and_the_loss_all_of_them() -> None:
+    batch = (torch.randn(6, 5), torch.randn(6, 3, 5).mean(1), torch.rand(6) + 1)
+    report = check(Weighted(), batch, objective=weighted)
+    assert [f for f in report.findings if f.severity is not Severity.NOTE] == []
+    assert "VAE703" in {o.code for o in report.outcomes if o.status == "passed"}
+    assert "VAE703" in {f.code for f in check(Weighted(), batch, objective=turned).findings}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 from torch import nn
 
@@ -31,16 +30,16 @@ from .trials.trial import attempt
 WithLoss = tuple[Batch, Objective | None, tuple[str, ...]]
 
 
-def assembled(models: Iterator[Built], wanted: Wanted, objective: Any) -> Subject:
+def assembled(models: Iterator[Built], wanted: Wanted) -> Subject:
     """The first model that runs with its batch, its loss, and the optimizers of the file.
 
-    `objective` is what the user said it is, or None. Raises `TargetError` where nothing runs.
+    Raises `TargetError` where nothing runs.
     """
     built, batch, calling = first_that_runs(models, wanted)
     model, source = built.model, wanted.source
     calling = calling.settled(model, batch, wanted.seed)
     with calling.on(model):
-        batch, chosen, notes = _with_objective(built, batch, calling, wanted, objective)
+        batch, chosen, notes = _with_objective(built, batch, calling, wanted)
     if chosen is None and calling.parts is None and not batch.ran and not has_forward(model):
         raise meant_as_forward(model) or without_forward(model, wanted.target)
     if isinstance(calling.parts, GuideModel):
@@ -77,11 +76,9 @@ def _refuse_unsure(
         raise cannot_run_as_made_up((built, batch, calling), run.error, wanted) from run.error
 
 
-def _with_objective(
-    built: Built, batch: Batch, calling: Calling, wanted: Wanted, objective: Any
-) -> WithLoss:
+def _with_objective(built: Built, batch: Batch, calling: Calling, wanted: Wanted) -> WithLoss:
     """The loss with the batch on which it runs: the one at hand, or else the file's own."""
-    model, source, seed = built.model, wanted.source, wanted.seed
+    model, source, seed, objective = built.model, wanted.source, wanted.seed, wanted.loss
     refusing: list[Objective] = []
     search = partial(
         find_objective,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import nn
 
 from .batches.fitting import blamed_for
 from .batches.nofit import NotGuessed, refused_by
-from .calling import calling_of, has_forward
+from .calling import Calling, calling_of, has_forward
 from .code.signatures import by_name
 from .code.source import source_of
 from .construct.after_all import calls_what_nobody_gave, given_too
@@ -26,6 +27,7 @@ from .construct.unbuildable import cannot_compose, cannot_run, in_order, is_of_a
 from .doubts import is_doubtful
 from .errors import TargetError
 from .forwardless import meant_as_forward, without_forward
+from .loss.objective import find_objective
 from .mending import (
     affordable,
     as_wide_as_the_data,
@@ -34,7 +36,8 @@ from .mending import (
     with_what_it_lacks,
 )
 from .running import Chosen, Wanted, is_told, trial_of
-from .trials.trial import Trial
+from .total import total
+from .trials.trial import Trial, attempt
 from .trials.witness import user_frame
 
 _MOST_MADE_UP = 6
@@ -88,6 +91,8 @@ class _Tried:
             return whole
         error = trial.error
         if chosen[2].parts is not None and error is not None and not is_told(chosen, wanted):
+            if (alone := _by_the_loss_alone(chosen, wanted)) is not None:
+                return alone
             self.refused = self.refused or _not_composed(chosen, error, wanted)
             if not built.made_up:
                 raise self.refused
@@ -141,6 +146,28 @@ def _without_a_forward_of_its_own(model: nn.Module, wanted: Wanted) -> TargetErr
         return misspelt
     composed = calling_of(model).parts is not None
     return None if composed else meant_below(type(model), wanted.target)
+
+
+def _by_the_loss_alone(chosen: Chosen, wanted: Wanted) -> Chosen | None:
+    """The model without a forward pass, where the loss that was given runs its parts itself."""
+    built, batch, calling = chosen
+    if wanted.loss is None or batch.guessed:
+        return None
+    model, idle = built.model, replace(batch, ran=False)
+    try:
+        loss, _ = find_objective(
+            model,
+            idle,
+            wanted.loss,
+            source=wanted.source,
+            namespace=wanted.namespace,
+            seed=wanted.seed,
+        )
+    except TargetError:
+        return None
+    if loss is None or not attempt(lambda: total(loss.run(model, idle)), model).ran:
+        return None
+    return built, idle, Calling(calling.kwargs)
 
 
 def _not_composed(chosen: Chosen, error: BaseException, wanted: Wanted) -> TargetError:

@@ -28,7 +28,10 @@ Chosen = tuple[Built, Batch, Calling]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the user said, and what is known about the file: the same for every model tried."""
+    """What the user said, and what is known about the file: the same for every model tried.
+
+    `loss` is what the user said the loss is.
+    """
 
     batch: Any
     source: Source | None
@@ -37,6 +40,7 @@ class Wanted:
     call: Mapping[str, Any]
     seed: int
     target: str
+    loss: Any = None
 
 
 def with_batch(built: Built, wanted: Wanted, *, patient: bool = True) -> Chosen:
@@ -123,6 +127,7 @@ def _called(built: Built, calling: Calling, given: Any, wanted: Wanted, patient:
             patient=patient,
             invented=bool(built.made_up or built.shrunk),
             stepped=examples,
+            loss=wanted.loss,
         )
     return built, found, calling
 

@@ -75,10 +75,11 @@ def loaded(
                     call=typed_arguments(call),
                     seed=seed,
                     target=found.label,
+                    loss=objective,
                 )
                 if checkpoint is not None:
                     models = trained(models, checkpoint)
-                subject = assembled(models, wanted, objective)
+                subject = assembled(models, wanted)
             except TargetError as error:
                 raise found.lacked(error) or error from None
             found.check_complete(subject, seed)
@@ -175,8 +176,9 @@ def from_instance(
         call=call or {},
         seed=seed,
         target=label,
+        loss=objective,
     )
-    subject = assembled(models, wanted, objective)
+    subject = assembled(models, wanted)
     if optimizer is not None:
         several = tuple(optimizer) if isinstance(optimizer, tuple | list) else (optimizer,)
         subject = replace(subject, optimizers=several, optimizer_at=None)

@@ -46,16 +46,18 @@ def find_batch(
     patient: bool = True,
     invented: bool = False,
     stepped: Iterable[Example] = (),
+    loss: Any = None,
 ) -> Batch:
     """A batch for one forward pass; `ran` says whether the pass came to its end.
 
     A given batch is returned even when the model rejects it: the examination explains why.
     Unless `patient`, raises `TooMuchWork` where even a small batch costs more than is reasonable.
     `invented` says that arguments of the constructor were: the file's data may not go with them.
-    `stepped` are examples for the step that is the forward pass of a model without one.
+    `stepped` are examples for the step that is the forward pass of a model without one; `loss` is
+    what the user said the loss is.
     """
     if given is not None:
-        return as_batch(model, given, seed=seed)
+        return as_batch(model, given, seed=seed, loss=loss)
     tried: Batch | None = None
     stops = ""
     if source is not None:

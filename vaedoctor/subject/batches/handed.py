@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,17 @@ from ..subject import LOADED, Batch
 from ..trials.trial import attempt, forward_parameters, leaves
 from .guess import Guesser
 
+_MOST_READINGS = 20
 _SHAPE = re.compile("\\d+(?:[x,\u00d7]\\d+)*")  # \u00d7 is the multiplication sign
 
 
-def as_batch(model: nn.Module, given: Any, *, origin: str = "given", seed: int = 0) -> Batch:
+def as_batch(
+    model: nn.Module, given: Any, *, origin: str = "given", seed: int = 0, loss: Any = None
+) -> Batch:
     """A given object as the arguments of forward, in the reading that runs.
 
-    Of a loader its first batch; numbers of another floating type than the parameters' only where
+    First as a `loss` of the model and all entries hands them to forward. Of a loader its first
+    batch; numbers of another floating type than the parameters' only where
     the model refuses them as they are. Raises TargetError where nothing in it is data.
     """
     if isinstance(given, Batch):
@@ -32,7 +37,8 @@ def as_batch(model: nn.Module, given: Any, *, origin: str = "given", seed: int =
         return replace(given, ran=ran)
     given = _as_tensors(_first_of(given) if isinstance(given, DataLoader) else given)
     _refuse_no_data(given)
-    readings = [Batch(*reading, origin) for reading in _readings(model, given)]
+    shown = _as_handed_on(model, given, loss, seed)
+    readings = [Batch(*reading, origin) for reading in (*shown, *_readings(model, given))]
     taken = {p.name for p in forward_parameters(model)}
     readings = [replace(b, beside=frozenset(b.kwargs) - taken) for b in readings]
     for batch in readings:
@@ -156,8 +162,7 @@ def _readings(model: nn.Module, given: Any) -> Iterator[tuple[tuple[Any, ...], d
         options = [isinstance(p.default, int | float | str) for p, v in beside if _is_data(v)]
         if given and len(parameters) >= 1 and (not fits or (options and all(options))):
             # A data loader's (x, label) for a model that wants x alone: the rest is the loss's.
-            rest = {f"{LOADED}{i}": v for i, v in enumerate(given) if i >= taken}
-            yield tuple(given[:taken]), rest
+            yield from _parts(given, taken)
         if fits and len(required) <= 1 < len(parameters):
             yield (given,), {}  # the modalities of a row, beside an option
     elif isinstance(given, Mapping):
@@ -174,6 +179,44 @@ def _readings(model: nn.Module, given: Any) -> Iterator[tuple[tuple[Any, ...], d
                     yield (), {**given, required[0].name: value}
     else:
         yield (given,), {}
+
+
+def _parts(
+    given: tuple[Any, ...] | list[Any], taken: int
+) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """The first `taken` entries of a loader's for forward, or as many others in their order."""
+    for places in islice(combinations(range(len(given)), taken), _MOST_READINGS):
+        yield _part(given, places)
+
+
+def _part(given: Sequence[Any], places: Sequence[int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    rest = {f"{LOADED}{i}": v for i, v in enumerate(given) if i not in places}
+    return tuple(given[i] for i in places), rest
+
+
+def _as_handed_on(
+    model: nn.Module, given: Any, loss: Any, seed: int
+) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Some entries of a batch, where a loss of the model and all of them hands those to forward."""
+    if not isinstance(given, tuple | list) or len(given) < 2 or not callable(loss):
+        return
+
+    def first_call() -> tuple[Any, ...]:
+        calls: list[tuple[Any, ...]] = []
+        handle = model.register_forward_pre_hook(lambda _, args: calls.append(args))
+        try:
+            loss(model, *given)
+        finally:
+            handle.remove()
+        return calls[0] if calls else ()
+
+    handed = attempt(first_call, model, seed=seed).value or ()
+    entries = [id(v) for v in given]
+    if not {id(a) for a in handed} <= set(entries):
+        return
+    places = [entries.index(id(a)) for a in handed]
+    if places and len(places) < len(given) and places == sorted(set(places)):
+        yield _part(given, places)
 
 
 def _is_data(value: Any) -> bool:

@@ -87,6 +87,14 @@ def return_names(model: nn.Module) -> list[Any]:
     return found if isinstance(found, list) else [found]
 
 
+def loaded(batch: Batch) -> list[Any]:
+    """The entries of a loader's batch in their order: those of forward, and the others."""
+    entries = list(batch.args)
+    for name in sorted(batch.beside, key=lambda n: int(n.removeprefix(LOADED))):
+        entries.insert(int(name.removeprefix(LOADED)), batch.kwargs[name])
+    return entries
+
+
 def model_first(parameters: list[inspect.Parameter]) -> Recipe:
     """`loss(model, *batch)`; `loss(model, batch)` where forward takes a part of a loader's dict.
 
@@ -96,9 +104,8 @@ def model_first(parameters: list[inspect.Parameter]) -> Recipe:
 
     def arguments(model: nn.Module, batch: Batch, _: Any) -> Arguments:
         if batch.beside and all(name.startswith(LOADED) for name in batch.beside):
-            further = [batch.kwargs[name] for name in sorted(batch.beside)]
             given = {k: v for k, v in batch.kwargs.items() if k not in batch.beside}
-            return [model, *batch.args, *further], given
+            return [model, *loaded(batch)], given
         if batch.beside and not names >= set(batch.kwargs):
             return [model, dict(batch.kwargs)], {}
         return [model, *batch.args], dict(batch.kwargs)
