@@ -402,6 +402,39 @@ def test_what_a_librarys_own_modules_lack_is_stood_in_for(
     assert subject.batch.ran
     assert any("`nosuchplots` is not installed: stubbed" in n for n in subject.notes)
     assert not [n for n in sys.modules if n.startswith(("library_with_plots", "nosuchplots"))]
-    (folder / "plots.py").write_text("from nosuchplots import Base\nclass Plot(Base): ...\n")
+    (folder / "plots.py").write_text(
+        "from nosuchplots import Base, Log, jit\n\nLog.quiet('all')\n"
+        "@jit\ndef fast(x):\n    return x\n\n\nclass Plot(Base): ...\n"
+    )
+    subject = load("library_with_plots.net:AE")
+    assert any(n.startswith("`library_with_plots/__init__.py` raised") for n in subject.notes)
+    assert not [n for n in sys.modules if n.startswith(("library_with_plots", "nosuchplots"))]
+    with (folder / "net.py").open("a") as net:
+        net.write("\n\nfrom .plots import Plot\n")
     with pytest.raises(TargetError, match="`nosuchplots` is not installed"):
         load("library_with_plots.net:AE")
+    text = (folder / "plots.py").read_text().replace("(Base)", "")
+    (folder / "plots.py").write_text(text)
+    assert load("library_with_plots.net:AE").batch.ran  # what is only imported calls nothing
+
+
+def test_a_package_that_raises_is_not_in_the_way_of_a_librarys_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "site-packages" / "library_of_old"
+    (folder / "nets").mkdir(parents=True)
+    (folder / "__init__.py").write_text("from collections import Iterable\n")
+    (folder / "nets" / "__init__.py").write_text("from .net import AE\n")
+    (folder / "nets" / "net.py").write_text(
+        "from torch import nn\n\n\nclass AE(nn.Sequential):\n    def __init__(self):\n"
+        "        super().__init__(nn.Linear(20, 4), nn.Linear(4, 20))\n"
+    )
+    monkeypatch.syspath_prepend(str(folder.parent))
+    for target in ("library_of_old.nets.net:AE", "library_of_old.nets:AE"):
+        subject = load(target)
+        assert subject.batch.ran
+        assert any("cannot import name 'Iterable'" in note for note in subject.notes)
+        assert not [n for n in sys.modules if n.startswith("library_of_old")]
+    with pytest.raises(TargetError, match="`library_of_old` raised ImportError") as told:
+        load("library_of_old:AE")
+    assert '`python -c "import library_of_old"` shows the same error' in str(told.value)

@@ -117,8 +117,10 @@ def reconstruction(
         certain = plausible or best.value.index in rank
         if certain or (not partners and not inside and _deep(flow, best.value, latents)):
             return best.value, best.name
-    if partners or inside:
-        return (partners or inside)[0][0], "x_hat"
+    if met := [value for value, _ in partners or inside]:
+        alike = [v for v in met if v.tensor.numel() == met[0].tensor.numel()]
+        sampled = [v for v in alike if _deep(flow, v, latents)]
+        return (sampled or met)[0], "x_hat"  # of a likelihood's two parameters, what is decoded
     decoded = next((o for o in candidates if _from_location(flow, o.value, latents)), None)
     if latents and decoded is None:  # it depends on the weights alone, or on data alone (VAE402)
         blind = compared_values(recording, flow, of_data=False)
@@ -262,6 +264,8 @@ def _entry_by_entry(op: Op, made: Tensor, given: Tensor, draws: Set[int]) -> boo
 
     Of several `draws` that stand in front, the input is compared with each.
     """
+    if not given.numel():
+        return False
     each = 1
     if made.dim() == given.dim() + 1 and made.shape[1:] == given.shape and made.shape[0] in draws:
         each = made.shape[0]

@@ -227,7 +227,7 @@ def compared_in(recording: Recording, flow: Flow, x_hat: Value | None) -> Iterat
         made = [v for v in op.reads if flow.posterior(v)]
         if not plain and made and op.name != "sub" and _is_output(flow, x_hat, made[0]):
             plain = [v for v in op.reads if v.source == "constant"]
-        if not plain or not made:
+        if not plain or not made or not plain[0].tensor.numel():
             continue
         classes = op.name in CLASS_LOSSES and not plain[0].tensor.is_floating_point()
         if not classes and made[0].tensor.numel() != plain[0].tensor.numel():

@@ -18,7 +18,7 @@ from ..code.source import Source, is_foreign, read
 from ..code.syntax import is_main_guard
 from ..errors import TargetError, summary, user_traceback
 from ..trials.switches import generators_restored, seed_everything
-from .packages import enter_packages, package_of
+from .packages import enter_packages, package_of, past_its_packages
 from .slicing import Executed, execute, execute_whole
 from .stubs import StubUsed, distribution_of, explain
 from .surroundings import Surroundings
@@ -128,7 +128,11 @@ def load_module(
         missing = isinstance(error, ModuleNotFoundError) and error.name is not None
         if missing and f"{name}.".startswith(f"{error.name}."):  # type: ignore[attr-defined]
             raise _no_module(name) from None
-        raise stopped(Path(f"{name.replace('.', '/')}.py"), error, None) from None
+        with generators_restored():
+            found = past_its_packages(surroundings, name)
+        if found is None:
+            raise stopped(Path(f"{name.replace('.', '/')}.py"), error, None, name) from None
+        return Loaded(found[0], None, Executed(), notes=tuple(found[1]))
     source = read(origin) if origin is not None and own else None
     known = surroundings.executed.get(name)
     return Loaded(module, source, known[1] if known is not None else Executed())
@@ -163,21 +167,29 @@ def existing(path: Path, name: str) -> Path:
     )
 
 
-def stopped(file: Source | Path, error: BaseException, line: int | None) -> TargetError:
-    """What is said when loading cannot go on because a statement raised."""
+def stopped(
+    file: Source | Path, error: BaseException, line: int | None, module: str = ""
+) -> TargetError:
+    """What is said when loading cannot go on because a statement raised.
+
+    `module` is the name that was imported, of a library.
+    """
     if isinstance(error, StubUsed):
         return explain(error)
     path = file.path if isinstance(file, Source) else file
     at = file.line(line) if isinstance(file, Source) and line else f"line {line}" if line else ""
     where = f"{at} of {path.name}" if at else path.name
     step = f"correct {where}, `python {path.name}` shows the same error"
+    if module:
+        step = f'`python -c "import {module}"` shows the same error'
     if isinstance(error, ModuleNotFoundError) and error.name:
         top = distribution_of(error.name.partition(".")[0])
         step = f"python -m pip install {top}   (into the environment vaedoctor runs in)"
     elif isinstance(error, SystemExit):
         step = f'move what ends the program in {where} under `if __name__ == "__main__":`'
+    said = f"`{module}` raised {summary(error)} while it was imported"
     return TargetError(
-        f"`{path.name}` raised {summary(error)} while it was loaded",
+        said if module else f"`{path.name}` raised {summary(error)} while it was loaded",
         traceback=user_traceback(error),
         next_step=step,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import sys
 import types
@@ -54,3 +55,26 @@ def enter_packages(
         if "." in name:
             setattr(sys.modules[name.rpartition(".")[0]], name.rpartition(".")[2], package)
     return name, notes
+
+
+def past_its_packages(
+    surroundings: Surroundings, name: str
+) -> tuple[types.ModuleType, list[str]] | None:
+    """A library's module without the packages around it that cannot be imported, and notes.
+
+    None where no package is to blame: the module raises by itself, or is not there.
+    """
+    top, *inside = name.split(".")
+    spec = importlib.util.find_spec(top)
+    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+    if not inside or not folders:
+        return None
+    _, notes = enter_packages(surroundings, Path(folders[0]).joinpath(*inside), [top, *inside[:-1]])
+    if not notes:
+        return None
+    try:
+        return surroundings.import_module(name), notes
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return None

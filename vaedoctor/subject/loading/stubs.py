@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import torch
 
 from ..code.scope import Missing
+from ..code.source import is_foreign
 from ..errors import TargetError, is_own_frame, user_traceback
 from .trainerless import LightningModule
 
@@ -106,6 +107,8 @@ class Absent(Missing):
             return args[0]
         if self._path.partition(".")[0] in _TELLING:
             return _Silent()
+        if _is_top_of_a_library(sys._getframe(1)):
+            return Absent(self._path, self._why)  # whoever needs what is made there will be told
         self._refuse("called")
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
@@ -300,6 +303,11 @@ def _place_of(error: BaseException) -> str:
 def distribution_of(name: str) -> str:
     """What to install for an import name: `scikit-learn` for `sklearn`."""
     return _PACKAGES.get(name, name)
+
+
+def _is_top_of_a_library(frame: types.FrameType) -> bool:
+    """Whether a library runs a statement because it is imported, not because it is used."""
+    return frame.f_code.co_name == "<module>" and is_foreign(frame.f_code.co_filename)
 
 
 def _user_lines() -> Iterator[str]:

@@ -81,7 +81,8 @@ class Surroundings(MetaPathFinder):
             if self in sys.meta_path:
                 sys.meta_path.remove(self)
             new = [(n, m) for n, m in sys.modules.items() if n not in before]
-            halved = self.library if self.stubs.names else ""  # it holds what is not there
+            bare = any(n.partition(".")[0] == self.library for n in self.made)
+            halved = self.library if self.stubs.names or bare else ""  # it lacks what is not there
             for name in [
                 n
                 for n, m in new
