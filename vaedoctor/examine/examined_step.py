@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..finding import Span
 from ..rule import Unavailable
-from ..subject.subject import Subject
+from ..subject.subject import Batch, Subject
 from ..subject.total import maximised
 from ..subject.trials.switches import versions_kept
 from .anatomy.anatomy import Anatomy, anatomize
@@ -25,7 +25,7 @@ from .runs.again import Again, run_again
 from .runs.flow import Flow
 from .runs.gradients import Gradients, parameter_gradients
 from .runs.inventory import registered
-from .runs.recording import Recording
+from .runs.recording import Recording, tensors_in
 from .runs.step import run_recorded, runs_unrecorded
 from .sampling import noise
 from .shapes.coincidence import with_a_row_less
@@ -37,6 +37,12 @@ if TYPE_CHECKING:
     from .examination import Examination
 
 _OF_MODEL = frozenset(["parameter", "buffer"])
+
+
+def edits_of(batch: Batch) -> list[int]:
+    """How often each tensor of a batch has been written into."""
+    tensors = tensors_in([batch.args, batch.kwargs])
+    return [t._version for t in tensors if not t.is_inference()]
 
 
 class ExaminedStep:
@@ -58,8 +64,14 @@ class ExaminedStep:
     @cached_property
     def _pair(self) -> tuple[Recording, Again]:
         """One training step, and the same again with the generators running on."""
+        counted = edits_of(self.subject.batch)
         first = run_recorded(self.subject, seed=self.seed)
         restore = self._rewind
+        if edits_of(self.subject.batch) != counted:
+            restore()
+            batch = replace(self.subject.batch, edited=True)
+            self.subject = replace(self.subject, batch=batch)
+            first = run_recorded(self.subject, seed=self.seed)
         objective = self.subject.objective
         if objective is not None and not objective.settled and rewards_likeness(first):
             restore()

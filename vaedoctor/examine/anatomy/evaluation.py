@@ -90,6 +90,7 @@ def run_quickly(
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")
+            batch = batch.handed()
             if whole and subject.objective is not None:
                 total(subject.objective.run(model, batch))
             else:

@@ -129,10 +129,11 @@ def run_counted(subject: Subject, counter: Counter, *, seed: int | None, grad: b
     with torch.set_grad_enabled(grad):
         try:
             with around_forward(model, passed), without_checkpointing(), counter:
+                batch = subject.batch.handed()
                 if subject.objective is None:
-                    subject.batch.run(model)
+                    batch.run(model)
                 else:
-                    ran.loss = total(subject.objective.run(model, subject.batch))
+                    ran.loss = total(subject.objective.run(model, batch))
             ran.ran = True
         except KeyboardInterrupt:
             raise

@@ -45,6 +45,7 @@ def run_recorded(
     with torch.enable_grad():
         try:
             with without_checkpointing(), recorder:
+                batch = batch.handed()
                 if run is not None:
                     recording.output = run(model)
                 elif subject.objective is None:
