@@ -47,11 +47,13 @@ def turned(subject: Subject, anatomy: Anatomy) -> list[Turned]:
     flow, x_hat = anatomy.flow, anatomy.x_hat
     known = flow.ancestors(x_hat) | flow.descendants(x_hat) if x_hat is not None else frozenset()
     found: dict[int, Turned] = {}
-    for op, layer, target in _scored(anatomy):
+    scored = list(_scored(anatomy))
+    for op, layer, target in scored:
         apart = layer.index not in known and layer.index not in found
         if apart and _trained_here(subject, anatomy, layer, target):
             one = _judged(anatomy, layer, target) or _at_operand(anatomy, op, layer)
-            if one is not None:
+            others = [t for _, of, t in scored if of is layer and t is not target]
+            if one is not None and not any(_drawn(anatomy, layer, t) for t in others):
                 found[layer.index] = replace(one, at=_turned_at(anatomy, op))
     return [*found.values(), *_parts(subject, anatomy)]
 
@@ -129,15 +131,29 @@ def _at_operand(anatomy: Anatomy, op: Op, layer: Value) -> Turned | None:
     return replace(one, value=layer) if one is not None else None
 
 
-def _judged(anatomy: Anatomy, layer: Value, target: Value) -> Turned | None:
+def _drawn(anatomy: Anatomy, layer: Value, target: Value) -> bool:
+    """Whether the loss pulls every element to a target: `1 - x` is another one of a Bernoulli."""
+    made, given = layer.tensor.detach(), target.tensor.detach()
+    if made.is_complex() or not given.is_floating_point() or given.numel() != made.numel():
+        return False
+    gradient = _gradient(anatomy, layer)
+    return gradient is not None and Pulled(gradient, made, [given]).towards
+
+
+def _gradient(anatomy: Anatomy, layer: Value) -> Tensor | None:
     loss = anatomy.recording.loss
     assert isinstance(loss, Tensor)
-    made, given = layer.tensor.detach(), target.tensor.detach()
-    if made.is_complex() or not made.shape or layer.edge is None:
+    if layer.edge is None:
         return None
-    (gradient,) = torch.autograd.grad(
-        loss.sum(), [layer.edge], allow_unused=True, retain_graph=True
-    )
+    found = torch.autograd.grad(loss.sum(), [layer.edge], allow_unused=True, retain_graph=True)
+    return found[0]
+
+
+def _judged(anatomy: Anatomy, layer: Value, target: Value) -> Turned | None:
+    made, given = layer.tensor.detach(), target.tensor.detach()
+    if made.is_complex() or not made.shape:
+        return None
+    gradient = _gradient(anatomy, layer)
     if gradient is None:
         return None
     rows = made.shape[0]
