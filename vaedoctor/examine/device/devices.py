@@ -241,3 +241,52 @@ def stays_by_design(span: Span | None) -> bool:
         return False
     classes = (n for n in ast.walk(tree_of(span.file)) if isinstance(n, ast.ClassDef))
     return not any(n.lineno <= span.line <= (n.end_lineno or n.lineno) for n in classes)
+
+
+def moved_if_told(span: Span | None) -> bool:
+    """Whether the code moves what a place makes where a flag says so: `if args.cuda: u = u.cuda()`.
+
+    A guard that asks a tensor or torch is true on the pretended machine. What a script asked when
+    it was loaded is a flag by then, which the real machine answers otherwise.
+    """
+    if span is None:
+        return False
+    around = [m for m in functions_in(span.file) if m.lines[0] <= span.line <= m.lines[1]]
+    if not around:
+        return False
+    function = max(around, key=lambda m: m.lines[0]).node
+    made = {n for s in ast.walk(function) if _within(span, s) for n in _names_given(s)}
+    for node in ast.walk(function):
+        match node:
+            case ast.If(body=body, orelse=orelse):
+                branches = [body, orelse]
+                inside = [any(_within(span, s) for s in branch) for branch in branches]
+                if any(inside):
+                    other = branches[inside.index(False)] if not all(inside) else []
+                    if made & {n for s in other if _moves(s) for n in _names_given(s)}:
+                        return True
+                elif node.lineno > span.line:
+                    moved = {n for s in body if _moves(s) for n in _names_given(s)}
+                    if made & moved:
+                        return True
+            case ast.Assign(value=ast.IfExp(body=one, orelse=other)):
+                later = node.lineno > span.line and bool(made & _names_given(node))
+                if (later or _within(span, node)) and _moves(one) is not _moves(other):
+                    return True
+    return False
+
+
+def _within(span: Span, node: ast.AST) -> bool:
+    first, last = getattr(node, "lineno", 0), getattr(node, "end_lineno", 0) or 0
+    return first <= span.line <= last
+
+
+def _names_given(node: ast.AST) -> set[str]:
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    return {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+
+
+def _moves(node: ast.AST) -> bool:
+    return any(
+        isinstance(n, ast.Attribute) and n.attr in ("cuda", "to", "xpu") for n in ast.walk(node)
+    )

@@ -21,7 +21,7 @@ from ..runs.recording import DRAWS, Op, Recording, Value
 from ..shapes.failure import raised_at
 from ..structure.branches import hiding_places
 from .accelerator import CUDA, OTHER, Literal, Mixing, Pretence, pretend
-from .devices import FREE, names_a_device, stays_by_design
+from .devices import FREE, moved_if_told, names_a_device, stays_by_design
 from .realmove import accelerator, refused
 
 _ENTERING = frozenset("from_numpy FloatTensor DoubleTensor Tensor LongTensor IntTensor".split())
@@ -193,7 +193,7 @@ def _judged(subject: Subject, pretence: Pretence, mixing: Mixing, method: str) -
         return None
     drawn = [o for o in made if o.name in _DRAWN]
     origin = (drawn or made)[0]
-    if stays_by_design(origin.span):
+    if stays_by_design(origin.span) or moved_if_told(origin.span):
         return None
     kind = "noise" if drawn else "constant"
     return _stayed(kind, origin.name, origin.span, mixing, method, _lines(origin.span))
