@@ -74,10 +74,11 @@ def _target(recording: Recording, flow: Flow, x_hat: Value) -> Value | None:
     """
     raw = {v.index for v in inputs_of(recording)}
     behind = flow.ancestors(x_hat)
+    made = _unshaped(flow, x_hat, RESHAPES)
     for value, op in compared_values(recording, flow, [x_hat]):
         roots = [moved_from(flow, v, raw) for v in op.reads]
         found = [v for v in roots if v is not None and v.index in behind]
-        if value is x_hat and found:
+        if value in (x_hat, made) and found:
             return found[0]
     return None
 
@@ -242,15 +243,19 @@ def compared_values(
         plain = [v for v in op.reads if only_moved(flow, v, given)]
         learned = [v for v in op.reads if (flow.posterior(v) if of_data else flow.learned[v.index])]
         if plain and learned and _entry_by_entry(op, learned[0].tensor, plain[0].tensor, draws):
-            value = learned[0]
             through = {*RESHAPES, "log"} if op.name in MULS else RESHAPES  # `x * x_hat.log()`
-            while value.op is not None and value.op.name in through:
-                value = flow.parents(value)[0]
-            found.append((value, op))
+            found.append((_unshaped(flow, learned[0], through), op))
     compared = [(value, op) for value, op in found if not _masks(op, raw, flow)]
     found = compared or found
     made = flow.ancestors(*(value for value, _ in found))
     return [(value, op) for value, op in found if op.out.index not in made] or found
+
+
+def _unshaped(flow: Flow, value: Value, through: Set[str]) -> Value:
+    """What a value was before operations that only give it another shape, or are of such a name."""
+    while value.op is not None and value.op.name in through:
+        value = flow.parents(value)[0]
+    return value
 
 
 def _masks(op: Op, raw: set[int], flow: Flow) -> bool:
