@@ -52,7 +52,8 @@ class Batch:
     of a made-up batch are, None where rows are no samples (the nodes of one graph). `beside` names
     the keyword arguments that forward does not take: a loader's further entries, for the loss.
     `work` counts the multiplications of one pass, where they were counted. `around` are further
-    items of the loop that the batch comes from, by their names there.
+    items of the loop that the batch comes from, by their names there. `edited` says that the model
+    writes into what it is given: each run then gets copies, which its graph may keep.
     """
 
     args: tuple[Any, ...]
@@ -64,10 +65,15 @@ class Batch:
     beside: frozenset[str] = frozenset()
     work: int = 0
     around: Mapping[str, Around] = field(default_factory=dict)
+    edited: bool = False
 
     def run(self, model: nn.Module) -> Any:
         """One forward pass."""
         return model(*self.args, **{k: v for k, v in self.kwargs.items() if k not in self.beside})
+
+    def handed(self) -> Batch:
+        """The batch as one run gets it."""
+        return self.mapped(Tensor.clone) if self.edited else self
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The batch with every tensor changed."""
@@ -105,6 +111,8 @@ class Objective:
     it is minimised: a method `elbo` that no code calls may be a bound, to be maximised.
     `unweighed` names a parameter of the loss, a weight, that nothing tells: it is 1. `stands_in`
     says that the reconstruction in it is ours, beside a KL of the user's: only the KL is judged.
+    `elsewhere` names a parameter such as `target`, which the input was taken for: a loop may give
+    it something else, as the next steps of a sequence.
     """
 
     run: Callable[[nn.Module, Batch], Any]
@@ -114,6 +122,7 @@ class Objective:
     settled: bool = True
     unweighed: str | None = None
     stands_in: bool = False
+    elsewhere: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,9 +41,10 @@ def own_answers(
 ) -> Seen | None:
     """What a decoder knows of the steps that it is to guess; None where that is not known.
 
-    Of a made-up batch nothing tells by how many steps its target is shifted.
+    Of a made-up batch nothing tells by how many steps its target is shifted, nor of a parameter
+    `target` of the loss, which the input was taken for.
     """
-    if subject.batch.guessed:
+    if subject.batch.guessed or (subject.objective is not None and subject.objective.elsewhere):
         return None
     x, met = anatomy.x, meeting(anatomy)
     axis = _steps(anatomy)

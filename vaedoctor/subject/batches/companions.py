@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..trials.slots import Slot
 from .layers import TABLES, Layers
@@ -149,7 +150,10 @@ def is_graph(name: str) -> bool:
 def holds_graph(model: nn.Module, rows: int) -> bool:
     """Whether a model keeps the graph whose nodes the rows are: a square of that size."""
     return any(
-        isinstance(value, Tensor) and tuple(value.shape) == (rows, rows) and is_graph(name)
+        isinstance(value, Tensor)
+        and not is_lazy(value)
+        and tuple(value.shape) == (rows, rows)
+        and is_graph(name)
         for module in model.modules()
         for name, value in {**vars(module), **module._buffers}.items()
     )

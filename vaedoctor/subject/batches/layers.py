@@ -101,6 +101,8 @@ class Layers:
         b, t = self.rows, self.steps()
         match layer:
             case nn.Linear():
+                if not layer.in_features:
+                    return self.vectors(self._last_width()) if self._last_width() else []
                 return self.vectors(layer.in_features)
             case nn.modules.conv._ConvNd():
                 dims = len(layer.kernel_size)
@@ -135,6 +137,11 @@ class Layers:
         same = [m for m in self.known if isinstance(m, nn.modules.conv._ConvNd)]
         last = [m.out_channels for m in same if m.in_channels and len(m.kernel_size) == dims][-1:]
         return list(dict.fromkeys((*last, 3, 1)))
+
+    def _last_width(self) -> int:
+        """As wide as the last linear layer gives the data of a lazy one may be; 0 without one."""
+        widths = [m.out_features for m in self.known if isinstance(m, nn.Linear) and m.in_features]
+        return widths[-1] if widths else 0
 
     def _strips(self, layer: nn.modules.conv._ConvNd) -> list[Shape]:
         """Steps by features, where one step's features are as many as the kernel is wide."""

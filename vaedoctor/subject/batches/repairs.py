@@ -25,7 +25,7 @@ from .layers import KNOWN, TABLES, Layers, square_images
 from .lengths import longer
 from .refusals import as_it_says
 from .resizing import CONVOLUTIONS, Resizing
-from .values import in_the_support, of_another_kind, of_masks, of_numbers
+from .values import as_switch, in_the_support, of_another_kind, of_masks, of_numbers
 
 _EXPECTED_ENTRIES = re.compile(r"(?:not enough|too many) values to unpack \(expected (\d+)")
 _FULL = re.compile(r"expected to be in range of \[(-\d+), (\d+)\], but got (-?\d+)")
@@ -56,6 +56,7 @@ class Repairs:
         yield from as_it_checks(state, seen, slots)
         yield from in_the_support(state, seen, slots)
         yield from of_numbers(state, slots, error, self.rows)
+        yield from as_switch(state, seen, slots)
         yield from self._container(state, seen)
         yield from of_masks(state, slots, str(error))
         yield from self._rank(state, seen, slots)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from ..trials.slots import Path, Slot, State, changed, reshaped
-from ..trials.witness import Failed, Observed, Operand, local_values, user_frame
+from ..trials.witness import Failed, Observed, Operand, local_values, user_frame, user_frames
 
 _NUMBER_GIVEN = re.compile(
     r"[Tt]ensor.*(but got|not|found) (int|float|bool)\b"
@@ -114,6 +114,19 @@ def of_numbers(
             if slot.kind != "plain":
                 for value in (slot.top,) if slot.kind == "length" else (1, 0):  # 0: the only part
                     yield changed(state, path, Slot(kind="plain", value=value))
+
+
+def as_switch(state: State, seen: Observed, slots: Mapping[Path, Slot]) -> Iterator[State]:
+    """False for what a branch asks, `if not hard:`, and that no slot of numbers can be."""
+    error = seen.trial.error
+    if "Boolean value of Tensor with more than one value" not in str(error):
+        return
+    for frame, line in user_frames(error)[:1]:
+        asked = [frame.f_locals.get(name) for name in re.findall(r"[A-Za-z_]\w*", line)]
+        for value in (v for v in asked if isinstance(v, Tensor)):
+            for path in seen.paths(value):
+                if path in slots:
+                    yield changed(state, path, Slot(kind="plain", value=False))
 
 
 def in_the_support(state: State, seen: Observed, slots: Mapping[Path, Slot]) -> Iterator[State]:

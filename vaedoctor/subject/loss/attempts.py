@@ -184,7 +184,8 @@ class Attempts:
             return -total(value) if recipe.negated else value
 
         at = span_of(underlying(loss.function))
-        return Objective(run, loss.name, loss.origin, at, unweighed=recipe.unweighed)
+        weight, target = recipe.unweighed, recipe.elsewhere
+        return Objective(run, loss.name, loss.origin, at, unweighed=weight, elsewhere=target)
 
     def recipes(self, loss: Loss, *, given: bool) -> Iterator[Recipe | Unbound]:
         """Ways to call the loss, the best evidence first."""

@@ -25,6 +25,7 @@ from .recipes import Arguments, Binding, Recipe, Unbound
 from .taken import Taken, slot_name
 
 _PADDING = re.compile(r"(pad(ding)?(_?(idx|index|id|token|token_id))?|ignore_index)", re.IGNORECASE)
+_TARGET = re.compile(r"targets?|tgt|y_true|gt|ground_truth", re.IGNORECASE)
 
 
 def by_names(
@@ -105,6 +106,7 @@ class _Names(Taken):
             loose=self.loose,
             written=self.written,
             unknown=tuple(self.unknown),
+            elsewhere=next(filter(self._is_target, sorted(self.given)), None),
         )
 
     def _is_set(self, p: inspect.Parameter, exact: bool) -> bool:
@@ -187,6 +189,10 @@ class _Names(Taken):
         apart = parts_of(self.function, p.name) > 0 or bool(keys_read(self.function, p.name))
         return (handed or named) and (self.paired or apart)
 
+    def _is_target(self, name: str) -> bool:
+        """Whether a parameter stands for what is to come out, under no name of an input."""
+        return name not in self.inputs and _TARGET.fullmatch(name) is not None
+
     def _is_reconstruction_called_input(self, p: inspect.Parameter) -> bool:
         """In `loss(input, target, ...)`, after `F.mse_loss`, the input is the reconstruction."""
         names = {q.name.lower() for q in self.parameters}
@@ -243,6 +249,8 @@ class _Names(Taken):
 
     def _in_order(self) -> None:
         """As many parameters left as outputs left: one to one, unless a role contradicts."""
+        if self._runs_it():
+            return
         left = [p for p in self.parameters if p.name not in self.bound and p.default is p.empty]
         slots = [s for s in self.slots if not self._is_input(s)]
         apart = () not in self.slots and any(taken_apart(self.function, p.name) for p in left)
@@ -265,12 +273,16 @@ class _Names(Taken):
             return
         self.loose = True
         self.unknown.append(left[0].name)
-        if not self.given and self.inputs:
+        if self.inputs and (not self.given or self._runs_it()):
             self.take_input(left[0].name, next(iter(self.inputs.values())))
         elif self.needs_output and not self.whole and (path := self._like_input()) is not None:
             self.take_output(left[0].name, path)
         elif several and not apart:
             self.take_whole(left[0].name)
+
+    def _runs_it(self) -> bool:
+        """Whether the loss is given the model, and no output: it makes its own."""
+        return "model" in self.written.values() and not self.needs_output
 
     def _check(self) -> None:
         for p in self.parameters:

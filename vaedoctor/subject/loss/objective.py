@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -20,8 +21,10 @@ from ..code.losses import (
     candidates,
     nameless,
     parameters_of,
+    underlying,
 )
-from ..code.source import Source, span_of
+from ..code.source import Source, function_tree, span_of
+from ..code.syntax import called_name
 from ..composing import is_pyro_pair, pyro_loss
 from ..errors import TargetError, summary
 from ..script.loop import Loop, loops
@@ -168,7 +171,7 @@ class _Finder:
         if looped is not None and not first:
             return looped, ()
         tried += self._tried(c for c in every if c.name != "training_step")
-        works = [t for t in tried if t.useful]
+        works = _outermost([t for t in tried if t.useful])
         called = [t for t in works if t.own_call]
         if called:
             return called[0].objective, ()
@@ -316,7 +319,10 @@ class _Finder:
         if function is not None:
             name, at = function.__name__, span_of(function) or at
             origin = f"found: `{name}` in {path}"
-        objective = Objective(loop.run, name, origin, at, unweighed=loop.unweighed)
+        target = loop.elsewhere(self.batch)
+        objective = Objective(
+            loop.run, name, origin, at, unweighed=loop.unweighed, elsewhere=target
+        )
         if not loop.negated:
             return objective
         run = loop.run
@@ -420,3 +426,16 @@ _ELSEWHERE = re.compile("cuda|nvidia|device|process group|not installed", re.IGN
 _OF_DATA = (RuntimeError, KeyError, IndexError, ValueError, AttributeError)
 _PYRO = Objective(_pyro, "Trace_ELBO", "found: Pyro's `Trace_ELBO` of `model` and `guide`")
 _NO_LOSS = "no loss found: reconstruction + KL stand in, `--objective` names yours"
+
+
+def _outermost(works: list[Tried]) -> list[Tried]:
+    """Those that are no term of another one: none of the others calls them."""
+    calls = {id(t): _called_in(t.loss.function) for t in works}
+    inner = {n for t in works for n in calls[id(t)] - {t.loss.name}}
+    return [t for t in works if t.loss.name not in inner] or works
+
+
+def _called_in(function: Callable[..., Any]) -> set[str]:
+    tree = function_tree(underlying(function))
+    calls = (n for n in ast.walk(tree) if isinstance(n, ast.Call)) if tree is not None else ()
+    return {called_name(n) for n in calls}

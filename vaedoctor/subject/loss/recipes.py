@@ -37,6 +37,7 @@ class Recipe:
     parameter took what nothing else was left for.
     `written` says by parameter what it takes, as an expression of `model`, the batch's names and
     `output`; `unknown` are those that nothing but what was left over, or made up, tells.
+    `elsewhere` names a parameter such as `target`, which the input was taken for.
     """
 
     arguments: Callable[[nn.Module, Batch, Any], Arguments]
@@ -48,6 +49,7 @@ class Recipe:
     loose: bool = False
     written: Mapping[str, str] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
+    elsewhere: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

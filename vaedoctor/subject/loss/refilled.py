@@ -22,9 +22,14 @@ from ..trials.trial import attempt, forward_parameters
 from .own_batch import runs_alone
 
 _STEPS = 7
+_LENGTHS = (4, 16, 64)
 _UNLIKE = re.compile(
     r"tensor a \((\d+)\) must match the size of tensor b \((\d+)\) at non-singleton dimension (\d+)"
 )
+_TOO_SHORT = re.compile(
+    r"Padding size should be less than the corresponding input dimension|expected 0 < n_fft"
+)
+_NO_CLASSES = re.compile(r"expected (target dtype|scalar type) (to be )?Long")
 _TOO_FEW_AXES = re.compile("Dimension out of range|too many indices|not enough values to unpack")
 
 Search = Callable[[Batch], tuple[Objective | None, tuple[str, ...]]]
@@ -43,7 +48,9 @@ def refilled(
     steps = _in_steps(model, batch) if _TOO_FEW_AXES.search(raised) else ()
     sizes = _UNLIKE.search(raised)
     longer = _as_long(model, batch, *map(int, sizes.groups())) if sizes else ()
-    for other in (*longer, *_fillings(model, batch), *steps):
+    short = _longer(model, batch) if _TOO_SHORT.search(raised) else ()
+    numbered = _numbered(model, batch) if _NO_CLASSES.search(raised) else ()
+    for other in (*short, *numbered, *longer, *_fillings(model, batch), *steps):
         if not attempt(partial(other.run, model), model, seed=seed).ran:
             continue
         try:
@@ -87,6 +94,26 @@ def _as_long(model: nn.Module, batch: Batch, one: int, other: int, axis: int) ->
             yield _with(batch, place, name, value.index_select(axis, index))
 
 
+def _longer(model: nn.Module, batch: Batch) -> Iterator[Batch]:
+    """The batch with a longer signal: a window of the loss's may not fit into a short one."""
+    names = [p.name for p in forward_parameters(model)]
+    first = next(iter(batch.args), None)
+    if isinstance(first, Tensor) and first.is_floating_point() and first.dim() in (2, 3):
+        for times in _LENGTHS:
+            more = first.repeat(*(1 for _ in first.shape[1:]), times)
+            yield _with(batch, 0, names[0] if names else "x", more)
+
+
+def _numbered(model: nn.Module, batch: Batch) -> Iterator[Batch]:
+    """The batch with the number of a class in place of a real number that each row has."""
+    names = [p.name for p in forward_parameters(model)]
+    for place, value in enumerate(batch.args[1:], start=1):
+        if isinstance(value, Tensor) and value.is_floating_point() and value.dim() == 1:
+            name = names[place] if place < len(names) else ""
+            numbers = torch.arange(len(value), device=value.device) % 2
+            yield _with(batch, place, name, numbers)
+
+
 def _in_steps(model: nn.Module, batch: Batch) -> Iterator[Batch]:
     """The batch with rows of the data that are the steps of a sequence."""
     names = [p.name for p in forward_parameters(model)]
@@ -98,6 +125,7 @@ def _in_steps(model: nn.Module, batch: Batch) -> Iterator[Batch]:
 
 def _with(batch: Batch, place: int | str, name: str, value: Tensor) -> Batch:
     shape = "×".join(map(str, value.shape))
+    shape += "" if value.is_floating_point() else " whole numbers"
     origin = f"{batch.origin}; `{name}` is {shape} after all, with which the loss runs"
     if isinstance(place, str):
         return replace(batch, kwargs={**batch.kwargs, place: value}, origin=origin)

@@ -9,23 +9,25 @@ from __future__ import annotations
 import ast
 import builtins
 import types
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ...finding import Span
 from ..code.roles import role
 from ..code.source import Source
 from ..subject import Batch
 from .holders import Holders
-from .names import free
+from .names import free, names_in
 from .ourdata import OurData
 from .rewriting import DRAWN, ROWS, argument, as_many, on_batch
 from .setting import Setting
 from .steps import Step, is_of_own, steps
+from .unpacking import is_to_become
 
 _RESULT = "__vaedoctor_loss__"
 _LATE = 1000
@@ -124,6 +126,17 @@ class Loop:
         """Run the statements on what the loop's call is given by place, and on known names."""
         return self._carried_out(model, self._ours(Batch(())), made, known)
 
+    def elsewhere(self, batch: Batch) -> str | None:
+        """A target that is read beside what the model is given, and for which the input is taken.
+
+        As `batch["target"]`, which may hold the next word for each.
+        """
+        x = next((a for a in batch.args if isinstance(a, Tensor)), None)
+        loaded = {n for t in self.step.targets for n in t}
+        to_model = {*_entries([self.step.entry], loaded), *names_in(self.step.entry)}
+        read = loaded.union(_entries(self._body(), loaded)) - to_model - set(batch.kwargs)
+        return next((n for n in sorted(read) if x is not None and is_to_become(n, x)), None)
+
     def _ours(self, batch: Batch) -> OurData:
         return OurData(self.source, self.step, self.setting, batch, self.made[1], self.late)
 
@@ -190,6 +203,18 @@ def _may_hold(name: str, namespace: Mapping[str, Any]) -> bool:
 def _names(step: Step) -> set[str]:
     tree = [*step.statements, ast.Expr(step.loss)]
     return free(tree)
+
+
+def _entries(nodes: Iterable[ast.AST], loaded: Collection[str]) -> Iterator[str]:
+    """What statements take out of what a loader gives: the keys, or the names it is unpacked to."""
+    for node in chain.from_iterable(map(ast.walk, nodes)):
+        match node:
+            case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=str() as key)):
+                if name in loaded:
+                    yield key
+            case ast.Assign(targets=[ast.Tuple() as parts], value=ast.Name(id=name)):
+                if name in loaded:
+                    yield from names_in(parts)
 
 
 def _maximises(source: Source) -> bool:

@@ -17,6 +17,7 @@ from ..trials.witness import user_frame
 from .holders import callees
 
 _DEEPEST = 4
+_TO_BECOME = re.compile(r"target|tgt|output|decod")
 
 
 def packed(
@@ -40,7 +41,7 @@ def beside_data(name: str, x: Tensor) -> Tensor:
     Of a sequence's mask there is one entry a step; what words are to become are words.
     """
     bare = name.lower()
-    if x.dim() > 1 and not x.is_floating_point() and re.search(r"target|tgt|output|decod", bare):
+    if is_to_become(name, x):
         return x
     if re.search(r"mask|valid", bare):
         shape = x.shape[:2] if x.dim() == 3 else x.shape
@@ -49,6 +50,12 @@ def beside_data(name: str, x: Tensor) -> Tensor:
         steps = x.shape[1] if x.dim() > 1 else 1
         return torch.full(x.shape[:1], steps, dtype=torch.long, device=x.device)
     return torch.zeros(x.shape[:1], dtype=torch.long, device=x.device)
+
+
+def is_to_become(name: str, x: Tensor) -> bool:
+    """Whether a name is that of what the words of a sequence are to become."""
+    words = x.dim() > 1 and not x.is_floating_point()
+    return words and _TO_BECOME.search(name.lower()) is not None
 
 
 def _packed(callee: ast.AST, name: str, x: Tensor, batch: Batch, indexed: bool) -> Any:

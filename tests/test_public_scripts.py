@@ -1,0 +1,222 @@
+"""How public scripts are written: what a loop calls its target, a loss made of losses, flags."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from test_files_as_people_write_them import HEAD, checked, codes
+from torch import Tensor, nn
+
+import vaedoctor
+
+PACKED = """
+class Words(nn.Module):
+    def __init__(self, words=19):
+        super().__init__()
+        self.table = nn.Embedding(words, 6)
+        self.read = nn.GRU(6, 10, batch_first=True)
+        self.mu, self.logvar = nn.Linear(10, 4), nn.Linear(10, 4)
+        self.write = nn.GRU(6 + 4, 10, batch_first=True)
+        self.score = nn.Linear(10, words)
+    def forward(self, w):
+        e = self.table(w)
+        h = self.read(e)[1][0]
+        mu, logvar = self.mu(h), self.logvar(h)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        each = z.unsqueeze(1).expand(-1, w.shape[1], -1)
+        return self.score(self.write(torch.cat([e, each], 2))[0]), mu, logvar
+def criterion(scores, wanted, mu, logvar):
+    nll = F.cross_entropy(scores.transpose(1, 2), wanted, reduction="sum")
+    return nll - 0.5 * torch.sum(1 + logvar - mu ** 2 - logvar.exp())
+def fit(data, net):
+    optimizer = torch.optim.Adam(net.parameters())
+    for part in data:
+        scores, mu, logvar = net(part["{given}"])
+        loss = criterion(scores, part["{wanted}"], mu, logvar)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+if __name__ == "__main__":
+    from corpus import data
+    fit(data, Words())
+"""
+SIGNAL = """
+class Codec(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.down, self.up = nn.Conv1d(1, 6, 4, 2, 1), nn.ConvTranspose1d(6, 1, 4, 2, 1)
+        self.codes = nn.Embedding(9, 6)
+    def forward(self, wave):
+        e = self.down(wave).transpose(1, 2)
+        nearest = torch.cdist(e.reshape(-1, 6), self.codes.weight).argmin(1)
+        q = self.codes(nearest).view_as(e)
+        commit = F.mse_loss(e, q.detach()) * 0.25 + F.mse_loss(q, e.detach())
+        q = e + (q - e).detach()
+        return {"wave": self.up(q.transpose(1, 2)), "commit": commit}
+def spectral_loss(x, y, size=128):
+    window = torch.hann_window(size)
+    a, b = (torch.stft(t.squeeze(1), size, window=window, return_complex=True) for t in (x, y))
+    return (a.abs() - b.abs()).abs().mean()
+def codec_loss(model, wave):
+    out = model(wave)
+    return spectral_loss(out["wave"], wave) + F.l1_loss(out["wave"], wave) + out["commit"]
+"""
+FLAG = """
+import argparse
+parser = argparse.ArgumentParser()
+parser.add_argument("--hard", action="store_true")
+args = parser.parse_args()
+args.cuda = torch.cuda.is_available()
+def uniform(like):
+    u = torch.rand(like.shape)
+    {guard}
+    return u
+class Choice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(14, 12), nn.Linear(12, 14)
+    def forward(self, x, temp, hard):
+        logits = self.up(x).view(-1, 3, 4)
+        g = -torch.log(-torch.log(uniform(logits) + 1e-9) + 1e-9)
+        y = torch.softmax((logits + g) / temp, -1)
+        if hard:
+            y = F.one_hot(y.argmax(-1), 4) + y - y.detach()
+        return self.down(y.flatten(1)), torch.softmax(logits, -1)
+def loss_function(recon, x, q):
+    kl = (q * (q * 4 + 1e-9).log()).sum((1, 2))
+    return (F.binary_cross_entropy_with_logits(recon, x, reduction="none").sum(1) + kl).mean()
+"""
+SEMI = """
+class Labelled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(14 + 3, 8), nn.Linear(4 + 3, 14)
+        self.classify = nn.Linear(14, 3)
+    def forward(self, x, y):
+        mu, logvar = self.up(torch.cat([x, y], 1)).chunk(2, 1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        self.kl = {kl}
+        return self.down(torch.cat([z, y], 1))
+def bound(model, x, y):
+    nll = F.binary_cross_entropy_with_logits(model(x, y), x, reduction="none").sum(1)
+    return nll + model.kl
+def total_loss(model, x, y, u):
+    p = torch.softmax(model.classify(u), 1)
+    every = torch.eye(3).to(u)
+    free = torch.stack([bound(model, u, every[i].expand(len(u), 3)) for i in range(3)], 1)
+    known = bound(model, x, y) - (y * torch.log_softmax(model.classify(x), 1)).sum(1)
+    return (known + (p * free).sum(1) + (p * p.log()).sum(1)).mean()
+"""
+KL = "0.5 * (mu ** 2 + logvar.exp() - 1 - logvar).sum(1)"
+
+
+def words() -> Tensor:
+    return torch.randint(19, (8, 9), generator=torch.Generator().manual_seed(1))
+
+
+class TestTheTargetOfALoop:
+    """What a loader gives beside the words need not be the words."""
+
+    @pytest.fixture
+    def seen(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+        def checked(given: str, wanted: str) -> list[str]:
+            text = PACKED.replace("{given}", given).replace("{wanted}", wanted)
+            (tmp_path / "speaks.py").write_text(HEAD + text)
+            monkeypatch.syspath_prepend(str(tmp_path))
+            monkeypatch.delitem(sys.modules, "speaks", raising=False)
+            model = importlib.import_module("speaks").Words()
+            return codes(vaedoctor.check(model, words(), select=["VAE403", "VAE002"]))
+
+        return checked
+
+    def test_it_may_be_the_next_word_for_each(self, seen: Callable[..., list[str]]) -> None:
+        assert seen("inputs", "target") == []
+
+    def test_where_it_is_what_goes_in_the_decoder_sees_it(
+        self, seen: Callable[..., list[str]]
+    ) -> None:
+        assert seen("inputs", "inputs") == ["VAE403"]
+
+
+def test_a_loss_that_another_one_adds_up_is_no_total(tmp_path: Path) -> None:
+    report = checked(tmp_path, SIGNAL, "Codec")
+    assert codes(report) == []
+    assert "`codec_loss`" in str(report.notes)
+    assert "8×1×256 after all" in str(report.notes)  # as long as the window asks
+
+
+@pytest.mark.parametrize(
+    ("guard", "found"),
+    [
+        ("if args.cuda: u = u.cuda()", []),
+        ("u = u.cuda() if args.cuda else u", []),
+        ("other = u.clone().cuda() if args.cuda else None", ["VAE202"]),
+        ("pass", ["VAE202"]),
+    ],
+)
+def test_noise_that_is_moved_where_a_flag_says_so(
+    tmp_path: Path, guard: str, found: list[str]
+) -> None:
+    report = checked(tmp_path, FLAG.replace("{guard}", guard), "Choice")
+    assert codes(report) == found
+    assert "`hard` False" in str(report.notes)  # a branch asks it
+
+
+@pytest.mark.parametrize(("kl", "found"), [(KL, []), (f"{KL}.detach()", ["VAE702"])])
+def test_data_beside_the_model_is_no_output(tmp_path: Path, kl: str, found: list[str]) -> None:
+    report = checked(tmp_path, SEMI.replace("{kl}", kl), "Labelled")
+    assert [c for c in codes(report) if c in ("VAE702", "VAE712")] == found
+
+
+def test_a_lazy_layer_that_a_guess_does_not_reach() -> None:
+    class Lazy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.norm = nn.LazyLinear(8), nn.LazyBatchNorm1d()
+            self.down = nn.Linear(4, 6)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            mu, logvar = self.norm(self.up(x.flatten(1))).tensor_split(2, dim=1)
+            return self.down(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
+
+    assert vaedoctor.check(Lazy()).ok
+
+
+def test_a_model_that_writes_into_its_input_leaves_the_callers_batch_alone() -> None:
+    from fixtures.healthy import writes_into_input as fixture
+
+    x = fixture.batch()
+    before = x.clone()
+    report = vaedoctor.check(fixture.Healthy(), x, objective=fixture.objective)
+    assert codes(report) == []
+    assert torch.equal(x, before)
+
+
+FAIR = """
+class Fair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(14 + 1, 8), nn.Linear(4 + 1, 14)
+        self.guess = nn.Linear(4, 2)
+    def forward(self, x, group):
+        g = group.float().unsqueeze(1)
+        mu, logvar = self.up(torch.cat([x, g], 1)).chunk(2, 1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        return self.down(torch.cat([z, g], 1)), mu, logvar, self.guess(z)
+def loss_function(recon, x, mu, logvar, guess, group):
+    rec = F.binary_cross_entropy_with_logits(recon, x, reduction="none").sum(1)
+    kl = 0.5 * (mu ** 2 + logvar.exp() - 1 - logvar).sum(1)
+    return (rec + kl).mean() + F.cross_entropy(guess, group)
+"""
+
+
+def test_a_number_a_row_that_the_loss_takes_for_a_class(tmp_path: Path) -> None:
+    report = checked(tmp_path, FAIR, "Fair")
+    assert "`group` is 8 whole numbers after all" in str(report.notes)
+    assert "found: `loss_function`" in str(report.notes)
+    assert report.ok
