@@ -612,3 +612,35 @@ def test_a_density_over_the_batch_is_compared_with_the_reconstruction(
     status = {o.code: o.status for o in report.outcomes}
     wrong = model is SummedBesideAMinibatch
     assert status["VAE711"] == ("failed" if wrong else "passed")
+
+
+class Starting(nn.Module):
+    """A prior with a location of its own for each unit, and one scale for all at the start."""
+
+    def __init__(self, power: float, sign: float) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.q, self.p = nn.Linear(16, 10), nn.Linear(5, 16)
+        self.centre = nn.Parameter(0.2 * torch.randn(5))
+        self.width = nn.Parameter(torch.zeros(5))
+        self.power, self.sign = power, sign
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        a, v = self.q(x).chunk(2, -1)
+        return self.p(a + torch.exp(self.power * v) * torch.randn_like(a)), a, v
+
+    def loss(self, x: Tensor) -> Tensor:
+        y, a, v = self(x)
+        far = (a - self.centre).square()
+        kl = 0.5 * (self.width - v + (v.exp() + far) / self.width.exp() - 1)
+        return F.mse_loss(y, x, reduction="sum") + self.sign * kl.sum()
+
+
+@pytest.mark.parametrize(
+    ("power", "sign", "codes"),
+    [(0.5, 1.0, set()), (1.0, 1.0, {"VAE303"}), (0.5, -1.0, {"VAE703"})],
+)
+def test_a_learned_prior_is_judged_where_all_its_scales_start_alike(
+    power: float, sign: float, codes: set[str]
+) -> None:
+    assert found(Starting(power, sign), rows()) == codes

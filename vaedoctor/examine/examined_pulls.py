@@ -186,19 +186,24 @@ class ExaminedPulls(ExaminedFamilies):
                     found.append(made)
         return found
 
-    def learned_weight(self, d: Pull) -> float:
-        """The weight a row of a KL to a prior that is learned; 0 where it is none, or not known.
+    @cached_property
+    def _learned(self) -> dict[int, learned.Learned]:
+        """The KLs to other priors than N(0, I), by the sample's index."""
+        found = {}
+        for d in self.require_divergences():
+            if d.standard or d.missing:
+                continue
+            run = (self.subject, self.anatomy, d, self.seed, self._rewind)
+            with suppress(Unavailable):
+                found[d.latent.z.index] = learned.learned(*run)
+        return found
 
-        A negative one is measured again far from the prior, where no capacity is left.
-        """
+    def learned_weight(self, d: Pull) -> float:
+        """The weight a row of a KL to a prior that is learned; 0 where it is none, or not known."""
         if not isinstance(d, divergence.Divergence) or d.standard or d.missing:
             return 0.0
-        way, weight = d.gaussian
-        if way != "forward" or weight >= 0:
-            return weight if way == "forward" else 0.0
-        run = (self.subject, self.anatomy, d.latent, self.seed, self._rewind)
-        far = divergence.isolate(*run, reach=divergence.FAR).gaussian
-        return max(weight, far[1]) if far[0] == "forward" else 0.0
+        found = self._learned.get(d.latent.z.index)
+        return found.weight if found is not None else 0.0
 
     def common_weight(self, d: Pull) -> float:
         """The weight a row of N(0, I) in what pulls all rows together; 0 where it is none."""
@@ -212,15 +217,12 @@ class ExaminedPulls(ExaminedFamilies):
     @cached_property
     def learned_priors(self) -> list[learned.LearnedPrior]:
         """What the KLs to learned Gaussian priors make of location and scale."""
-        found = []
-        for d in self.require_divergences():
-            if d.standard or d.missing or d.reversed or d.entropy_only or d.clamped:
-                continue
-            run = (self.subject, self.anatomy, d, self.seed, self._rewind)
-            with suppress(Unavailable):
-                if (made := learned.learned_prior(*run)) is not None:
-                    found.append(made)
-        return found
+        judged = (
+            self._learned.get(d.latent.z.index)
+            for d in self.require_divergences()
+            if not (d.reversed or d.entropy_only or d.clamped)
+        )
+        return [k.prior for k in judged if k is not None and k.prior is not None]
 
     def divergence_of(self, latent: Latent) -> divergence.Divergence | None:
         """The isolated KL of one latent, if it was measured."""

@@ -15,17 +15,24 @@ which the posterior knows nothing of. It is 2 where b stands for b² in all but 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ...finding import Number, Span
+from ...rule import Unavailable
 from ...subject.subject import Subject
-from ..anatomy.anatomy import Anatomy
+from ..anatomy.anatomy import Anatomy, anatomize
+from ..anatomy.decoders import predictions
 from ..anatomy.latents import Latent
+from ..anatomy.pinning import loss_value
+from ..runs.flow import Flow
+from ..runs.nudge import nudged
+from ..runs.step import run_recorded
 from . import priorscale
-from .divergence import EXACT, LEARNED, Divergence
+from .divergence import EXACT, FAR, LEARNED, Divergence, isolate
 from .probe import Probe
 from .quotients import spread
 
@@ -104,14 +111,82 @@ class LearnedPrior:
         return "weight" if any(abs(self.factor / n - 1) < EXACT for n in (2.0, 0.5)) else ""
 
 
-def learned_prior(
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A KL to another prior than N(0, I): its weight a row, 0 where not known, and its terms."""
+
+    weight: float
+    prior: LearnedPrior | None
+
+
+def learned(
+    subject: Subject,
+    anatomy: Anatomy,
+    of: Divergence,
+    seed: int,
+    rewind: Callable[[], None],
+) -> Learned:
+    """Compare the terms of a KL to a learned prior.
+
+    Priors that all start at one scale are given unlike ones for a while.
+    """
+    found = _learned(subject, anatomy, of, seed, rewind)
+    weights = {} if found.weight or found.prior else _of_the_prior(anatomy)
+    if not weights:
+        return found
+    with nudged(weights.values(), rewind) as again:
+        run = run_recorded(subject, seed=seed)
+        again()
+        if run.error is not None or len(run.values) != len(anatomy.recording.values):
+            return found
+        moved = anatomize(run, Flow(run, anatomy.flow.carried, anatomy.flow.outside))
+        for latent in moved.latents:
+            if latent.z.index == of.latent.z.index:
+                apart = isolate(subject, moved, latent, seed, again)
+                return _learned(subject, moved, apart, seed, again)
+    return found
+
+
+def _learned(
+    subject: Subject, anatomy: Anatomy, of: Divergence, seed: int, rewind: Callable[[], None]
+) -> Learned:
+    run = subject, anatomy, of, seed, rewind
+    return Learned(_weight(*run), _compared(*run))
+
+
+def _weight(
+    subject: Subject, anatomy: Anatomy, of: Divergence, seed: int, rewind: Callable[[], None]
+) -> float:
+    """A negative one is measured again far from the prior, where no capacity is left."""
+    way, weight = of.gaussian
+    if way != "forward" or weight >= 0:
+        return weight if way == "forward" else 0.0
+    with suppress(Unavailable):
+        far = isolate(subject, anatomy, of.latent, seed, rewind, reach=FAR).gaussian
+        return max(weight, far[1]) if far[0] == "forward" else 0.0
+    return 0.0
+
+
+def _of_the_prior(anatomy: Anatomy) -> dict[int, Tensor]:
+    """The parameters that the loss is made of, and neither x_hat nor any sample or posterior is."""
+    flow = anatomy.flow
+    ends = [v for x in anatomy.latents for v in (x.z, x.loc, x.scale) if v is not None]
+    others = flow.ancestors(*ends, *predictions(anatomy))
+    behind = flow.ancestors(loss_value(anatomy)) - others
+    return {
+        id(v.tensor): v.tensor
+        for v in anatomy.recording.values
+        if v.index in behind and v.source == "parameter" and v.tensor.requires_grad
+    }
+
+
+def _compared(
     subject: Subject,
     anatomy: Anatomy,
     of: Divergence,
     seed: int,
     rewind: Callable[[], None],
 ) -> LearnedPrior | None:
-    """Compare the terms of a KL to a learned prior; None where they are not those of any."""
     first = of.settings[0]
     probe = Probe(subject, anatomy, of.latent, seed, rewind)
     again = probe.measure(first.head, reach=2.0)

@@ -28,6 +28,7 @@ from ..anatomy.heads import path_of
 from ..anatomy.latents import Latent
 from ..anatomy.pinning import first_layers, held
 from ..runs.edits import Edits
+from ..runs.nudge import nudge
 from ..runs.recording import Op, Recording, Value
 from ..runs.step import run_recorded
 from .flowends import flow_ends, passed_by_all, scored_before_at
@@ -48,7 +49,6 @@ MOST_STEPS = 16
 SEEN = 0.005  # of the gradient: a log-determinant that moves it less cannot be weighed
 SMALL = 0.05  # a log-determinant next to 0 cannot be told from its exponential
 _HALF = 0.5
-NUDGE = 0.3  # a flow that starts as the identity has no log-determinant to weigh
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +165,13 @@ class _Reading:
         self.chain = [latent.z, *(v for v in passed_by_all(flow, latent.z, end)), end]
 
     def judge(self) -> Transport | None:
-        """The fit; with the flow's weights nudged where its log-determinant is next to 0."""
+        """The fit; with the flow's weights nudged where its log-determinant is next to 0.
+
+        A flow that starts as the identity has none to weigh.
+        """
         found = self._fit()
         if self.small:
-            for tensor in self.weights.values():
-                generator = torch.Generator().manual_seed(tensor.numel())
-                noise = torch.randn(tensor.shape, generator=generator).to(tensor)
-                tensor.data = tensor.data + NUDGE * noise
+            nudge(self.weights.values())
             found = self._fit()
         return found
 

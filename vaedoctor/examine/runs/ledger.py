@@ -145,7 +145,7 @@ class Ledger:
 
 
 def _edge_of(tensor: Tensor) -> GradientEdge | None:
-    if not tensor.requires_grad:
+    if not tensor.requires_grad or tensor.is_inference():
         return None
     node = tensor.grad_fn
     if node is not None and not isinstance(node, BackwardCFunction):
