@@ -389,3 +389,35 @@ def test_codes_that_are_handed_back_to_other_rows_are_told(look_up: Any, steps: 
     for found in report.findings:
         assert found.at is not None
         assert "# not in its order" in linecache.getline(found.at.file, found.at.line)
+
+
+@pytest.mark.parametrize("terms", [{}, {"code": 0.0}, {"commit": 2.0}])
+def test_a_distance_of_vectors_and_codes_that_is_taken_off_is_told(terms: dict[str, float]) -> None:
+    def without(model: nn.Module, x: Tensor) -> Tensor:
+        y, vq = model(x)
+        return F.mse_loss(y, x) - vq
+
+    with examined(VQ(**terms), X, loss=loss) as examination:
+        assert not examination.turned_commitments
+    report = vaedoctor.check(VQ(**terms), X, objective=without, select=["VQ103"])
+    assert [f.code for f in report.findings] == ["VQ103"]
+    assert "away from their codes" in report.findings[0].message
+
+
+@pytest.mark.parametrize("cut", [torch.tensor, torch.Tensor.detach])
+@pytest.mark.filterwarnings("ignore:To copy construct")
+def test_a_reconstruction_that_is_cut_off_beside_codes_is_told(cut: Any) -> None:
+    def rebuilt(model: nn.Module, x: Tensor) -> Tensor:
+        y, vq = model(x)
+        return cut(F.mse_loss(y, x)) + vq
+
+    def of_the_codes(model: nn.Module, x: Tensor) -> Tensor:
+        y, vq = model(x)
+        return F.mse_loss(y, x) + vq
+
+    right, wrong = (
+        vaedoctor.check(VQ(), X, objective=made, select=["VAE6"])
+        for made in (of_the_codes, rebuilt)
+    )
+    assert not right.findings
+    assert [(f.code, f.severity.value) for f in wrong.findings] == [("VAE601", "error")]

@@ -176,6 +176,14 @@ class ExaminedSampling(ExaminedStep):
         return [(book, op) for book, op in found if op is not None]
 
     @cached_property
+    def turned_commitments(self) -> list[tuple[codebook.Codebook, Op, float]]:
+        """The terms of the loss that push vectors away from their codes, with the cosine."""
+        if self.composed:
+            return []
+        found = [(b, codeterms.turned_commitment(self.anatomy, b)) for b in self.codebooks]
+        return [(book, *turned) for book, turned in found if turned is not None]
+
+    @cached_property
     def codebook_weights(self) -> list[tuple[codebook.Codebook, codeterms.Weights]]:
         """The look-ups that have both a commitment and a codebook term, with their weights."""
         if self.composed:

@@ -16,6 +16,8 @@ from ..runs.flow import Flow
 from ..runs.recording import Op, Recording, Value
 from .codebook import Codebook
 
+_STRAIGHT = 0.999  # of a cosine
+
 
 def term_at(anatomy: Anatomy, book: Codebook) -> Span | None:
     """Where the loss compares the codes with the encoder's vectors: the codebook's own term first.
@@ -90,9 +92,36 @@ def weighed_at(anatomy: Anatomy, book: Codebook, weight: float) -> Span | None:
 
 def idle_commitment(anatomy: Anatomy, book: Codebook) -> Op | None:
     """A term of the loss on codes and vectors, none of which gives the vectors a gradient."""
-    loss, x_hat, encoded = anatomy.recording.loss, anatomy.x_hat, book.encoded
     terms = [op for op, judged in _compared(anatomy, book) if judged]
-    if not terms or not isinstance(loss, Tensor) or not loss.requires_grad or encoded is None:
+    found = _at_vectors(anatomy, book) if terms else None
+    if found is None:
+        return None
+    rest, total = found
+    return terms[0] if float(rest.norm()) <= 1e-5 * float(total.norm()) else None
+
+
+def turned_commitment(anatomy: Anatomy, book: Codebook) -> tuple[Op, float] | None:
+    """The term of the loss that pushes the vectors straight away from their codes, and the cosine.
+
+    The cosine is that of the loss's gradient at the vectors, without the reconstruction's share,
+    with the way from the codes to the vectors: 1 of a squared distance, -1 of one that is taken
+    off.
+    """
+    terms = [op for op, judged in _compared(anatomy, book) if judged]
+    found = _at_vectors(anatomy, book) if terms and book.encoded is not None else None
+    if found is None or book.encoded is None or book.encoded.shape != book.read.out.shape:
+        return None
+    away = (book.encoded.tensor - book.read.out.tensor).detach().double().flatten()
+    rest = found[0].double().flatten()
+    sizes = float(rest.norm() * away.norm())
+    cosine = float(rest @ away) / sizes if sizes > 0 else 0.0
+    return (terms[0], cosine) if cosine < -_STRAIGHT else None
+
+
+def _at_vectors(anatomy: Anatomy, book: Codebook) -> tuple[Tensor, Tensor] | None:
+    """The loss's gradient at the encoder's vectors: without the reconstruction's share, and all."""
+    loss, x_hat, encoded = anatomy.recording.loss, anatomy.x_hat, book.encoded
+    if not isinstance(loss, Tensor) or not loss.requires_grad or encoded is None:
         return None
     if x_hat is None or x_hat.edge is None or encoded.edge is None:
         return None
@@ -103,8 +132,7 @@ def idle_commitment(anatomy: Anatomy, book: Codebook) -> Op | None:
     (through,) = torch.autograd.grad(
         [x_hat.edge], [encoded.edge], grad_outputs=[at_x_hat], allow_unused=True, retain_graph=True
     )
-    rest = total if through is None else total - through
-    return terms[0] if float(rest.norm()) <= 1e-5 * float(total.norm()) else None
+    return (total if through is None else total - through), total
 
 
 @dataclass(frozen=True, slots=True)

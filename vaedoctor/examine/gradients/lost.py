@@ -56,7 +56,8 @@ def lost_gradients(anatomy: Anatomy, gradients: Gradients, model: nn.Module) -> 
         if cut is not None:
             if gradients.composed and _draws_categories(anatomy, cut):
                 continue  # the user's own loss may well score them
-            if not straight_through(flow, cut) and anatomy.quantizer is None:
+            quantised = anatomy.quantizer is not None and not _after(flow, x_hat, cut)
+            if not straight_through(flow, cut) and not quantised:  # VQ102 judges the look-up
                 by_cut.setdefault((cut.cause, decoded), (cut, {}))[1][name] = value.tensor
         elif not gradients.composed and not _reaches_loss(anatomy, value):
             unused[name] = value.tensor
@@ -85,11 +86,15 @@ def _draws_categories(anatomy: Anatomy, cut: Cut) -> bool:
 def _cut_from_loss(anatomy: Anatomy, gradients: Gradients, value: Value) -> tuple[Cut | None, bool]:
     """A cut behind the reconstruction or a sample, and whether it is behind the reconstruction.
 
-    Only in a loss that trains a posterior: that of a discriminator alone may well detach x_hat.
+    Only in a loss that trains a posterior or what is quantised: that of a discriminator alone may
+    well detach x_hat.
     """
     flow, x_hat, loss = anatomy.flow, anatomy.x_hat, anatomy.recording.loss
     end = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
-    made = flow.ancestors(*(v for x in anatomy.latents for v in (x.loc, x.scale) if v is not None))
+    heads = [v for x in anatomy.latents for v in (x.loc, x.scale) if v is not None]
+    if anatomy.quantizer is not None:
+        heads += anatomy.quantizer.reads
+    made = flow.ancestors(*heads)
     taught = {gradients.values[n].index for n, g in gradients.by_name.items() if g is not None}
     if end is None or not taught & made:
         return None, False
@@ -103,6 +108,10 @@ def _cut_from_loss(anatomy: Anatomy, gradients: Gradients, value: Value) -> tupl
         or _of_weights_alone(flow, cut, value)
     )
     return (cut if behind else None), behind and cut is not None and _likelihood(anatomy, cut)
+
+
+def _after(flow: Flow, x_hat: Value | None, cut: Cut) -> bool:
+    return x_hat is not None and any(v.index in flow.descendants(x_hat) for v in cut.op.reads)
 
 
 def _cut_itself(cut: Cut, value: Value) -> bool:

@@ -20,6 +20,8 @@ def commitment_on_wrong_side(examination: Examination) -> Iterator[Finding | Ver
     With the reconstruction's share taken away, the norm of the loss's gradient at the encoder's
     vectors over that at the codes: beta when right, 1/beta when the weight is on the wrong term.
     Of codebooks moved by averages, whether any term on codes and vectors moves the encoder.
+    A gradient at the vectors that points straight to their codes is that of a squared distance
+    with the sign turned: each step drives them apart.
 
     ## Why it matters
     With beta = 0.25 the encoder is held to its codes 16 times harder than meant, against the
@@ -40,8 +42,17 @@ def commitment_on_wrong_side(examination: Examination) -> Iterator[Finding | Ver
             measured={"commitment gradient": 0.0},
             causes=book.causes,
         )
+    turned = examination.turned_commitments
+    for book, op, cosine in turned:
+        yield Finding(
+            "the loss pushes the encoder's vectors away from their codes",
+            help="add the squared distance of vectors and codes to the loss, do not subtract it",
+            at=op.span,
+            measured={"cosine of the gradient with the way from code to vector": cosine},
+            causes=book.causes,
+        )
     measured = examination.codebook_weights
-    if not measured and examination.idle_commitments:
+    if turned or (not measured and examination.idle_commitments):
         return
     if not measured:
         raise Unavailable("no codebook and commitment term to compare (averages, or none)")
