@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from steps import Bare, examined, flow_of, op_named, step
 from torch import Tensor, nn
+from torch.distributions import Normal
 
 import vaedoctor
 from vaedoctor.examine.gradients.survey import NUDGE, nudge, take_survey
@@ -324,3 +325,73 @@ def test_what_another_output_trains_is_not_said_to_have_no_gradient() -> None:
     found = [vaedoctor.check(InOrder(ordered), batch).findings for ordered in (True, False)]
     assert "VAE601" not in [f.code for f in found[0]]
     assert [f.code for f in found[1]].count("VAE601") == 1
+
+
+class Flowing(nn.Module):
+    """A flow's layer stands between the sample and the decoder; the loss scores both ends."""
+
+    def __init__(self, behind: Body) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.q, self.mix, self.p = nn.Linear(6, 6), nn.Linear(3, 3), nn.Linear(3, 6)
+        self.behind = behind
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        m, s = self.q(x).chunk(2, -1)
+        start = Normal(m, F.softplus(s) + 0.1)
+        z = start.rsample()
+        bend = torch.tanh(self.mix(z))
+        log_q = start.log_prob(z) - torch.log1p((1 - bend**2) * self.mix.weight.diagonal())
+        u = z + bend
+        return self.p(self.behind(u)), (log_q - Normal(0.0, 1.0).log_prob(u)).sum(1)
+
+
+def flowing(model: nn.Module, x: Tensor) -> Tensor:
+    y, rate = model(x)
+    return ((y - x).square().sum(1) + rate).mean()
+
+
+@pytest.mark.parametrize("behind", [torch.detach, torch.tensor], ids=["detach", "tensor"])
+@pytest.mark.filterwarnings("ignore:To copy construct")
+def test_a_cut_behind_a_flow_is_one_of_the_sample_though_the_loss_scores_it(behind: Body) -> None:
+    x = torch.rand(8, 6)
+    right = vaedoctor.check(Flowing(torch.sigmoid), x, objective=flowing, select=["VAE302"])
+    wrong = vaedoctor.check(Flowing(behind), x, objective=flowing, select=["VAE302"])
+    assert not right.findings
+    assert [(f.code, f.severity.value) for f in wrong.findings] == [("VAE302", "error")]
+
+
+class Regular(nn.Module):
+    """No sample: a penalty on the codes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.q, self.p = nn.Linear(6, 3), nn.Linear(3, 6)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        code = self.q(x)
+        return self.p(code), code
+
+
+@pytest.mark.parametrize(
+    ("wrong", "loss"),
+    [
+        (False, lambda y, x, code: F.mse_loss(y, x) + code.square().mean()),
+        (True, lambda y, x, code: torch.tensor(F.mse_loss(y, x)) + code.square().mean()),
+        (True, lambda y, x, code: F.mse_loss(y.detach(), x) + code.square().mean()),
+        (False, lambda y, x, code: F.mse_loss(y, x) + code.detach().square().mean()),
+    ],
+    ids=["right", "rebuilt", "detached", "the penalty is detached"],
+)
+@pytest.mark.filterwarnings("ignore:To copy construct")
+def test_a_reconstruction_cut_off_beside_a_penalty_is_an_error(
+    wrong: bool, loss: Callable[..., Tensor]
+) -> None:
+    def objective(model: nn.Module, x: Tensor) -> Tensor:
+        y, code = model(x)
+        return loss(y, x, code)
+
+    report = vaedoctor.check(Regular(), torch.rand(8, 6), objective=objective, select=["VAE601"])
+    told = [(f.code, f.severity.value) for f in report.findings]
+    assert told == ([("VAE601", "error")] if wrong else [])

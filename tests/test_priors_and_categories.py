@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from test_unlike_styles import line_of
 from torch import Tensor, nn
-from torch.distributions import Normal, OneHotCategorical, kl_divergence
+from torch.distributions import Dirichlet, Normal, OneHotCategorical, kl_divergence
 from traps.objectives import WeightedMinibatch
 
 import vaedoctor
@@ -644,3 +644,42 @@ def test_a_learned_prior_is_judged_where_all_its_scales_start_alike(
     power: float, sign: float, codes: set[str]
 ) -> None:
     assert found(Starting(power, sign), rows()) == codes
+
+
+class Shares(nn.Module):
+    """A posterior on the simplex, of which no location and no scale can be forced."""
+
+    def __init__(self, term: Callable[[Dirichlet, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.q, self.p, self.term = nn.Linear(16, 4), nn.Linear(4, 16), term
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Dirichlet, Tensor]:
+        q = Dirichlet(F.softplus(self.q(x)) + 0.2)
+        z = q.rsample()
+        return self.p(z), q, z
+
+    def loss(self, x: Tensor) -> Tensor:
+        y, q, z = self(x)
+        return F.mse_loss(y, x, reduction="sum") + self.term(q, z)
+
+
+def to_the_middle(q: Dirichlet, z: Tensor) -> Tensor:
+    return kl_divergence(q, Dirichlet(torch.ones_like(z))).sum()
+
+
+@pytest.mark.parametrize(
+    ("term", "codes"),
+    [
+        (to_the_middle, set()),
+        (lambda q, z: (z.mean(0) - 0.25).square().sum(), set()),
+        (lambda q, z: to_the_middle(q, z).detach(), {"VAE702"}),
+        (lambda q, z: to_the_middle(q, z).item(), {"VAE702"}),
+        (lambda q, z: z.new_zeros(()), {"VAE702"}),
+    ],
+    ids=["kl", "moments", "detached", "number", "none"],
+)
+def test_a_posterior_of_any_family_that_nothing_pulls_is_told(
+    term: Callable[[Dirichlet, Tensor], Tensor], codes: set[str]
+) -> None:
+    assert found(Shares(term), rows()) == codes

@@ -28,6 +28,7 @@ from .objective import (
     swapped,
     together,
     transport,
+    unpulled,
 )
 from .objective.divergence import Divergence
 from .objective.pulls import Pull
@@ -80,6 +81,13 @@ class ExaminedPulls(ExaminedFamilies):
             if self.composed or not self.loss_depends or not others:
                 raise
             return others
+
+    @property
+    def unpulled(self) -> list[Latent]:
+        """The latents that no term of the loss pulls anywhere, where no pull can be measured."""
+        return (
+            [] if self.composed or not self.loss_depends else list(unpulled.unpulled(self.anatomy))
+        )
 
     def rises(self, pull: Pull) -> bool:
         """Whether a KL without weight has one a step later, as where a counter raises it from 0."""

@@ -86,14 +86,16 @@ def _draws_categories(anatomy: Anatomy, cut: Cut) -> bool:
 def _cut_from_loss(anatomy: Anatomy, gradients: Gradients, value: Value) -> tuple[Cut | None, bool]:
     """A cut behind the reconstruction or a sample, and whether it is behind the reconstruction.
 
-    Only in a loss that trains a posterior or what is quantised: that of a discriminator alone may
-    well detach x_hat.
+    Only in a loss that trains a posterior, what is quantised, or else some layer before x_hat: that
+    of a discriminator alone may well detach x_hat.
     """
     flow, x_hat, loss = anatomy.flow, anatomy.x_hat, anatomy.recording.loss
     end = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
     heads = [v for x in anatomy.latents for v in (x.loc, x.scale) if v is not None]
     if anatomy.quantizer is not None:
         heads += anatomy.quantizer.reads
+    if not heads and not anatomy.latents and x_hat is not None:
+        heads = [x_hat]
     made = flow.ancestors(*heads)
     taught = {gradients.values[n].index for n, g in gradients.by_name.items() if g is not None}
     if end is None or not taught & made:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..anatomy.anatomy import Anatomy
+from ..anatomy.decoders import predictions
 from ..anatomy.latents import ADDS, Latent
 from ..runs.flow import Flow
 from ..runs.gradients import Arrives, gradient_between, kind_of
@@ -122,6 +123,9 @@ def reparameterization(anatomy: Anatomy, latent: Latent) -> Reparameterization |
     if cut is None and any(arrives[v.index] is Arrives.ZERO for v in lost):
         entry = latent.z  # what follows the sample saturates: no cut
         arrives = _arrivals(entry, roots)
+    if not lost and latent.reaches and latent.family in REPARAMETERIZABLE:
+        cut = _cut_behind(anatomy, latent, entry, roots)
+        arrives |= {v.index: Arrives.NONE for v in roots if cut is not None}
     return Reparameterization(
         latent,
         entry,
@@ -130,6 +134,19 @@ def reparameterization(anatomy: Anatomy, latent: Latent) -> Reparameterization |
         cut,
         _scored(anatomy, latent, loc) or _taught(anatomy, latent, loc),
     )
+
+
+def _cut_behind(anatomy: Anatomy, latent: Latent, entry: Value, roots: list[Value]) -> Cut | None:
+    """What cuts all that is decoded off the posterior, behind layers that the sample enters first.
+
+    A flow's layers, say, whose output is detached before the decoder: a term of the loss may still
+    give the sample a gradient.
+    """
+    flow = anatomy.flow
+    decoded = flow.descendants(latent.z)
+    made = [v for v in predictions(anatomy) if v.index in decoded and v.edge is not None]
+    none = made and all(set(_arrivals(v, roots).values()) == {Arrives.NONE} for v in made)
+    return cut_between(flow, entry, made[0]) if none else None
 
 
 def _taught(anatomy: Anatomy, latent: Latent, logits: Value | None) -> bool:

@@ -10,6 +10,7 @@ from ...plot import unit_plot
 from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
+    from ...examine.anatomy.latents import Latent
     from ...examine.examination import Examination
 
 
@@ -19,7 +20,9 @@ def kl_missing(examination: Examination) -> Iterator[Finding | Verified]:
 
     ## What it checks
     With the decoder held fixed, the gradient of the user's loss at location and scale, near the
-    prior and far outside any free-bits zone: exactly 0 everywhere.
+    prior and far outside any free-bits zone: exactly 0 everywhere. Of a latent whose posterior
+    cannot be forced (a Dirichlet, say), that autograd knows no way from the loss to it but through
+    what is decoded.
 
     ## Why it matters
     Without a KL the scale shrinks to nothing and the latents spread out: an autoencoder with
@@ -38,7 +41,14 @@ def kl_missing(examination: Examination) -> Iterator[Finding | Verified]:
     """
     if examination.subject.beta == 0:
         raise Unavailable("the intended KL weight is declared to be 0")
-    pulls = examination.require_pulls()
+    try:
+        pulls = examination.require_pulls()
+    except Unavailable:
+        alone = examination.unpulled
+        if not alone:
+            raise
+        yield from (_alone(examination, latent) for latent in alone)
+        return
     charged = [d for d in pulls if not d.missing]
     for d in pulls:
         if d.missing and charged and not examination.carried(d, charged):
@@ -70,3 +80,13 @@ def kl_missing(examination: Examination) -> Iterator[Finding | Verified]:
             )
         elif d.standard:
             yield Verified(f"a KL to {d.prior} acts on the posterior", {"weight a row": d.weight})
+
+
+def _alone(examination: Examination, latent: Latent) -> Finding:
+    return Finding(
+        "no term of the loss pulls the posterior to a prior",
+        help="add the KL to the loss with its graph (no `.item()`, no `.detach()`)",
+        at=examination.left_out_at(latent) or examination.cut_at(latent) or latent.meeting.span,
+        measured={"ways of the gradient to it beside x_hat": 0},
+        causes=frozenset({"latent", "kl"}),
+    )
