@@ -522,6 +522,30 @@ class TestNoise:
             assert alike is shared
             assert bool(examination.shared_noise) is shared
 
+    @pytest.mark.parametrize("scored", [True, False])
+    @pytest.mark.parametrize("columns", [1, 3])
+    def test_one_draw_for_all_units_is_shared_where_the_kl_takes_them_for_independent(
+        self, scored: bool, columns: int
+    ) -> None:
+        def forward(x: Tensor) -> Any:
+            m, v = both(x).chunk(2, -1)
+            return out(m + torch.exp(0.5 * v) * torch.randn(len(x), columns)), m, v
+
+        def loss(output: Any, x: Tensor) -> Tensor:
+            y, m, v = output
+            kl = 0.5 * (m.square() + v.exp() - 1 - v).sum()
+            return F.mse_loss(y, x, reduction="sum") + (kl if scored else 0.0)
+
+        both, out = nn.Linear(6, 6), nn.Linear(3, 6)
+        with examined(Bare(forward, both=both, out=out), X, loss=loss) as examination:
+            found = examination.units_of_one_draw
+            z = examination.anatomy.latents[0].z.tensor.detach()
+            m, v = both(X).detach().chunk(2, -1)
+            eps = (z - m) / torch.exp(0.5 * v)
+            alike = torch.allclose(eps, eps[:, :1].expand_as(eps), atol=1e-4)
+        assert alike is (columns == 1)
+        assert [s.units for s in found] == ([3] if scored and alike else [])
+
     @pytest.mark.parametrize("frozen", [True, False])
     def test_frozen_means_that_two_passes_agree(self, frozen: bool) -> None:
         class Seeded(VAE):

@@ -33,7 +33,7 @@ from .objective import (
 from .objective.divergence import Divergence
 from .objective.pulls import Pull
 from .runs.step import runs_unrecorded
-from .sampling import noisefamily
+from .sampling import noise, noisefamily
 
 
 class ExaminedPulls(ExaminedFamilies):
@@ -81,6 +81,16 @@ class ExaminedPulls(ExaminedFamilies):
             if self.composed or not self.loss_depends or not others:
                 raise
             return others
+
+    @property
+    def units_of_one_draw(self) -> list[noise.SharedNoise]:
+        """Latents of which the loss holds the KL of independent units, and one draw moves all."""
+        judged: list[divergence.Divergence] = []
+        with suppress(Unavailable):
+            found = self.require_divergences()
+            judged = [d for d in found if d.standard or self.learned_weight(d) > 0]
+        units = (noise.units_of_one_draw(d.latent) for d in judged)
+        return [shared for shared in units if shared is not None]
 
     @property
     def unpulled(self) -> list[Latent]:

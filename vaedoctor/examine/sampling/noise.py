@@ -187,12 +187,13 @@ def frozen_noise(anatomy: Anatomy, again: Again, model: nn.Module) -> Iterator[F
 
 @dataclass(frozen=True, slots=True)
 class SharedNoise:
-    """One latent whose rows, or else the `samples` of whose every row, all get the same noise."""
+    """One latent whose rows, or `samples` or `units` of whose every row, all get the same noise."""
 
     latent: Latent
     rows: int
     drawn: tuple[int, ...]
     samples: int = 0
+    units: int = 0
 
 
 def shared_noise(anatomy: Anatomy) -> Iterator[SharedNoise]:
@@ -220,6 +221,16 @@ def shared_noise(anatomy: Anatomy) -> Iterator[SharedNoise]:
         elif samples := _equal_samples(anatomy, latent, rows):
             told.update([at] if at is not None else [])
             yield SharedNoise(latent, rows, tuple(drawn.shape), samples)
+
+
+def units_of_one_draw(latent: Latent) -> SharedNoise | None:
+    """A latent whose draw has one number where the sample's last axis has several; None if not."""
+    drawn = latent.draw.op.noise if latent.draw.op is not None else None
+    z, meeting = latent.z.shape, latent.meeting
+    if drawn is None or meeting is latent.draw.op or drawn.dim() != len(z) or len(z) < 2:
+        return None
+    alone = drawn.shape[-1] == 1 < z[-1] and drawn.numel() > 1
+    return SharedNoise(latent, z[0], tuple(drawn.shape), units=z[-1]) if alone else None
 
 
 def _equal_samples(anatomy: Anatomy, latent: Latent, rows: int) -> int:

@@ -18,12 +18,14 @@ def noise_shared_across_batch(examination: Examination) -> Iterator[Finding | Ve
 
     ## What it checks
     The noise that meets each sampler, spread to the sample's shape: whether all rows of the batch
-    are bit-equal. Where a row has K samples: whether those are bit-equal.
+    are bit-equal. Where a row has K samples: whether those are bit-equal. Where the loss holds the
+    KL of independent units: whether one number is drawn for all units of a row.
 
     ## Why it matters
     Every row then gets the same perturbation, so the gradients of one batch share one sample of
     the noise and their variance does not shrink with the batch size. K samples that are one are
-    worth one: an importance-weighted bound of them is the ordinary one.
+    worth one: an importance-weighted bound of them is the ordinary one. Units that share a draw
+    move together, and the KL is that of another posterior than the one that is sampled.
 
     ## How to fix
     Draw noise of the sample's full shape: `torch.randn_like(std)`.
@@ -35,12 +37,13 @@ def noise_shared_across_batch(examination: Examination) -> Iterator[Finding | Ve
     affine = [latent for latent in examination.require_latents() if latent.loc is not None]
     if not affine:
         raise Unavailable("no latent made as location + scale * noise")
-    shared = examination.shared_noise
+    shared = [*examination.shared_noise, *examination.units_of_one_draw]
     for found in shared:
         latent = found.latent
-        served = f"{found.samples} samples of each row"
-        if not found.samples:
-            served = f"{found.rows} rows of the batch"
+        served = f"{found.rows} rows of the batch"
+        if found.samples or found.units:
+            several = f"{found.units} units" if found.units else f"{found.samples} samples"
+            served = f"{several} of each row"
         yield Finding(
             f"`{latent.draw.name}` draws one noise for all {served}",
             help="draw noise of the sample's full shape: `torch.randn_like(std)`",
