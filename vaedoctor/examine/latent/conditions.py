@@ -21,7 +21,7 @@ from ..code.listing import methods_of
 from ..runs.flow import Flow
 from ..runs.recording import ESCAPES, Op, Value, tensors_in
 from ..runs.step import run_recorded
-from .blanked import blanked
+from .blanked import Blank, blanked
 from .masks import are_lengths, are_marks, counted_padding, loose_at, steps_beyond
 from .padded_kl import others_at, padded_kl
 from .unshown import beyond_lengths, unshown
@@ -41,7 +41,7 @@ class Condition:
     `loose` says of a mask in the loss that no entry of x_hat is left out by it, `padded` how many
     steps beyond a row's length the loss looks at, `blind` that what the loss makes of the mask is
     one and the same of any mask, `of_kl` that it is a KL of each step that looks at them, `hidden`
-    that the encoder is not shown them; `blanked` makes what the decoder gets instead.
+    that the encoder is not shown them; `blanked` makes what one half gets instead.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Condition:
     at: Span | None
     loose: Op | None = None
     padded: int = 0
-    blanked: Op | None = None
+    blanked: Blank | None = None
     blind: bool = False
     of_kl: bool = False
     hidden: bool = False

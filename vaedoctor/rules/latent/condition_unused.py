@@ -21,7 +21,8 @@ def condition_unused(examination: Examination) -> Iterator[Finding | Verified]:
     whole numbers, or are read by nothing: does any operation lead from it to an output or the
     loss? If none does, the step is run with another condition, the same x and the same noise.
     Where one does, what weights and data meet of it has to change with the condition, and no
-    constant of its shape may stand beside the sample where the decoder reads the condition.
+    constant of its shape may stand beside the sample where the decoder reads the condition, nor
+    beside the data where the encoder does.
 
     ## Why it matters
     Nothing raises when a one-hot label is computed and not concatenated; asking for a class then
@@ -47,13 +48,19 @@ def condition_unused(examination: Examination) -> Iterator[Finding | Verified]:
             causes=frozenset({f"condition:{condition.name}"}),
         )
     for condition in found:
-        if condition.blanked is not None:
+        blank = condition.blanked
+        if blank is not None:
             yield Finding(
-                f"`{condition.blanked.name}` stands in the place of the condition "
-                f"`{condition.name}` before the decoder reads it",
-                help="hand the decoder the condition itself",
-                at=condition.blanked.span,
-                measured={"steps compared": 4, "reconstructions that read it": 0},
+                f"`{blank.op.name}` stands in the place of the condition "
+                f"`{condition.name}` before the {blank.half} reads it",
+                help=f"hand the {blank.half} the condition itself",
+                at=blank.op.span,
+                measured={
+                    "steps compared": 4,
+                    "reconstructions that read it"
+                    if blank.half == "decoder"
+                    else "samples that read it": 0,
+                },
                 causes=frozenset({f"condition:{condition.name}"}),
             )
     if not unused and not any(c.blanked for c in found):
