@@ -6,6 +6,7 @@ a second, independent implementation of the rules.
 
 from __future__ import annotations
 
+import logging
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -386,6 +387,49 @@ class MovesItself(Vae):
 
 def test_an_attribute_that_the_model_moves_itself_is_fine() -> None:
     assert moved(MovesItself()).stayed == ()
+
+
+class Kenmerken(MovesItself):
+    """Methods of its own; what does more than to compute is not run."""
+
+    @torch.no_grad()
+    def kenmerk(self, x: Tensor) -> Tensor:
+        return self.weighed(self(x) ** 2 + torch.zeros_like(x).sum())
+
+    def weighed(self, errors: Tensor) -> Tensor:
+        return (errors * torch.linspace(0, 1, 4, device="cpu")).sum(1)
+
+    def binned(self, x: Tensor, bins: int = 3) -> Tensor:
+        edges = [torch.full((), i / bins, device=x.device) for i in range(bins)]
+        return torch.stack([(x > e).float().mean(1) for e in edges], 1)
+
+    def noted(self, x: Tensor) -> Tensor:
+        logging.info("seen")
+        return x * torch.ones(4)
+
+    def kept(self, x: Tensor) -> Tensor:
+        torch.save(x, "/nowhere")
+        return x * torch.ones(4)
+
+    def learned(self, x: Tensor) -> Tensor:
+        self(x).sum().backward()
+        return x * torch.ones(4)
+
+    def shown(self, x: Tensor) -> Any:
+        return (x * torch.ones(4)).detach().numpy()
+
+    def of_something(self, table: Tensor) -> Tensor:
+        return table * torch.ones(4)
+
+    def nothing(self) -> Tensor:
+        return self.prior * torch.ones(2)
+
+
+def test_methods_of_any_name_that_only_compute_are_tried() -> None:
+    found = moved(Kenmerken())
+    assert found.methods == ("forward", "sample", "binned", "kenmerk")
+    (stayed,) = found.stayed
+    assert (stayed.kind, stayed.name, stayed.method) == ("literal", "linspace", "kenmerk")
 
 
 class Guarded(Vae):

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ...subject.subject import Batch, Subject
+from .harmless import harmless_methods
 from .places import is_user_file
 
+_FURTHER = 12
 METHODS = ("sample", "generate", "encode", "decode", "reconstruct")
 _COUNTS = frozenset(
     "n k b bs num count size n_sample n_samples num_sample num_samples nsamples batch_size "
@@ -25,15 +27,19 @@ _INPUTS = frozenset("x input inputs data batch img imgs image images".split())
 def method_calls(
     subject: Subject, latent: Tensor | None, device: torch.device
 ) -> Iterator[tuple[str, Callable[[nn.Module], Any]]]:
-    """The model's own methods whose arguments are obvious: a count, x, z, a device, a condition."""
+    """The model's own methods whose arguments are obvious: a count, x, z, a device, a condition.
+
+    Those of a usual name, and others that only compute from what the batch tells.
+    """
     kind = type(subject.model)
-    for name in METHODS:
-        function = inspect.unwrap(getattr(kind, name, None) or (lambda: None))
+    usual = [(n, inspect.unwrap(getattr(kind, n, None) or (lambda: None))) for n in METHODS]
+    further = [(n, f) for n, f in harmless_methods(subject.model) if n not in METHODS]
+    for name, function in (*usual, *further[:_FURTHER]):
         code = getattr(function, "__code__", None)
         if code is None or not is_user_file(code.co_filename):
             continue
         arguments = _arguments(name, function, subject, latent, device)
-        if arguments is not None:
+        if arguments or (arguments is not None and name in METHODS):
             yield name, lambda m, n=name, a=arguments: getattr(m, n)(**a)  # type: ignore[misc]
 
 
