@@ -114,6 +114,46 @@ def test_a_half_that_is_missing_beside_the_squared_distance_is_no_other_scale() 
     assert [f.code for f in report.findings if f.severity is Severity.ERROR] == ["VAE701"]
 
 
+class Turned(Mixed):
+    """The prior's density is added to log q, which is written of the noise in `by_noise`."""
+
+    by_noise = False
+
+    def loss(self, x: Tensor) -> Tensor:
+        mu, logvar = self.heads(x).chunk(2, 1)
+        eps = torch.randn_like(mu)
+        z = mu + (logvar / 2).exp() * eps
+        recon = 0.5 * (self.decode(z) - x).square().sum(1)
+        apart = eps if self.by_noise else (z - mu) / (logvar / 2).exp()
+        log_q = -0.5 * (logvar + apart.square() + math.log(2 * math.pi)).sum(1)
+        total: Tensor = (recon + log_q + self.sign * self.log_p(z)).mean()
+        return total
+
+    sign = 1
+
+
+class TurnedByNoise(Turned):
+    by_noise = True
+
+
+class Right(Turned):
+    sign = -1
+
+
+class RightByNoise(Right):
+    by_noise = True
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [(Turned, 1), (TurnedByNoise, 1), (Right, 0), (RightByNoise, 0)]
+)
+def test_a_mixture_whose_density_is_added(kind: type[Turned], told: int) -> None:
+    report = vaedoctor.check(kind(), torch.rand(8, 16), objective="loss", select=["VAE701"])
+    said = [f.message for f in report.findings]
+    assert len(said) == told
+    assert all("rises with the density" in message for message in said)
+
+
 class PseudoInputs(Mixed):
     """The components are the posteriors of learned inputs, cut off or not."""
 

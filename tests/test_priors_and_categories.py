@@ -403,7 +403,7 @@ def between(distance: int, ratio: int) -> Callable[..., Tensor]:
 
 @pytest.mark.parametrize(
     ("distance", "ratio", "codes"),
-    [(2, 2, set()), (0, 2, {"VAE701"}), (1, 2, {"VAE701"}), (2, 1, {"VAE701"})],
+    [(2, 2, set()), *((d, r, {"VAE701"}) for d, r in [(0, 2), (1, 2), (2, 1), (-2, 2)])],
 )
 def test_a_kl_to_a_learned_prior_by_hand(distance: int, ratio: int, codes: set[str]) -> None:
     assert found(Ladder(between(distance, ratio)), rows()) & {"VAE701", "VAE717"} == codes
@@ -436,7 +436,7 @@ def test_a_half_that_a_kl_to_a_learned_prior_lacks(squares: float, logs: float) 
 
 
 @pytest.mark.parametrize(
-    ("logs", "codes"), [(1.0, set()), (2.0, {"VAE701"}), (0.5, {"VAE701"}), (0.0, {"VAE701"})]
+    ("logs", "codes"), [(1.0, set()), *((n, {"VAE701"}) for n in (2.0, 0.5, 0.0, -1.0))]
 )
 def test_the_logarithm_of_a_learned_priors_scale(logs: float, codes: set[str]) -> None:
     """The posterior knows nothing of it: a scale may stand for its square everywhere else."""
@@ -487,9 +487,18 @@ def by_its_own_variance(m: Tensor, s: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return means + 0.5 * torch.exp(2 * (s - b)) - 0.5 - (s - b)
 
 
+def unsquared(m: Tensor, s: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    means = 0.5 * (m - a) * torch.exp(-2 * b)
+    return means + 0.5 * torch.exp(2 * (s - b)) - 0.5 - (s - b)
+
+
 @pytest.mark.parametrize(
     ("divergence", "said"),
-    [(upside_down, "two variances upside down"), (by_its_own_variance, "posterior's variance")],
+    [
+        (upside_down, "two variances upside down"),
+        (by_its_own_variance, "posterior's variance"),
+        (unsquared, "without its square"),
+    ],
 )
 def test_a_ratio_or_a_distance_of_another_kl(divergence: Callable[..., Tensor], said: str) -> None:
     model = Ladder(divergence)

@@ -196,7 +196,7 @@ class ExaminedPulls(ExaminedFamilies):
         found = []
         for d in self._divergences[0]:  # of categories alone there is none
             scored = self.densities.get(d.latent.z.index)
-            if scored is None:
+            if d.standard or d.missing or d.reversed or d.entropy_only:
                 continue
             with suppress(Unavailable):
                 run = (self.subject, self.anatomy, d, scored, self.seed, self._rewind)

@@ -9,7 +9,9 @@ A ratio that is upside down has the powers of s/b negative; a distance that is d
 posterior's variance has the pull w d/s², and w (s²/b² - d²/s² - 1) at log s.
 
 The prior's own gradient at log b is w (1 - (s² + (m - a)²)/b²): the 1 is that of its logarithm,
-which the posterior knows nothing of. It is 2 where b stands for b² in all but the logarithm.
+which the posterior knows nothing of. It is 2 where b stands for b² in all but the logarithm, -1
+where the logarithm is subtracted. Where the distance is multiplied by b² of the ratio, a sign of
+the log-variance is turned in one of the two.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ from .quotients import spread
 
 _APART = 0.05  # the priors' own scales have to differ by more than that to tell the forms apart
 
-_DISTANCES = {4: (4, 2, 1, 0), -2: (-2, 2)}  # powers of b, where not those of the ratio of 2
+_DISTANCES = {2: (2, 1, 0, -2), 4: (4, 2, 1, 0), -2: (-2, 2)}
+"""Powers of b that may divide the squared distance, by that of the scales' ratio."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ class LearnedPrior:
     is the weight of log b beside the rest in what the prior itself is taught. `known` says that a
     tensor holds the b of a KL that means a power of the sampler's scale; `own` that the squared
     distance is divided by the posterior's variance. `twin` is the power of b where one line
-    makes what both scales come from, and the sampler's is made of it with 1.
+    makes what both scales come from, and the sampler's is made of it with 1. `linear` says that the
+    locations are pulled with one strength, wherever they are.
     """
 
     latent: Latent
@@ -65,11 +69,12 @@ class LearnedPrior:
     known: bool = False
     own: bool = False
     twin: float = 1.0
+    linear: bool = False
 
     @property
     def exact(self) -> bool:
         """Whether this is the KL to a normal prior."""
-        powers = self.distance == 2 and self.ratio == 2
+        powers = self.distance == 2 and self.ratio == 2 and not self.linear
         alike = abs(self.factor - 1) < EXACT and abs(self.logarithm - 1) < EXACT
         return powers and alike and self.least == self.twin == 1
 
@@ -95,11 +100,15 @@ class LearnedPrior:
             return ""
         if self.own:
             return "own variance"
+        if self.linear:
+            return "linear"
         if self.ratio < 0:
             fits = self.distance == 2 and abs(abs(self.factor) - 1) < EXACT
             return "upside down" if fits else ""
         if self.ratio != 2:
             return "root" if self.ratio == 1 else "fourth power"
+        if self.distance == -2:
+            return "multiplied" if abs(self.factor - 1) < EXACT else ""
         if self.distance != 2:
             return "not squared" if self.distance == 1 else "not divided"
         if self.least != 1:
@@ -108,6 +117,8 @@ class LearnedPrior:
             return "twin"
         if any(abs(self.logarithm - n) < EXACT for n in (2.0, 0.5, 0.0)):
             return "logarithm"
+        if abs(self.logarithm + 1) < EXACT:
+            return "turned"
         return "weight" if any(abs(self.factor / n - 1) < EXACT for n in (2.0, 0.5)) else ""
 
 
@@ -195,6 +206,8 @@ def _compared(
     if set(known) != {moved.numel()} or not probe.apart or bool((moved == 0).any()):
         return None
     curvature = (again.pulls - first.pulls) / moved
+    if torch.allclose(again.pulls, first.pulls, rtol=EXACT):
+        return _unbent(of)
     if bool((curvature <= 0).any()):
         return None
     if not torch.allclose(again.slopes, first.slopes, rtol=LEARNED):
@@ -279,6 +292,18 @@ def _scale(of: Divergence, power: int) -> tuple[float, Tensor] | None:
         return None
     scale = (b / size) ** (1 / power)
     return (weight, scale) if spread(scale) > _APART else None
+
+
+def _unbent(of: Divergence) -> LearnedPrior | None:
+    """A KL whose scales' term is right, and whose locations' distance lacks its square."""
+    found, pulls = _scale(of, 2), of.settings[0].pulls
+    if found is None or bool((pulls == 0).any()):
+        return None
+    weight, scale = found
+    factors = (pulls * scale**2 / weight).abs()
+    if spread(factors) > LEARNED:
+        return None
+    return LearnedPrior(of.latent, 2, 2, float(factors.mean()), of.at, linear=True)
 
 
 def _own_variance(of: Divergence, curvature: Tensor) -> LearnedPrior | None:

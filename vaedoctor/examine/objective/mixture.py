@@ -32,11 +32,15 @@ _LEAST = 3  # components
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """A prior of several components: how many, and what log Σ w is, 0 where they add up to 1."""
+    """A prior of several components: how many, and what log Σ w is, 0 where they add up to 1.
+
+    `turned` says that the loss rises with its density, where log q has the sign of a KL.
+    """
 
     components: int
     total: float
     at: Span | None
+    turned: bool = False
 
     @property
     def normalised(self) -> bool:
@@ -53,7 +57,7 @@ def mixture(
     subject: Subject,
     anatomy: Anatomy,
     of: Divergence,
-    scored: Density,
+    scored: Density | None,
     seed: int,
     rewind: Callable[[], None],
 ) -> Mixture | None:
@@ -63,7 +67,7 @@ def mixture(
     """
     probe = Probe(subject, anatomy, of.latent, seed, rewind)
     found = joined(anatomy, of.latent, probe.mu, probe.h)
-    if found is None or not scored.exact or probe.samples > 1 or not probe.apart:
+    if found is None or probe.samples > 1 or not probe.apart:
         return None
     parts = next(_components(anatomy, probe, found.term), None)
     if parts is None or found.term.op is None:
@@ -71,11 +75,17 @@ def mixture(
     parts = _scaled(anatomy, parts)
     setting = of.settings[0]
     mu, h = probe.leaves(setting.head, 1.0)
-    at_zero, at_one = (_term(probe, mu, h, found.term, parts, level) for level in (0.0, 1.0))
+    (at_zero, low), (at_one, high) = (
+        _term(probe, mu, h, found.term, parts, level) for level in (0.0, 1.0)
+    )
     steps = at_zero - at_one  # the term's weight, of each row
     if at_zero.numel() != of.rows or bool((steps == 0).any()):
         return None
     if float(steps.max() - steps.min()) > CONSTANT:
+        return None
+    if high > low and _charged(probe, of, found.term, parts):
+        return Mixture(parts.tensor.numel() // of.rows, 0.0, _joins(anatomy, parts), turned=True)
+    if scored is None or not scored.exact:
         return None
     count, units = parts.tensor.numel() // of.rows, of.latent.z.tensor.numel() // of.rows
     log_q = -units * (0.5 * math.log(2 * math.pi) + math.log(abs(setting.scale)) + 0.5)
@@ -89,12 +99,25 @@ def mixture(
     return None
 
 
-def _term(probe: Probe, mu: Tensor, h: Tensor, term: Value, parts: Value, level: float) -> Tensor:
-    """The KL's term with every component of the prior at one log-density, by both signs."""
+def _charged(probe: Probe, of: Divergence, term: Value, parts: Value) -> bool:
+    """Whether the loss falls with the scale as by log q of a KL, where the prior stays the same."""
+    losses = []
+    for setting in of.settings[:2]:
+        mu, h = probe.leaves(setting.head, 1.0)
+        losses.append(_term(probe, mu, h, term, parts, 0.0)[1])
+    scales = [math.log(abs(s.scale)) for s in of.settings[:2]]
+    return (losses[0] - losses[1]) * (scales[1] - scales[0]) > CONSTANT
+
+
+def _term(
+    probe: Probe, mu: Tensor, h: Tensor, term: Value, parts: Value, level: float
+) -> tuple[Tensor, float]:
+    """The KL's term, and the loss, with every component of the prior at one log-density."""
     edit = held_to(torch.full_like(parts.tensor.detach(), level))
     runs = [probe.forced(mu, h, sign, term, more={parts.place: edit}) for sign in (1.0, -1.0)]
     above, below = (run.tensors[term.index].detach().double() for run in runs)
-    return ((above + below) / 2).flatten()
+    loss = sum(float(run.loss.detach().double().sum()) for run in runs)
+    return ((above + below) / 2).flatten(), loss
 
 
 def _components(anatomy: Anatomy, probe: Probe, term: Value) -> Iterator[Value]:

@@ -19,7 +19,8 @@ def hard_coded_device(examination: Examination) -> Iterator[Finding | Verified]:
     ## What it checks
     Every call of the step, and of own methods whose arguments are obvious, that asks for a device:
     `.to("cuda")`, `.cuda()`, `.cpu()`, `device="cpu"`. Run as if on an accelerator of another
-    kind, the call names its device itself and its result meets tensors that are elsewhere, or asks for a device that is not there.
+    kind, the call names its device itself and its result meets tensors that are elsewhere, or asks
+    for a device that is not there.
 
     ## Why it matters
     The model runs on one kind of machine only: not on the CPU of a colleague, not on the second

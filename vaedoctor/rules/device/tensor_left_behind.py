@@ -40,8 +40,9 @@ def tensor_left_behind(examination: Examination) -> Iterator[Finding | Verified]
     Runs the training step, and `sample`, `generate`, `encode`, `decode`, `reconstruct` and other
     public methods that only compute where their arguments are obvious, on a virtual accelerator:
     parameters, buffers and the batch pretend to have moved, everything else stays on the CPU,
-    `tensor.device` and `is_cuda` answer with the pretence. An operation with operands on two devices is what a real accelerator
-    refuses. No GPU is needed; where there is one, the real move is made as well.
+    `tensor.device` and `is_cuda` answer with the pretence. An operation with operands on two
+    devices is what a real accelerator refuses. No GPU is needed; where there is one, the real move
+    is made as well.
 
     ## Why it matters
     The model works on the CPU and raises "Expected all tensors to be on the same device" on the

@@ -37,6 +37,10 @@ _SLIPS = {
     "½ is too much beside its logarithms",
     "logarithm": "the prior's logarithm weighs {logarithm:.3g} times as much as the KL's rest: "
     "a scale stands for its square, or the logarithm is missing",
+    "multiplied": "the KL divides one of its terms by the prior's variance and multiplies the "
+    "other by it",
+    "linear": "the distance of the means enters the KL without its square",
+    "turned": "the prior's logarithm is subtracted in the KL, where it is added",
     "twin": "the prior's scale in the KL is the power {twin:.3g} of what the sampler takes from "
     "the same line",
     "weight": "the means weigh {factor:.3g} times as much in the KL as the scales",
@@ -68,7 +72,9 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
     a division was forgotten, a ratio is upside down or the distance is divided by s². If that b is
     √2 or √½ times what the model computes as the prior's scale, and not it, a half is missing or
     too much. The prior's own gradient at log b has to be w (1 - (s² + (m - a)²)/b²): a 1 that is
-    2, ½ or 0 is a scale that stands for its square, or a logarithm that is missing.
+    2, ½, 0 or -1 is a scale that stands for its square, or a logarithm that is missing or has its
+    sign turned. Of a mixture prior whose components are forced to one log-density the loss has to
+    fall as that rises.
     A line that makes what both scales come from makes them alike: that b is another power of it
     than the sampler's scale is a warning. Balanced KLs, which weigh the prior's side otherwise,
     keep the 1.
@@ -118,7 +124,7 @@ def kl_formula_mismatch(examination: Examination) -> Iterator[Finding | Verified
         if not others:
             raise
         return
-    told = [*_entropies(found), *_bent(found), *_densities(examination)]
+    told = [*_entropies(found), *_bent(found), *_densities(examination), *_mixtures(examination)]
     yield from told
     learned = examination.learned_priors
     yield from _learned(learned)
@@ -266,6 +272,20 @@ def _learned(found: list[LearnedPrior]) -> Iterator[Finding | Verified]:
                 },
                 causes=frozenset({"latent", "kl"}),
                 severity=Severity.WARNING if p.slip == "twin" else Severity.ERROR,
+            )
+
+
+def _mixtures(examination: Examination) -> Iterator[Finding]:
+    """Priors of several components from whose density the sample is pushed away."""
+    for m in examination.mixtures:
+        if m.turned:
+            yield Finding(
+                f"the loss rises with the density of the prior's {m.components} components at the "
+                "sample",
+                help="subtract the prior's log-density of the sample: `log_q - log_p`",
+                at=m.at,
+                measured={"components": m.components},
+                causes=frozenset({"latent", "kl"}),
             )
 
 

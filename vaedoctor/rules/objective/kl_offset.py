@@ -44,7 +44,7 @@ def kl_offset(examination: Examination) -> Iterator[Finding | Verified]:
     """
     examination.require_pulls()
     reported = examination.kl_offsets
-    mixed = examination.mixtures
+    mixed = [m for m in examination.mixtures if not m.turned]
     for m in mixed:
         measured: dict[str, Number] = {"components": m.components, "log of their sum": m.total}
         if m.normalised:
