@@ -604,3 +604,33 @@ def test_a_loop_that_moves_nothing_may_draw_on_the_cpu(tmp_path: Path, moves: st
     (tmp_path / "script.py").write_text(SCRIPT.format(moves=moves))
     report = examine_subject(load(f"{tmp_path / 'script.py'}:AE"))
     assert [f.code for f in report.findings] == ([] if moves == "pass" else ["VAE202"])
+
+
+HELPED = """
+import torch
+from torch import nn
+
+def rows(count):
+    return {made}
+
+def shifted(h):
+    return h + rows(h.size(0))
+
+class VAE(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(12, 6), nn.Linear(3, 12)
+
+    def forward(self, x):
+        mu, logvar = shifted(self.up(x)).chunk(2, 1)
+        return self.down(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
+"""
+
+
+@pytest.mark.parametrize("made", ["0.0", "torch.ones(count, 1)"])
+def test_what_a_class_calls_is_a_part_of_it_where_the_file_moves_nothing(
+    tmp_path: Path, made: str
+) -> None:
+    (tmp_path / "helped.py").write_text(HELPED.format(made=made))
+    report = examine_subject(load(f"{tmp_path / 'helped.py'}:VAE"), select=["VAE2"])
+    assert [f.code for f in report.findings] == ([] if made == "0.0" else ["VAE202"])

@@ -344,6 +344,37 @@ def test_a_gradient_that_fades_or_grows_is_told_where_its_layers_are_built(
     assert found == ([(code, line_of(built, Layered))] if code else [])
 
 
+class Storeys(nn.Module):
+    """Two latents, the lower one's posterior made of the upper one's sample too."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        layers = [m for _ in range(depth) for m in (nn.Linear(14, 14), nn.Sigmoid())]
+        self.enc = nn.Sequential(nn.Linear(14, 14), nn.Sigmoid(), *layers)
+        self.upper, self.down = nn.Linear(14, 6), nn.Linear(3, 14)
+        self.lower = nn.Sequential(nn.Linear(28, 28), nn.ELU(), nn.Linear(28, 8))
+        self.out = nn.Sequential(nn.Linear(4, 14), nn.ELU(), nn.Linear(14, 14))
+
+    def forward(self, x: Tensor) -> Any:
+        h = self.enc(x)
+        mu2, lv2 = self.upper(h).chunk(2, 1)
+        top = self.down(mu2 + (lv2 / 2).exp() * torch.randn_like(mu2)).relu()
+        mu, lv = self.lower(torch.cat([h, top], 1)).chunk(2, 1)
+        return self.out(mu + (lv / 2).exp() * torch.randn_like(mu)), mu, lv, mu2, lv2
+
+    def loss(self, x: Tensor) -> Tensor:
+        y, mu, lv, mu2, lv2 = self(x)
+        kl = divergence(mu, lv) + divergence(mu2, lv2)
+        return (0.5 * (y - x).pow(2).sum(1) + kl).mean()
+
+
+@pytest.mark.parametrize("depth", [1, 9])
+def test_a_gradient_that_fades_before_the_first_of_two_latents_is_told(depth: int) -> None:
+    torch.manual_seed(0)
+    found = worst(checked(Storeys(depth), uniform(8, 14), select=["VAE603"]))
+    assert [code for code, _ in found] == ([] if depth == 1 else ["VAE603"])
+
+
 def test_a_factor_that_takes_the_gradient_away() -> None:
     torch.manual_seed(0)
     (finding,) = checked(Scaled(), uniform(8, 14), select=["VAE603"]).findings

@@ -23,6 +23,7 @@ from .objective import (
     modalities,
     reducing,
     reduction,
+    scored,
     summands,
     weights,
 )
@@ -105,6 +106,11 @@ class ExaminedObjective(ExaminedPulls):
         found = list(likelihood.compared_in(self.recording, self.flow, x_hat))
         rates = likelihood.rate_compared(self.anatomy, recon) if recon and not found else None
         return [*found, *([rates] if rates else [])]
+
+    @cached_property
+    def scored(self) -> list[scored.Scored]:
+        """Calls for probabilities, or their logarithms, that are given something else."""
+        return list(scored.scored(self.recording, self.flow))
 
     @property
     def compared_at(self) -> Span | None:

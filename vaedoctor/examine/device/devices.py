@@ -236,11 +236,21 @@ def names_a_device(span: Span | None) -> bool:
 
 
 def stays_by_design(span: Span | None) -> bool:
-    """Whether a place is in a script, outside its classes, that neither moves nor casts things."""
+    """Whether a place is in a script that neither moves nor casts things.
+
+    That is outside its classes, and outside the functions that those call.
+    """
     if span is None or _GOES_SOMEWHERE.search("".join(linecache.getlines(span.file))):
         return False
-    classes = (n for n in ast.walk(tree_of(span.file)) if isinstance(n, ast.ClassDef))
-    return not any(n.lineno <= span.line <= (n.end_lineno or n.lineno) for n in classes)
+    tree = tree_of(span.file)
+    functions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
+    inner: list[ast.ClassDef | ast.FunctionDef] = [
+        n for n in ast.walk(tree) if isinstance(n, ast.ClassDef)
+    ]
+    for node in inner:  # grows by what is called
+        named = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+        inner.extend(functions.pop(name) for name in sorted(named & functions.keys()))
+    return not any(n.lineno <= span.line <= (n.end_lineno or n.lineno) for n in inner)
 
 
 def moved_if_told(span: Span | None) -> bool:

@@ -58,11 +58,12 @@ class GradientScale:
 
 def gradient_scale(anatomy: Anatomy, gradients: Gradients) -> GradientScale:
     """Measure every weight matrix; raises Unavailable where one side has no nonzero gradient."""
-    before = _encoder(anatomy)
+    before, first = _encoder(anatomy), _encoder(anatomy, first=True)
     sides: dict[bool, dict[str, float]] = {True: {}, False: {}}
     for name, value in gradients.values.items():
         gradient = gradients.by_name.get(name)
-        if gradient is None or value.tensor.dim() < 2:
+        between = value.index in before and value.index not in first
+        if gradient is None or value.tensor.dim() < 2 or between:
             continue
         size, weight = float(gradient.norm()), float(value.tensor.detach().norm())
         if size > 0 and weight > 0 and size != float("inf") and size == size:
@@ -88,12 +89,17 @@ def gradient_scale(anatomy: Anatomy, gradients: Gradients) -> GradientScale:
     )
 
 
-def _encoder(anatomy: Anatomy) -> Set[int]:
-    operands = ((found.loc, found.scale) for found in anatomy.affine)
-    heads = [v for pair in operands for v in pair if v is not None] or looked_up(anatomy)
+def _encoder(anatomy: Anatomy, *, first: bool = False) -> Set[int]:
+    """What the posteriors of all latents are made of, or of those that no sample leads to."""
+    flow, drawn = anatomy.flow, {found.z.index for found in anatomy.affine}
+    operands = [[v for v in (f.loc, f.scale) if v is not None] for f in anatomy.affine]
+    if first:
+        topmost = [pair for pair in operands if not drawn & flow.ancestors(*pair)]
+        operands = topmost or operands
+    heads = [v for pair in operands for v in pair] or looked_up(anatomy)
     if not heads:
         raise Unavailable("no sampled latent separates encoder from decoder")
-    return anatomy.flow.ancestors(*heads)
+    return flow.ancestors(*heads)
 
 
 def _through_decoder(anatomy: Anatomy, gradients: Gradients) -> tuple[float, float]:

@@ -31,7 +31,7 @@ def misuses(recording: Recording, rows: int | None) -> Iterator[Misuse]:
     for op, given in _calls(recording):
         first, second = given["input"], given["target"]
         logs = bool(given["log_target"])
-        if _probabilities(first):
+        if probabilities(first):
             yield Misuse(
                 op,
                 "`kl_div` expects log-probabilities first and gets probabilities",
@@ -39,15 +39,15 @@ def misuses(recording: Recording, rows: int | None) -> Iterator[Misuse]:
                 float(first.detach().min()),
             )
         for tensor, other, which in ((first, second, "first"), (second, first, "as target")):
-            known = _probabilities(other) or _logarithms(other)  # it is a KL of categories
-            if (tensor is first or logs) and known and _no_logarithms(tensor):
+            known = probabilities(other) or _logarithms(other)  # it is a KL of categories
+            if (tensor is first or logs) and known and no_logarithms(tensor):
                 yield Misuse(
                     op,
                     f"`kl_div` expects log-probabilities {which} and gets numbers above 0",
                     "normalise them first: `F.log_softmax(logits, -1)`",
                     float(tensor.detach().max()),
                 )
-        if logs and _probabilities(second):
+        if logs and probabilities(second):
             yield Misuse(
                 op,
                 "`kl_div` with `log_target=True` gets probabilities as target",
@@ -99,13 +99,13 @@ def _calls(recording: Recording) -> Iterator[tuple[Op, dict[str, Any]]]:
             yield op, given.arguments
 
 
-def _no_logarithms(t: Tensor) -> bool:
+def no_logarithms(t: Tensor) -> bool:
     """Whether some are above 0, as no probability's logarithm is, and they are no probabilities."""
     t = t.detach()
-    return t.is_floating_point() and bool((t > EVEN).any()) and not _probabilities(t)
+    return t.is_floating_point() and bool((t > EVEN).any()) and not probabilities(t)
 
 
-def _probabilities(t: Tensor) -> bool:
+def probabilities(t: Tensor) -> bool:
     """Whether a tensor is not negative and sums to 1 along one axis."""
     t = t.detach()
     if not t.is_floating_point() or t.dim() == 0 or bool((t < 0).any()) or bool((t > 1).any()):
@@ -118,7 +118,7 @@ def _probabilities(t: Tensor) -> bool:
 
 def _logarithms(t: Tensor) -> bool:
     t = t.detach()
-    return t.is_floating_point() and bool((t < 0).any()) and _probabilities(t.exp())
+    return t.is_floating_point() and bool((t < 0).any()) and probabilities(t.exp())
 
 
 def _wrong_axis(shape: tuple[int, ...], rows: int | None) -> bool:

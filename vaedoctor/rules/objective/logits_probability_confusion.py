@@ -24,7 +24,9 @@ def logits_probability_confusion(examination: Examination) -> Iterator[Finding |
 
     ## What it checks
     What made the first operand of `binary_cross_entropy_with_logits` and `cross_entropy` (a
-    sigmoid or softmax already?), and whether the input stands where the prediction belongs.
+    sigmoid or softmax already?), and whether the input stands where the prediction belongs. What
+    `nll_loss` and the distributions of torch are given: the classes' probabilities, or a layer's
+    output, where logarithms of probabilities belong; a layer's output outside [0, 1] as `probs`.
 
     ## Why it matters
     A second sigmoid squeezes outputs into [0.5, 0.73], so the loss never reaches its floor.
@@ -58,5 +60,13 @@ def logits_probability_confusion(examination: Examination) -> Iterator[Finding |
             )
         elif c.op.name in LOGITS:
             right.add(c.op.name)
+    for s in examination.scored:
+        yield Finding(
+            f"`{s.name}` expects {s.wants} and gets {s.gets}",
+            help=s.cure,
+            at=s.op.span,
+            measured={"smallest": s.least, "largest": s.most},
+            causes=frozenset({"reconstruction", "range"}),
+        )
     for name in sorted(right):
         yield Verified(f"`{name}` gets logits")
