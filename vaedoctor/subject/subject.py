@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..finding import Span
 from .calling import Calling
+from .records import with_fields
 
 LOADED = "item "
 """The names of a loader's further entries where they have none: `item 1` and so on."""
@@ -94,12 +94,7 @@ def rebuilt(item: Any, change: Callable[[Tensor], Tensor]) -> Any:
         return type(item)(*(rebuilt(v, change) for v in item))
     if isinstance(item, (list, tuple)):
         return type(item)(rebuilt(v, change) for v in item)
-    if is_dataclass(item) and not isinstance(item, type):
-        made = copy.copy(item)
-        for name in (f.name for f in fields(item)):
-            object.__setattr__(made, name, rebuilt(getattr(item, name), change))
-        return made
-    return item
+    return with_fields(item, lambda v: rebuilt(v, change))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from ...finding import Span
 from ...subject.code.roles import role
+from ...subject.records import fields_of
 from ...subject.subject import Batch, Subject
 from ...subject.trials.trial import forward_parameters
-from ...subject.trials.trial import items as fields_of
+from ...subject.trials.trial import items as entries_of
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.evaluation import reconstruction_in, returned, run_forward
 from ..code.listing import methods_of
@@ -167,7 +168,7 @@ def _candidates(subject: Subject, anatomy: Anatomy) -> Iterator[tuple[str, Tenso
         if isinstance(item, Mapping):
             items += [(k, str(k), v) for k, v in item.items()]
         elif not isinstance(item, (list, tuple)) or hasattr(item, "_fields"):
-            named = [(str(k), v) for k, v in fields_of(item)]
+            named = [(str(k), v) for k, v in (fields_of(item) or dict(entries_of(item))).items()]
             items += [(k, k, v) for k, v in named if _says_something(x, k, v)]
         del key
     own = _is_of_loss(subject.batch, anatomy)

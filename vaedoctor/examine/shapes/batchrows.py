@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...rule import Unavailable
+from ...subject.records import fields_of, with_fields
 from ...subject.subject import Batch, Subject
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.moves import inputs_of
@@ -63,6 +64,8 @@ def with_rows(batch: Batch, index: Sequence[int], axis: int, rows: int) -> Batch
             return type(item)(taken(v) for v in item)
         if item is None or isinstance(item, (str, bytes, int, float)):
             return item
+        if fields_of(item) is not None:
+            return with_fields(item, taken)
         raise Unavailable(f"the batch holds a {type(item).__name__}, whose rows are not known")
 
     args = tuple(taken(a) for a in batch.args)
