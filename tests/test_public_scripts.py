@@ -220,3 +220,52 @@ def test_a_number_a_row_that_the_loss_takes_for_a_class(tmp_path: Path) -> None:
     assert "`group` is 8 whole numbers after all" in str(report.notes)
     assert "found: `loss_function`" in str(report.notes)
     assert report.ok
+
+
+CRITIC = """
+class Judged(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up = nn.Sequential(nn.Linear(14, 9), nn.ReLU(), nn.Linear(9, 4))
+        self.down = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 14))
+        self.judge = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 1))
+    def forward(self, x):
+        return self.down(self.up(x))
+    {step}
+"""
+BY_HAND = """def training_step(self, batch, batch_idx):
+        prior = torch.randn_like(self.up(batch).detach())
+        bad = F.softplus(-self.judge(prior)) + F.softplus(self.judge(self.up(batch).detach()))
+        self.manual_backward(bad.mean())
+        z = self.up(batch)
+        fooled = F.softplus(-self.judge(z)).mean()
+        self.manual_backward(F.mse_loss(self.down(z), batch, reduction="sum") / 8 + fooled)
+"""
+IN_TURN = """
+def fit(model, loader):
+    first = torch.optim.Adam([*model.up.parameters(), *model.down.parameters()])
+    second = torch.optim.Adam(model.judge.parameters())
+    for x in loader:
+        loss = ((model(x) - x) ** 2).sum(1).mean()
+        loss.backward()
+        first.step()
+        bad = model.judge(model.up(x).detach()).mean() - model.judge(torch.randn(8, 4)).mean()
+        {turn}
+        second.step()
+"""
+
+
+def test_of_the_losses_of_a_step_by_hand_the_one_that_trains_the_most(tmp_path: Path) -> None:
+    text = CRITIC.replace("nn.Module", "LightningModule", 1).replace("{step}", BY_HAND)
+    head = "from lightning.pytorch import LightningModule\n"
+    report = checked(tmp_path, head + text, "Judged")
+    assert codes(report) == []
+    assert "method `training_step`" in str(report.notes)
+
+
+@pytest.mark.parametrize(("turn", "severity"), [("bad.backward()", "NOTE"), ("pass", "WARNING")])
+def test_a_critic_that_a_loss_of_its_own_trains(tmp_path: Path, turn: str, severity: str) -> None:
+    text = CRITIC.replace("{step}", "") + IN_TURN.replace("{turn}", turn)
+    (found,) = checked(tmp_path, text, "Judged").findings
+    assert found.code == "VAE104"
+    assert found.severity.name == severity

@@ -287,6 +287,7 @@ def _activation(frames: tuple[Frame, ...], index: int) -> object:
 def _dead(anatomy: Anatomy) -> Iterator[Draw]:
     """Draws shaped after the posterior that reach no output and no loss.
 
+    A number that layers make of a draw is a loss of another network's: a critic's of the prior.
     None where x_hat has noise from a draw joined to the data: of an implicit posterior.
     """
     flow, recording = anatomy.flow, anatomy.recording
@@ -301,12 +302,16 @@ def _dead(anatomy: Anatomy) -> Iterator[Draw]:
     tables = tables_of(flow)
     kept = [v for op in recording.ops if writes_to(op, tables) for v in op.reads]
     alive = flow.ancestors(*ends, *kept) if ends else set()
+    numbers = [op.out for op in recording.ops if op.makes and not op.out.shape]
+    scored = flow.ancestors(*(v for v in numbers if v.tensor.requires_grad))
+    judged = {op.out.index for op in recording.ops if op.makes and flow.layer(op)} & scored
     shapes = {o.value.shape for o in anatomy.outputs if o.value is not anatomy.x_hat}
     merged = {found.draw.bit for found in anatomy.latents}
     for draw in flow.draws:
         drawn = draw.name in AFFINE_NOISE | {"gumbel_softmax"}
         drawn &= draw.value.tensor.numel() > 1  # one number picks a bit rate, say
-        if draw.bit in merged or draw.value.index in alive or not drawn:
+        other = not judged.isdisjoint(flow.descendants(draw.value))
+        if draw.bit in merged or draw.value.index in alive or other or not drawn:
             continue
         after = draw.op is not None and 0 <= recording.forward_end <= draw.op.index
         given = (*draw.op.shapes, *draw.op.reads) if draw.op is not None else ()

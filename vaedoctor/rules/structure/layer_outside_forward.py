@@ -33,7 +33,8 @@ def layer_outside_forward(examination: Examination) -> Iterator[Finding | Verifi
     attribute: then it can never train. *Warning* where some code reads it and this pass did not, or
     where it is a parameter of its own (a dispersion, a noise level) and no loss was found that
     could read it. *Note* where some code reads such a parameter, or a layer of a library's, and no
-    loss was found; where an `if` decides about it, or where only a part of a used module is idle.
+    loss was found; where an `if` decides about it, where the file goes backward from several losses
+    (a discriminator has its own), or where only a part of a used module is idle.
     Where the model has no `forward` and the step was composed from its parts, a layer that some
     code reads is not judged: the user's own step may well take it. Nor is one that a loss of the
     file takes which is not the loss that was examined.
@@ -59,9 +60,11 @@ def layer_outside_forward(examination: Examination) -> Iterator[Finding | Verifi
             )
         else:
             lossless = (branch.bare or branch.foreign) and examination.composed
-            severity = Severity.NOTE if lossless else Severity.WARNING
+            several = examination.subject.backwards > 1
+            severity = Severity.NOTE if lossless or several else Severity.WARNING
             place = where(reads[0].at, branch.at)
             why = f"`{reads[0].method.name}` reads it in {place}; this pass did not"
+            why += ", and the file goes backward from other losses" if several else ""
         verb = "read" if branch.bare else "call"
         yield Finding(
             f"`{branch.path}` takes no part in the forward pass or the loss",

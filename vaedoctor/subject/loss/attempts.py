@@ -176,7 +176,8 @@ class Attempts:
             if loss.is_method:
                 with without_trainer(model) as losses:
                     value = loss.of(model)(*args, **kwargs)
-                value = losses[0] if value is None and losses else value
+                if value is None and losses:  # of several, as a critic's, what trains the most
+                    value = max(losses, key=lambda one: len(reached_by(one, model)))
                 if isinstance(value, float) and is_frameworks(loss, model):
                     value = torch.tensor(value)  # `return loss.item()`
             else:
