@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,8 @@ from ..runs.repeat import mark_of
 from .batchrows import axes_in, axis_of, rows_of, with_rows
 from .sizefaults import TOLERANCE, SizeFault, fault_of
 from .trainingsizes import written_out_in_training
+
+_ROWS = re.compile(r"(n_?|num_?)?(batch(_?size)?|bsz?|rows|b|n)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,14 @@ def try_sizes(
     Where all is well, in training mode too, for noise of a written-out size.
 
     Raises Unavailable where one row was made up because more do not run, and with it what the
-    model does without: that may be to blame.
+    model does without: that may be to blame. So it does where the number of rows is an argument.
     """
     rows, axis = rows_of(subject, anatomy), subject.batch_axis
     assert axis is not None
     if rows == 1 and subject.batch.guessed and _optional(subject):
         raise Unavailable("one row was made up, beside arguments that forward does without")
+    if name := _told_rows(subject, rows):
+        raise Unavailable(f"`{name}` tells the model that there are {rows} rows")
     trials = {}
     for index in ([*range(rows - 1)], [0], [*range(rows), *range(rows)]):
         if len(index) not in (0, rows):
@@ -67,6 +72,15 @@ def _optional(subject: Subject) -> bool:
     return any(
         isinstance(given.get(p.name), Tensor) and p.default is not p.empty for p in parameters[1:]
     )
+
+
+def _told_rows(subject: Subject, rows: int) -> str:
+    """The argument of forward that says how many rows there are, if any does."""
+    parameters = forward_parameters(subject.model)
+    given = dict(zip((p.name for p in parameters), subject.batch.args, strict=False))
+    given |= subject.batch.kwargs
+    told = (n for n, v in given.items() if type(v) is int and v == rows and _ROWS.fullmatch(n))
+    return next(told, "")
 
 
 def _quick(

@@ -68,6 +68,8 @@ def companion(name: str, beside: Slot, layers: Layers) -> Slot:
         return Slot(kind="plain", value=0.1)
     if re.fullmatch(_COUNTS, bare):
         return Slot(kind="plain", value=1)
+    if re.fullmatch(r"(n_?|num_?)?batch_?size|bs", bare):
+        return Slot(kind="plain", value=rows)
     if re.fullmatch(_TOTALS, bare):
         return Slot(kind="plain", value=10 * rows)  # of all data, of which this is a part
     if re.fullmatch(r"ts|tt|t_?(span|grid|eval)|time_?(points|grid|stamps)", bare):

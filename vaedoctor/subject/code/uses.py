@@ -16,7 +16,8 @@ class Use:
     unpacked, `equals` the constants it is compared with, `names` the parameters it is passed to,
     `methods` those of its methods that are called; a `part` is put into an `nn.Sequential`, and
     what `may_lack` is read with `.get(key, None)`, and what is `tested` by `key in cfg`; `kinds` is
-    what `isinstance` is asked about, and `results` what is done with what methods return.
+    what `isinstance` is asked about, and `results` what is done with what methods return; what
+    `repeats` is how often a loop runs.
     """
 
     attributes: dict[str, Use] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class Use:
     part: bool = False
     of_torch: bool = False
     number: bool = False
+    repeats: bool = False
     text: bool = False
     kinds: list[type] = field(default_factory=list)
     results: dict[str, Use] = field(default_factory=dict)

@@ -46,7 +46,7 @@ class Inventor:
 
     def choices(self, name: str, annotation: Any = _EMPTY, use: Use | None = None) -> list[Any]:
         """Values worth trying, the likeliest first; empty when nothing is known."""
-        use = use or Use()
+        use, annotation = use or Use(), _EMPTY if annotation is any else annotation
         if (known := self.sizes.known(name)) is not _EMPTY:
             return [known]
         set_in_file = constants_for(name, annotation, self.namespace)
@@ -151,6 +151,8 @@ class Inventor:
     def _by_name(self, name: str, annotation: Any, use: Use) -> list[Any]:
         if use.number and use.items is None and annotation is _EMPTY:
             annotation = int if not self.sizes.named(name) else annotation
+        if self._counts_layers(name, use) and annotation in (_EMPTY, int):
+            return [2, 1]  # whatever it is called: an `N`
         pictured = "in_channels" in use.names and self.sizes.kind(name) == "input"
         found = self.sizes.choices("in_channels" if pictured else name, annotation)
         for other in dict.fromkeys(n for n in use.names if n):
@@ -171,6 +173,13 @@ class Inventor:
         if not use.said and annotation is _EMPTY and not _is_component(name, use):
             return [self.sizes.one(name, "other")]  # it is only kept
         return [1] if name.endswith(("idx", "index", "_id")) else []
+
+    def _counts_layers(self, name: str, use: Use) -> bool:
+        """Whether a number says how often something is made, and its name does not say a size."""
+        if self.sizes.named(name):
+            return False
+        bare = self.sizes.kind(name) in (None, "other") or len(name) == 1
+        return "num_layers" in use.names or (use.repeats and not use.names and bare)
 
     def _count(self, name: str) -> int:
         return self.sizes.one(name, "other")

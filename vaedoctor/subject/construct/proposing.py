@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from ..code.scope import Unknown
 from ..code.signatures import annotations_of, defaults_of, hint_of, required, signature_of
 from ..code.uses import Use
 from ..trials.witness import user_frame
@@ -281,8 +282,11 @@ class Proposals:
 
 def _invented(inventor: Inventor, name: str) -> Any:
     """A value for a name in a call, by the name alone."""
-    options = [o for o in inventor.choices(name) if is_plain(o)]
-    return options[0] if options else inventor.sizes.one(name, "other")
+    options = inventor.choices(name)
+    plain = [o for o in options if is_plain(o)]
+    if options and not plain:
+        raise Unknown(name)  # such as a function that is the default
+    return plain[0] if plain else inventor.sizes.one(name, "other")
 
 
 def _one_at_a_time(choices: Mapping[str, list[Any]]) -> Iterator[Values]:

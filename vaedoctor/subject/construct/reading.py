@@ -178,6 +178,10 @@ class _Reader:
         self._bind(target, loop, self._iterated(loop, env), env)
 
     def _iterated(self, node: ast.expr, env: dict[str, Use]) -> Use | None:
+        match node:
+            case ast.Call(func=ast.Name(id="range"), args=[only]):
+                if (count := self._use(only, env)) is not None:
+                    count.repeats = True
         use = self._use(node, env)
         return None if use is None else use.element()
 

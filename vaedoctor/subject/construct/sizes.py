@@ -35,6 +35,7 @@ _RING = [[0, 1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5, 6, 7, 0]]
 _DROPOUT = r".*(dropout|drop|p_drop|drop_rate|drop_prob|dropout_p)(_rate|_prob)?|p"
 _FIXED: tuple[tuple[str, tuple[Any, ...]], ...] = (
     (r"device", (torch.device("cpu"),)),
+    (r"device", ("cpu",)),  # said to be a text
     (r"dtype", (torch.float32,)),
     (
         r"(use|is|has|with|add|do)_.*|bn|verbose|debug|bidir\w*|training|training_mode"
