@@ -113,6 +113,7 @@ DEAD = {
     "in Portuguese": ("self.peso_forma = 0.3", "rec + kl", "peso_forma"),
     "of a KL by any other word": ("self.kl_waga = 4.0", "rec + kl", "kl_waga"),
     "by a Greek letter": ("self.gamma, self.rate = 10.0, 1", "rec + 10.0 * kl", "gamma"),
+    "of a warm-up": ("self.anneal_factor = 0.5", "rec + kl", "anneal_factor"),
     "that a loop raises": ("self.lampo = 0.5", "rec + kl", "lampo"),
     "on an object of the loss": (
         "self.criteria = [Criterion(0.5)]",

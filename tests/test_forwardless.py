@@ -251,3 +251,17 @@ def test_a_loss_that_runs_the_parts_itself_comes_before_parts_that_do_not_fit() 
     report = check(Misfits(), torch.rand(8, 4), objective=halves)
     assert [f for f in report.findings if f.severity is not Severity.NOTE] == []
     assert {"VAE302", "VAE701"} <= {o.code for o in report.outcomes if o.status == "passed"}
+
+
+class Rooted(Misfits):
+    """The root of a head that may be negative."""
+
+    def inference(self, x: Tensor) -> dict[str, Tensor]:
+        mu, var = self.up(x).chunk(2, -1)
+        q = mu + torch.randn_like(mu) * torch.linalg.cholesky(torch.diag_embed(var)).sum(-1)
+        return {"mu": mu, "logvar": var.log(), "q": q}
+
+
+def test_what_a_part_of_the_model_raises_in_the_loss_is_examined() -> None:
+    report = check(Rooted(), torch.rand(8, 4) + 1, objective=halves)
+    assert [f.code for f in report.findings if f.severity is Severity.ERROR] == ["VAE002"]

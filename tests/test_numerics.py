@@ -122,6 +122,15 @@ def test_the_argument_with_inputs_ten_times_larger() -> None:
     assert largest > found.limit > 2 * found.largest
 
 
+@pytest.mark.parametrize(("size", "near"), [(12.0, False), (50.0, True)])
+def test_an_exponential_of_the_data_alone_is_judged_on_the_data_as_they_are(
+    size: float, near: bool
+) -> None:
+    layer = nn.Linear(4, 4)
+    with examined(Bare(lambda x: layer(x) * (size * x).exp(), layer=layer), 0 * x() + 1) as found:
+        assert bool(found.headroom) is near
+
+
 def two_exponentials(h: Tensor) -> Tensor:
     first = (h * 0 + 60).exp()
     return first / (h * 0 + 70).exp()

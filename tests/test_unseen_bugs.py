@@ -375,6 +375,48 @@ def test_a_gradient_that_fades_before_the_first_of_two_latents_is_told(depth: in
     assert [code for code, _ in found] == ([] if depth == 1 else ["VAE603"])
 
 
+class Ladder(nn.Module):
+    """The lower latent's prior is made of the upper one's sample."""
+
+    def __init__(self, reduce: str) -> None:
+        super().__init__()
+        self.reduce = reduce
+        self.enc, self.upper = nn.Linear(14, 10), nn.Linear(10, 6)
+        self.prior, self.lower = nn.Linear(3, 8), nn.Linear(13, 8)
+        self.out = nn.Sequential(nn.Linear(4, 14), nn.Tanh(), nn.Linear(14, 14))
+
+    def loss(self, x: Tensor) -> Tensor:
+        h = self.enc(x).relu()
+        q2 = self.normal(self.upper(h))
+        top = q2.rsample()
+        q1 = self.normal(self.lower(torch.cat([h, top], 1)))
+        y = self.out(q1.rsample())
+        of_upper = torch.distributions.kl_divergence(q2, torch.distributions.Normal(0.0, 1.0))
+        of_lower = torch.distributions.kl_divergence(q1, self.normal(self.prior(top)))
+        upper = of_upper.sum() if self.reduce == "sum" else of_upper.sum(1)
+        scored = 0.5 * (y - x).pow(2).sum(1)
+        return (scored + of_lower.sum(1) + upper).mean()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.enc(x).relu()
+        top = self.normal(self.upper(h)).rsample()
+        y: Tensor = self.out(self.normal(self.lower(torch.cat([h, top], 1))).rsample())
+        return y
+
+    def normal(self, h: Tensor) -> torch.distributions.Normal:
+        mu, lv = h.chunk(2, 1)
+        return torch.distributions.Normal(mu, (lv / 2).exp())
+
+
+@pytest.mark.parametrize(("reduce", "told"), [("rows", []), ("sum", ["VAE711"])])
+def test_a_kl_that_is_summed_beside_one_to_a_learned_prior_is_told(
+    reduce: str, told: list[str]
+) -> None:
+    torch.manual_seed(0)
+    found = worst(checked(Ladder(reduce), uniform(8, 14), select=["VAE711"]))
+    assert [code for code, _ in found] == told
+
+
 def test_a_factor_that_takes_the_gradient_away() -> None:
     torch.manual_seed(0)
     (finding,) = checked(Scaled(), uniform(8, 14), select=["VAE603"]).findings

@@ -178,8 +178,10 @@ class ExaminedObjective(ExaminedPulls):
         first = reduction.weight_of(pulls[0])
         weights = [(d, reduction.weight_of(d)) for d in pulls[1:]]
         apart = (d for d, weight in weights if first and reduction.by_rows(weight / first, d))
-        if recon is None or reduction.one_weight(pulls[0], recon) is None:
+        if recon is None:
             return next(apart, pulls[0])
+        if reduction.one_weight(pulls[0], recon) is None:
+            return next((d for d in apart if reduction.one_weight(d, recon) is None), pulls[0])
         return next((d for d in weighed if reduction.one_weight(d, recon) is None), pulls[0])
 
     @cached_property

@@ -165,9 +165,22 @@ def _by_the_loss_alone(chosen: Chosen, wanted: Wanted) -> Chosen | None:
         )
     except TargetError:
         return None
-    if loss is None or not attempt(lambda: total(loss.run(model, idle)), model).ran:
+    if loss is None:
+        return None
+    run = attempt(lambda: total(loss.run(model, idle)), model, seed=wanted.seed)
+    if not run.ran and not _of_its_own(run.error, model):
         return None
     return built, idle, Calling(calling.kwargs)
+
+
+def _of_its_own(error: BaseException | None, model: nn.Module) -> bool:
+    """Whether torch refuses what a method of the model's hands it."""
+    if not isinstance(error, RuntimeError | ValueError) or isinstance(error, NotImplementedError):
+        return False
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_locals.get("self") is not model:
+        trace = trace.tb_next
+    return trace is not None
 
 
 def _not_composed(chosen: Chosen, error: BaseException, wanted: Wanted) -> TargetError:

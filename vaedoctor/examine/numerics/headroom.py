@@ -61,7 +61,8 @@ def headroom(
     rewind: Callable[[], None],
 ) -> list[Headroom]:
     """Exponentials whose argument comes near the largest that the dtype can hold."""
-    ops = [op for op in exponentials(recording, ends) if flow.learned[op.out.index]]
+    learned, made = flow.learned, exponentials(recording, ends)
+    ops = [op for op in made if learned[op.out.index] or flow.data[op.out.index]]
     if not ops:
         return []
     limits = {op.index: math.log(torch.finfo(op.out.tensor.dtype).max) for op in ops}
@@ -74,7 +75,8 @@ def headroom(
         limit, now, then = limits[op.index], largest[op.index], wider.get(op.index)
         if now > limit:
             continue  # it has overflowed: VAE801 speaks
-        if now * MARGIN > limit or (then is not None and then >= limit):
+        grown = learned[op.out.index] and then is not None and then >= limit
+        if now * MARGIN > limit or grown:
             found.append(Headroom(op, now, limit, then))
     return found
 

@@ -218,9 +218,9 @@ def one_weight(full: Pull, recon: Likelihood) -> float | None:
     A half is that of a squared error without its own half. With four rows or more neither can come
     from one term's being averaged over them and the other's not.
     """
-    if full.rows < FEW or not full.standard or recon.weight == 0:
+    if full.rows < FEW or recon.weight == 0:
         return None
-    ratio = full.weight / recon.weight
+    ratio = weight_of(full) / recon.weight
     return ratio if min(abs(ratio - 1), abs(ratio - 0.5)) < EVEN else None
 
 

@@ -46,7 +46,7 @@ _SAID = rf"{_OF_ANY}|\w+_(weight|coeff?)|weight|peso|poids|gewicht"
 _TERM = r"(loss|rec(on(struction)?)?|mse|nll|bce|elbo|commit(ment)?)"
 _OF_A_TERM = re.compile(
     rf"(.*_)?{_TERM}_?{_OF}|\w+_(weight|coeff?|coefficient|lambda)|(lambda|weight|coeff?|w)_{_TERM}"
-    r"|gamma|alpha|lam(b|bda?)?|(gamma|alpha|lambda?)_\w+|capacity"
+    r"|gamma|alpha|lam(b|bda?)?|(gamma|alpha|lambda?)_\w+|capacity|anneal(ing)?(_(weight|factor))?"
     rf"|(factor|faktor|scale|strength)_kld?|{_SAID}"
 )
 """As a setting that no code reads is named, where it is one of the loss.

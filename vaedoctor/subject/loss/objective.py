@@ -97,7 +97,8 @@ class _Finder:
         with_model = model_first(parameters_of(loss.function))
         if not self.batch.ran:
             alone = None if has_forward(self.model) else self.attempts.one(loss, with_model)
-            if alone is not None and alone.useful:  # it runs the model's parts itself
+            raises = alone is not None and not alone.ran and self.attempts.may_take_model(loss)
+            if alone is not None and (alone.useful or raises):  # it runs the model's parts itself
                 return alone.objective
             return self.attempts.objective(loss, self.attempts.lazy(loss))
         if self.attempts.may_take_model(loss):
