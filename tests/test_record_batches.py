@@ -73,6 +73,55 @@ def test_rows_of_a_record_are_taken_apart(
     assert {judged["VAE504"], judged["VAE505"]} <= {"passed", "failed"}
 
 
+def one_by_one(values: Tensor, station: Tensor) -> Any:
+    return [[Reading(v, s) for v, s in zip(values, station, strict=True)]]
+
+
+class Collating(Stations):
+    def forward(self, readings: Any) -> Any:
+        values, station = ([getattr(r, n) for r in readings] for n in ("values", "station"))
+        return super().forward(Reading(torch.stack(values), torch.stack(station)))
+
+    def loss(self, readings: Any) -> Tensor:
+        y, a, b = self(readings)
+        kl = -0.5 * (1 + b - a**2 - b.exp()).sum(-1).mean()
+        x = torch.stack([r.values for r in readings])
+        return F.mse_loss(y, x, reduction="sum") / len(y) + kl
+
+
+def test_rows_that_come_one_by_one_are_not_taken_for_columns() -> None:
+    batch = one_by_one(torch.randn(6, 8), torch.tensor([0, 1, 2, 1, 0, 2]))
+    report = vaedoctor.check(Collating(), batch, objective=lambda m, given: m.loss(given))
+    assert not report.findings
+    reasons = {o.code: o.reason for o in report.outcomes}
+    assert "one by one" in reasons["VAE504"]
+    assert not [o for o in report.outcomes if o.status == "crashed"]
+
+
+def nested(values: Tensor, station: Tensor) -> Any:
+    return {"values": values, "about": {"station": station}}
+
+
+class Nested(Stations):
+    def forward(self, given: Any) -> Any:
+        station = given["about"]["station"]
+        if self.slip == "ignored":
+            station = torch.zeros_like(station)
+        return super().forward(Reading(given["values"], station))
+
+    def loss(self, given: Any) -> Tensor:
+        y, a, b = self(given)
+        kl = -0.5 * (1 + b - a**2 - b.exp()).sum(-1).mean()
+        return F.mse_loss(y, given["values"], reduction="sum") / len(y) + kl
+
+
+@pytest.mark.parametrize(("slip", "codes"), [("", []), ("ignored", ["VAE404"])])
+def test_a_condition_may_lie_deeper_in_the_batch(slip: str, codes: list[str]) -> None:
+    batch = nested(torch.randn(6, 8), torch.tensor([0, 1, 2, 1, 0, 2]))
+    report = vaedoctor.check(Nested(slip), batch, objective=lambda m, given: m.loss(given))
+    assert [f.code for f in report.findings] == codes
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_record_is_copied_before_it_is_changed(kind: Callable[..., Any]) -> None:
     before = kind(torch.ones(4, 2), torch.zeros(4))

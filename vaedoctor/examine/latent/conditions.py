@@ -164,13 +164,8 @@ def _candidates(subject: Subject, anatomy: Anatomy) -> Iterator[tuple[str, Tenso
         for i, item in enumerate(subject.batch.args)
     ]
     items += [(k, k, item) for k, item in subject.batch.kwargs.items()]
-    for key, item in list(subject.batch.kwargs.items()) + list(enumerate(subject.batch.args)):
-        if isinstance(item, Mapping):
-            items += [(k, str(k), v) for k, v in item.items()]
-        elif not isinstance(item, (list, tuple)) or hasattr(item, "_fields"):
-            named = [(str(k), v) for k, v in (fields_of(item) or dict(entries_of(item))).items()]
-            items += [(k, k, v) for k, v in named if _says_something(x, k, v)]
-        del key
+    for item in (*subject.batch.kwargs.values(), *subject.batch.args):
+        items += _inside(item, x)
     own = _is_of_loss(subject.batch, anatomy)
     for position, (key, name, item) in enumerate(items):
         if not isinstance(item, Tensor) or item is x:
@@ -184,6 +179,25 @@ def _candidates(subject: Subject, anatomy: Anatomy) -> Iterator[tuple[str, Tenso
         idle = name in required and _is_idle(anatomy, name, item)
         if declared or (position > 0 and (alike or idle)):
             yield name, item, declared
+
+
+def _inside(item: Any, x: Tensor | None) -> Iterator[tuple[int | str, str, Any]]:
+    """The named entries of a container, and of those in it; of a record those that say something.
+
+    A list has no names, and may hold the rows one by one: only a mapping in it is looked into.
+    """
+    if isinstance(item, Mapping):
+        yield from ((k, str(k), v) for k, v in item.items())
+        within = [v for v in item.values() if isinstance(v, Mapping)]
+    elif isinstance(item, (list, tuple)) and not hasattr(item, "_fields"):
+        within = [v for v in item if isinstance(v, Mapping)]
+        within = within if len(within) == 1 else []
+    else:
+        named = [(str(k), v) for k, v in (fields_of(item) or dict(entries_of(item))).items()]
+        yield from ((k, k, v) for k, v in named if _says_something(x, k, v))
+        return
+    for inner in within:
+        yield from _inside(inner, x)
 
 
 def _says_something(x: Tensor | None, name: str, item: Any) -> bool:

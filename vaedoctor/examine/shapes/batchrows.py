@@ -30,6 +30,10 @@ def rows_of(subject: Subject, anatomy: Anatomy) -> int:
     if first is None or len(first.shape) <= axis:
         raise Unavailable("no input with a batch axis; supply `batch_axis`")
     rows = first.shape[axis]
+    x_hat = anatomy.x_hat
+    apart = [a for a in subject.batch.args if _rows_listed(a, first.tensor)]
+    if apart and x_hat is not None and x_hat.shape[:1] == (len(apart[0]),) != (rows,):
+        raise Unavailable("the rows are handed over one by one, in a list; hand over one tensor")
     tensors = list(tensors_in((subject.batch.args, dict(subject.batch.kwargs))))
     for t in tensors:
         square = t.dim() == 2 and tuple(t.shape) == (rows, rows)
@@ -71,6 +75,14 @@ def with_rows(batch: Batch, index: Sequence[int], axis: int, rows: int) -> Batch
     args = tuple(taken(a) for a in batch.args)
     kwargs = {k: taken(v) for k, v in batch.kwargs.items()}
     return replace(batch, args=args, kwargs=kwargs)
+
+
+def _rows_listed(item: Any, x: Tensor) -> bool:
+    """Whether an item is a list that holds `x` in its first entry, and others like it."""
+    if not isinstance(item, (list, tuple)) or len(item) < 2:
+        return False
+    kinds = {tuple((t.dim(), t.dtype) for t in tensors_in(entry)) for entry in item}
+    return len(kinds) == 1 and any(t is x for t in tensors_in(item[0]))
 
 
 def _has_rows(item: Any, axis: int, rows: int) -> bool:
