@@ -96,6 +96,42 @@ def test_the_axis_of_the_categories_is_that_of_the_sample() -> None:
     assert not found(Categories(of_the_groups, lambda h: F.gumbel_softmax(h, dim=1)), rows())
 
 
+class Rearranged(Categories):
+    """Logits whose categories lie along another axis, the rows perhaps too."""
+
+    def __init__(self, order: tuple[int, ...], penalty: Penalty) -> None:
+        axis = order.index(2)
+        super().__init__(penalty, lambda h: F.gumbel_softmax(h, dim=axis))
+        self.order, self.back = order, [order.index(n) for n in range(3)]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.q(x).view(-1, 3, 5).permute(self.order)
+        return self.p(self.draw(logits).permute(self.back).flatten(1)), logits
+
+    def loss(self, x: Tensor) -> Tensor:
+        y, logits = self(x)
+        kl = self.penalty(logits.log_softmax(self.order.index(2)).permute(self.back))
+        return F.binary_cross_entropy_with_logits(y, x, reduction="sum") / len(x) + kl
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (2, 0, 1), (1, 2, 0)])
+@pytest.mark.parametrize(
+    ("penalty", "codes"),
+    [
+        (divergence, set()),
+        (lambda log_q: -divergence(log_q), {"VAE703"}),
+        (reverse, {"VAE717"}),
+        (lambda log_q: len(log_q) * divergence(log_q), {"VAE711"}),
+        (lambda log_q: divergence(log_q) / 3, {"VAE704"}),
+    ],
+    ids=["right", "negative", "reverse", "summed", "mean of groups"],
+)
+def test_categories_along_any_axis(
+    order: tuple[int, ...], penalty: Penalty, codes: set[str]
+) -> None:
+    assert found(Rearranged(order, penalty), rows()) == codes
+
+
 def test_a_category_that_is_detached_or_not_drawn_is_told() -> None:
     assert found(Categories(divergence, lambda h: F.gumbel_softmax(h).detach()), rows()) == {
         "VAE302"

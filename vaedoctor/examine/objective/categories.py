@@ -11,15 +11,15 @@ from ..runs.recording import Value
 EVEN = 1e-3
 
 
-def kind_of(logits: Tensor, gradient: Tensor | None) -> tuple[str, float]:
-    """Which KL's gradient this is at these logits, and its weight."""
+def kind_of(logits: Tensor, gradient: Tensor | None, axis: int = -1) -> tuple[str, float]:
+    """Which KL's gradient this is at these logits of categories along an axis, and its weight."""
     if gradient is None:
         return "other", 0.0
-    log_p = torch.log_softmax(logits.double(), -1)
+    log_p = torch.log_softmax(logits.double(), axis)
     p = log_p.exp()
     references = {
-        "kl": p * (log_p - (p * log_p).sum(-1, keepdim=True)),
-        "reverse": p - 1 / logits.shape[-1],
+        "kl": p * (log_p - (p * log_p).sum(axis, keepdim=True)),
+        "reverse": p - 1 / logits.shape[axis],
     }
     for kind, reference in references.items():
         g = gradient.double()
@@ -30,8 +30,8 @@ def kind_of(logits: Tensor, gradient: Tensor | None) -> tuple[str, float]:
     return "other", 0.0
 
 
-def on_last_axis(flow: Flow, z: Value) -> bool:
-    """Whether a sample, one-hot or relaxed, adds up to 1 over its last axis and no other.
+def axis_of(flow: Flow, z: Value) -> int | None:
+    """The only axis over which a sample, one-hot or relaxed, adds up to 1; None if there is none.
 
     Of noisy logits that is their softmax, before the next layer.
     """
@@ -41,17 +41,14 @@ def on_last_axis(flow: Flow, z: Value) -> bool:
             continue
         ones = [n for n in range(made.dim()) if bool((made.sum(n) - 1).abs().max() < EVEN)]
         if ones:
-            return ones == [made.dim() - 1]
-    return False
+            return ones[0] if len(ones) == 1 else None
+    return None
 
 
-def across(measured: list[tuple[Tensor, Tensor | None]]) -> tuple[str, list[float], int]:
-    """The axis along which the gradients are a KL's, if not along the last, and the weights."""
-    for axis in range(measured[0][0].dim() - 1):
-        turned = [
-            kind_of(leaf.movedim(axis, -1), None if g is None else g.movedim(axis, -1))
-            for leaf, g in measured
-        ]
-        if all(kind == "kl" for kind, _ in turned):
-            return "across", [w for _, w in turned], axis
-    return "other", [0.0, 0.0], -1
+def across(measured: list[tuple[Tensor, Tensor | None]], own: int) -> tuple[str, list[float], int]:
+    """The axis along which the gradients are a KL's, if not along its own, and the weights."""
+    for axis in range(measured[0][0].dim()):
+        found = [kind_of(leaf, g, axis) for leaf, g in measured]
+        if axis != own and all(kind == "kl" for kind, _ in found):
+            return "across", [w for _, w in found], axis
+    return "other", [0.0, 0.0], own

@@ -28,7 +28,7 @@ from ..runs.edits import Edits
 from ..runs.flow import Draw, Flow
 from ..runs.recording import Value
 from ..runs.repeat import repeat
-from .categories import across, kind_of, on_last_axis
+from .categories import across, axis_of, kind_of
 from .summands import term_at
 
 FAMILIES = frozenset({"gumbel", "categorical"})
@@ -40,7 +40,7 @@ FAR = 4.0  # logits so far apart that no free-bits zone is left
 class DiscreteKL:
     """What the loss makes of one categorical latent: `kind` is kl, reverse, across, none or other.
 
-    One that is `across` takes the categories along `axis`, where the sample's are on the last.
+    One that is `across` takes the categories along `axis`, where the sample's are along `own`.
     `weight` is that of a row; `groups` such variables of `categories` each make a row; `root` is
     where the logits were forced.
     """
@@ -58,6 +58,7 @@ class DiscreteKL:
     clamped: Span | None = None
     root: Value | None = None
     axis: int = -1
+    own: int = -1
 
     @property
     def standard(self) -> bool:
@@ -155,7 +156,7 @@ def discrete_kl(
 ) -> DiscreteKL:
     """Measure the KL of one categorical latent. Raises Unavailable with the reason."""
     flow, loss = anatomy.flow, loss_value(anatomy)
-    if latent.loc is None or len(latent.loc.shape) < 2 or latent.loc.shape[-1] < 2:
+    if latent.loc is None or len(latent.loc.shape) < 2 or _categories(flow, latent)[1] < 2:
         raise Unavailable("the categorical latent has no logits to force")
     outputs, samples = decoded_by(anatomy, latent)
     around = flow.ancestors(loss, stop=[*outputs, *samples]) - {z.index for z in samples}
@@ -202,16 +203,16 @@ def _read(
 ) -> DiscreteKL:
     flow = anatomy.flow
     inputs = [v.shape for v in inputs_of(anatomy.recording) if v.shape]
-    rows, categories = inputs[0][0] if inputs else 1, root_size(latent)
+    rows, (own, categories) = inputs[0][0] if inputs else 1, _categories(flow, latent)
     groups = max(1, root.tensor.numel() // max(1, rows * categories))
     connected = any(g is not None for _, g in measured)
-    kind, weights, axis = "none", [0.0, 0.0], -1
+    kind, weights, axis = "none", [0.0, 0.0], own
     if any(g is not None and bool((g != 0).any()) for _, g in measured):
-        kinds = [kind_of(leaf, g) for leaf, g in measured]
+        kinds = [kind_of(leaf, g, own) for leaf, g in measured]
         same = kinds[0][0] if kinds[0][0] == kinds[1][0] else "other"
         kind, weights = same, [w for _, w in kinds]
-        if kind == "other" and on_last_axis(flow, latent.z):
-            kind, weights, axis = across(measured)
+        if kind == "other" and axis_of(flow, latent.z) is not None:
+            kind, weights, axis = across(measured, own)
     near, far = (w * rows for w in weights)
     if far < 0 and _meets_a_capacity(anatomy, root):
         far = 0.0
@@ -231,6 +232,7 @@ def _read(
         found.sampled_at,
         root=root,
         axis=axis,
+        own=own,
     )
 
 
@@ -246,9 +248,16 @@ def _meets_a_capacity(anatomy: Anatomy, root: Value) -> bool:
     )
 
 
-def root_size(latent: Latent) -> int:
-    """How many categories a categorical latent has: the last axis of its logits."""
-    return latent.loc.shape[-1] if latent.loc is not None else 0
+def _categories(flow: Flow, latent: Latent) -> tuple[int, int]:
+    """Along which axis of its logits a latent's categories lie, and how many there are.
+
+    It is the axis of the sample where that has the shape of the logits, else the last.
+    """
+    if latent.loc is None:
+        return -1, 0
+    shape, axis = latent.loc.shape, axis_of(flow, latent.z)
+    own = axis if axis is not None and latent.z.shape == shape else len(shape) - 1
+    return own, shape[own]
 
 
 def softmaxes_decoded(anatomy: Anatomy) -> Iterator[Latent]:

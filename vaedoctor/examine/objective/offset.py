@@ -251,14 +251,14 @@ def discrete_offsets(
 def _of_categories(logits: Logits, d: DiscreteKL, term: Value) -> tuple[float, float] | None:
     """Of a term that is beside a constant the KL: what it is at the prior, a row and a unit."""
     leaf, gradient, value = logits.measure(1.0, term)
-    kind, weight = kind_of(leaf, gradient)
+    kind, weight = kind_of(leaf, gradient, d.own)
     if kind != "kl":
         return None
     _, _, total = logits.measure(0.0, term)
-    p = leaf.double().softmax(-1)
-    most = math.log(d.categories)
-    risen = weight * float((p * p.log()).sum() + most * p[..., 0].numel())
-    each = total / weight / p[..., 0].numel()
+    p = leaf.double().softmax(d.own)
+    most, variables = math.log(d.categories), p.numel() // d.categories
+    risen = weight * float((p * p.log()).sum() + most * variables)
+    each = total / weight / variables
     if abs(value - total - risen) > EXACT * abs(risen):
         return None
     if all(abs(abs(each) - known) > CONSTANT for known in (0.0, most, 2 * most)):

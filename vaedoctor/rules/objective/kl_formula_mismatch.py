@@ -224,8 +224,8 @@ def _misaligned(found: list[DiscreteKL]) -> Iterator[Finding]:
     """KLs of categories along another axis than the sample's."""
     for d in found:
         yield Finding(
-            f"the KL's probabilities add up to 1 along axis {d.axis}, the sample's along the last",
-            help="take the softmax of the KL along the axis of the categories: `dim=-1`",
+            f"the KL's probabilities add up to 1 along axis {d.axis}, the sample's along {d.own}",
+            help=f"take the softmax of the KL along the axis of the categories: `dim={d.own}`",
             at=d.at,
             measured={"weight a row": d.weight, "axis of the KL": d.axis},
             causes=frozenset({"latent", "kl"}),
