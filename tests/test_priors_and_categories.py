@@ -8,13 +8,22 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from steps import examined
 from test_unlike_styles import line_of
 from torch import Tensor, nn
-from torch.distributions import Dirichlet, Normal, OneHotCategorical, kl_divergence
+from torch.distributions import (
+    Bernoulli,
+    Dirichlet,
+    Normal,
+    OneHotCategorical,
+    RelaxedBernoulli,
+    kl_divergence,
+)
 from traps.objectives import WeightedMinibatch
 
 import vaedoctor
 from vaedoctor.examine.code.listing import text_of
+from vaedoctor.examine.objective.bits import are_bits
 
 Penalty = Callable[[Tensor], Tensor]  # of logits [rows, 3, 5]
 
@@ -728,3 +737,72 @@ def test_a_posterior_of_any_family_that_nothing_pulls_is_told(
     term: Callable[[Dirichlet, Tensor], Tensor], codes: set[str]
 ) -> None:
     assert found(Shares(term), rows()) == codes
+
+
+def by_logarithms(logits: Tensor) -> Tensor:
+    u = torch.rand_like(logits).clamp(1e-6, 1 - 1e-6)
+    return torch.sigmoid((logits + u.log() - (1 - u).log()) / 0.7)
+
+
+def by_logit(logits: Tensor) -> Tensor:
+    return torch.sigmoid((torch.logit(torch.rand_like(logits), eps=1e-6) + logits) * 1.5)
+
+
+def by_torch(logits: Tensor) -> Tensor:
+    made: Tensor = RelaxedBernoulli(torch.tensor(0.6), logits=logits).rsample()
+    return made
+
+
+def of_bits(logits: Tensor) -> Tensor:
+    return kl_divergence(Bernoulli(logits=logits), Bernoulli(probs=torch.tensor(0.5))).sum(1).mean()
+
+
+def of_bits_reversed(logits: Tensor) -> Tensor:
+    return kl_divergence(Bernoulli(probs=torch.tensor(0.5)), Bernoulli(logits=logits)).sum(1).mean()
+
+
+class Bits(Categories):
+    """Fifteen relaxed bits."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.q(x)
+        return self.p(self.draw(logits)), logits
+
+
+@pytest.mark.parametrize("draw", [by_logarithms, by_logit, by_torch])
+@pytest.mark.parametrize(
+    ("penalty", "codes"),
+    [
+        (of_bits, set()),
+        (lambda logits: -of_bits(logits), {"VAE703"}),
+        (of_bits_reversed, {"VAE717"}),
+        (lambda logits: len(logits) * of_bits(logits), {"VAE711"}),
+        (lambda logits: of_bits(logits) / 15, {"VAE704"}),
+        (lambda logits: logits.new_zeros(()), {"VAE702"}),
+        (lambda logits: of_bits(logits - 1.4), set()),  # another prior is not judged
+    ],
+    ids=["right", "negative", "reverse", "summed", "mean", "none", "sparse"],
+)
+def test_the_kl_of_relaxed_bits_is_judged(
+    draw: Callable[[Tensor], Tensor], penalty: Penalty, codes: set[str]
+) -> None:
+    assert found(Bits(penalty, draw), rows()) == codes
+
+
+def test_a_logistic_location_that_is_decoded_as_it_is_has_no_bits() -> None:
+    """Or whose sigmoid stands beside it."""
+
+    def plain(logits: Tensor) -> Tensor:
+        return logits + torch.logit(torch.rand_like(logits), eps=1e-6)
+
+    def beside(logits: Tensor) -> Tensor:
+        z = plain(logits)
+        return z + torch.sigmoid(z)
+
+    for draw in (plain, beside):
+        with examined(
+            Bits(of_bits, draw), rows(), loss=lambda out, x: of_bits(out[1]) + out[0].sum()
+        ) as e:
+            (latent,) = e.anatomy.latents
+            assert latent.family == "logistic"
+            assert not are_bits(e.anatomy, latent)

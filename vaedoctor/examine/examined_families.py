@@ -26,7 +26,11 @@ class ExaminedFamilies(ExaminedSampling):
         found: list[discrete.DiscreteKL] = []
         for latent in self.anatomy.sampled:
             known = any(same_posterior(d.latent, latent) for d in found)
-            if known or len(found) == MOST_LATENTS or not discrete.is_discrete(latent):
+            if (
+                known
+                or len(found) == MOST_LATENTS
+                or not discrete.is_discrete(self.anatomy, latent)
+            ):
                 continue
             with suppress(Unavailable):
                 found.append(self._discrete_kl(latent))

@@ -215,7 +215,7 @@ def _noise_family(flow: Flow, draw: Draw, z: Value) -> str:
         return "gumbel"
     if "erfinv" in names:
         return "gaussian"
-    if names & {"log", "log1p"}:
+    if names & {"log", "log1p", "logit"}:
         return "laplace" if names & {"sign", "abs"} else "logistic"
     return "uniform"
 

@@ -28,6 +28,7 @@ from ..runs.edits import Edits
 from ..runs.flow import Draw, Flow
 from ..runs.recording import Value
 from ..runs.repeat import repeat
+from .bits import are_bits, kind_of_bits
 from .categories import across, axis_of, kind_of
 from .summands import term_at
 
@@ -42,7 +43,7 @@ class DiscreteKL:
 
     One that is `across` takes the categories along `axis`, where the sample's are along `own`.
     `weight` is that of a row; `groups` such variables of `categories` each make a row; `root` is
-    where the logits were forced.
+    where the logits were forced. Of `bits` a logit says the probability of one of two.
     """
 
     latent: Latent
@@ -59,6 +60,7 @@ class DiscreteKL:
     root: Value | None = None
     axis: int = -1
     own: int = -1
+    bits: bool = False
 
     @property
     def standard(self) -> bool:
@@ -83,12 +85,12 @@ class DiscreteKL:
     @property
     def prior(self) -> str:
         """The prior that the KL is measured against."""
-        return "the uniform distribution"
+        return "equal bits" if self.bits else "the uniform distribution"
 
     @property
     def averages(self) -> tuple[int, ...]:
         """Over how many a mean may have been taken within a row."""
-        return self.groups * self.categories, self.groups
+        return self.groups * (1 if self.bits else self.categories), self.groups
 
     @property
     def reverse_evidence(self) -> dict[str, Number]:
@@ -156,7 +158,7 @@ def discrete_kl(
 ) -> DiscreteKL:
     """Measure the KL of one categorical latent. Raises Unavailable with the reason."""
     flow, loss = anatomy.flow, loss_value(anatomy)
-    if latent.loc is None or len(latent.loc.shape) < 2 or _categories(flow, latent)[1] < 2:
+    if latent.loc is None or len(latent.loc.shape) < 2 or _categories(anatomy, latent)[1] < 2:
         raise Unavailable("the categorical latent has no logits to force")
     outputs, samples = decoded_by(anatomy, latent)
     around = flow.ancestors(loss, stop=[*outputs, *samples]) - {z.index for z in samples}
@@ -201,17 +203,17 @@ def _read(
     measured: list[tuple[Tensor, Tensor | None]],
     found: DiscreteKL,
 ) -> DiscreteKL:
-    flow = anatomy.flow
     inputs = [v.shape for v in inputs_of(anatomy.recording) if v.shape]
-    rows, (own, categories) = inputs[0][0] if inputs else 1, _categories(flow, latent)
-    groups = max(1, root.tensor.numel() // max(1, rows * categories))
+    rows, (own, categories) = inputs[0][0] if inputs else 1, _categories(anatomy, latent)
+    bits = are_bits(anatomy, latent)
+    groups = max(1, root.tensor.numel() // max(1, rows * (1 if bits else categories)))
     connected = any(g is not None for _, g in measured)
     kind, weights, axis = "none", [0.0, 0.0], own
     if any(g is not None and bool((g != 0).any()) for _, g in measured):
-        kinds = [kind_of(leaf, g, own) for leaf, g in measured]
+        kinds = [kind_of_bits(leaf, g) if bits else kind_of(leaf, g, own) for leaf, g in measured]
         same = kinds[0][0] if kinds[0][0] == kinds[1][0] else "other"
         kind, weights = same, [w for _, w in kinds]
-        if kind == "other" and axis_of(flow, latent.z) is not None:
+        if kind == "other" and not bits and axis_of(anatomy.flow, latent.z) is not None:
             kind, weights, axis = across(measured, own)
     near, far = (w * rows for w in weights)
     if far < 0 and _meets_a_capacity(anatomy, root):
@@ -233,6 +235,7 @@ def _read(
         root=root,
         axis=axis,
         own=own,
+        bits=bits,
     )
 
 
@@ -248,14 +251,16 @@ def _meets_a_capacity(anatomy: Anatomy, root: Value) -> bool:
     )
 
 
-def _categories(flow: Flow, latent: Latent) -> tuple[int, int]:
+def _categories(anatomy: Anatomy, latent: Latent) -> tuple[int, int]:
     """Along which axis of its logits a latent's categories lie, and how many there are.
 
     It is the axis of the sample where that has the shape of the logits, else the last.
     """
     if latent.loc is None:
         return -1, 0
-    shape, axis = latent.loc.shape, axis_of(flow, latent.z)
+    if are_bits(anatomy, latent):
+        return -1, 2
+    shape, axis = latent.loc.shape, axis_of(anatomy.flow, latent.z)
     own = axis if axis is not None and latent.z.shape == shape else len(shape) - 1
     return own, shape[own]
 
@@ -307,6 +312,7 @@ def _relaxed(flow: Flow, probability: Value, x_hat: Value) -> bool:
     return bool(drawn) and probability.index not in flow.ancestors(x_hat, stop=drawn)
 
 
-def is_discrete(latent: Latent) -> bool:
-    """Whether a latent is a category that is drawn, relaxed or not."""
-    return latent.family in FAMILIES and latent.scale is None and latent.loc is not None
+def is_discrete(anatomy: Anatomy, latent: Latent) -> bool:
+    """Whether a latent is a category, or bits, that are drawn, relaxed or not."""
+    known = latent.family in FAMILIES and latent.scale is None and latent.loc is not None
+    return known or are_bits(anatomy, latent)

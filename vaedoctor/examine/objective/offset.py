@@ -231,7 +231,7 @@ def discrete_offsets(
 ) -> Iterator[Offset]:
     """The value at the uniform distribution of every KL of a categorical latent."""
     for d in divergences:
-        if not d.standard or d.root is None:
+        if not d.standard or d.root is None or d.bits:
             continue
         logits = Logits(subject, anatomy, d.latent, d.root, seed, rewind)
         reported = [(n, v) for n, v in _reported(anatomy.flow) if v.index in logits.around]

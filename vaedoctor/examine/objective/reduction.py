@@ -228,7 +228,7 @@ def _weight(
     subject: Subject, anatomy: Anatomy, latent: Latent, seed: int, rewind: Callable[[], None]
 ) -> float:
     """The weight a row of one latent's KL; 0 where it has none for all elements."""
-    if is_discrete(latent):
+    if is_discrete(anatomy, latent):
         found = discrete_kl(subject, anatomy, latent, seed, rewind)
         return found.weight if found.standard else 0.0
     if is_laplace(latent):
