@@ -59,3 +59,21 @@ def test_a_finer_picture_than_the_one_taken_may_be_meant() -> None:
 )
 def test_what_is_taken_or_was_given_is_right(model: nn.Module, given: list[Tensor]) -> None:
     assert broken(model, *given) == []
+
+
+class Encoded(nn.Module):
+    """Only what decodes what comes out is elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.loc, self.spread = nn.Linear(20, 8), nn.Linear(8, 3), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.relu(self.up(x))
+        return self.loc(h), self.spread(h)
+
+
+def test_without_a_reconstruction_none_is_said_to_be_reached() -> None:
+    report = check(Encoded(), torch.rand(8, 20))
+    told = [v.text for o in report.outcomes if o.code == "VAE501" for v in o.verified]
+    assert told == ["the shapes chain from input to output"]

@@ -438,3 +438,17 @@ def test_a_package_that_raises_is_not_in_the_way_of_a_librarys_module(
     with pytest.raises(TargetError, match="`library_of_old` raised ImportError") as told:
         load("library_of_old:AE")
     assert '`python -c "import library_of_old"` shows the same error' in str(told.value)
+
+
+def test_what_an_installed_library_requires_tells_how_a_module_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, asked in (("fruits", "quince-press>=1"), ("nuts", "hazel_tree; extra == 'all'")):
+        folder = tmp_path / f"{name}-1.0.dist-info"
+        folder.mkdir()
+        text = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: {asked}\n"
+        (folder / "METADATA").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert distribution_of("quince") == "quince-press"
+    assert distribution_of("hazel_tree") == "hazel_tree"
+    assert distribution_of("medlar") == "medlar"

@@ -41,7 +41,8 @@ def shape_chain_broken(examination: Examination) -> Iterator[Finding | Verified]
     if failure is None:
         other = examination.given_back
         if other is None:
-            yield Verified("the shapes chain from input to reconstruction")
+            end = "to reconstruction" if examination.anatomy.x_hat else "to output"
+            yield Verified(f"the shapes chain from input {end}")
             return
         sizes = " and ".join("×".join(map(str, s[1:])) for s in (other.x, other.x_hat))
         given = f"x and x_hat have the sizes {sizes}: this is x_hat's, given as input"

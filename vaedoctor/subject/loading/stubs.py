@@ -7,11 +7,14 @@ libraries that record or draw may be called: what they return does nothing.
 
 from __future__ import annotations
 
+import importlib.metadata
+import re
 import sys
 import traceback
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -301,8 +304,25 @@ def _place_of(error: BaseException) -> str:
 
 
 def distribution_of(name: str) -> str:
-    """What to install for an import name: `scikit-learn` for `sklearn`."""
-    return _PACKAGES.get(name, name)
+    """What to install for an import name: `scikit-learn` for `sklearn`.
+
+    What is not known may be asked for by a library that is installed: `plum-dispatch` for `plum`.
+    """
+    return _PACKAGES.get(name) or _required_as(name)
+
+
+@lru_cache
+def _required_as(name: str) -> str:
+    """The one requirement of installed libraries that has a name as one of its words."""
+    bare, found = name.lower().replace("_", "-"), set[str]()
+    for one in importlib.metadata.distributions():
+        for asked in one.requires or ():
+            needed = re.split(r"[^\w.-]", asked, maxsplit=1)[0].lower().replace("_", "-")
+            if needed == bare:
+                return name
+            if bare in needed.split("-"):
+                found.add(needed)
+    return found.pop() if len(found) == 1 else name
 
 
 def _is_top_of_a_library(frame: types.FrameType) -> bool:
