@@ -197,3 +197,31 @@ class Idle(Plain):
 def test_one_cause_is_told_once() -> None:
     assert "VAE309" not in codes(Nought)
     assert codes(Idle) == ["VAE402"]
+
+
+class OfExperts(nn.Module):
+    """A product of two posteriors: their scales decide how their locations are averaged."""
+
+    def __init__(self, kept: float) -> None:
+        super().__init__()
+        self.kept = kept
+        self.one, self.other = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.down = nn.Linear(5, 12)
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        pairs = [self.one(x[:, :6]).chunk(2, 1), self.other(x[:, 6:]).chunk(2, 1)]
+        weights = torch.stack([torch.exp(-lv) for _, lv in pairs])
+        mu = (torch.stack([m for m, _ in pairs]) * weights).sum(0) / weights.sum(0)
+        std = weights.sum(0).rsqrt()
+        z = mu + std * torch.randn_like(std) if self.training else mu + self.kept * std
+        return self.down(torch.cat([y, z], 1)), mu, 2 * std.log()
+
+
+@pytest.mark.parametrize(("kept", "told"), [(0.0, []), (1.0, ["VAE309"])])
+def test_a_location_that_the_scales_weigh_is_compared_beside_a_condition(
+    kept: float, told: list[str]
+) -> None:
+    torch.manual_seed(0)
+    batch = (torch.rand(8, 12), torch.eye(2)[torch.arange(8) % 2])
+    found = vaedoctor.check(OfExperts(kept), batch, select=["VAE309"])
+    assert [f.code for f in found.findings] == told

@@ -106,11 +106,7 @@ def _compare(anatomy: Anatomy, latent: Latent, evaluated: Flow) -> EvalLatent | 
         return None
     if _meets_a_draw(flow, latent.z, entry):
         return None
-    shift = None
-    plain = _unmoved(entry, latent.z) and latent.loc is not None
-    plain = plain and _unmoved(latent.loc, latent.loc_head.value)
-    if plain and taken.tensor.numel() == loc.tensor.numel():
-        shift = _shift(taken.tensor.detach().flatten(), loc.tensor.detach().flatten())
+    shift = _apart(entry, latent, taken, loc)
     try:
         by_scale, by_loc = _slopes(taken, scale, loc)
     except _NoGradient:
@@ -153,6 +149,30 @@ def _decoder(anatomy: Anatomy, latent: Latent) -> tuple[Value, Op | None]:
     return latent.z, next(iter(read), None)
 
 
+def _apart(entry: Value, latent: Latent, taken: Value, loc: Value) -> float | None:
+    """How far what is decoded is from the location; None where it is not that, or joined to more.
+
+    Conditions that it is concatenated with are left out.
+    """
+    if latent.loc_head is None or not _unmoved(latent.loc, latent.loc_head.value):
+        return None
+    values = taken.tensor.detach()
+    if not _unmoved(entry, latent.z):
+        op = entry.op
+        if op is None or op.name not in ("cat", "concat") or values.shape != entry.shape:
+            return None
+        own = [i for i, v in enumerate(op.reads) if _unmoved(v, latent.z)]
+        ends = [v.shape[-1:] for v in op.reads]
+        last = sum(n for (n,) in ends if n) if all(ends) else 0
+        if len(own) != 1 or last != entry.shape[-1]:  # not along the last axis
+            return None
+        start = sum(n for (n,) in ends[: own[0]])
+        values = values.narrow(-1, start, ends[own[0]][0])
+    if values.numel() != loc.tensor.numel():
+        return None
+    return _shift(values.flatten(), loc.tensor.detach().flatten())
+
+
 def _shift(taken: Tensor, loc: Tensor) -> float:
     """How far one is from the other, relative to the location; turned axes move no number."""
     difference = min((a - b).abs().max() for a, b in ((taken, loc), (_sorted(taken), _sorted(loc))))
@@ -189,6 +209,10 @@ def _plays_its_part(anatomy: Anatomy, found: EvalLatent, train: Recording) -> bo
     )
     if taken is None:
         return False
+    if loc is not None and found.shift is not None and found.shift > _LEAST:
+        shift = _apart(entry, latent, taken, loc)
+        if shift is not None and shift <= _LEAST:
+            return True  # there it is the location, whatever that is made of
     try:
         by_scale, by_loc = _slopes(taken, scale, loc)
     except _NoGradient:
