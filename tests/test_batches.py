@@ -502,6 +502,38 @@ def test_rows_are_mixed_where_they_are_regrouped_not_in_the_layer_behind() -> No
     assert "# regrouped" in linecache.getline(found.at.file, found.at.line)
 
 
+class BesideTheRows(nn.Module):
+    """`use` says what is made of the second item before the model reads it."""
+
+    def __init__(self, use: str) -> None:
+        super().__init__()
+        self.heads, self.decode, self.use = nn.Linear(9, 4), nn.Linear(4, 7), use
+
+    def forward(self, x: Tensor, c: Tensor) -> Any:
+        match self.use:
+            case "centred":
+                c = c - c.mean(0)
+            case "own":
+                c = c - c.mean(1, keepdim=True)
+            case "grid":
+                c = (c * torch.arange(6)).sum().expand(len(x), 2)
+        mu, logvar = self.heads(torch.cat([x, c], 1)).chunk(2, 1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        return self.decode(torch.cat([z, c], 1)), mu, logvar
+
+
+@pytest.mark.parametrize("use", ["centred", "own", "grid"])
+def test_rows_that_meet_through_a_condition_alone(use: str) -> None:
+    """A grid of as many steps as there are rows belongs to none of them."""
+    c = torch.rand(6, generator=torch.Generator().manual_seed(2))
+    batch = torch.rand(6, 7), c if use == "grid" else torch.stack([c, c**2], 1)
+    found = vaedoctor.check(BesideTheRows(use), batch, select=["VAE504"]).findings
+    assert [f.code for f in found] == ["VAE504"] * (use == "centred")
+    if found:
+        assert found[0].at is not None
+        assert "c.mean(0)" in linecache.getline(found[0].at.file, found[0].at.line)
+
+
 def test_a_square_beside_the_data_may_be_one_for_all_rows() -> None:
     class Nodes(nn.Module):
         def __init__(self) -> None:

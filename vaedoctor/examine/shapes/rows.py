@@ -23,7 +23,8 @@ from ..anatomy.evaluation import (
     run_forward,
     run_quickly,
 )
-from .batchrows import rows_of
+from ..runs.recording import tensors_in
+from .batchrows import rows_of, with_rows
 from .exchange import by_exchange, exchange_row, twice_alike
 from .isolation import Isolation, all_but, by_row, reconstruction_of
 
@@ -69,10 +70,12 @@ def _isolate(
         found = _by_gradient(subject, anatomy, seed, rewind, rows, axis)
     if found is None:
         return by_exchange(subject, anatomy, seed, rewind, rows, axis)
-    if not found.mixed and _cut(anatomy):
+    beside = _has_company(subject, x.tensor, rows, axis)
+    if not found.mixed and (beside or _cut(anatomy)):
         with suppress(Unavailable):
             moved = by_exchange(subject, anatomy, seed, rewind, rows, axis)
-            return moved if moved.mixed else found
+            known = not beside or _goes_twice(subject, anatomy, seed, rewind, rows, axis)
+            return moved if moved.mixed and known else found
     if not found.mixed:
         return found
     usual = twice_alike(subject, anatomy, seed, rewind)
@@ -94,6 +97,29 @@ def _cut(anatomy: Anatomy) -> bool:
         for v in anatomy.recording.values
         if v.index in behind
     )
+
+
+def _has_company(subject: Subject, x: Tensor, rows: int, axis: int) -> bool:
+    """Whether other items of the batch have its rows: rows may meet through a condition alone."""
+    items = tensors_in((subject.batch.args, dict(subject.batch.kwargs)))
+    return any(t is not x and t.dim() > axis and t.shape[axis] == rows for t in items)
+
+
+def _goes_twice(
+    subject: Subject,
+    anatomy: Anatomy,
+    seed: int,
+    rewind: Callable[[], None],
+    rows: int,
+    axis: int,
+) -> bool:
+    """Whether every item can have its rows twice: none is a grid of as many steps as rows."""
+    batch = with_rows(subject.batch, [*range(rows), *range(rows)], axis, rows)
+    run = run_forward(subject, seed=seed, batch=batch, whole=not returned(anatomy))
+    went = run.error is None
+    run.release()
+    rewind()
+    return went
 
 
 def _by_gradient(

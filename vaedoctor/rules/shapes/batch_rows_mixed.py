@@ -21,10 +21,10 @@ def batch_rows_mixed(examination: Examination) -> Iterator[Finding | Verified]:
 
     ## What it checks
     In evaluation mode, the derivative of rows of x_hat at every row of x: it must be exactly 0 at
-    all others. Where x is discrete, or codes have no derivative, one row is exchanged for another
-    and no other row of x_hat may move. The finding is at the operation after which a row's numbers
-    lie no more in its row. In the loss, whether a softmax over the batch is summed over its other
-    axis, as classes are.
+    all others. Where x is discrete, codes have no derivative or a condition or a mask comes along,
+    one row is exchanged for another and no other row of x_hat may move. The finding is at the
+    operation after which a row's numbers lie no more in its row. In the loss, whether a softmax
+    over the batch is summed over its other axis, as classes are.
 
     ## Why it matters
     The result for one sample then depends on what else is in the batch: losses look right, and a
