@@ -452,3 +452,18 @@ def test_what_an_installed_library_requires_tells_how_a_module_is_installed(
     assert distribution_of("quince") == "quince-press"
     assert distribution_of("hazel_tree") == "hazel_tree"
     assert distribution_of("medlar") == "medlar"
+
+
+def test_a_library_that_lacks_a_module_is_there_in_another_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in (("library_of_yore", ""), ("library_upon", "import library_of_yore.rank\n")):
+        folder = tmp_path / "site-packages" / name
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text(text)
+    (tmp_path / "site-packages" / "library_asked").mkdir()
+    (tmp_path / "site-packages" / "library_asked" / "__init__.py").write_text("import library_upon")
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    with pytest.raises(TargetError) as told:
+        load("library_asked:AE")
+    assert "a version of `library_of_yore` that has `library_of_yore.rank`" in told.value.next_step

@@ -25,6 +25,7 @@ from .surroundings import Surroundings
 from .written import written_modules
 
 _NUMBERS = itertools.count(1)
+_INTO = "into the environment vaedoctor runs in"
 _SUFFIXES = (".py", ".ipynb", ".pyw")
 
 
@@ -183,8 +184,10 @@ def stopped(
     if module:
         step = f'`python -c "import {module}"` shows the same error'
     if isinstance(error, ModuleNotFoundError) and error.name:
-        top = distribution_of(error.name.partition(".")[0])
-        step = f"python -m pip install {top}   (into the environment vaedoctor runs in)"
+        top, inside, _ = error.name.partition(".")
+        step = f"python -m pip install {distribution_of(top)}   ({_INTO})"
+        if inside and top in sys.modules:
+            step = f"install a version of `{distribution_of(top)}` that has `{error.name}`, {_INTO}"
     elif isinstance(error, SystemExit):
         step = f'move what ends the program in {where} under `if __name__ == "__main__":`'
     said = f"`{module}` raised {summary(error)} while it was imported"
