@@ -28,6 +28,7 @@ SIZES: Mapping[str, tuple[int, int, int] | None] = {
     **dict.fromkeys(_OWN_SIZES, None),
 }
 _VARIOUS = ((3, 240, 320), (3, 300, 200))  # no two photographs need be alike
+_SQUARE = (3, 256, 256)
 _CLASSES = 10
 _LEVELS = 255
 
@@ -62,7 +63,7 @@ class Pictures:
         """One transformed picture and its label; raises `NotFollowed`."""
         if not 0 <= index < self.length:
             raise IndexError(index)
-        size = self.size or SIZES[self.name] or _VARIOUS[index % len(_VARIOUS)]
+        size = self.size or SIZES[self.name] or self._own_size(index)
         generator = torch.Generator().manual_seed(index)
         # Black and white pixels are there, as in every real data set.
         values = (torch.rand(size, generator=generator) * 1.2 - 0.1).clamp(0, 1)
@@ -72,6 +73,16 @@ class Pictures:
         if isinstance(picture, Picture):
             raise NotFollowed("no tensor")
         return picture, index % _CLASSES
+
+    def _own_size(self, index: int) -> tuple[int, int, int]:
+        """A photograph's size. Where unlike ones come out unlike, no loader stacks them: square."""
+        shapes = {self._come_out(size) for size in _VARIOUS}
+        return _VARIOUS[index % len(_VARIOUS)] if len(shapes) == 1 else _SQUARE
+
+    def _come_out(self, size: tuple[int, int, int]) -> tuple[int, ...]:
+        picture: Any = Picture(torch.zeros(size))
+        picture = self.transform(picture) if self.transform is not None else picture
+        return tuple((picture.values if isinstance(picture, Picture) else picture).shape)
 
 
 def transform_called(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Transform | None:
