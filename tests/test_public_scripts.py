@@ -269,3 +269,34 @@ def test_a_critic_that_a_loss_of_its_own_trains(tmp_path: Path, turn: str, sever
     (found,) = checked(tmp_path, text, "Judged").findings
     assert found.code == "VAE104"
     assert found.severity.name == severity
+
+
+FOLDER = """
+from torchvision import datasets, transforms
+tfm = transforms.Compose([transforms.Resize({size}), transforms.ToTensor()])
+data = torch.utils.data.DataLoader(datasets.ImageFolder("chairs", tfm), 64)
+class Chairs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Flatten(), nn.Linear(4 * 64, 10))
+        self.down = nn.Sequential(nn.Linear(5, 4 * 64), nn.Unflatten(1, (4, 8, 8)),
+                                  nn.ConvTranspose2d(4, 3, 4, 4))
+    def forward(self, x):
+        mu, logvar = self.up(x).chunk(2, 1)
+        return self.down(mu + torch.randn_like(mu) * (logvar / 2).exp()), mu, logvar
+net = Chairs()
+optimizer = torch.optim.Adam(net.parameters())
+for x, _ in data:
+    r, mu, logvar = net(x)
+    loss = F.mse_loss(r, x, reduction="sum") - 0.5 * (1 + logvar - mu ** 2 - logvar.exp()).sum()
+    loss.backward()
+    optimizer.step()
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "found"), [("32", []), ("(32, 32)", []), ("40", ["VAE501"]), ("(32, 40)", ["VAE501"])]
+)
+def test_photographs_that_a_loader_can_stack(tmp_path: Path, size: str, found: list[str]) -> None:
+    """One side is scaled to the other's share: photographs that come out alike are square."""
+    assert codes(checked(tmp_path, FOLDER.replace("{size}", size), "Chairs")) == found

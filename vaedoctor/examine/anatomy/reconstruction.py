@@ -267,11 +267,15 @@ def _masks(op: Op, raw: set[int], flow: Flow) -> bool:
 def _entry_by_entry(op: Op, made: Tensor, given: Tensor, draws: Set[int]) -> bool:
     """Whether there is a number for every entry of the input, or for each class it may be.
 
-    Of several `draws` that stand in front, the input is compared with each.
+    Of several `draws` that stand in front, the input is compared with each, and so it is where it
+    is spread along one axis behind the rows.
     """
     if not given.numel():
         return False
     each = 1
+    if made.dim() == given.dim() and made.shape[:1] == given.shape[:1]:
+        apart = [(m, g) for m, g in zip(made.shape, given.shape, strict=True) if m != g]
+        each = apart[0][0] if len(apart) == 1 and apart[0][1] == 1 else 1
     if made.dim() == given.dim() + 1 and made.shape[1:] == given.shape and made.shape[0] in draws:
         each = made.shape[0]
     if op.name in CLASS_LOSSES and not given.is_floating_point() and made.dim():

@@ -13,6 +13,8 @@ from ...subject.subject import Subject
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.evaluation import differentiable
 from ..anatomy.latents import Latent
+from ..anatomy.moves import inputs_of
+from ..anatomy.reconstruction import rebuilt
 from ..codebook.heldcodes import held_codes
 from ..runs.edits import Edits, by_operation
 from ..runs.gradients import gradient_between
@@ -49,6 +51,16 @@ class Pinned:
     answers: Seen | None = None
 
 
+def _stands_beside(anatomy: Anatomy, x: Value, x_hat: Value, held: list[Value]) -> bool:
+    """Whether another input of x's shape is encoded, and seen by nothing behind the samples."""
+    flow = anatomy.flow
+    behind, around = flow.ancestors(x_hat), flow.ancestors(x_hat, stop=held)
+    return any(
+        v is not x and v.shape == x.shape and v.index in behind and v.index not in around
+        for v in rebuilt(flow, inputs_of(anatomy.recording))
+    )
+
+
 def pin_latents(
     subject: Subject, anatomy: Anatomy, seed: int, rewind: Callable[[], None]
 ) -> Pinned:
@@ -61,6 +73,11 @@ def pin_latents(
     held += _transformed(anatomy, latents) if held else held_codes(subject, anatomy, seed, rewind)
     if x.index not in flow.ancestors(x_hat, stop=held):
         return Pinned(0.0, False, False, None, "")
+    if anatomy.recording.loss is None and _stands_beside(anatomy, x, x_hat, held):
+        raise Unavailable(
+            "no loss tells which of the inputs is to come out: another one like x reaches x_hat "
+            "through the sample alone; supply `objective` or `conditions`"
+        )
     if latents and not compared(anatomy, latents):
         raise Unavailable("the loss compares nothing with x: it may be pushed through a flow")
     if x.index not in flow.ancestors(x_hat, stop=[*held, *statistics(flow, x)]):
