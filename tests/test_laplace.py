@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -148,3 +149,42 @@ def test_a_logarithm_of_twice_the_weight_is_no_wider_prior(
     width: float, weight: float, logs: float, times: float
 ) -> None:
     assert weighed(width, weight, logs) == pytest.approx(times, rel=1e-2)
+
+
+def of_other_constants(mu: Tensor, b: Tensor, z: Tensor) -> Tensor:
+    """One density lacks its log 2b's 2."""
+    return one_sample(mu, b, z) + math.log(2)
+
+
+@pytest.mark.parametrize(
+    ("kl", "each"),
+    [
+        (to(1.0), 0.0),
+        (by_hand, 0.0),
+        (one_sample, 0.0),
+        (lambda *q: by_hand(*q) + 1, 1.0),
+        (of_other_constants, math.log(2)),
+        (to(2.0), None),
+        (lambda *q: by_hand(*q) + 0.3, None),  # a constant of nobody's formula
+    ],
+)
+@pytest.mark.parametrize("sampler", [None, inverse], ids=["rsample", "by hand"])
+def test_what_a_returned_kl_is_at_the_prior(
+    kl: KL, each: float | None, sampler: Sampler | None
+) -> None:
+    torch.manual_seed(0)
+    parts = {"mu": nn.Linear(6, 3), "h": nn.Linear(6, 3), "out": nn.Linear(3, 6)}
+    draw = sampler or (lambda mu, b: Laplace(mu, b).rsample())
+
+    def body(x: Tensor) -> dict[str, Tensor]:
+        mu, b = parts["mu"](x), parts["h"](x).exp()
+        z = draw(mu, b)
+        return {"x_hat": parts["out"](z), "kl": kl(mu, b, z).sum(1).mean()}
+
+    def loss(out: Any, x: Tensor) -> Tensor:
+        total: Tensor = (out["x_hat"] - x).abs().sum(1).mean() + 2 * out["kl"]
+        return total
+
+    with examined(Bare(body, **parts), X, loss=loss) as examination:
+        found = [o.per_unit for o in examination.kl_offsets]
+    assert found == ([] if each is None else [pytest.approx(each, abs=1e-4)])

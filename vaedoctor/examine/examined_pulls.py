@@ -18,6 +18,7 @@ from .objective import (
     density,
     divergence,
     flowkl,
+    laplaceoffset,
     learned,
     logdet,
     mirrored,
@@ -268,6 +269,7 @@ class ExaminedPulls(ExaminedFamilies):
         """What every KL that is reported, or else in the loss, is at the prior."""
         found, run = self._divergences[0], (self.seed, self._rewind)
         known = list(offset.all_offsets(self.subject, self.anatomy, found, *run))
+        known += laplaceoffset.laplace_offsets(self.subject, self.anatomy, self.laplaces, *run)
         return [*known, *offset.discrete_offsets(self.subject, self.anatomy, self._discrete, *run)]
 
     @cached_property

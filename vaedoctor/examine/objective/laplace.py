@@ -23,6 +23,7 @@ from ...subject.subject import Subject
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.latents import Latent
 from ..anatomy.moves import inputs_of
+from ..runs.recording import Value
 from .divergence import EXACT, FAR
 from .locationscale import LocationScale
 from .probe import Probe
@@ -94,17 +95,25 @@ def is_laplace(latent: Latent) -> bool:
     return latent.family == "laplace" and latent.loc is not None and latent.scale is not None
 
 
-def laplace_kl(
+def laplace_probe(
     subject: Subject, anatomy: Anatomy, latent: Latent, seed: int, rewind: Callable[[], None]
-) -> LaplaceKL:
-    """Measure the KL of one Laplace latent. Raises Unavailable with the reason."""
+) -> Probe:
+    """Where to force a Laplace latent's heads and noise. Raises Unavailable with the reason."""
     probe = Probe(subject, anatomy, latent, seed, rewind, families={"laplace"})
     if not probe.apart or latent.draw.op is None:
         raise Unavailable("location and scale of the Laplace latent cannot be forced apart")
     probe.noise = [(x.draw.value, 1.0) for x in probe.alike]
+    return probe
+
+
+def laplace_kl(
+    subject: Subject, anatomy: Anatomy, latent: Latent, seed: int, rewind: Callable[[], None]
+) -> LaplaceKL:
+    """Measure the KL of one Laplace latent. Raises Unavailable with the reason."""
+    probe = laplace_probe(subject, anatomy, latent, seed, rewind)
     high, low = (1.0, -1.0) if probe.signed else (2.0, 0.5)
-    first, second = (_measure(probe, head, NEAR) for head in (high, low))
-    far = _measure(probe, high, FAR)
+    first, second = (measure(probe, head, NEAR) for head in (high, low))
+    far = measure(probe, high, FAR)
     inputs = [v.shape for v in inputs_of(anatomy.recording) if v.shape]
     rows = inputs[0][0] if inputs else 1
     silent = all(s.silent for s in (first, second, far))
@@ -131,7 +140,9 @@ def _one_weight(*weights: float) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Setting:
+class Setting:
+    """The weights of a location's term and of a logarithm, an element, and of the reverse KL."""
+
     pull: float
     log: float
     silent: bool
@@ -139,22 +150,25 @@ class _Setting:
     back: float = math.nan
 
 
-def _measure(probe: Probe, forced: float, reach: float) -> _Setting:
+def measure(probe: Probe, forced: float, reach: float, term: Value | None = None) -> Setting:
+    """What the loss, or a term of it, makes of one value of the scale head."""
     mu, h = probe.leaves(forced, reach)
     loc, scale = probe.latent.loc, probe.latent.scale
     assert loc is not None
     assert scale is not None
-    runs = [probe.forced(mu, h, level, loc, scale) for level in _levels(probe)]
+    keep = (loc, scale) if term is None else (loc, scale, term)
+    runs = [probe.forced(mu, h, level, *keep) for level in levels(probe)]
     above, below = (run.tensors[probe.latent.z.index] for run in runs)
     m, b = (runs[0].tensors[v.index] for v in (loc, scale))
     if not torch.allclose((above + below) / 2, m.expand_as(above), atol=1e-4):
         raise Unavailable("the sampler is not location + scale * noise")
     if not bool((b > 0).all()):
         raise Unavailable("the Laplace latent's scale is not positive")
-    loss = sum(run.loss.sum() for run in runs) / 2
+    made = [run.loss if term is None else run.tensors[term.index] for run in runs]
+    loss = torch.stack([m.sum() for m in made]).mean()
     given = pulled_back(loss, mu, h)
     if all(g is None or not bool((g != 0).any()) for g in given):
-        return _Setting(0.0, 0.0, True, given[0] is not None)
+        return Setting(0.0, 0.0, True, given[0] is not None)
     by_mu, by_h = (
         torch.zeros_like(t) if g is None else g for g, t in zip(given, (mu, h), strict=True)
     )
@@ -169,9 +183,9 @@ def _measure(probe: Probe, forced: float, reach: float) -> _Setting:
     closed = (m.abs() + b * (-m.abs() / b).exp()).sum()
     drawn = (above.abs() + below.abs()).sum() / 2
     logs = -b.log().sum()
-    for term in (closed, drawn):
+    for whole in (closed, drawn):
         ref_mu, ref_h = (
-            g if g is not None else torch.zeros_like(mu) for g in pulled_back(term, mu, h)
+            g if g is not None else torch.zeros_like(mu) for g in pulled_back(whole, mu, h)
         )
         (_, log_h) = pulled_back(logs, mu, h)
         if log_h is None or bool((log_h == 0).any()):
@@ -181,11 +195,11 @@ def _measure(probe: Probe, forced: float, reach: float) -> _Setting:
             left = (by_h.double() - pull * ref_h.double()) / log_h.double()
             log = float(left.mean())
             even = float((left - log).abs().max()) < EVEN * max(abs(pull), abs(log))
-            return _Setting(pull, log if even else math.nan, False, True, weight)
-    return _Setting(math.nan, math.nan, False, True, weight)
+            return Setting(pull, log if even else math.nan, False, True, weight)
+    return Setting(math.nan, math.nan, False, True, weight)
 
 
-def _levels(probe: Probe) -> tuple[float, float]:
+def levels(probe: Probe) -> tuple[float, float]:
     """A uniform draw's values that lie one scale above and one below the location."""
     op = probe.latent.draw.op
     positive = op is not None and op.noise is not None and bool((op.noise >= 0).all())

@@ -39,7 +39,7 @@ AT_ONE = (0.0, 1.0, 0.5413248546129181)  # log 1, 1 itself, and the head whose s
 class Offset:
     """A KL: what it is at the prior (of each row, if it has rows), and per latent unit.
 
-    `categories` is how many a unit chooses from, 0 of a Gaussian one.
+    `categories` is how many a unit chooses from, 0 of another one; `laplace` says which that is.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Offset:
     per_unit: float
     at: Span | None
     categories: int = 0
+    laplace: bool = False
 
 
 def offsets(
@@ -60,7 +61,7 @@ def offsets(
     probe = Probe(subject, anatomy, divergence.latent, seed, rewind)
     decoded = anatomy.flow.descendants(*(v for op in probe.pins for v in op.makes))
     loss, told = anatomy.recording.loss, False
-    for name, value in _reported(anatomy.flow):
+    for name, value in reported(anatomy.flow):
         term = value
         while term.op is not None and term.op.name in CUTS:
             (term,) = anatomy.flow.parents(term)
@@ -174,7 +175,7 @@ def _all_close(values: Tensor, to: float) -> bool:
     return bool(((values - to).abs() < 1e-4).all())
 
 
-def _reported(flow: Flow) -> Iterator[tuple[str, Value]]:
+def reported(flow: Flow) -> Iterator[tuple[str, Value]]:
     """Tensors with a name or a place in what forward and the objective return."""
     recording: Recording = flow.recording
     seen: set[int] = set()
@@ -234,11 +235,11 @@ def discrete_offsets(
         if not d.standard or d.root is None or d.bits:
             continue
         logits = Logits(subject, anatomy, d.latent, d.root, seed, rewind)
-        reported = [(n, v) for n, v in _reported(anatomy.flow) if v.index in logits.around]
+        returned = [(n, v) for n, v in reported(anatomy.flow) if v.index in logits.around]
         summand = joined(anatomy, d.latent, d.root)
         inside = [("", summand.term)] if summand is not None else []
         told = False
-        for name, term in (*reported, *inside):
+        for name, term in (*returned, *inside):
             here = term.tensor is not anatomy.recording.loss and term is not d.root
             if not here or not term.requires_grad or (told and not name):
                 continue

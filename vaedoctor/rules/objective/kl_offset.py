@@ -11,6 +11,7 @@ from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
+    from ...examine.objective.offset import Offset
     from ...finding import Number
 
 NATS = 1e-3  # per unit; rounding in float32 stays below 1e-6
@@ -23,7 +24,8 @@ def kl_offset(examination: Examination) -> Iterator[Finding | Verified]:
     ## What it checks
     Every tensor that forward or the loss returns and whose gradients are those of the exact KL:
     its value with location 0 and scale 1 forced; of one that has rows, the mean over them. Where
-    none is returned, the KL inside the total. Of categorical latents the value at equal logits.
+    none is returned, the KL inside the total. Of categorical latents the value at equal logits,
+    of Laplace ones that of a returned KL to Laplace(0, 1).
     Of a prior that is a mixture: with all its K components forced to one log-density, log p(z) has
     to be just that; a log K more or less is reported.
 
@@ -65,12 +67,18 @@ def kl_offset(examination: Examination) -> Iterator[Finding | Verified]:
             name = f"`{o.name}`" if o.name else "the KL"
             yield Finding(
                 f"{name} is {o.total:.3g} at the prior, where a KL is 0",
-                help="add the missing constant: `q * (log_q + math.log(K))`, summed"
-                if o.categories
-                else "add the missing constant: `-0.5 * (1 + logvar - mu**2 - logvar.exp())`",
+                help=_cure(o),
                 at=o.at,
                 measured={"value at the prior": o.total, "nats per unit": o.per_unit},
                 causes=frozenset({"kl", f"offset:{o.name}"}),
             )
         else:
             yield Verified("the reported KL is 0 at the prior", {"nats per unit": o.per_unit})
+
+
+def _cure(o: Offset) -> str:
+    if o.categories:
+        return "add the missing constant: `q * (log_q + math.log(K))`, summed"
+    if o.laplace:
+        return "add the missing constant: `mu.abs() + b * (-mu.abs() / b).exp() - b.log() - 1`"
+    return "add the missing constant: `-0.5 * (1 + logvar - mu**2 - logvar.exp())`"
