@@ -300,3 +300,22 @@ for x, _ in data:
 def test_photographs_that_a_loader_can_stack(tmp_path: Path, size: str, found: list[str]) -> None:
     """One side is scaled to the other's share: photographs that come out alike are square."""
     assert codes(checked(tmp_path, FOLDER.replace("{size}", size), "Chairs")) == found
+
+
+@pytest.mark.parametrize("width", [8, 12])
+def test_of_a_past_and_a_future_nothing_but_the_loss_tells_which_comes_out(width: int) -> None:
+    class Forecast(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.past, self.heads = nn.Linear(8, 10), nn.Linear(10 + width, 8)
+            self.write = nn.Linear(10 + 4, width)
+
+        def forward(self, seen: Tensor, coming: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            h = torch.relu(self.past(seen))
+            mu, logvar = self.heads(torch.cat([h, coming], 1)).chunk(2, 1)
+            zs = [mu + torch.randn_like(mu) * (logvar / 2).exp() for _ in range(3)]
+            return torch.stack([self.write(torch.cat([h, z], 1)) for z in zs], 1), mu, logvar
+
+    rng = torch.Generator().manual_seed(0)
+    batch = torch.rand(8, 8, generator=rng), torch.rand(8, width, generator=rng)
+    assert codes(vaedoctor.check(Forecast(), batch, select=["VAE403"])) == []

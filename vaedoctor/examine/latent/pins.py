@@ -52,11 +52,12 @@ class Pinned:
 
 
 def _stands_beside(anatomy: Anatomy, x: Value, x_hat: Value, held: list[Value]) -> bool:
-    """Whether another input of x's shape is encoded, and seen by nothing behind the samples."""
+    """Whether another input, as like x_hat as x is, is seen by nothing behind the samples."""
     flow = anatomy.flow
     behind, around = flow.ancestors(x_hat), flow.ancestors(x_hat, stop=held)
+    unlike = x.tensor.numel() != x_hat.tensor.numel()
     return any(
-        v is not x and v.shape == x.shape and v.index in behind and v.index not in around
+        v is not x and (unlike or v.shape == x.shape) and v.index in behind - around
         for v in rebuilt(flow, inputs_of(anatomy.recording))
     )
 
