@@ -580,3 +580,29 @@ def test_a_codebook_is_a_quantizer() -> None:
         assert examination.anatomy.family == "vq"
         assert examination.anatomy.quantizer is not None
         assert examination.anatomy.quantizer.name == "argmin"
+
+
+class Graded(nn.Module):
+    """Scored inside forward: counts, a class of the code, and a weight for each row's sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down, self.grade = nn.Linear(9, 6), nn.Linear(3, 9), nn.Linear(3, 4)
+
+    def forward(self, counts: Tensor, grades: Tensor, share: Tensor) -> Tensor:
+        mu, logvar = self.up(counts.log1p()).chunk(2, 1)
+        z = mu + torch.randn_like(mu) * (logvar / 2).exp()
+        rates = self.down(z).exp() * counts.sum(1, keepdim=True)
+        nll = (rates - counts * (rates + 1e-6).log()).sum(1)
+        kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1)
+        graded = F.cross_entropy(self.grade(z), grades, reduction="none")
+        return (share * (nll + kl) + graded).mean()
+
+
+def test_a_weight_of_each_row_is_compared_with_nothing() -> None:
+    counts = torch.arange(54.0).view(6, 9) % 5
+    with examined(Graded(), counts, torch.arange(6) % 4, torch.rand(6) + 0.5) as examination:
+        anatomy = examination.anatomy
+    assert anatomy.x_hat is not None
+    assert anatomy.x is not None
+    assert anatomy.x_hat.shape == anatomy.x.shape == (6, 9)

@@ -259,9 +259,10 @@ def _unshaped(flow: Flow, value: Value, through: Set[str]) -> Value:
 
 
 def _masks(op: Op, raw: set[int], flow: Flow) -> bool:
-    """Whether an operation multiplies by an input of zeros and ones."""
+    """Whether an operation multiplies by an input of zeros and ones, or a row's sum by a weight."""
     given = [v.tensor for v in op.reads if only_moved(flow, v, raw)]
-    return op.name in MULS and all(map(is_binary, given))
+    of_rows = all(v.tensor.dim() < 2 for v in op.reads)
+    return op.name in MULS and (of_rows or all(map(is_binary, given)))
 
 
 def _entry_by_entry(op: Op, made: Tensor, given: Tensor, draws: Set[int]) -> bool:
