@@ -108,6 +108,31 @@ def test_two_calls_of_an_embedding(method: Callable[[Any, Tensor], Any], noisy: 
     assert bool(found.draw) is noisy or found.draw == "randn_like"
 
 
+class Extractor(VAE):
+    """Codes of whole numbers, by a method of another name."""
+
+    noisy = False
+
+    def __init__(self) -> None:
+        super().__init__(lambda m, s: m)
+
+    def get_codes(self, x: Tensor) -> Tensor:
+        mu, logvar = self.heads(torch.tanh(self.hidden(x))).chunk(2, 1)
+        z = torch.normal(mu, logvar.exp()) if self.noisy else mu
+        return z.argmax(1)
+
+
+class NoisyExtractor(Extractor):
+    noisy = True
+
+
+@pytest.mark.parametrize(("kind", "drawn"), [(Extractor, False), (NoisyExtractor, True)])
+def test_codes_of_whole_numbers_are_embeddings_too(kind: type[Extractor], drawn: bool) -> None:
+    with examined(kind(), X) as examination:
+        (found,) = examination.embeddings
+    assert (found.difference > 0) is drawn
+
+
 class Counting(Embedder):
     """What `encode` returns moves with each call, and nothing is drawn."""
 

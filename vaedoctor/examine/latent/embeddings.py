@@ -22,7 +22,8 @@ from ..runs.recording import Op
 
 EMBEDS = (
     "encode embed predict transform get_latent get_latents get_embedding get_embeddings "
-    "embedding represent get_latent_representation encode_mean to_latent"
+    "embedding represent get_latent_representation encode_mean to_latent codes get_codes "
+    "get_features extract_features"
 ).split()
 
 
@@ -116,10 +117,14 @@ def run_recorded_method(model: nn.Module, name: str, args: tuple[object, ...]) -
 
 
 def _difference(first: list[Tensor], second: list[Tensor]) -> float:
-    """The smallest change of any returned tensor: with the mean beside the draw it is 0."""
-    pairs = [
+    """The smallest change of any returned tensor: with the mean beside the draw it is 0.
+
+    Of whole numbers, as codes are, only where nothing else is returned.
+    """
+    alike = [
         (a, b)
         for a, b in zip(first, second, strict=False)
-        if a.is_floating_point() and a.dim() > 0 and a.shape == b.shape
+        if a.dim() > 0 and a.numel() and a.shape == b.shape and not a.is_complex()
     ]
-    return min((float((a - b).abs().max()) for a, b in pairs if a.numel()), default=0.0)
+    pairs = [(a, b) for a, b in alike if a.is_floating_point()] or alike
+    return min((float((a.double() - b.double()).abs().max()) for a, b in pairs), default=0.0)
