@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from torch.distributions import Bernoulli, Normal, Poisson
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from vaedoctor.subject.batches.batch import find_batch
+from vaedoctor.checkup import examine_subject
+from vaedoctor.subject.batches.batch import find_batch, steps_like_rows
 from vaedoctor.subject.batches.layers import Layers
 from vaedoctor.subject.batches.resizing import Resizing
 from vaedoctor.subject.batches.states import rows_axis
 from vaedoctor.subject.errors import TargetError
+from vaedoctor.subject.subject import Batch
 from vaedoctor.subject.target import from_instance, load
 from vaedoctor.subject.trials.slots import Slot, slots_of
 from vaedoctor.subject.trials.witness import Failed, Operand, observe
@@ -163,6 +166,15 @@ class Last(Of):
         h = self.up(x)[0]
         last = h[torch.arange(len(x)), durations - 1]
         return self.out(last)[:, None].expand(-1, x.size(1), -1)
+
+
+class Gauges(Of):
+    def forward(self, reading: Any) -> Tensor:
+        place = self.place(reading.station)
+        steps = reading.measured.shape[1]
+        known = reading.measured * reading.valid.unsqueeze(-1)
+        x = torch.cat([known, place.unsqueeze(1).expand(-1, steps, -1)], -1)
+        return self.down(self.up(x))
 
 
 class OneStep(Of):
@@ -338,6 +350,11 @@ CASES: list[tuple[str, Callable[[], nn.Module], str]] = [
         "8×16 | 8 below 4",
     ),
     ("weights in a list", hidden, "8×14"),
+    (
+        "a mark for every step",
+        lambda: Gauges(place=nn.Embedding(4, 6), up=L(13, 5), down=L(5, 7)),
+        "8 below 4 | 8×11×7 | 8×11",
+    ),
 ]  # fmt: skip
 
 
@@ -356,6 +373,42 @@ def test_a_batch_of_the_right_kind_is_found(make: Callable[[], nn.Module], expec
     assert [f.startswith(e) for f, e in zip(found, expected.split(" | "), strict=True)] == [
         True
     ] * len(found), found
+
+
+@pytest.mark.parametrize(
+    ("shapes", "alike"),
+    [
+        ([(8, 8, 5), (8,)], True),
+        ([(8, 3, 8, 8), (8, 2)], True),
+        ([(8, 11, 5), (8,)], False),
+        ([(8, 8), (8,)], False),
+        ([(8, 3, 8)], False),
+        ([(8, 8, 5)], False),
+    ],
+)
+def test_steps_are_like_rows_where_a_smaller_input_may_meet_either(
+    shapes: list[tuple[int, ...]], alike: bool
+) -> None:
+    batch = Batch(tuple(torch.zeros(s) for s in shapes))
+    assert steps_like_rows(batch, 8) is alike
+
+
+def test_rows_are_not_judged_where_a_made_up_batch_has_as_many_steps() -> None:
+    class Tied(Of):
+        def forward(self, x: Tensor, marks: Tensor) -> Tensor:
+            a, b = self.up(x * marks.unsqueeze(-1)).chunk(2, -1)
+            return self.down(a + torch.exp(b) * torch.randn_like(a))
+
+    model = Tied(up=L(5, 6), down=L(3, 5))
+    given = torch.rand(8, 8, 5), torch.rand(8)
+
+    def outcome(guessed: bool) -> str:
+        subject = from_instance(model, given)
+        subject = replace(subject, batch=replace(subject.batch, guessed=guessed))
+        report = examine_subject(subject, select=["VAE504"])
+        return next(o.status for o in report.outcomes if o.code == "VAE504")
+
+    assert [outcome(True), outcome(False)] == ["skipped", "failed"]
 
 
 def test_rows_of_one_graph_are_no_samples() -> None:

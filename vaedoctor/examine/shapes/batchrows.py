@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...rule import Unavailable
+from ...subject.batches.batch import steps_like_rows
 from ...subject.records import fields_of, with_fields
 from ...subject.subject import Batch, Subject
 from ..anatomy.anatomy import Anatomy
@@ -30,6 +31,8 @@ def rows_of(subject: Subject, anatomy: Anatomy) -> int:
     if first is None or len(first.shape) <= axis:
         raise Unavailable("no input with a batch axis; supply `batch_axis`")
     rows = first.shape[axis]
+    if subject.batch.guessed and axis == 0 and steps_like_rows(subject.batch, rows):
+        raise Unavailable("the made-up batch has as many steps as rows; supply one with `--input`")
     x_hat = anatomy.x_hat
     apart = [a for a in subject.batch.args if _rows_listed(a, first.tensor)]
     if apart and x_hat is not None and x_hat.shape[:1] == (len(apart[0]),) != (rows,):

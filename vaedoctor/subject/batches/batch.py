@@ -140,12 +140,25 @@ def _comes_out_larger(made: Made) -> bool:
 def _made_up(
     model: nn.Module, hints: Mapping[str, Any], batch_size: int | None, seed: int, patient: bool
 ) -> Made | None:
-    """The best guess, with fewer rows where a forward pass costs too much with the usual ones."""
+    """The best guess, with fewer rows where a forward pass costs too much with the usual ones.
+
+    With other rows, too, where an input has as many steps: a number a row may then be taken for
+    one a step.
+    """
     rows = [batch_size] if batch_size else [_DEFAULT_ROWS, _FEW_ROWS]
     made: Made | None = None
     for few in rows:
         guesser = Guesser(model, hints, few, seed, MOST_WORK)
         made = guesser.best()
+        if (
+            made is not None
+            and made.trial.ran
+            and batch_size is None
+            and steps_like_rows(made, few)
+        ):
+            other = Guesser(model, hints, few + 1, seed, MOST_WORK).best()
+            if other is not None and other.trial.ran and not steps_like_rows(other, few + 1):
+                return other
         if (made is not None and made.trial.ran) or not guesser.heavy:
             return made
     if not patient:
@@ -153,6 +166,14 @@ def _made_up(
         stopped.trial = None if made is None else made.trial
         raise stopped
     return Guesser(model, hints, rows[-1], seed).best()
+
+
+def steps_like_rows(made: Batch | Made, rows: int) -> bool:
+    """Whether an input of several axes has another as long as the first, beside one of fewer."""
+    inside = [leaf for _, leaf in leaves((made.args, dict(made.kwargs)))]
+    tensors = [t for t in inside if isinstance(t, Tensor) and t.dim() and t.shape[0] == rows]
+    fewest = min((t.dim() for t in tensors), default=0)
+    return any(t.dim() > max(2, fewest) and rows in t.shape[1:-1] for t in tensors)
 
 
 def _rows(example: Example, batch_size: int | None, model: nn.Module, seed: int) -> Iterator[Batch]:

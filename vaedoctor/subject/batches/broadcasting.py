@@ -16,6 +16,7 @@ def broadcast(state: State, failed: Failed, slots: Mapping[Path, Slot]) -> Itera
     for path in {p for o in shaped for p in o.paths}:
         if slots[path].kind == "index" and len(slots[path].shape) == 2:
             yield reshaped(state, path, slots[path].shape[:1])
+    yield from _of_the_others_steps(state, shaped, slots)
     yield from _of_the_others_shape(state, shaped, slots)
     yield from _like_the_other(state, shaped, slots)
     for one in reversed(shaped):
@@ -39,6 +40,26 @@ def along(
             at = axis % len(shape)
             if 0 < wanted <= LARGEST and shape[at] != wanted:
                 yield reshaped(state, path, (*shape[:at], wanted, *shape[at + 1 :]))
+
+
+def _of_the_others_steps(
+    state: State, shaped: list[Operand], slots: Mapping[Path, Slot]
+) -> Iterator[State]:
+    """What got an axis behind it is a mask, one number a step: of [B, T, ...] where it is [B, T].
+
+    A number a row becomes one a step, and what it meets, where that is [B, T] too, gets a width.
+    """
+    for one in shaped:
+        for path in one.paths:
+            shape = slots[path].shape
+            if one.shape != (*shape, 1):
+                continue
+            for other in (o for o in shaped if o.shape[:1] == shape[:1]):
+                if len(shape) == 1 and len(other.shape) > 2 and other.shape[1] != shape[0]:
+                    yield reshaped(state, path, other.shape[:2])
+                for data in other.paths:
+                    if len(shape) == 2 and other.shape == slots[data].shape == shape:
+                        yield reshaped(state, data, (*shape, shape[1]))
 
 
 def _of_the_others_shape(
