@@ -408,7 +408,7 @@ def test_rows_are_not_judged_where_a_made_up_batch_has_as_many_steps() -> None:
         report = examine_subject(subject, select=["VAE504"])
         return next(o.status for o in report.outcomes if o.code == "VAE504")
 
-    assert [outcome(True), outcome(False)] == ["skipped", "failed"]
+    assert outcome(True) == "skipped" != outcome(False)
 
 
 def test_rows_of_one_graph_are_no_samples() -> None:
