@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..anatomy.anatomy import Anatomy
@@ -146,7 +147,23 @@ def _cut_behind(anatomy: Anatomy, latent: Latent, entry: Value, roots: list[Valu
     decoded = flow.descendants(latent.z)
     made = [v for v in predictions(anatomy) if v.index in decoded and v.edge is not None]
     none = made and all(set(_arrivals(v, roots).values()) == {Arrives.NONE} for v in made)
-    return cut_between(flow, entry, made[0]) if none else None
+    cut = cut_between(flow, entry, made[0]) if none else None
+    return cut if cut is not None and _layers_learn(anatomy, latent, cut) else None
+
+
+def _layers_learn(anatomy: Anatomy, latent: Latent, cut: Cut) -> bool:
+    """Whether the loss teaches the layers from the sample to a cut; else VAE601 tells of them."""
+    flow, loss = anatomy.flow, anatomy.recording.loss
+    between = flow.ancestors(*cut.op.reads, *cut.op.makes) - flow.ancestors(latent.z)
+    edges = [
+        v.edge
+        for v in flow.recording.values
+        if v.index in between and v.source == "parameter" and v.edge is not None
+    ]
+    if not isinstance(loss, Tensor) or not loss.requires_grad or not edges:
+        return False
+    found = torch.autograd.grad(loss.sum(), edges, allow_unused=True, retain_graph=True)
+    return all(g is not None for g in found)
 
 
 def _taught(anatomy: Anatomy, latent: Latent, logits: Value | None) -> bool:

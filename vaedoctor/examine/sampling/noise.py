@@ -230,6 +230,7 @@ def units_of_one_draw(latent: Latent) -> SharedNoise | None:
     if drawn is None or meeting is latent.draw.op or drawn.dim() != len(z) or len(z) < 2:
         return None
     alone = drawn.shape[-1] == 1 < z[-1] and drawn.numel() > 1
+    alone &= latent.loc is not None and latent.loc.shape[-1:] == z[-1:]  # else VAE506 tells
     return SharedNoise(latent, z[0], tuple(drawn.shape), units=z[-1]) if alone else None
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ...examine.examination import Examination
 
 
-@rule("VQ101", Severity.ERROR, before=("VAE601", "VAE602", "VAE104"))
+@rule("VQ101", Severity.ERROR, before=("VAE601", "VAE602", "VAE104", "VQ103"))
 def codebook_without_gradient(examination: Examination) -> Iterator[Finding | Verified]:
     """The codebook gets no gradient and no update.
 

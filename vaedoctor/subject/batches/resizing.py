@@ -109,7 +109,7 @@ class Resizing:
         self, state: State, operand: Operand, wanted: int, slots: Mapping[Path, Slot]
     ) -> Iterator[State]:
         """The slots that decide about the operand's width, so that it becomes `wanted`."""
-        if not operand.shape or operand.shape[-1] == wanted:
+        if not operand.shape or operand.shape[-1] in (0, wanted):
             return
         got = operand.shape[-1]
         several = len(operand.paths) > 1

@@ -192,7 +192,7 @@ def is_copied(loss: Tensor) -> bool:
     """
     ends = [loss] if loss.is_leaf else [getattr(n, "variable", None) for n in _behind([loss])]
     found = [end for end in ends if isinstance(end, Tensor)]
-    few = all(end.numel() <= _TERMS and not isinstance(end, nn.Parameter) for end in found)
+    few = all(not isinstance(end, nn.Parameter) and end.numel() <= _TERMS for end in found)
     return bool(found) and loss.requires_grad and few
 
 
