@@ -96,9 +96,9 @@ class ExaminedPulls(ExaminedFamilies):
     @property
     def unpulled(self) -> list[Latent]:
         """The latents that no term of the loss pulls anywhere, where no pull can be measured."""
-        return (
-            [] if self.composed or not self.loss_depends else list(unpulled.unpulled(self.anatomy))
-        )
+        if self.composed or not self.loss_depends:
+            return []
+        return list(unpulled.unpulled(self.anatomy))
 
     def rises(self, pull: Pull) -> bool:
         """Whether a KL without weight has one a step later, as where a counter raises it from 0."""

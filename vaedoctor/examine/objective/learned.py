@@ -31,7 +31,7 @@ from ..anatomy.decoders import predictions
 from ..anatomy.latents import Latent
 from ..anatomy.pinning import loss_value
 from ..runs.flow import Flow
-from ..runs.nudge import nudged
+from ..runs.shifted import shifted
 from ..runs.step import run_recorded
 from . import priorscale
 from .divergence import EXACT, FAR, LEARNED, Divergence, isolate
@@ -145,7 +145,7 @@ def learned(
     weights = {} if found.weight or found.prior else _of_the_prior(anatomy)
     if not weights:
         return found
-    with nudged(weights.values(), rewind) as again:
+    with shifted(weights.values(), rewind) as again:
         run = run_recorded(subject, seed=seed)
         again()
         if run.error is not None or len(run.values) != len(anatomy.recording.values):

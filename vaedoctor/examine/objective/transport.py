@@ -28,8 +28,8 @@ from ..anatomy.heads import path_of
 from ..anatomy.latents import Latent
 from ..anatomy.pinning import first_layers, held
 from ..runs.edits import Edits
-from ..runs.nudge import nudge
 from ..runs.recording import Op, Recording, Value
+from ..runs.shifted import shift
 from ..runs.step import run_recorded
 from .flowends import flow_ends, passed_by_all, scored_before_at
 from .flowsteps import Step, integrated, steps_of
@@ -165,13 +165,13 @@ class _Reading:
         self.chain = [latent.z, *(v for v in passed_by_all(flow, latent.z, end)), end]
 
     def judge(self) -> Transport | None:
-        """The fit; with the flow's weights nudged where its log-determinant is next to 0.
+        """The fit; with the flow's weights shifted where its log-determinant is next to 0.
 
         A flow that starts as the identity has none to weigh.
         """
         found = self._fit()
         if self.small:
-            nudge(self.weights.values())
+            shift(self.weights.values())
             found = self._fit()
         return found
 

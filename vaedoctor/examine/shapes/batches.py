@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -209,19 +208,7 @@ def _unsteady(
 
     Layers built in forward, or a model that amplifies rounding, cannot be compared by rows.
     """
-
-    def nudged(item: Any) -> Any:
-        if isinstance(item, Tensor) and item.is_floating_point():
-            return item.detach() * (1 + 1e-6)
-        if isinstance(item, dict):
-            return {k: nudged(v) for k, v in item.items()}
-        return type(item)(map(nudged, item)) if type(item) in (list, tuple) else item
-
-    batch = replace(
-        subject.batch,
-        args=tuple(map(nudged, subject.batch.args)),
-        kwargs={k: nudged(v) for k, v in subject.batch.kwargs.items()},
-    )
+    batch = subject.batch.mapped(lambda t: t.detach() * (1 + 1e-6) if t.is_floating_point() else t)
     run = run_forward(subject, seed=seed + 1, batch=batch, still=True, whole=whole)
     found = reconstruction_in(run, anatomy)
     rewind()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...finding import Finding, Severity, Verified
 from ...plot import kl_plot
-from ...rule import rule
+from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
@@ -37,8 +37,11 @@ def kl_sign_flipped(examination: Examination) -> Iterator[Finding | Verified]:
     ## References
     Kingma and Welling, Auto-Encoding Variational Bayes, 2014, section 2.2.
     """
-    told = set()
-    for d in examination.require_pulls():
+    told, pulls = set(), examination.require_pulls()
+    weights = (examination.learned_weight, examination.common_weight)
+    if not any(d.standard or d.missing or any(w(d) for w in weights) for d in pulls):
+        raise Unavailable("the weight of what pulls the posterior to its prior is not known")
+    for d in pulls:
         if d.standard and d.weight < 0 and d.far < 0:
             curve = examination.kl_curve(d)
             yield Finding(

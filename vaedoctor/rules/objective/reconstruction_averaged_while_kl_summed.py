@@ -52,7 +52,9 @@ def reconstruction_averaged_while_kl_summed(
     objective = examination.subject.objective
     unweighed = objective.unweighed if objective is not None else None
     for d in examination.require_pulls()[:1]:
-        if not d.standard or likelihood.weight <= 0 or likelihood.features < 4:
+        if not d.standard:
+            raise Unavailable("the weight of the KL to N(0, I) is not known")
+        if likelihood.weight <= 0 or likelihood.features < 4:
             continue
         beta = examination.subject.beta
         factors = [c for c in examination.coefficients(d.latent) if c >= _MADE_UP_FOR]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...finding import Curve, Finding, Plot, Severity, Verified, where
-from ...rule import rule
+from ...rule import Unavailable, rule
 
 if TYPE_CHECKING:
     from ...examine.examination import Examination
@@ -72,6 +72,9 @@ def scale_misread(examination: Examination) -> Iterator[Finding | Verified]:
     if not (densities or learned or any(d.judgeable for d in judged)):
         learned = list(_residuals(examination))
         yield from learned
+    known = [*examination.densities, *examination.learned_priors, *densities, *learned]
+    if not known and not any(d.judgeable for d in judged) and not examination.residuals:
+        raise Unavailable("the loss holds no KL, density or distance whose scale could be read")
     if not wrong and not learned and any(d.judgeable and d.exact for d in judged):
         low, high = judged[0].settings
         yield Verified(

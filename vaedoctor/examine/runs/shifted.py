@@ -8,27 +8,29 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-NUDGE = 0.3
+SHIFT = 0.3
 
 
-def nudge(tensors: Collection[Tensor]) -> None:
+def shift(tensors: Collection[Tensor]) -> None:
     """Add Gaussian noise of 0.3 to each tensor, always the same; the caller rewinds."""
     for tensor in tensors:
         generator = torch.Generator().manual_seed(tensor.numel())
-        tensor.data = tensor.data + NUDGE * torch.randn(tensor.shape, generator=generator).to(
+        tensor.data = tensor.data + SHIFT * torch.randn(tensor.shape, generator=generator).to(
             tensor
         )
 
 
 @contextmanager
-def nudged(tensors: Collection[Tensor], rewind: Callable[[], None]) -> Iterator[Callable[[], None]]:
-    """Yield a `rewind` to the nudged weights; put the weights back at the end."""
+def shifted(
+    tensors: Collection[Tensor], rewind: Callable[[], None]
+) -> Iterator[Callable[[], None]]:
+    """Yield a `rewind` to the shifted weights; put the weights back at the end."""
 
     def again() -> None:
         rewind()
-        nudge(tensors)
+        shift(tensors)
 
-    nudge(tensors)
+    shift(tensors)
     try:
         yield again
     finally:
