@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ...finding import Span
@@ -17,15 +16,13 @@ from ...subject.subject import Batch, Subject
 from ...subject.trials.trial import forward_parameters
 from ...subject.trials.trial import items as entries_of
 from ..anatomy.anatomy import Anatomy
-from ..anatomy.evaluation import reconstruction_in, returned, run_forward
 from ..code.listing import methods_of
 from ..runs.flow import Flow
 from ..runs.recording import ESCAPES, Op, Value, tensors_in
-from ..runs.step import run_recorded
 from .blanked import Blank, blanked
-from .masks import are_lengths, are_marks, counted_padding, loose_at, steps_beyond
-from .padded_kl import others_at, padded_kl
-from .unshown import beyond_lengths, unshown
+from .exchanged import lost_in, x_hat_moves
+from .kept import Kept, kept
+from .masks import are_lengths, are_marks
 
 MASK = re.compile(r".*(mask|valid|length|lens|padding).*|seq_len", re.I)
 _LABEL = re.compile(
@@ -39,10 +36,7 @@ class Condition:
 
     `reads_it` says that x_hat is computed from it, `judged_by` that another output or the loss
     is, `moves` how far x_hat moves under another value of it (None where not tried).
-    `loose` says of a mask in the loss that no entry of x_hat is left out by it, `padded` how many
-    steps beyond a row's length the loss looks at, `blind` that what the loss makes of the mask is
-    one and the same of any mask, `of_kl` that it is a KL of each step that looks at them, `hidden`
-    that the encoder is not shown them; `blanked` makes what one half gets instead.
+    `kept` says of a mask what it leaves in the loss, `blanked` what one half gets instead.
     """
 
     name: str
@@ -53,12 +47,8 @@ class Condition:
     moves: float | None
     last: Op | None
     at: Span | None
-    loose: Op | None = None
-    padded: int = 0
+    kept: Kept | None = None
     blanked: Blank | None = None
-    blind: bool = False
-    of_kl: bool = False
-    hidden: bool = False
 
     @property
     def unused(self) -> bool:
@@ -86,71 +76,29 @@ def conditions(
         judged = any(e.index in ahead for e in (*ends, *([loss_value] if loss_value else [])))
         moves = None
         if not reads_it and not judged and not _read_by_python(flow, ahead):
-            moves = _moves(subject, anatomy, tensor, seed, rewind)
+            moves = x_hat_moves(subject, anatomy, tensor, seed, rewind)
         elif not mask and value is not None:
-            lost = _lost_in(subject, anatomy, value, seed, rewind)
+            lost = lost_in(subject, anatomy, value, seed, rewind)
             if lost is not None:
                 reads_it, judged, moves, ahead = False, False, 0.0, {v.index for v in lost.makes}
         last = _last(anatomy, ahead) if value is not None else None
-        loose = loose_at(anatomy, tensor, value) if mask and judged else None
-        padded, blind = 0, False
-        if mask and loose is None and (reads_it or judged or not told):
-            loose, padded = counted_padding(anatomy, tensor)
-        if mask and not told and not reads_it and not judged and loose is None:
+        left = None
+        if mask:
+            left = kept(
+                *(subject, anatomy, tensor, value, seed, rewind),
+                judged=judged,
+                padding=reads_it or judged or not told,
+            )
+        if mask and not (told or reads_it or judged or left):
             continue  # nothing says that it is to be read: padding is left out without it
-        if mask and loose is None and value is not None and judged:
-            loose = _lost_in(subject, anatomy, value, seed, rewind, scoring=True)
-            blind = loose is not None
-        of_kl = False
-        if mask and loose is None and judged:
-            beyond = steps_beyond(x, tensor)
-            loose, padded = _counted(padded_kl, beyond, subject, anatomy, seed, rewind)
-            of_kl = loose is not None
-        hidden = False
-        if mask and loose is None and judged:
-            beyond = beyond_lengths(x, tensor)
-            loose, padded = _counted(unshown, beyond, subject, anatomy, seed, rewind)
-            hidden = loose is not None
         at = last.span if last is not None else _signature(subject.model)
         blank = None
         if not mask and value is not None and judged:
             blank = blanked(subject, anatomy, value, seed, rewind)
         found.append(
-            Condition(
-                name,
-                mask,
-                declared,
-                reads_it,
-                judged,
-                moves,
-                last,
-                at,
-                loose,
-                padded,
-                blank,
-                blind,
-                of_kl,
-                hidden,
-            )
+            Condition(name, mask, declared, reads_it, judged, moves, last, at, left, blank)
         )
     return found
-
-
-def _counted(
-    proof: Callable[..., Op | None],
-    beyond: Tensor | None,
-    subject: Subject,
-    anatomy: Anatomy,
-    seed: int,
-    rewind: Callable[[], None],
-) -> tuple[Op | None, int]:
-    """What counts steps beyond the rows' lengths by a proof, and how many such steps there are."""
-    x = anatomy.x.tensor if anatomy.x is not None else None
-    if x is None or beyond is None:
-        return None, 0
-    moved = exchanged(subject.batch, x, others_at(x, beyond))
-    found = proof(subject, anatomy, beyond, moved, seed, rewind)
-    return found, int(beyond.sum()) if found is not None else 0
 
 
 def _candidates(subject: Subject, anatomy: Anatomy) -> Iterator[tuple[str, Tensor, bool]]:
@@ -236,110 +184,11 @@ def _last(anatomy: Anatomy, ahead: Set[int]) -> Op | None:
     return made[-1] if made else None
 
 
-def _moves(
-    subject: Subject, anatomy: Anatomy, tensor: Tensor, seed: int, rewind: Callable[[], None]
-) -> float | None:
-    """How far x_hat moves in training mode when the condition alone is another one."""
-    if anatomy.x_hat is None:
-        return None
-    usual = anatomy.x_hat.tensor.detach()
-    moves = []
-    for other in _others(tensor):
-        batch = exchanged(subject.batch, tensor, other)
-        whole = not returned(anatomy)
-        run = run_forward(subject, seed=seed, batch=batch, train=True, whole=whole)
-        x_hat = reconstruction_in(run, anatomy)
-        rewind()
-        if x_hat is not None and x_hat.shape == tuple(usual.shape):
-            moves.append(float((x_hat.tensor.detach() - usual).abs().max()))
-    return max(moves, default=None)
-
-
 def _read_by_python(flow: Flow, ahead: Set[int]) -> bool:
     """Whether Python takes numbers from a condition: how many graphs there are, how long."""
     return any(
         v.index in ahead for op in flow.recording.ops if op.name in ESCAPES for v in op.reads
     )
-
-
-def _lost_in(
-    subject: Subject,
-    anatomy: Anatomy,
-    value: Value,
-    seed: int,
-    rewind: Callable[[], None],
-    *,
-    scoring: bool = False,
-) -> Op | None:
-    """Which operation gives weights, data and outputs the same of any condition; None if none.
-
-    A softmax over one entry, a product with 0. Weights that are 0 lose nothing: they learn.
-    `scoring` asks it of what meets x_hat in the loss alone, an entry of the mask each.
-    """
-    flow, recording = anatomy.flow, anatomy.recording
-    leaves = [v for v in recording.values if v.op is None and v.source != "constant"]
-    others = [v for v in leaves if v is not value]
-    alone = flow.descendants(value) - flow.descendants(*others, *(d.value for d in flow.draws))
-    met = [
-        v
-        for op in recording.ops
-        if any(m.index not in alone for m in op.makes)
-        for v in op.reads
-        if v.index in alone
-    ]
-    if scoring:
-        met = [v for v in _scoring(anatomy, met) if v.tensor.numel() >= value.tensor.numel()]
-    if not met or value in met:
-        return None
-    compared = 0
-    for other in (*_others(value.tensor), torch.zeros_like(value.tensor)):
-        run = run_recorded(subject, seed=seed, batch=exchanged(subject.batch, value.tensor, other))
-        twins = run.values
-        same = run.error is None and len(twins) == len(recording.values)
-        equal = same and all(torch.equal(v.tensor, twins[v.index].tensor) for v in met)
-        run.release()
-        rewind()
-        if same and not equal:
-            return None
-        compared += same
-    return met[0].op if compared > 1 else None
-
-
-def _scoring(anatomy: Anatomy, met: list[Value]) -> list[Value]:
-    """Those of the values that an operation of the loss reads beside what x_hat became."""
-    loss, x_hat = anatomy.recording.loss, anatomy.x_hat
-    end = anatomy.recording.value_of(loss) if isinstance(loss, Tensor) else None
-    if end is None or x_hat is None:
-        return []
-    behind, made = anatomy.flow.ancestors(end), anatomy.flow.descendants(x_hat)
-    found = {
-        v.index
-        for op in anatomy.recording.ops
-        if op.makes and op.out.index in behind and any(r.index in made for r in op.reads)
-        for v in op.reads
-        if v.op is not None and v.index in behind
-    }
-    return [v for v in met if v.index in found]
-
-
-def _others(tensor: Tensor) -> Iterator[Tensor]:
-    """Conditions of the same kind: the rows in another order, and the values turned round."""
-    t = tensor.detach()
-    if not t.numel():
-        return
-    if t.dim() and bool((t.roll(1, 0) != t).any()):
-        yield t.roll(1, 0)
-    if t.dtype is torch.bool:
-        yield ~t
-    elif t.is_floating_point():
-        yield 1 - t
-    elif int(t.max()) > 0:
-        yield int(t.max()) - t
-
-
-def exchanged(batch: Batch, old: Tensor, new: Tensor) -> Batch:
-    """The batch with another tensor in the place of one, at any depth."""
-    return batch.mapped(lambda item: new if item is old else item)
 
 
 def _signature(model: nn.Module) -> Span | None:

@@ -19,7 +19,7 @@ from ..objective.likelihood import meeting
 from ..runs.edits import Edits
 from ..runs.recording import Op, Recording
 from ..runs.step import run_recorded
-from .conditions import exchanged
+from .exchanged import exchanged
 
 _SCORES = frozenset({"cross_entropy", "nll_loss"})  # their classes are axis 1, if there are rows
 _FIRM = 0.1  # of the largest move: batch statistics over the steps move all of them a little

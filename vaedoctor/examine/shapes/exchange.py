@@ -14,7 +14,7 @@ from ..anatomy.evaluation import (
     returned,
     run_forward,
 )
-from ..latent.conditions import exchanged
+from ..latent.exchanged import exchanged
 from ..runs.flow import RESHAPES, Flow
 from ..runs.recording import Op, Recording, Value
 from .batchrows import with_rows

@@ -44,19 +44,19 @@ def mask_has_no_effect(examination: Examination) -> Iterator[Finding | Verified]
     found = [c for c in examination.conditions if c.mask]
     if not found:
         raise Unavailable("no mask or length among the inputs")
-    wrong = [c for c in found if c.unused or c.loose is not None]
+    wrong = [c for c in found if c.unused or c.kept is not None]
     if wrong and examination.composed:
         raise Unavailable("the loss that may read it is not known; supply --objective")
     for mask in wrong:
-        loose = mask.loose
+        kept = mask.kept
         yield Finding(
             _said(mask),
             help=(
                 "multiply each step's KL by the mask before summing"
-                if mask.of_kl
+                if kept is not None and kept.why == "kl"
                 else "multiply each element's loss by the mask before summing"
             ),
-            at=loose.span if loose is not None else mask.at,
+            at=kept.op.span if kept is not None else mask.at,
             measured=_measured(mask),
             causes=frozenset({f"condition:{mask.name}"}),
         )
@@ -66,30 +66,25 @@ def mask_has_no_effect(examination: Examination) -> Iterator[Finding | Verified]
 
 
 def _said(mask: Condition) -> str:
-    if mask.of_kl:
-        return (
-            f"the KL of {mask.padded} steps that are padding by `{mask.name}` counts in the loss; "
-            "their reconstruction does not"
-        )
-    if mask.hidden:
-        return (
-            f"{mask.padded} steps beyond `{mask.name}`, which the encoder is not shown, count in "
-            "the loss"
-        )
-    if mask.padded:
-        return f"{mask.padded} steps that are padding by `{mask.name}` count in the loss"
-    if mask.loose is None:
+    if mask.kept is None:
         return f"`{mask.name}` changes nothing"
-    if mask.blind:
-        return f"the loss makes the same of any `{mask.name}`: it leaves nothing out"
-    return f"`{mask.name}` only scales the loss: masked entries keep their gradient"
+    steps = mask.kept.steps
+    return {
+        "kl": f"the KL of {steps} steps that are padding by `{mask.name}` counts in the loss; "
+        "their reconstruction does not",
+        "unshown": f"{steps} steps beyond `{mask.name}`, which the encoder is not shown, count in "
+        "the loss",
+        "padded": f"{steps} steps that are padding by `{mask.name}` count in the loss",
+        "any": f"the loss makes the same of any `{mask.name}`: it leaves nothing out",
+        "scaled": f"`{mask.name}` only scales the loss: masked entries keep their gradient",
+    }[mask.kept.why]
 
 
 def _measured(mask: Condition) -> dict[str, Number]:
-    if mask.of_kl:
-        return {"padded steps whose KL moves the loss": mask.padded}
-    if mask.padded:
-        return {"padded steps with a gradient": mask.padded}
-    if mask.loose is None:
+    if mask.kept is None:
         return {"x_hat moves by": mask.moves, "outputs that depend on it": 0}
+    if mask.kept.why == "kl":
+        return {"padded steps whose KL moves the loss": mask.kept.steps}
+    if mask.kept.steps:
+        return {"padded steps with a gradient": mask.kept.steps}
     return {"masked entries without gradient": 0}
